@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Weft: a multi-tenant workflow engine that runs on Azure Functions.
+
+pub mod clock;
+pub mod domain;
+pub mod error;
+pub mod store;

@@ -1,0 +1,14 @@
+//! Table, blob and queue storage: ports below, repositories above.
+//!
+//! `port.rs` is the contract, `sqlite/` and `azure/` implement it, `fault.rs` wraps either, `conformance.rs` says the
+//! contract as functions. `key.rs` forms every name. The repositories in `repo/` are the only users of the ports, and take
+//! a `&Scope` (one organization) or a `&PlatformScope` first.
+
+pub mod azure;
+pub mod conformance;
+pub mod error;
+pub mod fault;
+pub mod port;
+pub mod sqlite;
+
+pub use error::Error;
