@@ -1,0 +1,73 @@
+//! How much one attempt may use, and the smallest of several such answers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The resource envelope of one attempt, its whole process tree included. Defaults are those of a workspace's trusted code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Wall time from the arguments to the report, in milliseconds.
+    pub wall_ms: u64,
+    /// Processor seconds.
+    pub cpu_seconds: u64,
+    /// Resident memory in bytes; the address space may be 2 GiB larger.
+    pub memory_bytes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Processes and threads of the attempt's user, where it has one of its own.
+    pub processes: u64,
+    /// Largest file that may be written, in bytes.
+    pub file_bytes: u64,
+    /// Bytes of stdout and of stderr that are kept; what is above is counted and dropped.
+    pub output_bytes: u64,
+    /// Bytes of the result's JSON.
+    pub result_bytes: u64,
+    /// Log lines that are kept.
+    pub log_lines: u64,
+    /// Largest frame between worker and handler, in bytes.
+    pub frame_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall_ms: 300_000,
+            cpu_seconds: 300,
+            memory_bytes: 512 << 20,
+            open_files: 256,
+            processes: 128,
+            file_bytes: 64 << 20,
+            output_bytes: 1 << 20,
+            result_bytes: 1 << 20,
+            log_lines: 10_000,
+            frame_bytes: (1 << 20) + (64 << 10),
+        }
+    }
+}
+
+impl Limits {
+    /// The wall time as a duration.
+    #[must_use]
+    pub const fn wall(&self) -> Duration {
+        Duration::from_millis(self.wall_ms)
+    }
+
+    /// For each limit the smaller of both.
+    #[must_use]
+    pub fn min(&self, other: &Self) -> Self {
+        Self {
+            wall_ms: self.wall_ms.min(other.wall_ms),
+            cpu_seconds: self.cpu_seconds.min(other.cpu_seconds),
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            open_files: self.open_files.min(other.open_files),
+            processes: self.processes.min(other.processes),
+            file_bytes: self.file_bytes.min(other.file_bytes),
+            output_bytes: self.output_bytes.min(other.output_bytes),
+            result_bytes: self.result_bytes.min(other.result_bytes),
+            log_lines: self.log_lines.min(other.log_lines),
+            frame_bytes: self.frame_bytes.min(other.frame_bytes),
+        }
+    }
+}
