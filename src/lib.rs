@@ -1,7 +1,9 @@
 //! Weft: a multi-tenant workflow engine that runs on Azure Functions.
 
+pub mod authz;
 pub mod clock;
 pub mod domain;
 pub mod error;
 pub mod runner;
 pub mod store;
+pub mod tenancy;

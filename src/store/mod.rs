@@ -8,7 +8,9 @@ pub mod azure;
 pub mod conformance;
 pub mod error;
 pub mod fault;
+pub mod key;
 pub mod port;
+pub mod repo;
 pub mod sqlite;
 
 pub use error::Error;

@@ -1,0 +1,68 @@
+//! The short list of verbs and of things they apply to.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! closed_list {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $text)] $variant),+
+        }
+
+        impl $name {
+            /// All of them, in the order of the policy table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As written in key scopes and audit records.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+closed_list!(
+    /// A verb.
+    Action {
+        /// Look at one.
+        Read = "read",
+        /// Look at many.
+        List = "list",
+        /// Make one.
+        Create = "create",
+        /// Change one.
+        Modify = "modify",
+        /// Remove one.
+        Delete = "delete",
+        /// Let it happen: start a run, call a data provider.
+        Run = "run",
+        /// Everything about its settings and keys.
+        Administer = "administer",
+    }
+);
+
+closed_list!(
+    /// A kind of thing.
+    Resource {
+        /// Workflows and their revisions.
+        Workflow = "workflow",
+        /// Runs with their steps, logs and results; cancelling is `modify`.
+        Run = "run",
+        /// Data providers.
+        DataProvider = "data_provider",
+        /// Audit records.
+        Audit = "audit",
+        /// Configuration entries.
+        Config = "config",
+        /// Members of the organization.
+        Member = "member",
+        /// The organization itself.
+        Organization = "organization",
+        /// Function keys.
+        Key = "key",
+        /// The installation: status, every organization.
+        Platform = "platform",
+    }
+);

@@ -1,0 +1,391 @@
+//! Every name in storage is formed here: tables, containers, queues, partition keys, row keys and blob paths.
+//!
+//! `docs/storage-layout.md` says why each is as it is. Callers hand in typed values, so no text of a caller's becomes a name
+//! unless it is checked or hashed here. Row keys that list newest first start with [`Timestamp::reversed`].
+
+use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
+use crate::domain::{AttemptId, KeyId, OrgId, RecordId, RunId, Timestamp, UserId, sha256_hex};
+
+/// Formed from checked parts, so a refusal is a defect of this file.
+fn key(text: String) -> Key {
+    Key::new(text).expect("keys are formed from key-safe parts")
+}
+
+fn table(text: &str) -> TableName {
+    TableName::new(text).expect("table names are formed from checked parts")
+}
+
+fn container(text: &str) -> ContainerName {
+    ContainerName::new(text).expect("container names are formed from checked parts")
+}
+
+fn path(text: String) -> BlobPath {
+    BlobPath::new(text).expect("blob paths are formed from checked parts")
+}
+
+/// Tables that belong to the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlatformTable {
+    /// Organizations, and the guards of their slugs.
+    Organizations,
+    /// Users, identities, memberships.
+    Identities,
+    /// Function keys, by the hash of the key.
+    Keys,
+    /// Configuration that all organizations inherit.
+    Config,
+    /// Audit records that belong to no organization.
+    Audit,
+    /// What must be looked at again, and when.
+    Due,
+    /// Messages to the owner of a run.
+    Signals,
+}
+
+/// Every platform table, for creating them.
+pub const PLATFORM_TABLES: [PlatformTable; 7] = [
+    PlatformTable::Organizations,
+    PlatformTable::Identities,
+    PlatformTable::Keys,
+    PlatformTable::Config,
+    PlatformTable::Audit,
+    PlatformTable::Due,
+    PlatformTable::Signals,
+];
+
+impl PlatformTable {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> TableName {
+        table(match self {
+            Self::Organizations => "WeftOrganizations",
+            Self::Identities => "WeftIdentities",
+            Self::Keys => "WeftKeys",
+            Self::Config => "WeftConfig",
+            Self::Audit => "WeftAudit",
+            Self::Due => "WeftDue",
+            Self::Signals => "WeftSignals",
+        })
+    }
+}
+
+/// Queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// Runs to drive; served by the function `drive_run`.
+    Runs,
+    /// Attempts to make; served by `attempt_step`.
+    Attempts,
+    /// Messages about runs that failed too often.
+    RunsPoison,
+    /// Messages about attempts that failed too often.
+    AttemptsPoison,
+}
+
+/// Every queue, for creating them.
+pub const QUEUES: [Queue; 4] = [Queue::Runs, Queue::Attempts, Queue::RunsPoison, Queue::AttemptsPoison];
+
+impl Queue {
+    /// Its name; the host appends `-poison` itself.
+    #[must_use]
+    pub fn name(self) -> QueueName {
+        QueueName::new(match self {
+            Self::Runs => "weft-runs",
+            Self::Attempts => "weft-attempts",
+            Self::RunsPoison => "weft-runs-poison",
+            Self::AttemptsPoison => "weft-attempts-poison",
+        })
+        .expect("queue names are constants")
+    }
+}
+
+/// The container of code bundles.
+#[must_use]
+pub fn bundles_container() -> ContainerName {
+    container("weft-bundles")
+}
+
+/// An organization's own table.
+#[must_use]
+pub fn org_table(org: &OrgId) -> TableName {
+    table(&format!("org{org}"))
+}
+
+/// An organization's own container.
+#[must_use]
+pub fn org_container(org: &OrgId) -> ContainerName {
+    container(&format!("org-{org}"))
+}
+
+// ── WeftOrganizations ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The partition of organization records.
+#[must_use]
+pub fn organizations() -> Key {
+    key("org".into())
+}
+
+/// An organization's row in it.
+#[must_use]
+pub fn organization_row(org: &OrgId) -> Key {
+    key(org.to_string())
+}
+
+// ── WeftIdentities ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A user's partition: profile and memberships.
+#[must_use]
+pub fn user(user: &UserId) -> Key {
+    key(format!("user:{user}"))
+}
+
+/// The profile's row in it.
+#[must_use]
+pub fn profile_row() -> Key {
+    key("profile".into())
+}
+
+/// The row of a membership in a user's partition.
+#[must_use]
+pub fn membership_row(org: &OrgId) -> Key {
+    key(format!("member:{org}"))
+}
+
+/// The partition that leads from an identity (issuer and subject) to a user. Hashed: both come from outside.
+#[must_use]
+pub fn identity(issuer: &str, subject: &str) -> Key {
+    key(format!("identity:{}", sha256_hex(format!("{issuer}\n{subject}").as_bytes())))
+}
+
+/// The partition that keeps an e-mail address unique. Hashed and in lower case.
+#[must_use]
+pub fn email(address: &str) -> Key {
+    key(format!("email:{}", sha256_hex(address.trim().to_lowercase().as_bytes())))
+}
+
+/// The only row of a partition that has one.
+#[must_use]
+pub fn only_row() -> Key {
+    key("-".into())
+}
+
+/// The partition of an organization's table that lists its members.
+#[must_use]
+pub fn members() -> Key {
+    key("member".into())
+}
+
+/// A member's row in it.
+#[must_use]
+pub fn member_row(user: &UserId) -> Key {
+    key(user.to_string())
+}
+
+// ── WeftKeys ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The partition of key records.
+#[must_use]
+pub fn keys() -> Key {
+    key("key".into())
+}
+
+/// A key's row: the SHA-256 of the key, 64 hexadecimal digits.
+#[must_use]
+pub fn key_row(hash: &str) -> Key {
+    key(hash.chars().filter(char::is_ascii_hexdigit).take(64).collect())
+}
+
+/// The partition that leads from a key's id to its hash.
+#[must_use]
+pub fn key_ids() -> Key {
+    key("id".into())
+}
+
+/// A key id's row in it.
+#[must_use]
+pub fn key_id_row(id: &KeyId) -> Key {
+    key(id.to_string())
+}
+
+// ── configuration: WeftConfig and organizations' tables ────────────────────────────────────────────────────────────────
+
+/// The partition of configuration entries.
+#[must_use]
+pub fn config() -> Key {
+    key("config".into())
+}
+
+/// A configuration entry's row; names are checked by `domain::ConfigName` to be key-safe.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn config_row(name: &str) -> super::port::Result<Key> {
+    Key::new(name)
+}
+
+// ── a run, in the organization's table ─────────────────────────────────────────────────────────────────────────────────
+
+/// A run's partition: everything that changes together.
+#[must_use]
+pub fn run(run: &RunId) -> Key {
+    key(format!("run:{run}"))
+}
+
+/// The run's header: status, lease, checkpoint, head of its audit chain.
+#[must_use]
+pub fn run_header_row() -> Key {
+    key("header".into())
+}
+
+/// A step's row; step ids are `[a-z0-9_-]`, checked by `definition`.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for an id that is no key.
+pub fn step_row(step: &str) -> super::port::Result<Key> {
+    Key::new(format!("step:{step}"))
+}
+
+/// The n-th event.
+#[must_use]
+pub fn event_row(sequence: u64) -> Key {
+    key(format!("event:{sequence:010}"))
+}
+
+/// An effect that waits to be drained.
+#[must_use]
+pub fn outbox_row(sequence: u64) -> Key {
+    key(format!("outbox:{sequence:010}"))
+}
+
+/// The n-th record of a chain; in a run's partition and in a writer's.
+#[must_use]
+pub fn audit_row(sequence: u64) -> Key {
+    key(format!("audit:{sequence:010}"))
+}
+
+// ── audit chains outside runs: an organization's table, and WeftAudit ─────────────────────────────────────────────────
+
+/// One writer's chain of one day. Writers are process instances; `writer` is 26 characters of an id.
+#[must_use]
+pub fn audit_chain(day: &str, writer: &str) -> Key {
+    let clean = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>();
+    key(format!("audit:{}:{}", clean(day), clean(writer)))
+}
+
+/// The head of a chain.
+#[must_use]
+pub fn audit_head_row() -> Key {
+    key("head".into())
+}
+
+/// The partition of the chain into which `tick` seals the heads of all others.
+#[must_use]
+pub fn audit_seal() -> Key {
+    key("audit-seal".into())
+}
+
+/// The partition of the keys with which a person's data in audit records is encrypted.
+#[must_use]
+pub fn subjects() -> Key {
+    key("subject".into())
+}
+
+/// A subject's row: a hash, since subjects are named from outside.
+#[must_use]
+pub fn subject_row(subject: &str) -> Key {
+    key(sha256_hex(subject.as_bytes()))
+}
+
+// ── derived listing rows, in the organization's table: newest first, repairable from their source ──────────────────────
+
+/// The partition of derived rows.
+#[must_use]
+pub fn index() -> Key {
+    key("index".into())
+}
+
+/// A run in the list of runs.
+#[must_use]
+pub fn index_run_row(started: Timestamp, run: &RunId) -> Key {
+    key(format!("{INDEX_RUNS}{}:{run}", started.reversed()))
+}
+
+/// An audit record in the list of records.
+#[must_use]
+pub fn index_audit_row(at: Timestamp, record: &RecordId) -> Key {
+    key(format!("{INDEX_AUDIT}{}:{record}", at.reversed()))
+}
+
+/// The prefix of all runs in the index.
+pub const INDEX_RUNS: &str = "run:";
+/// The prefix of all audit records in the index.
+pub const INDEX_AUDIT: &str = "audit:";
+
+// ── WeftDue ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// How many partitions share the due rows.
+pub const DUE_BUCKETS: u8 = 4;
+
+/// The partition of a run's due rows.
+#[must_use]
+pub fn due_bucket(run: &RunId) -> Key {
+    let bucket = run.as_str().bytes().last().unwrap_or_default() % DUE_BUCKETS;
+    key(format!("due:{bucket}"))
+}
+
+/// A partition of due rows by number.
+#[must_use]
+pub fn due_bucket_number(bucket: u8) -> Key {
+    key(format!("due:{bucket}"))
+}
+
+/// A due row: sorts by time.
+#[must_use]
+pub fn due_row(at: Timestamp, org: &OrgId, run: &RunId) -> Key {
+    key(format!("{:015}:{org}:{run}", at.millis()))
+}
+
+/// The row key below which everything is due at `at`.
+#[must_use]
+pub fn due_until(at: Timestamp) -> Key {
+    key(format!("{:015}:", at.millis() + 1))
+}
+
+// ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────
+
+/// A value that is too large for a row, named by its SHA-256.
+#[must_use]
+pub fn value_blob(sha256: &str) -> BlobPath {
+    let clean: String = sha256.chars().filter(char::is_ascii_hexdigit).take(64).collect();
+    path(format!("value/{clean}"))
+}
+
+/// The log of an attempt.
+#[must_use]
+pub fn log_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
+    path(format!("log/{run}/{attempt}.jsonl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_parts_are_hashed_or_cleaned() {
+        let hostile = "x' or PartitionKey ne '/../#?";
+        assert_eq!(identity(hostile, hostile).as_str().len(), "identity:".len() + 64);
+        assert_eq!(subject_row(hostile).as_str().len(), 64);
+        assert!(config_row(hostile).is_err());
+        assert!(step_row("a/b").is_err());
+        assert_eq!(audit_chain("20261121", "a'b/c").as_str(), "audit:20261121:abc");
+    }
+
+    #[test]
+    fn listing_rows_sort_newest_first() {
+        let run = RunId::generate(Timestamp::from_millis(5), [1; 10]);
+        let early = index_run_row(Timestamp::from_millis(1_000), &run);
+        let late = index_run_row(Timestamp::from_millis(2_000), &run);
+        assert!(late < early);
+        assert!(due_row(Timestamp::from_millis(9), &"abc".parse().unwrap(), &run) < due_until(Timestamp::from_millis(9)));
+    }
+}

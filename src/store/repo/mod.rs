@@ -1,0 +1,2 @@
+//! One repository per aggregate, the only users of the ports. Every method that touches an organization's data takes its
+//! `&Scope` first.
