@@ -1,0 +1,176 @@
+"""`@workflow` and `@param`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from ._declaration import TIMEOUT_SECONDS_MAX, Retry, declare, hosts, number, text, texts
+from ._errors import DeclarationError
+from ._json import check
+from ._signature import type_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_RETRY = Retry(attempts=1)
+_UNSET: Any = object()
+
+
+def step_options(
+    what: str,
+    *,
+    name: str | None,
+    description: str | None,
+    category: str,
+    tags: Iterable[str],
+    timeout_seconds: float,
+    retry: Retry | None,
+    network: Iterable[str] | str,
+    on_crash: str,
+) -> dict[str, Any]:
+    """What workflows and nodes have in common, checked, in the form that describes them."""
+    if on_crash not in ("retry", "fail"):
+        raise DeclarationError(f'{what}: on_crash={on_crash!r} must be "retry" or "fail"')
+    if retry is not None and not isinstance(retry, Retry):
+        raise DeclarationError(f"{what}: retry must be Retry(…) or None, not {retry!r:.80}")
+    return {
+        "name": name,
+        "description": text(description, f"{what}: description") if description is not None else None,
+        "category": text(category, f"{what}: category"),
+        "tags": texts(tags, f"{what}: tags"),
+        "timeout_seconds": number(timeout_seconds, f"{what}: timeout_seconds", 1, TIMEOUT_SECONDS_MAX),
+        "retry": (retry or _NO_RETRY).to_json(),
+        "network": hosts(network, f"{what}: network"),
+        "on_crash": on_crash,
+    }
+
+
+@overload
+def workflow(function: F, /) -> F: ...
+
+
+@overload
+def workflow(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    category: str = "General",
+    tags: Iterable[str] = (),
+    timeout_seconds: float = 300,
+    retry: Retry | None = None,
+    network: Iterable[str] | str = (),
+    on_crash: str = "retry",
+) -> Callable[[F], F]: ...
+
+
+def workflow(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    category: str = "General",
+    tags: Iterable[str] = (),
+    timeout_seconds: float = 300,
+    retry: Retry | None = None,
+    network: Iterable[str] | str = (),
+    on_crash: str = "retry",
+) -> Any:
+    """Declare a function, sync or async, as a workflow. It stays the same, callable function.
+
+    name: how callers address it, `^[a-z][a-z0-9_-]{0,62}$`; the function's name by default.
+    description: one sentence; the docstring's first paragraph by default.
+    timeout_seconds: 1 to 86400; an attempt that takes longer is killed.
+    retry: when a failed attempt is repeated; None never.
+    network: hosts that it may reach, `"none"` by default, `"*"` for any.
+    on_crash: `retry` an attempt whose machine died, or `fail`, where a second effect would do harm.
+
+    Raises DeclarationError, which says what to change.
+    """
+    options = step_options(
+        "@workflow",
+        name=name,
+        description=description,
+        category=category,
+        tags=tags,
+        timeout_seconds=timeout_seconds,
+        retry=retry,
+        network=network,
+        on_crash=on_crash,
+    )
+
+    def decorate(target: F) -> F:
+        declare(target).set_kind("workflow", options)
+        return target
+
+    return decorate if function is None else decorate(function)
+
+
+def param(
+    name: str,
+    *,
+    type: object = None,
+    label: str | None = None,
+    required: bool | None = None,
+    default: Any = _UNSET,
+    help: str | None = None,
+    min: float | None = None,
+    max: float | None = None,
+    min_length: int | None = None,
+    max_length: int | None = None,
+    pattern: str | None = None,
+    enum: Iterable[Any] | None = None,
+    data_provider: str | None = None,
+) -> Callable[[F], F]:
+    """Refine one parameter beyond what its annotation says; above or below `@workflow`.
+
+    type: `string`, `integer`, `number`, `boolean`, `object`, `array`, `email`, `json`, or a Python type.
+    min, max: bounds of a number. min_length, max_length: of a string (characters) or array (items).
+    pattern: a regular expression that must be found in the string; anchor it with ^ and $.
+    enum: the values allowed. data_provider: the name of the data provider that lists options.
+
+    Raises DeclarationError, which says what to change.
+    """
+    where = f"@param({name!r})"
+    refined: dict[str, Any] = {}
+    if type is not None:
+        refined["type"] = type_name(type, where)
+    for key, value in (("label", label), ("help", help), ("data_provider", data_provider)):
+        if value is not None:
+            refined[key] = text(value, f"{where}: {key}")
+    if required is not None:
+        refined["required"] = bool(required)
+    if default is not _UNSET:
+        refined["default"] = default
+    for key, bound in (("min", min), ("max", max)):
+        if bound is not None:
+            refined[key] = number(bound, f"{where}: {key}", -1e300, 1e300)
+    for key, length in (("min_length", min_length), ("max_length", max_length)):
+        if length is not None:
+            refined[key] = int(number(length, f"{where}: {key}", 0, 2**31))
+    if min is not None and max is not None and min > max:
+        raise DeclarationError(f"{where}: min={min} is above max={max}")
+    if min_length is not None and max_length is not None and min_length > max_length:
+        raise DeclarationError(f"{where}: min_length={min_length} is above max_length={max_length}")
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise DeclarationError(f"{where}: pattern={pattern!r} is no regular expression: {error}") from None
+        refined["pattern"] = pattern
+    if enum is not None:
+        values = [enum] if isinstance(enum, str) else list(enum)
+        if isinstance(enum, str) or not values:
+            raise DeclarationError(f'{where}: enum must be a list of values, as in enum=["a", "b"]')
+        try:
+            check(values, "enum")
+        except (TypeError, ValueError) as error:
+            raise DeclarationError(f"{where}: {error}") from None
+        refined["enum"] = values
+
+    def decorate(target: F) -> F:
+        declare(target).refine(name, refined)
+        return target
+
+    return decorate

@@ -1,0 +1,114 @@
+"""Refuses to import the engine from workspace code, with a text that says what to do instead.
+
+This is a signpost, not a wall: the engine's data and rights are in another process. Three layers, because
+each covers routes that the others don't see:
+
+- a finder in front of `sys.meta_path`, asked by statements, `importlib`, `find_spec`, `pkgutil` and `runpy`;
+- an audit hook on `import` and `open`, which nobody can remove: it stays when `sys.meta_path` is emptied,
+  and sees the file when a loader is aimed at it or its text is read for `exec`;
+- the runtime's modules leave `sys.modules`, and the engine's directory `sys.path`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+FORBIDDEN = ("engine", "shared", "weft_runtime")
+
+_PREFIXES = tuple(name + "." for name in FORBIDDEN)
+
+
+def is_forbidden(name: str) -> bool:
+    """Whether an absolute module name belongs to the engine. `workflows.shared` doesn't."""
+    return name.startswith(FORBIDDEN) and (name in FORBIDDEN or name.startswith(_PREFIXES))
+
+
+def hint() -> str:
+    """What to do instead of importing the engine."""
+    return (
+        "use what `from weft import …` offers (config, log, checkpoint through ctx), and put code that several "
+        "workflows share into a module of the workspace, such as workflows/helpers.py"
+    )
+
+
+def refusal(name: str) -> str:
+    """Why an import was refused, in one sentence."""
+    return f"import of `{name}` refused: it is part of the engine; a workspace imports only `weft` of it"
+
+
+class Guard:
+    """The finder, and what the audit hook compares with. Made in the zygote, installed in the worker."""
+
+    def __init__(self, engine_dir: str) -> None:
+        self._runtime = os.path.join(engine_dir, "weft_runtime")
+        self._below = self._runtime + os.sep
+        self._files = {_identity(self._runtime)}
+        for folder, _, names in os.walk(self._runtime):
+            self._files.update(_identity(os.path.join(folder, name)) for name in names)
+        self._engine_dir = engine_dir
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Raises ImportError for the engine's names; never finds anything itself."""
+        if name.startswith(FORBIDDEN) and is_forbidden(name):
+            raise ImportError(f"{refusal(name)}; {hint()}", name=name)
+        return None
+
+    def invalidate_caches(self) -> None:
+        """There are none."""
+
+    def install(self) -> None:
+        """From here on the engine can't be imported in this process; there is no way back."""
+        sys.path[:] = [entry for entry in sys.path if entry not in ("", self._engine_dir)]
+        for name in [name for name in sys.modules if is_forbidden(name)]:
+            del sys.modules[name]
+        # It holds what the command line of the zygote imported.
+        sys.modules["__main__"] = ModuleType("__main__")
+        sys.path_importer_cache.pop(self._engine_dir, None)
+        sys.path_importer_cache.pop(self._runtime, None)
+        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.addaudithook(self._make_hook())
+
+    def _make_hook(self):  # type: ignore[no-untyped-def]
+        # Everything is bound here: a global or an attribute could be replaced by reflection, and it is faster.
+        files = self._files
+        below = self._below
+        runtime = self._runtime
+        forbidden = FORBIDDEN
+        check = is_forbidden
+        text = refusal
+        more = hint()
+        stat = os.stat
+        fsdecode = os.fsdecode
+
+        def hook(event: str, args: tuple[object, ...]) -> None:
+            if event == "open":
+                path = args[0]
+                if isinstance(path, (str, bytes)):
+                    try:
+                        found = stat(path)
+                    except (OSError, ValueError):
+                        return
+                    if (found.st_dev, found.st_ino) in files or fsdecode(path).startswith(below):
+                        raise ImportError(f"{text(fsdecode(path))}; {more}")
+            elif event == "import":
+                name = args[0]
+                if isinstance(name, str):
+                    if name.startswith(forbidden) and check(name):
+                        raise ImportError(f"{text(name)}; {more}", name=name)
+                    file = args[1]
+                    if isinstance(file, str) and file.startswith(runtime):
+                        raise ImportError(f"{text(file)}; {more}", name=name)
+
+        return hook
+
+
+def _identity(path: str) -> tuple[int, int]:
+    # Device and inode, so that links, /proc/self/root and relative paths are all the same file.
+    found = os.stat(path)
+    return found.st_dev, found.st_ino

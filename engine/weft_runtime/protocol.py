@@ -1,0 +1,115 @@
+"""Frames on the attempt socket and messages on the control socket. Twin of `src/runner/protocol.rs`; the
+contract is docs/runner-protocol.md, and `tests/golden/protocol/` holds an example of each.
+
+A frame is four bytes of length, big-endian, and that many bytes of UTF-8 JSON. A control message is one
+JSON object per datagram.
+"""
+
+from __future__ import annotations
+
+import os
+from json import JSONDecoder, JSONEncoder
+from typing import Any, NoReturn
+
+VERSION = 1
+CONTROL_BYTES = 64 * 1024
+MAX_DEPTH = 128
+
+_encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+
+
+class ProtocolError(Exception):
+    """The other side sent what the contract doesn't allow."""
+
+
+class HandlerGone(Exception):
+    """The other end of the socket is closed."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ProtocolError(f"a frame holds {name}, which JSON doesn't have")
+
+
+_decoder = JSONDecoder(parse_constant=_refuse_constant)
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """JSON in UTF-8; characters that UTF-8 can't carry become `?`. Raises TypeError, ValueError for non-JSON."""
+    return _encoder.encode(message).encode("utf-8", "replace")
+
+
+def decode(data: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """One JSON object. Raises ProtocolError."""
+    try:
+        # A bytes pattern such as the encoding detection of json.loads would let UTF-16 pass.
+        message = _decoder.decode(str(data, "utf-8"))
+    except RecursionError:
+        raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}") from None
+    except ValueError as error:
+        raise ProtocolError(f"a frame is not UTF-8 JSON: {error}") from None
+    if type(message) is not dict:
+        raise ProtocolError(f"a frame must be a JSON object, not {type(message).__name__}")
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper(message, MAX_DEPTH):
+        raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}")
+    return message
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether containers nest more than `levels` deep."""
+    if isinstance(value, dict):
+        return levels == 0 or any(_deeper(item, levels - 1) for item in value.values())
+    if isinstance(value, list):
+        return levels == 0 or any(_deeper(item, levels - 1) for item in value)
+    return False
+
+
+class FrameSocket:
+    """Frames over a blocking stream socket, given as a descriptor. Not thread-safe.
+
+    `os.read` and `os.write` instead of a socket object: workers need no more, and `socket` is a heavy import.
+    """
+
+    __slots__ = ("_buffer", "_fd", "_limit")
+
+    def __init__(self, fd: int, frame_bytes: int) -> None:
+        self._fd = fd
+        self._limit = frame_bytes
+        self._buffer = bytearray()
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Raises ProtocolError for a frame over the limit, HandlerGone where nobody reads."""
+        self.send_encoded(encode(frame))
+
+    def send_encoded(self, body: bytes) -> None:
+        """As `send`, for a body that is JSON already."""
+        if len(body) > self._limit:
+            raise ProtocolError(f"a frame of {len(body)} bytes is over the limit of {self._limit}")
+        data = memoryview(len(body).to_bytes(4, "big") + body)
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except (BrokenPipeError, ConnectionResetError):
+                raise HandlerGone from None
+
+    def receive(self) -> dict[str, Any]:
+        """The next frame. Raises HandlerGone at the end, ProtocolError for what is no frame."""
+        length = int.from_bytes(self._take(4, at_start=True), "big")
+        if not 0 < length <= self._limit:
+            raise ProtocolError(f"a frame of {length} bytes; it must have 1 to {self._limit}")
+        return decode(self._take(length, at_start=False))
+
+    def _take(self, count: int, *, at_start: bool) -> bytes:
+        buffer = self._buffer
+        while len(buffer) < count:
+            try:
+                data = os.read(self._fd, max(65536, count - len(buffer)))
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                if at_start and not buffer:
+                    raise HandlerGone
+                raise HandlerGone("in the middle of a frame")
+            buffer += data
+        taken = bytes(buffer[:count])
+        del buffer[:count]
+        return taken

@@ -1,0 +1,310 @@
+"""The forked child: set up, import the module, receive one attempt, call the function, send the last frame.
+
+Runs on the main thread. Nothing here returns to the zygote's code: every path ends in `os._exit`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+from weft._arguments import bind
+from weft._context import Context
+from weft._declaration import declaration_of
+from weft._errors import NotAvailable, NotFound, refusal
+from weft._json import check, encode
+
+from . import exitcodes, limits, loader
+from .guard import Guard
+from .jail import Jail
+from .protocol import FrameSocket, HandlerGone, ProtocolError
+from .tracebacks import error_json
+
+ATTEMPT_FD = 3
+
+
+class Link:
+    """The worker's socket as `Context` sees it, and the place where frames are kept in order.
+
+    Threads take turns by a lock. A process that the step forked has no part in it: its frames would mix
+    with ours.
+    """
+
+    __slots__ = ("_calls", "_closed", "_lock", "_pid", "_socket")
+
+    def __init__(self, socket: FrameSocket) -> None:
+        self._socket = socket
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._calls = 0
+        self._closed = False
+
+    def emit(self, frame: dict[str, Any]) -> None:
+        """Send a notice. After the last frame it is dropped: a thread that goes on has nobody to tell."""
+        self._check_process()
+        with self._lock:
+            if not self._closed:
+                self._guarded_send(frame)
+
+    def call(self, name: str, args: dict[str, Any]) -> Any:
+        """Ask the handler and wait. Raises a `WeftError` when it refuses."""
+        self._check_process()
+        check(args, name)
+        with self._lock:
+            if self._closed:
+                raise NotAvailable(f"{name}: the attempt is over")
+            self._calls += 1
+            self._guarded_send({"t": "call", "id": self._calls, "name": name, "args": args})
+            reply = self.receive("reply")
+            if reply.get("id") != self._calls:
+                leave(exitcodes.OUT_OF_ORDER, f"reply {reply.get('id')!r:.40} where {self._calls} was due")
+        error = reply.get("error")
+        if error is None:
+            return reply.get("value")
+        raise refusal(str(error.get("code")), str(error.get("message") or error.get("code")))
+
+    def receive(self, kind: str) -> dict[str, Any]:
+        """The next frame, which must be of that kind; ends the process where it isn't."""
+        try:
+            frame = self._socket.receive()
+        except HandlerGone:
+            leave(exitcodes.HANDLER_GONE)
+        except ProtocolError as error:
+            leave(exitcodes.OUT_OF_ORDER, str(error))
+        if frame.get("t") != kind:
+            leave(exitcodes.OUT_OF_ORDER, f"frame {frame.get('t')!r:.40} where `{kind}` was due")
+        return frame
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Send a frame of the runtime's own."""
+        with self._lock:
+            self._guarded_send(frame)
+
+    def finish(self, body: bytes) -> NoReturn:
+        """Send the last frame and leave. In a process that the step forked: leave without a word."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+        _flush_streams()
+        # Not `with`: a thread that holds the lock waits for the handler, which answers or closes.
+        self._lock.acquire()
+        self._closed = True
+        try:
+            self._socket.send_encoded(body)
+        except HandlerGone:
+            os._exit(exitcodes.HANDLER_GONE)
+        os._exit(exitcodes.OK)
+
+    def _guarded_send(self, frame: dict[str, Any]) -> None:
+        try:
+            self._socket.send(frame)
+        except HandlerGone:
+            leave(exitcodes.HANDLER_GONE)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise NotAvailable(
+                "ctx can be used only in the process that the step started in; "
+                "let a child process return its findings to that one, or use threads"
+            )
+
+
+class Order:
+    """A fork message with its descriptors, as the zygote hands it on."""
+
+    __slots__ = ("bundle_dir", "fds", "forked_at", "limits", "module", "scratch", "task", "zygote")
+
+    def __init__(self, message: dict[str, Any], fds: tuple[int, int, int]) -> None:
+        self.task: str = message["task"]
+        self.module: str | None = message.get("module")
+        self.bundle_dir: str = message["bundle"]["dir"]
+        self.scratch: str = message["scratch"]
+        self.limits: dict[str, Any] = message.get("limits") or {}
+        self.fds = fds
+        self.zygote = os.getpid()
+        self.forked_at = time.perf_counter()
+
+
+def run(order: Order, jail: Jail, guard: Guard) -> NoReturn:
+    """All of a worker's life. Called right after the fork; never returns."""
+    try:
+        link = _set_up(order, jail)
+        describe = None
+        if order.task == "describe":
+            # Before the guard: it is part of the engine, and no other worker needs it.
+            from . import describe
+        guard.install()
+        finder = loader.install(order.bundle_dir)
+    except BaseException as error:
+        leave(exitcodes.SETUP_FAILED, f"weft: the worker's set-up failed: {type(error).__name__}: {error}")
+    booted = time.perf_counter()
+    boot_ms = _milliseconds(booted - order.forked_at)
+    if describe is not None:
+        link.send({"t": "ready", "import_ms": 0.0, "boot_ms": boot_ms})
+        root_name = str(link.receive("describe").get("root_name") or loader.DEFAULT_ROOT_NAME)
+        finder.root_name = root_name
+        try:
+            last = describe.run(finder, link.send)
+        except BaseException as error:
+            link.finish(_failed(error, booted, None))
+        link.finish(encode(last))
+    try:
+        module = loader.load(str(order.module))
+    except BaseException as error:
+        link.finish(_failed(error, booted, None))
+    link.send({"t": "ready", "import_ms": _milliseconds(time.perf_counter() - booted), "boot_ms": boot_ms})
+    attempt = link.receive("attempt")
+    _attempt(attempt, module, link, order.limits.get("result_bytes") or limits.DEFAULT_RESULT_BYTES)
+
+
+def leave(code: int, reason: str = "") -> NoReturn:
+    """End the process at once, with a reason on stderr where there is one."""
+    _flush_streams()
+    if reason:
+        try:
+            os.write(2, (reason + "\n").encode("utf-8", "replace"))
+        except OSError:
+            pass
+    os._exit(code)
+
+
+def _set_up(order: Order, jail: Jail) -> Link:
+    """The order is the contract's; see docs/runner-protocol.md."""
+    os.setsid()
+    if not jail.follow_parent(order.zygote):
+        os._exit(exitcodes.HANDLER_GONE)
+    jail.rename("weft-worker")
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _move_descriptors(order.fds)
+    os.mkdir(order.scratch, 0o700)
+    os.chdir(order.scratch)
+    # The zygote set the rest.
+    os.environ["HOME"] = os.environ["TMPDIR"] = order.scratch
+    limits.apply(order.limits)
+    jail.enter()
+    _reseed()
+    gc.enable()
+    return Link(FrameSocket(ATTEMPT_FD, order.limits.get("frame_bytes") or limits.DEFAULT_FRAME_BYTES))
+
+
+def _move_descriptors(fds: tuple[int, int, int]) -> None:
+    """stdin is /dev/null already. The zygote hands over descriptors above 3, so none is overwritten unread."""
+    attempt, stdout, stderr = fds
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.dup2(attempt, ATTEMPT_FD, inheritable=False)
+    os.closerange(ATTEMPT_FD + 1, _highest_descriptor())
+    # Non-blocking mode belongs to the socket, so the handler's way of making it may have set it.
+    os.set_blocking(ATTEMPT_FD, True)
+    os.set_blocking(1, True)
+    os.set_blocking(2, True)
+
+
+def _highest_descriptor() -> int:
+    return limits.resource.getrlimit(limits.resource.RLIMIT_NOFILE)[0]
+
+
+def _reseed() -> None:
+    """The standard library's generator seeds itself after a fork; NumPy's global one doesn't."""
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed(int.from_bytes(os.urandom(4), "big"))
+
+
+def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int) -> NoReturn:
+    context = Context(attempt.get("context") or {}, link)
+    started = time.perf_counter()
+    try:
+        function, positional, named = _prepare(attempt, module, context)
+        started = time.perf_counter()
+        value = function(*positional, **named)
+        if hasattr(value, "__await__"):
+            value = _wait_for(value)
+        user_ms = _milliseconds(time.perf_counter() - started)
+        body = _succeeded(value, user_ms, context, result_bytes)
+    except BaseException as error:
+        body = _failed(error, started, context)
+    link.finish(body)
+
+
+def _prepare(attempt: dict[str, Any], module: Any, context: Context) -> tuple[Any, list[Context], dict[str, Any]]:
+    entry = attempt.get("entry") or {}
+    name = str(entry.get("function"))
+    function = getattr(module, name, None)
+    declaration = declaration_of(function)
+    if declaration is None or declaration.kind != entry.get("kind"):
+        kind = str(entry.get("kind")).replace("_", " ")
+        raise NotFound(
+            f"module {module.__name__} has no {kind} function `{name}`; it may have been renamed since it was "
+            "described: check the workspace again"
+        )
+    resolved = declaration.resolve()
+    arguments = bind(resolved, attempt.get("arguments") or {})
+    return function, [context] if resolved.takes_context else [], arguments
+
+
+def _wait_for(awaitable: Any) -> Any:
+    # Not at the top: it is the heaviest import of all, and most steps are plain functions. The operator's
+    # preload list can put it into the zygote.
+    import asyncio
+
+    async def until_done() -> Any:
+        return await awaitable
+
+    return asyncio.run(until_done())
+
+
+def _succeeded(value: Any, user_ms: float, context: Context, result_bytes: int) -> bytes:
+    try:
+        size = check(value, "result")
+    except (TypeError, ValueError) as error:
+        return _refused("ResultNotJson", str(error), user_ms, context)
+    at_least = "at least "
+    if size <= result_bytes:
+        encoded = encode(value)
+        size = len(encoded)
+        at_least = ""
+        if size <= result_bytes:
+            return b'{"t":"succeeded","value":%b,"user_ms":%b,"variables":%b}' % (
+                encoded,
+                encode(user_ms),
+                encode(context.variables.to_json()),
+            )
+    return _refused(
+        "ResultTooLarge",
+        f"the result has {at_least}{size} bytes as JSON; the limit is {result_bytes}: return less, such as a "
+        "summary, ids or a page of the data, or write the whole to storage of your own and return where it is",
+        user_ms,
+        context,
+    )
+
+
+def _refused(kind: str, message: str, user_ms: float, context: Context) -> bytes:
+    error = {"type": kind, "message": message, "traceback": "", "retriable": False, "data": None}
+    return encode({"t": "failed", "error": error, "user_ms": user_ms, "variables": context.variables.to_json()})
+
+
+def _failed(error: BaseException, started: float, context: Context | None) -> bytes:
+    user_ms = _milliseconds(time.perf_counter() - started)
+    variables = context.variables.to_json() if context is not None else {}
+    return encode({"t": "failed", "error": error_json(error), "user_ms": user_ms, "variables": variables})
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            # Closed or replaced by user code, or nobody reads any more.
+            pass
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,310 @@
+"""The parent of all workers: one loop over the control socket, which forks on demand and leaves nothing behind.
+
+Single-threaded, so that a fork copies no locked lock. It never sees a workspace's code or an attempt's data;
+both reach the worker over its own socket.
+
+How a worker ends: its zombie is seen first without reaping, so that its process group's number can't have
+been given away when the group is killed. What it left in other groups has become our child, because worker
+and zygote are subreapers; every child that is no known worker is killed until there is none. Only then is
+`exited` sent.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import weft
+
+from . import exitcodes, protocol
+from .guard import Guard
+from .jail import Jail
+from .tracebacks import ENGINE_DIR
+from .worker import Order, run
+
+_LOWEST_FD = 10
+"""Descriptors of the zygote and those that it receives stay above those that a worker gives a meaning."""
+
+_ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Zygote:
+    """State: the control socket, known workers by pid and by id, and ends not yet reported."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._jail = Jail()
+        self._guard = Guard(ENGINE_DIR)
+        self._pids: dict[int, int] = {}
+        self._ids: dict[int, int] = {}
+        self._ended: list[dict[str, Any]] = []
+        self._greeted = False
+        self._wakeup = -1
+        self._children = f"/proc/self/task/{os.getpid()}/children"
+
+    def serve(self) -> NoReturn:
+        """Answer messages until the handler closes the socket."""
+        self._prepare()
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            ready = poll.poll()
+            for fd, _ in ready:
+                if fd == self._wakeup:
+                    os.read(self._wakeup, 4096)
+                    self._reap()
+                elif not self._receive():
+                    self._shut_down()
+
+    def _prepare(self) -> None:
+        self._jail.guard_zygote()
+        for number in _IGNORED:
+            # A signal to the terminal's process group is meant for the handler, which decides what ends.
+            signal.signal(number, signal.SIG_IGN)
+        self._wakeup, writing = (_lift(fd) for fd in os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+        signal.signal(signal.SIGCHLD, _on_child)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        os.environ.clear()
+        os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8")
+        for stream in (sys.stdout, sys.stderr):
+            # By lines, so that what a step printed is seen while it runs and kept when it is killed.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        # Collections would touch, and so copy, every page that workers share with us.
+        gc.disable()
+
+    def _receive(self) -> bool:
+        """One message from the handler; False at the end of the socket."""
+        fds: list[int] = []
+        try:
+            try:
+                data, ancillary, flags, _ = self._control.recvmsg(
+                    protocol.CONTROL_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            except ConnectionResetError:
+                return False
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    received = array.array("i")
+                    received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+                    fds.extend(received)
+            if not data:
+                return False
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                _complain("a control message was cut: it has more bytes or descriptors than the protocol allows")
+                return True
+            try:
+                message = protocol.decode(data)
+            except protocol.ProtocolError as error:
+                _complain(str(error))
+                return True
+            self._answer(message, fds)
+            return True
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _answer(self, message: dict[str, Any], fds: list[int]) -> None:
+        op = message.get("op")
+        if op == "hello":
+            self._greet(message)
+        elif op == "fork":
+            self._fork(message, fds)
+        elif op == "kill":
+            self._kill(message.get("id"))
+        else:
+            _complain(f"unknown control message {op!r:.40}")
+
+    def _greet(self, message: dict[str, Any]) -> None:
+        if message.get("version") != protocol.VERSION:
+            reason = (
+                f"this engine speaks version {protocol.VERSION} of the runner protocol, the handler asked for "
+                f"{message.get('version')!r:.20}; install handler and engine of the same release"
+            )
+            self._send({"op": "refused", "version": protocol.VERSION, "reason": reason})
+            os._exit(exitcodes.REFUSED)
+        for name in message.get("preload") or ():
+            try:
+                import_module(str(name))
+            except Exception as error:
+                _complain(f"preload of `{name}` failed, workers will import it themselves: {error}")
+        gc.collect()
+        gc.freeze()
+        self._greeted = True
+        version = ".".join(map(str, sys.version_info[:3]))
+        self._send(
+            {"op": "ready", "version": protocol.VERSION, "pid": os.getpid(), "python": version, "sdk": weft.__version__}
+        )
+
+    def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
+        id = message.get("id")
+        try:
+            order = self._order(message, fds)
+            pid = os.fork()
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            text = f"{type(error).__name__}: {error}"
+            self._send({"op": "fork_failed", "id": id if type(id) is int else None, "error": text})
+            return
+        if pid == 0:
+            run(order, self._jail, self._guard)
+        self._pids[pid] = order_id = int(message["id"])
+        self._ids[order_id] = pid
+        self._send({"op": "forked", "id": order_id, "pid": pid})
+
+    def _order(self, message: dict[str, Any], fds: list[int]) -> Order:
+        """Checked here, so that a worker fails only by what is the worker's."""
+        if not self._greeted:
+            raise ValueError("fork before hello")
+        if type(message["id"]) is not int or message["id"] in self._ids:
+            raise ValueError(f"id {message['id']!r:.40} is no integer or in use")
+        if len(fds) != 3:
+            raise ValueError(f"{len(fds)} descriptors came along; attempt socket, stdout and stderr are needed")
+        if message["task"] not in ("attempt", "describe"):
+            raise ValueError(f"unknown task {message['task']!r:.40}")
+        if message["task"] == "attempt" and not isinstance(message.get("module"), str):
+            raise ValueError("an attempt needs a module")
+        for index, fd in enumerate(fds):
+            fds[index] = _lift(fd)
+        return Order(message, (fds[0], fds[1], fds[2]))
+
+    def _kill(self, id: Any) -> None:
+        pid = self._ids.get(id) if type(id) is int else None
+        if pid is not None:
+            # Its own child, not reaped yet: the pid can't mean anybody else.
+            _signal_group(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if seen is None:
+                break
+            pid = seen.si_pid
+            if pid in self._pids:
+                _signal_group(pid)
+            _, status, usage = os.wait4(pid, 0)
+            id = self._pids.pop(pid, None)
+            if id is not None:
+                del self._ids[id]
+                self._ended.append(_exited(id, status, usage))
+        if self._ended and not self._kill_leftovers():
+            for message in self._ended:
+                self._send(message)
+            self._ended.clear()
+
+    def _kill_leftovers(self) -> bool:
+        """Kill every child that is no worker. True if there was one: its end is another SIGCHLD, and what it
+        leaves in turn is found then."""
+        found = False
+        for pid in self._child_pids():
+            if pid not in self._pids:
+                found = True
+                os.kill(pid, signal.SIGKILL)
+        return found
+
+    def _child_pids(self) -> list[int]:
+        try:
+            with open(self._children, "rb", buffering=0) as file:
+                # None of them can vanish meanwhile: only this thread reaps.
+                return [int(pid) for pid in (file.readall() or b"").split()]
+        except FileNotFoundError:
+            return _children_by_scan(os.getpid())
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._control.send(protocol.encode(message))
+        except (BrokenPipeError, ConnectionResetError):
+            self._shut_down()
+
+    def _shut_down(self) -> NoReturn:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for pid in self._pids:
+            _signal_group(pid)
+        while True:
+            for pid in self._child_pids():
+                _signal_group(pid)
+                os.kill(pid, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                os._exit(exitcodes.OK)
+
+
+def main() -> NoReturn:
+    """Take the control socket from descriptor 0 and serve it."""
+    control = socket.socket(fileno=_lift(os.dup(0)))
+    control.setblocking(True)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
+    Zygote(control).serve()
+
+
+def _lift(fd: int) -> int:
+    """The same file under a descriptor from 10 up, close-on-exec; the given one is closed."""
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+    finally:
+        os.close(fd)
+
+
+def _on_child(number: int, frame: object) -> None:
+    """Only there so that the wake-up descriptor is written."""
+
+
+def _signal_group(pid: int) -> None:
+    """SIGKILL to the group that a worker leads; before its setsid there is none."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # PermissionError: all that is left in the group changed its user. The sweep meets it as a child.
+        pass
+
+
+def _exited(id: int, status: int, usage: Any) -> dict[str, Any]:
+    signalled = os.WIFSIGNALED(status)
+    return {
+        "op": "exited",
+        "id": id,
+        "code": None if signalled else os.WEXITSTATUS(status),
+        "signal": os.WTERMSIG(status) if signalled else None,
+        "max_rss_kib": usage.ru_maxrss,
+        "cpu_ms": round((usage.ru_utime + usage.ru_stime) * 1000),
+    }
+
+
+def _children_by_scan(parent: int) -> list[int]:
+    """For kernels without the `children` file: every process whose parent we are."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    stat = file.read()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            # The command, in parentheses, may hold anything; the parent is the second field after it.
+            if int(stat.rpartition(b")")[2].split()[1]) == parent:
+                found.append(int(entry))
+    return found
+
+
+def _complain(text: str) -> None:
+    """One line for the handler's log."""
+    try:
+        os.write(2, f"weft-zygote: {text}\n".encode("utf-8", "replace"))
+    except OSError:
+        pass
