@@ -71,6 +71,15 @@ pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Tra
     Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
 }
 
+/// The owner lets go; whoever takes the run next raises the epoch.
+pub fn release(state: &RunState, epoch: u64) -> Result<Transition, Rejected> {
+    if epoch != state.epoch {
+        return Err(Rejected::Stale { sent: epoch, current: state.epoch });
+    }
+    let next = RunState { owner: None, lease_until: None, ..state.clone() };
+    Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
+}
+
 /// Time has passed.
 pub fn wake(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
     if epoch != state.epoch {

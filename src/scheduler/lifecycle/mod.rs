@@ -8,7 +8,7 @@ mod lease;
 pub(super) use attempt_finished::attempt_finished;
 pub(super) use begin::begin;
 pub(super) use cancel::cancel;
-pub(super) use lease::{renew, take, wake};
+pub(super) use lease::{release, renew, take, wake};
 
 use crate::domain::{AttemptId, Status, StepError, Timestamp};
 
