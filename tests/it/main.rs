@@ -1,3 +1,4 @@
-//! Integration tests, one binary.
+//! The integration tests, as one program.
 
+mod azure;
 mod conformance;
