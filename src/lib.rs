@@ -1,5 +1,6 @@
 //! Weft: a multi-tenant workflow engine that runs on Azure Functions.
 
+pub mod audit;
 pub mod authz;
 pub mod clock;
 pub mod domain;
