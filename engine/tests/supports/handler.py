@@ -237,7 +237,7 @@ class Handler:
         kind: str = "workflow",
         **changes: Any,
     ) -> Result:
-        """A whole life: fork, attempt, last frame, `exited`. Calls for configuration are answered with null."""
+        """A whole life: fork, attempt, last frame, `exited`. Calls are answered with null."""
         context = {**CONTEXT, **changes.pop("context", {})}
         worker = self.fork(bundle, module, **changes)
         frames = []
