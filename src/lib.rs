@@ -2,10 +2,12 @@
 
 pub mod authz;
 pub mod clock;
+pub mod config;
 pub mod definition;
 pub mod domain;
 pub mod error;
 pub mod runner;
 pub mod scheduler;
 pub mod store;
+pub mod telemetry;
 pub mod tenancy;
