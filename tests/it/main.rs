@@ -1,0 +1,3 @@
+//! Everything that needs a process, a store or a socket, in one binary.
+
+mod runner_outcomes;
