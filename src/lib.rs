@@ -2,8 +2,10 @@
 
 pub mod authz;
 pub mod clock;
+pub mod definition;
 pub mod domain;
 pub mod error;
 pub mod runner;
+pub mod scheduler;
 pub mod store;
 pub mod tenancy;

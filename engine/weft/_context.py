@@ -266,7 +266,9 @@ class Context:
     @property
     def secrets(self) -> Any:
         """Not offered by this version."""
-        raise _not_available("secrets", "pass the value as an argument, or keep what isn't secret in ctx.config")
+        raise _not_available(
+            "secrets", "pass the value as an argument, or keep what isn't secret in ctx.config"
+        )
 
     @property
     def artifacts(self) -> Any:

@@ -116,7 +116,9 @@ class Parameter:
             "email",
             "array",
         ):
-            raise DeclarationError(f"{where}: min_length and max_length are for strings and arrays, not {self.type}")
+            raise DeclarationError(
+                f"{where}: min_length and max_length are for strings and arrays, not {self.type}"
+            )
         if self.pattern is not None and self.type not in ("string", "email"):
             raise DeclarationError(f"{where}: pattern is for strings, but its type is {self.type}")
         try:
@@ -294,7 +296,13 @@ def hosts(value: object, where: str) -> list[str]:
 def _type_of_default(default: object) -> str:
     if isinstance(default, bool):
         return "boolean"
-    for kind, name in ((str, "string"), (int, "integer"), (float, "number"), (dict, "object"), (list, "array")):
+    for kind, name in (
+        (str, "string"),
+        (int, "integer"),
+        (float, "number"),
+        (dict, "object"),
+        (list, "array"),
+    ):
         if isinstance(default, kind):
             return name
     return "json"

@@ -98,7 +98,9 @@ def node(
     chosen = texts(settings, "@node: settings")
     ports = _ports(inputs, "inputs") if inputs is not None else None
     options["version"] = version
-    options["outputs"] = _ports(outputs, "outputs") if outputs is not None else [{"name": "result", "type": "any"}]
+    options["outputs"] = (
+        _ports(outputs, "outputs") if outputs is not None else [{"name": "result", "type": "any"}]
+    )
     options["settings"] = chosen
     options["trust"] = trust
 
@@ -123,7 +125,9 @@ def _ports(given: Mapping[str, str], where: str) -> list[dict[str, str]]:
         raise DeclarationError(f'@node: {where} must be a dict, as in {{"url": "string"}}, not {given!r:.80}')
     for name, kind in given.items():
         if not isinstance(name, str) or not _PORT_NAME.match(name):
-            raise DeclarationError(f"@node: {where}: {name!r} can't be a port's name; use lower-case letters, digits, _")
+            raise DeclarationError(
+                f"@node: {where}: {name!r} can't be a port's name; use lower-case letters, digits, _"
+            )
         if kind not in PORT_TYPES:
             raise DeclarationError(
                 f"@node: {where}: port `{name}` has the unknown type {kind!r}; use one of {', '.join(PORT_TYPES)}"

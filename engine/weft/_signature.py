@@ -125,7 +125,9 @@ def read(function: types.FunctionType) -> Signature:
     named_defaults = function.__kwdefaults__ or {}
     context = bool(code.co_argcount) and _is_context(names[0], annotations.get(names[0]), function)
     if code.co_posonlyargcount > (1 if context else 0):
-        raise DeclarationError(f"{where} has positional-only parameters, but arguments have names; remove the `/`")
+        raise DeclarationError(
+            f"{where} has positional-only parameters, but arguments have names; remove the `/`"
+        )
     slots = []
     for index, name in enumerate(names):
         if index == 0 and context:

@@ -157,7 +157,9 @@ def param(
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
-            raise DeclarationError(f"{where}: pattern={pattern!r} is no regular expression: {error}") from None
+            raise DeclarationError(
+                f"{where}: pattern={pattern!r} is no regular expression: {error}"
+            ) from None
         refined["pattern"] = pattern
     if enum is not None:
         values = [enum] if isinstance(enum, str) else list(enum)

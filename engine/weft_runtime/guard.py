@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -41,7 +42,7 @@ def refusal(name: str) -> str:
 
 
 class Guard:
-    """The finder, and what the audit hook compares with. Made in the zygote, installed in the worker."""
+    """The finder and the audit hook. Made and hidden in the zygote, installed in the worker."""
 
     def __init__(self, engine_dir: str) -> None:
         self._runtime = os.path.join(engine_dir, "weft_runtime")
@@ -50,6 +51,8 @@ class Guard:
         for folder, _, names in os.walk(self._runtime):
             self._files.update(_identity(os.path.join(folder, name)) for name in names)
         self._engine_dir = engine_dir
+        self._hidden: dict[str, ModuleType] = {}
+        self._hook = self._make_hook()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -62,19 +65,32 @@ class Guard:
     def invalidate_caches(self) -> None:
         """There are none."""
 
-    def install(self) -> None:
-        """From here on the engine can't be imported in this process; there is no way back."""
+    def hide(self) -> None:
+        """In the zygote: take the runtime out of sight. Done once there, because every page that a worker
+        writes to is a page copied."""
         sys.path[:] = [entry for entry in sys.path if entry not in ("", self._engine_dir)]
-        for name in [name for name in sys.modules if is_forbidden(name)]:
+        self._hidden = {name: module for name, module in sys.modules.items() if is_forbidden(name)}
+        for name in self._hidden:
             del sys.modules[name]
         # It holds what the command line of the zygote imported.
         sys.modules["__main__"] = ModuleType("__main__")
         sys.path_importer_cache.pop(self._engine_dir, None)
         sys.path_importer_cache.pop(self._runtime, None)
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
-        sys.addaudithook(self._make_hook())
 
-    def _make_hook(self):  # type: ignore[no-untyped-def]
+    def import_hidden(self, name: str) -> ModuleType:
+        """In a worker that isn't guarded yet: import another module of the runtime, and hide that too."""
+        sys.modules.update(self._hidden)
+        try:
+            return import_module(name)
+        finally:
+            self.hide()
+
+    def install(self) -> None:
+        """In a worker: from here on the engine can't be imported in this process; there is no way back."""
+        sys.meta_path.insert(0, self)
+        sys.addaudithook(self._hook)
+
+    def _make_hook(self) -> Callable[[str, tuple[object, ...]], None]:
         # Everything is bound here: a global or an attribute could be replaced by reflection, and it is faster.
         files = self._files
         below = self._below

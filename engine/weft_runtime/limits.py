@@ -32,6 +32,11 @@ def apply(limits: dict[str, Any]) -> None:
         _set(resource.RLIMIT_NPROC, limits.get("processes"))
 
 
+def highest_descriptor() -> int:
+    """One above what any descriptor can be, unless the limit was lowered while some were open."""
+    return max(resource.getrlimit(resource.RLIMIT_NOFILE))
+
+
 def _set(kind: int, soft: int | None, grace: int = 0) -> None:
     """Both limits, never above what is allowed already."""
     if soft is None:

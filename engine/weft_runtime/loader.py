@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
 DEFAULT_ROOT_NAME = "workspace"
+RESERVED = sys.stdlib_module_names | {"weft"}
+"""Top-level names that a bundle can't take."""
 
 
 class BundleLoader:
@@ -70,14 +72,13 @@ class BundleFinder:
         self.directory = os.path.abspath(directory)
         self.root_name = root_name
         self._below = self.directory + os.sep
-        self._reserved = sys.stdlib_module_names | {"weft"}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """None for what isn't the bundle's; a top-level name of the standard library or `weft` never is."""
         if path is None:
-            if name in self._reserved:
+            if name in RESERVED:
                 return None
             return self._find_in(self.directory, name, name)
         leaf = name.rpartition(".")[2]
@@ -120,7 +121,7 @@ class BundleFinder:
 def install(directory: str, root_name: str = DEFAULT_ROOT_NAME) -> BundleFinder:
     """Make the bundle importable in this process; returns its finder."""
     finder = BundleFinder(directory, root_name)
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     if finder.directory not in sys.path:
         # For libraries that look for files on the path; imports never get this far.
         sys.path.append(finder.directory)

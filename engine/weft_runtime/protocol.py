@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from json import JSONDecoder, JSONEncoder
-from typing import Any, NoReturn
+from typing import Any
 
 VERSION = 1
 CONTROL_BYTES = 64 * 1024
@@ -26,7 +26,7 @@ class HandlerGone(Exception):
     """The other end of the socket is closed."""
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> Any:
     raise ProtocolError(f"a frame holds {name}, which JSON doesn't have")
 
 

@@ -46,7 +46,9 @@ def message_of(error: BaseException) -> str:
     """The exception's text, cut at 8 KiB; SystemExit says with which code."""
     try:
         if isinstance(error, SystemExit):
-            return f"the code called sys.exit({error.code!r:.200}); return a value or raise an exception instead"
+            return (
+                f"the code called sys.exit({error.code!r:.200}); return a value or raise an exception instead"
+            )
         message = str(error)
     except Exception as broken:
         return f"(the exception's text can't be made: {type(broken).__name__})"

@@ -12,6 +12,7 @@ and zygote are subreapers; every child that is no known worker is killed until t
 from __future__ import annotations
 
 import array
+import fcntl
 import gc
 import os
 import select
@@ -77,7 +78,9 @@ class Zygote:
         os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8")
         for stream in (sys.stdout, sys.stderr):
             # By lines, so that what a step printed is seen while it runs and kept when it is killed.
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
         # Collections would touch, and so copy, every page that workers share with us.
         gc.disable()
 
@@ -99,7 +102,9 @@ class Zygote:
             if not data:
                 return False
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                _complain("a control message was cut: it has more bytes or descriptors than the protocol allows")
+                _complain(
+                    "a control message was cut: it has more bytes or descriptors than the protocol allows"
+                )
                 return True
             try:
                 message = protocol.decode(data)
@@ -136,12 +141,19 @@ class Zygote:
                 import_module(str(name))
             except Exception as error:
                 _complain(f"preload of `{name}` failed, workers will import it themselves: {error}")
+        self._guard.hide()
         gc.collect()
         gc.freeze()
         self._greeted = True
         version = ".".join(map(str, sys.version_info[:3]))
         self._send(
-            {"op": "ready", "version": protocol.VERSION, "pid": os.getpid(), "python": version, "sdk": weft.__version__}
+            {
+                "op": "ready",
+                "version": protocol.VERSION,
+                "pid": os.getpid(),
+                "python": version,
+                "sdk": weft.__version__,
+            }
         )
 
     def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -166,7 +178,9 @@ class Zygote:
         if type(message["id"]) is not int or message["id"] in self._ids:
             raise ValueError(f"id {message['id']!r:.40} is no integer or in use")
         if len(fds) != 3:
-            raise ValueError(f"{len(fds)} descriptors came along; attempt socket, stdout and stderr are needed")
+            raise ValueError(
+                f"{len(fds)} descriptors came along; attempt socket, stdout and stderr are needed"
+            )
         if message["task"] not in ("attempt", "describe"):
             raise ValueError(f"unknown task {message['task']!r:.40}")
         if message["task"] == "attempt" and not isinstance(message.get("module"), str):
@@ -253,8 +267,6 @@ def main() -> NoReturn:
 
 def _lift(fd: int) -> int:
     """The same file under a descriptor from 10 up, close-on-exec; the given one is closed."""
-    import fcntl
-
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
     finally:

@@ -3,9 +3,17 @@
 mod id;
 mod limits;
 mod outcome;
+mod payload;
+mod retry;
+mod run;
 mod time;
+mod workflow;
 
 pub use id::{AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use limits::Limits;
 pub use outcome::{Outcome, StepError};
+pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
+pub use retry::{Backoff, RetryPolicy};
+pub use run::Status;
 pub use time::Timestamp;
+pub use workflow::{Declared, OnCrash, Parameter, ParameterType};

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ENGINE_DIR = Path(__file__).resolve().parents[2]
-START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from weft_runtime.__main__ import main; main()"
-)
+START = "import sys; sys.path.insert(0, sys.argv[1]); from weft_runtime.__main__ import main; main()"
 PATIENCE_SECONDS = 60
 LIMITS = {
     "memory_bytes": 512 * 1024 * 1024,
@@ -50,7 +48,9 @@ CONTEXT = {
 class Worker:
     """One forked worker: its socket, what it printed, its frames."""
 
-    def __init__(self, id: int, pid: int, sock: socket.socket, stdout: int, stderr: int, scratch: str) -> None:
+    def __init__(
+        self, id: int, pid: int, sock: socket.socket, stdout: int, stderr: int, scratch: str
+    ) -> None:
         self.id = id
         self.pid = pid
         self.sock = sock
@@ -141,7 +141,9 @@ class Worker:
 class Handler:
     """A zygote and the control socket to it."""
 
-    def __init__(self, *, preload: tuple[str, ...] = (), python: str = sys.executable, hello: bool = True) -> None:
+    def __init__(
+        self, *, preload: tuple[str, ...] = (), python: str = sys.executable, hello: bool = True
+    ) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(PATIENCE_SECONDS)
         self.errors = tempfile.TemporaryFile()
@@ -243,14 +245,18 @@ class Handler:
             frames.append(frame)
             if frame["t"] == "ready":
                 entry = {"kind": kind, "name": function, "function": function}
-                worker.send({"t": "attempt", "entry": entry, "arguments": arguments or {}, "context": context})
+                worker.send(
+                    {"t": "attempt", "entry": entry, "arguments": arguments or {}, "context": context}
+                )
             elif frame["t"] == "call":
                 worker.send({"t": "reply", "id": frame["id"], "value": None})
         exited = self.hear("exited", worker.id)
         worker.drain()
         return Result(worker, frames, exited)
 
-    def describe(self, bundle: Path | str, root_name: str = "workspace", **changes: Any) -> list[dict[str, Any]]:
+    def describe(
+        self, bundle: Path | str, root_name: str = "workspace", **changes: Any
+    ) -> list[dict[str, Any]]:
         """All frames of a `describe` worker after `ready`."""
         worker = self.fork(bundle, None, **changes)
         ready = worker.frame()
@@ -288,12 +294,20 @@ class Result:
 
     @property
     def value(self) -> Any:
-        assert self.last is not None and self.last["t"] == "succeeded", (self.last, self.exited, self.worker.stderr)
+        assert self.last is not None and self.last["t"] == "succeeded", (
+            self.last,
+            self.exited,
+            self.worker.stderr,
+        )
         return self.last["value"]
 
     @property
     def error(self) -> dict[str, Any]:
-        assert self.last is not None and self.last["t"] == "failed", (self.last, self.exited, self.worker.stderr)
+        assert self.last is not None and self.last["t"] == "failed", (
+            self.last,
+            self.exited,
+            self.worker.stderr,
+        )
         found: dict[str, Any] = self.last["error"]
         return found
 

@@ -1,0 +1,76 @@
+//! The description of a bundle, as workflows and data providers by name.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::domain::{Declared, Parameter};
+use crate::error::Finding;
+
+/// Everything that one bundle offers, and what is wrong with it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Catalog {
+    /// The bundle's digest.
+    pub digest: String,
+    /// Workflows by name.
+    pub workflows: BTreeMap<String, Declared>,
+    /// Data providers by name.
+    pub data_providers: BTreeMap<String, Declared>,
+    /// Everything that is wrong, sorted by place. A file with a finding offers nothing: it is quarantined.
+    pub findings: Vec<Finding>,
+    /// How many files were looked at.
+    pub files: u64,
+    /// How long that took, in milliseconds.
+    pub ms: f64,
+}
+
+impl Catalog {
+    /// From `described` frames of the runner protocol.
+    #[must_use]
+    pub fn from_description(digest: &str, modules: &[Value], findings: Vec<Finding>, files: u64, ms: f64) -> Self {
+        let mut catalog = Self { digest: digest.to_owned(), findings, files, ms, ..Self::default() };
+        for module in modules {
+            let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (module_name, path) = (text("module"), text("path"));
+            catalog.collect(module, "workflows", &module_name, &path);
+            catalog.collect(module, "data_providers", &module_name, &path);
+        }
+        catalog
+    }
+
+    fn collect(&mut self, module: &Value, list: &str, module_name: &str, path: &str) {
+        for item in module.get(list).and_then(Value::as_array).into_iter().flatten() {
+            let declared = match serde_json::from_value::<Declared>(item.clone()) {
+                Ok(declared) => Declared { module: module_name.to_owned(), path: path.to_owned(), ..declared },
+                Err(error) => {
+                    self.findings.push(Finding::new(
+                        path,
+                        "invalid_declaration",
+                        format!("the declaration can't be read: {error}"),
+                    ));
+                    continue;
+                }
+            };
+            if let Some(finding) = bad_pattern(&declared) {
+                self.findings.push(finding);
+                continue;
+            }
+            let into = if list == "workflows" { &mut self.workflows } else { &mut self.data_providers };
+            into.entry(declared.name.clone()).or_insert(declared);
+        }
+    }
+}
+
+/// Patterns are matched by an engine that takes linear time, so look-around and back-references are refused here and not at
+/// the first call.
+fn bad_pattern(declared: &Declared) -> Option<Finding> {
+    declared.parameters.iter().find_map(|Parameter { name, pattern, .. }| {
+        let pattern = pattern.as_deref()?;
+        let error = super::parameters::compile(pattern).err()?;
+        let message = format!("the pattern of parameter `{name}` can't be used: {error}");
+        Some(
+            Finding::new(format!("{}:{}:1", declared.path, declared.line), "invalid_declaration", message)
+                .hint("use a pattern without look-around and back-references"),
+        )
+    })
+}

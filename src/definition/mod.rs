@@ -1,0 +1,7 @@
+//! What was authored → what can be run. Pure: it doesn't know where a definition came from.
+
+mod catalog;
+mod parameters;
+
+pub use catalog::Catalog;
+pub use parameters::{json_schema, validate};

@@ -1,0 +1,168 @@
+//! What a bundle declares: workflows, their parameters, data providers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::RetryPolicy;
+
+/// The type of a parameter, as declared in Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ParameterType {
+    /// Text.
+    String,
+    /// A whole number of 64 bits.
+    Integer,
+    /// A finite number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// A JSON object; Python's `dict`.
+    Object,
+    /// A JSON array; Python's `list`.
+    Array,
+    /// Text with the form of an e-mail address.
+    Email,
+    /// Any JSON value.
+    Json,
+}
+
+impl ParameterType {
+    /// As written in declarations and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::Email => "email",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// A declared input of a workflow or data provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parameter {
+    /// Its name, a Python identifier.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: ParameterType,
+    /// What a form shows.
+    pub label: Option<String>,
+    /// Whether an argument must be given.
+    pub required: bool,
+    /// What is used when none is given.
+    pub default: Value,
+    /// Whether there is a default; tells a default of null from none.
+    pub has_default: bool,
+    /// What a form explains.
+    pub help: Option<String>,
+    /// Smallest number, included.
+    pub min: Option<f64>,
+    /// Largest number, included.
+    pub max: Option<f64>,
+    /// Fewest characters or items.
+    pub min_length: Option<u64>,
+    /// Most characters or items.
+    pub max_length: Option<u64>,
+    /// A regular expression that the whole text matches.
+    pub pattern: Option<String>,
+    /// The only values.
+    #[serde(rename = "enum")]
+    pub values: Option<Vec<Value>>,
+    /// The data provider that offers values.
+    pub data_provider: Option<String>,
+}
+
+impl Default for Parameter {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            kind: ParameterType::Json,
+            label: None,
+            required: false,
+            default: Value::Null,
+            has_default: false,
+            help: None,
+            min: None,
+            max: None,
+            min_length: None,
+            max_length: None,
+            pattern: None,
+            values: None,
+            data_provider: None,
+        }
+    }
+}
+
+/// What happens to an attempt whose end nobody saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    /// It is made again, with the same idempotency key.
+    #[default]
+    Retry,
+    /// The step fails.
+    Fail,
+}
+
+/// A workflow or data provider as its decorator declares it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Declared {
+    /// Its name, unique in the bundle.
+    pub name: String,
+    /// The module in the bundle.
+    pub module: String,
+    /// The file, as shown to people.
+    pub path: String,
+    /// The line of its definition.
+    pub line: u64,
+    /// The function.
+    pub function: String,
+    /// One sentence.
+    pub description: String,
+    /// For lists.
+    pub category: String,
+    /// For search.
+    pub tags: Vec<String>,
+    /// Time limit of one attempt, in seconds.
+    pub timeout_seconds: f64,
+    /// When a failed attempt is made again.
+    pub retry: RetryPolicy,
+    /// Hosts that it wants to reach; `*` is every public one.
+    pub network: Vec<String>,
+    /// What happens to an attempt whose end nobody saw.
+    pub on_crash: OnCrash,
+    /// Inputs.
+    pub parameters: Vec<Parameter>,
+    /// For data providers: how long an answer may be kept, in seconds.
+    pub cache_ttl_seconds: u64,
+}
+
+impl Default for Declared {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            module: String::new(),
+            path: String::new(),
+            line: 0,
+            function: String::new(),
+            description: String::new(),
+            category: "General".to_owned(),
+            tags: Vec::new(),
+            timeout_seconds: 300.0,
+            retry: RetryPolicy::default(),
+            network: Vec::new(),
+            on_crash: OnCrash::Retry,
+            parameters: Vec::new(),
+            cache_ttl_seconds: 0,
+        }
+    }
+}
