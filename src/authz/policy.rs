@@ -26,7 +26,13 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Viewer, Self::User, Self::Manager, Self::OrgAdmin, Self::Administrator];
+    pub const ALL: &'static [Self] = &[
+        Self::Viewer,
+        Self::User,
+        Self::Manager,
+        Self::OrgAdmin,
+        Self::Administrator,
+    ];
 
     /// As written in records and headers.
     #[must_use]
@@ -82,7 +88,11 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
 /// What a key with these scopes may do with a kind of thing. Keys are never bound to a person, so there is no "own".
 #[must_use]
 pub fn permitted_to_key(scopes: &[KeyScope], action: Action, resource: Resource) -> Extent {
-    if scopes.iter().any(|scope| scope.covers(action, resource)) { Extent::All } else { Extent::None }
+    if scopes.iter().any(|scope| scope.covers(action, resource)) {
+        Extent::All
+    } else {
+        Extent::None
+    }
 }
 
 /// The table as text, one line per resource and action.

@@ -127,7 +127,10 @@ impl FromStr for KeyScope {
         }
         let error = || ScopeError(text.chars().take(60).collect());
         let (resource, action) = text.split_once(':').ok_or_else(error)?;
-        let resource = *Resource::ALL.iter().find(|r| r.as_str() == resource).ok_or_else(error)?;
+        let resource = *Resource::ALL
+            .iter()
+            .find(|r| r.as_str() == resource)
+            .ok_or_else(error)?;
         if action == "*" {
             return Ok(Self::Every(resource));
         }
@@ -154,7 +157,9 @@ impl Serialize for KeyScope {
 
 impl<'de> Deserialize<'de> for KeyScope {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -31,7 +31,14 @@ pub struct StepError {
 impl StepError {
     /// An error with a type and a message only.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), step: None, traceback: None, retriable: None, data: None }
+        Self {
+            kind: kind.into(),
+            message: message.into(),
+            step: None,
+            traceback: None,
+            retriable: None,
+            data: None,
+        }
     }
 }
 

@@ -4,6 +4,18 @@
 //! over that socket, and the caller of [`NodeRunner::run`] answers. `docs/runner-protocol.md` is the contract with
 //! `engine/weft_runtime/`.
 
+mod environment;
+mod limits;
+mod outcome;
+mod output;
+pub mod pool;
+pub mod protocol;
+pub mod python;
+#[cfg(feature = "testing")]
+pub mod scripted;
+mod worker;
+mod zygote;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -198,7 +210,9 @@ impl Coded for RunnerError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoPython { .. } => Some("install Python 3.11 or newer, or name one in `WEFT_PYTHON`; `weft doctor` checks it".into()),
+            Self::NoPython { .. } => {
+                Some("install Python 3.11 or newer, or name one in `WEFT_PYTHON`; `weft doctor` checks it".into())
+            }
             _ => Some("repeat the request after `Retry-After`".into()),
         }
     }

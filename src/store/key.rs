@@ -171,12 +171,19 @@ pub const IDENTITIES: &str = "identity:";
 #[must_use]
 pub fn identity(issuer: &str, subject: &str) -> Key {
     key(format!("{IDENTITIES}{}", sha256_hex(format!("{issuer}\n{subject}").as_bytes())))
+    key(format!(
+        "identity:{}",
+        sha256_hex(format!("{issuer}\n{subject}").as_bytes())
+    ))
 }
 
 /// The partition that keeps an e-mail address unique. Hashed and in lower case.
 #[must_use]
 pub fn email(address: &str) -> Key {
-    key(format!("email:{}", sha256_hex(address.trim().to_lowercase().as_bytes())))
+    key(format!(
+        "email:{}",
+        sha256_hex(address.trim().to_lowercase().as_bytes())
+    ))
 }
 
 /// The only row of a partition that has one.
@@ -284,7 +291,12 @@ pub fn audit_row(sequence: u64) -> Key {
 /// One writer's chain of one day. Writers are process instances; `writer` is 26 characters of an id.
 #[must_use]
 pub fn audit_chain(day: &str, writer: &str) -> Key {
-    let clean = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>();
+    let clean = |text: &str| {
+        text.chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(40)
+            .collect::<String>()
+    };
     key(format!("audit:{}:{}", clean(day), clean(writer)))
 }
 
@@ -402,6 +414,8 @@ mod tests {
         let early = index_run_row(Timestamp::from_millis(1_000), &run);
         let late = index_run_row(Timestamp::from_millis(2_000), &run);
         assert!(late < early);
-        assert!(due_row(Timestamp::from_millis(9), &"abc".parse().unwrap(), &run) < due_until(Timestamp::from_millis(9)));
+        assert!(
+            due_row(Timestamp::from_millis(9), &"abc".parse().unwrap(), &run) < due_until(Timestamp::from_millis(9))
+        );
     }
 }

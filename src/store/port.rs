@@ -475,6 +475,23 @@ pub fn check_operations(partition: &Key, operations: &[Operation]) -> Result<()>
         for (name, value) in properties.iter() {
             check_property(name, value)?;
             over(format!("property `{name}` of row `{row}`"), value.size(), MAX_PROPERTY_BYTES, "bytes")?;
+            let mut bytes = name.bytes();
+            let good = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+                && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                && name.len() <= 255
+                && !matches!(name, "PartitionKey" | "RowKey" | "Timestamp");
+            if !good || matches!(value, Value::Double(number) if !number.is_finite()) {
+                return Err(Error::Malformed {
+                    what: name.chars().take(60).collect(),
+                    expected: "property",
+                });
+            }
+            over(
+                format!("property `{name}` of row `{row}`"),
+                value.size(),
+                MAX_PROPERTY_BYTES,
+                "bytes",
+            )?;
         }
         let size = properties.size() + (partition.as_str().len() + row.as_str().len()) * 2 + 64;
         over(format!("row `{row}`"), size, MAX_ENTITY_BYTES, "bytes")?;

@@ -22,13 +22,17 @@ impl PlatformScope {
 /// For the command line: whoever holds the storage credential holds everything in it.
 #[must_use]
 pub const fn operator() -> PlatformScope {
-    PlatformScope { principal: Principal::Operator }
+    PlatformScope {
+        principal: Principal::Operator,
+    }
 }
 
 /// For `tick` and other parts of Weft that look at every organization.
 #[must_use]
 pub const fn system(part: &'static str) -> PlatformScope {
-    PlatformScope { principal: Principal::System { part } }
+    PlatformScope {
+        principal: Principal::System { part },
+    }
 }
 
 /// From the platform into one organization.

@@ -20,5 +20,11 @@ pub struct RunRef {
 /// The scope in which Weft itself continues a run.
 #[must_use]
 pub fn rehydrate(run: &RunRef, part: &'static str) -> Scope {
-    Scope::new(run.org.clone(), run.org.to_string(), Principal::System { part }, None, Tier::Host)
+    Scope::new(
+        run.org.clone(),
+        run.org.to_string(),
+        Principal::System { part },
+        None,
+        Tier::Host,
+    )
 }

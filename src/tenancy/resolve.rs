@@ -60,7 +60,9 @@ impl Coded for Refused {
         Some(match self {
             Self::Unknown(_) => "check `X-Organization-Id`; you must be a member of the organization".into(),
             Self::Inactive(_) => "an administrator can activate it again".into(),
-            Self::KeyNotForOrganization(_) => "use a key of this organization, or add it: `weft keys create --organization`".into(),
+            Self::KeyNotForOrganization(_) => {
+                "use a key of this organization, or add it: `weft keys create --organization`".into()
+            }
         })
     }
 }
@@ -80,7 +82,13 @@ pub fn resolve(
     match (organization, membership) {
         (Some(org), Some(member)) if org.id == *requested && member.org == *requested => {
             if org.active {
-                Ok(Scope::new(org.id.clone(), org.name.clone(), principal, Some(member.role), tier))
+                Ok(Scope::new(
+                    org.id.clone(),
+                    org.name.clone(),
+                    principal,
+                    Some(member.role),
+                    tier,
+                ))
             } else {
                 Err(Refused::Inactive(requested.clone()))
             }
@@ -101,9 +109,20 @@ pub fn cross(
     tier: Tier,
 ) -> Result<Scope, Refused> {
     match (&principal, organization) {
-        (Principal::User { administrator: true, .. }, Some(org)) if org.id == *requested => {
+        (
+            Principal::User {
+                administrator: true, ..
+            },
+            Some(org),
+        ) if org.id == *requested => {
             if org.active {
-                Ok(Scope::new(org.id.clone(), org.name.clone(), principal, Some(Role::Administrator), tier))
+                Ok(Scope::new(
+                    org.id.clone(),
+                    org.name.clone(),
+                    principal,
+                    Some(Role::Administrator),
+                    tier,
+                ))
             } else {
                 Err(Refused::Inactive(requested.clone()))
             }
@@ -126,9 +145,13 @@ pub fn resolve_key(
         return Err(Refused::KeyNotForOrganization(requested.clone()));
     }
     match organization {
-        Some(org) if org.id == *requested && org.active => {
-            Ok(Scope::new(org.id.clone(), org.name.clone(), principal, None, Tier::FunctionKey))
-        }
+        Some(org) if org.id == *requested && org.active => Ok(Scope::new(
+            org.id.clone(),
+            org.name.clone(),
+            principal,
+            None,
+            Tier::FunctionKey,
+        )),
         Some(org) if org.id == *requested => Err(Refused::Inactive(requested.clone())),
         _ => Err(Refused::Unknown(requested.clone())),
     }

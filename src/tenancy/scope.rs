@@ -41,8 +41,20 @@ impl Coded for Denied {
 }
 
 impl Scope {
-    pub(super) const fn new(org: OrgId, org_name: String, principal: Principal, role: Option<Role>, tier: Tier) -> Self {
-        Self { org, org_name, principal, role, tier }
+    pub(super) const fn new(
+        org: OrgId,
+        org_name: String,
+        principal: Principal,
+        role: Option<Role>,
+        tier: Tier,
+    ) -> Self {
+        Self {
+            org,
+            org_name,
+            principal,
+            role,
+            tier,
+        }
     }
 
     /// The organization.

@@ -2,3 +2,6 @@
 
 mod azure;
 mod conformance;
+//! Everything that needs a process, a store or a socket, in one binary.
+
+mod runner_outcomes;

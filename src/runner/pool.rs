@@ -1,0 +1,735 @@
+//! Workers that are forked ahead: which are kept, who gets one, and what happens when the zygote ends.
+//!
+//! Callers wait for any worker of their kind, not for a certain one, so that whoever has waited longest gets the first that
+//! is ready. The successor of a worker that was taken is asked for when the attempt has been given away, not before.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
+use super::limits::ForkLimits;
+use super::protocol::Task;
+use super::python::Python;
+use super::worker::{BroughtUp, Description, Finished, Worker};
+use super::zygote::{Order, Phase, Zygote};
+use super::{
+    AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, RunnerError, RunnerTimings,
+    WorkerMessage,
+};
+use crate::clock::Clock;
+use crate::domain::{Limits, Outcome};
+use crate::error::Finding;
+
+/// The time in which [`FAILURES`] ends of a zygote are too many.
+const FAILURE_WINDOW: Duration = Duration::from_secs(30);
+const FAILURES: usize = 5;
+/// The wait before the third start within the window; doubles with each further one.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// How often one attempt looks for another worker when its own was lost before it began.
+const TRIES: usize = 3;
+const DESCRIBE_PATIENCE: Duration = Duration::from_secs(30);
+const DESCRIPTIONS: usize = 2;
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a pool is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The interpreter.
+    pub python: Python,
+    /// The folder that holds `weft` and `weft_runtime`.
+    pub engine_dir: PathBuf,
+    /// Where workers get their folders; made when missing.
+    pub scratch_dir: PathBuf,
+    /// How many attempts may run at once.
+    pub slots: usize,
+    /// How many attempts may wait for a slot.
+    pub queue: usize,
+    /// How many idle workers are kept for each module in use.
+    pub ahead: usize,
+    /// How many idle workers are kept in all.
+    pub idle: usize,
+    /// How long a module counts as in use after its last attempt.
+    pub idle_for: Duration,
+    /// How long importing a module may take.
+    pub import_timeout: Duration,
+    /// Modules that the zygote imports once for all workers.
+    pub preload: Vec<String>,
+    /// What workers get that are forked for no attempt yet, and those that describe.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// The defaults: two slots for each core and four at least, two idle workers for a module, sixteen in all.
+    #[must_use]
+    pub fn new(python: Python, engine_dir: impl Into<PathBuf>, scratch_dir: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            python,
+            engine_dir: engine_dir.into(),
+            scratch_dir: scratch_dir.into(),
+            slots: (2 * cores).max(4),
+            queue: 1_024,
+            ahead: 2,
+            idle: 16,
+            idle_for: Duration::from_secs(600),
+            import_timeout: Duration::from_secs(30),
+            preload: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Runs attempts in real processes.
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    runtime: tokio::runtime::Handle,
+    scratch: Scratch,
+    posture: Arc<Vec<&'static str>>,
+    slots: Semaphore,
+    waiting: AtomicUsize,
+    descriptions: Semaphore,
+    next_id: AtomicU64,
+    stopping: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    zygote: Option<Arc<Zygote>>,
+    /// Ends of zygotes within the window, and what the last one died of.
+    failures: VecDeque<Instant>,
+    last_failure: Option<RunnerError>,
+    /// Of zygotes that are gone.
+    past: (u64, u64),
+    shelves: HashMap<Key, Shelf>,
+}
+
+/// Workers of equal keys are interchangeable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key(Arc<Kind>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    bundle: BundleRef,
+    module: String,
+    limits: ForkLimits,
+}
+
+struct Shelf {
+    ready: VecDeque<Box<Worker>>,
+    starting: usize,
+    waiters: VecDeque<oneshot::Sender<Arrival>>,
+    last_used: Instant,
+    /// The last import failed: nothing is forked ahead until one succeeds.
+    broken: bool,
+}
+
+impl Shelf {
+    fn new(now: Instant) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            starting: 0,
+            waiters: VecDeque::new(),
+            last_used: now,
+            broken: false,
+        }
+    }
+
+    /// Workers that nobody has asked for yet.
+    fn spare(&self) -> usize {
+        self.ready.len() + self.starting.saturating_sub(self.waiters.len())
+    }
+}
+
+enum Arrival {
+    Ready(Box<Worker>),
+    Failed(Outcome, Vec<LogLine>),
+    /// Try again.
+    Lost(RunnerError),
+}
+
+impl Pool {
+    /// Sets a pool up; Python is started when it is first needed. Must be called within a tokio runtime, which it goes on
+    /// using. From here on this process can't be read by others of its user.
+    ///
+    /// # Errors
+    /// When the scratch folder can't be made.
+    pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, RunnerError> {
+        harden_self();
+        let scratch = Scratch::create(&settings.scratch_dir).map_err(|error| RunnerError::NoWorker {
+            reason: format!(
+                "the scratch folder {} can't be made: {error}",
+                settings.scratch_dir.display()
+            ),
+        })?;
+        let shared = Arc::new(Shared {
+            clock,
+            runtime: tokio::runtime::Handle::current(),
+            scratch,
+            posture: Arc::new(posture()),
+            slots: Semaphore::new(settings.slots),
+            waiting: AtomicUsize::new(0),
+            descriptions: Semaphore::new(DESCRIPTIONS),
+            next_id: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            state: Mutex::default(),
+            settings,
+        });
+        let weak = Arc::downgrade(&shared);
+        let period = shared
+            .settings
+            .idle_for
+            .clamp(Duration::from_millis(100), Duration::from_secs(60));
+        shared.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                let Some(shared) = weak.upgrade() else { return };
+                shared.forget_unused();
+            }
+        });
+        Ok(Self { shared })
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl NodeRunner for Pool {
+    async fn run(&self, spec: AttemptSpec, cancel: CancellationToken) -> Result<AttemptReport, RunnerError> {
+        let shared = &self.shared;
+        let slot = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(shared.report(Finished::with(Outcome::Cancelled), RunnerTimings::default())),
+            slot = shared.slot() => slot?,
+        };
+        let key = Key(Arc::new(Kind {
+            bundle: spec.bundle.clone(),
+            module: spec.entry.module.clone(),
+            limits: ForkLimits::from(&spec.limits),
+        }));
+        let asked = Instant::now();
+        let mut timings = RunnerTimings::default();
+        let mut lost = None;
+        for _ in 0..TRIES {
+            let arrival = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(shared.report(Finished::with(Outcome::Cancelled), timings)),
+                arrival = shared.worker(&key) => arrival?,
+            };
+            timings.boot_ms = millis(asked.elapsed());
+            match arrival {
+                Arrival::Ready(worker) => {
+                    timings.import_ms = worker.import_ms;
+                    match worker.run(&spec, &cancel, || shared.refill(&key)).await {
+                        Ok(finished) => {
+                            drop(slot);
+                            timings.user_ms = finished.user_ms;
+                            return Ok(shared.report(finished, timings));
+                        }
+                        Err(ended) => {
+                            let reason = format!("it ended while it waited: {ended:?}");
+                            lost = Some(RunnerError::NoWorker { reason });
+                        }
+                    }
+                }
+                Arrival::Failed(outcome, lines) => {
+                    drop(slot);
+                    for line in lines {
+                        if spec.messages.send(WorkerMessage::Line(line)).await.is_err() {
+                            break;
+                        }
+                    }
+                    return Ok(shared.report(Finished::with(outcome), timings));
+                }
+                Arrival::Lost(error) => lost = Some(error),
+            }
+        }
+        Err(lost.unwrap_or(RunnerError::Stopping))
+    }
+
+    async fn describe(&self, bundle: &BundleRef) -> Result<BundleDescription, RunnerError> {
+        let _one = self
+            .shared
+            .descriptions
+            .acquire()
+            .await
+            .map_err(|_| RunnerError::Stopping)?;
+        let started = Instant::now();
+        let described = tokio::time::timeout(DESCRIBE_PATIENCE, self.shared.describe(bundle)).await;
+        described.unwrap_or_else(|_| {
+            let message = format!(
+                "the workspace could not be described within {} s: a module of it does not end its import",
+                DESCRIBE_PATIENCE.as_secs()
+            );
+            Ok(BundleDescription {
+                findings: vec![
+                    Finding::new(ROOT_NAME, "import_failed", message).hint("move work out of the top level of modules"),
+                ],
+                ms: millis(started.elapsed()),
+                ..BundleDescription::default()
+            })
+        })
+    }
+
+    fn warm(&self, bundle: &BundleRef, module: &str) {
+        let key = Key(Arc::new(Kind {
+            bundle: bundle.clone(),
+            module: module.to_owned(),
+            limits: ForkLimits::from(&self.shared.settings.limits),
+        }));
+        self.shared.refill(&key);
+    }
+
+    async fn shutdown(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.slots.close();
+        self.shared.descriptions.close();
+        let (zygote, shelves) = {
+            let mut state = self.shared.state();
+            (state.zygote.take(), std::mem::take(&mut state.shelves))
+        };
+        if let Some(zygote) = zygote {
+            zygote.shut_down(SHUTDOWN_PATIENCE).await;
+        }
+        drop(shelves);
+    }
+
+    fn status(&self) -> Value {
+        let shared = &self.shared;
+        let state = shared.state();
+        let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
+        let (forks, kills) = state.zygote.as_ref().map_or((0, 0), |zygote| zygote.counts());
+        json!({
+            "python": {"path": shared.settings.python.path, "version": shared.settings.python.version},
+            "zygote": {
+                "pid": zygote.and_then(|zygote| zygote.pid()),
+                "failures": state.failures.len(),
+                "lastFailure": state.last_failure.as_ref().map(ToString::to_string),
+            },
+            "slots": shared.settings.slots,
+            "busy": shared.settings.slots - shared.slots.available_permits().min(shared.settings.slots),
+            "waiting": shared.waiting.load(Ordering::Relaxed),
+            "idle": state.shelves.values().map(|shelf| shelf.ready.len()).sum::<usize>(),
+            "starting": state.shelves.values().map(|shelf| shelf.starting).sum::<usize>(),
+            "forks": state.past.0 + forks,
+            "kills": state.past.1 + kills,
+            "posture": *shared.posture,
+        })
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, finished: Finished, timings: RunnerTimings) -> AttemptReport {
+        AttemptReport {
+            outcome: finished.outcome,
+            variables: finished.variables,
+            timings,
+            output_bytes: finished.output_bytes,
+            output_truncated: finished.output_truncated,
+            max_rss_kib: finished.max_rss_kib,
+            posture: Arc::clone(&self.posture),
+        }
+    }
+
+    /// Waits for a slot, first come, first served, unless too many do already.
+    async fn slot(&self) -> Result<SemaphorePermit<'_>, RunnerError> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let waiting = Counted::one_more(&self.waiting);
+        if waiting.before >= self.settings.queue {
+            return Err(RunnerError::Busy {
+                slots: self.settings.slots,
+            });
+        }
+        self.slots.acquire().await.map_err(|_| RunnerError::Stopping)
+    }
+
+    /// A worker that is ready: an idle one, or the next that becomes ready.
+    async fn worker(self: &Arc<Self>, key: &Key) -> Result<Arrival, RunnerError> {
+        let (arrival, fork) = {
+            let mut state = self.state();
+            if self.stopping.load(Ordering::SeqCst) {
+                return Err(RunnerError::Stopping);
+            }
+            let now = Instant::now();
+            let shelf = state.shelves.entry(key.clone()).or_insert_with(|| Shelf::new(now));
+            shelf.last_used = now;
+            while let Some(mut worker) = shelf.ready.pop_front() {
+                if !worker.is_gone() {
+                    return Ok(Arrival::Ready(worker));
+                }
+            }
+            let (sender, arrival) = oneshot::channel();
+            shelf.waiters.retain(|waiter| !waiter.is_closed());
+            shelf.waiters.push_back(sender);
+            let fork = shelf.starting < shelf.waiters.len();
+            shelf.starting += usize::from(fork);
+            (arrival, fork)
+        };
+        if fork {
+            self.runtime.spawn(Arc::clone(self).bring_up(key.clone()));
+        }
+        arrival.await.map_err(|_| RunnerError::Stopping)
+    }
+
+    /// Forks workers ahead until there are as many spare ones as there should be.
+    fn refill(self: &Arc<Self>, key: &Key) {
+        let (missing, evicted) = {
+            let mut state = self.state();
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let now = Instant::now();
+            let shelf = state.shelves.entry(key.clone()).or_insert_with(|| Shelf::new(now));
+            shelf.last_used = now;
+            if shelf.broken {
+                return;
+            }
+            let missing = self
+                .settings
+                .ahead
+                .min(self.settings.idle)
+                .saturating_sub(shelf.spare());
+            shelf.starting += missing;
+            let evicted = if missing > 0 {
+                state.evict(key, self.settings.idle)
+            } else {
+                VecDeque::new()
+            };
+            (missing, evicted)
+        };
+        for _ in 0..missing {
+            self.runtime.spawn(Arc::clone(self).bring_up(key.clone()));
+        }
+        drop(evicted);
+    }
+
+    /// Starts one worker, and gives it to whoever has waited longest.
+    async fn bring_up(self: Arc<Self>, key: Key) {
+        let started = self
+            .fork(Task::Attempt, &key.0.bundle, Some(&key.0.module), key.0.limits)
+            .await;
+        let arrival = match started {
+            Ok(worker) => {
+                match worker
+                    .bring_up(&key.0.module, &key.0.limits.as_limits(), self.settings.import_timeout)
+                    .await
+                {
+                    BroughtUp::Ready(worker) => Arrival::Ready(worker),
+                    BroughtUp::Failed(outcome, lines) => Arrival::Failed(outcome, lines),
+                    BroughtUp::No(reason) => Arrival::Lost(self.why_lost(reason)),
+                }
+            }
+            Err(error) => Arrival::Lost(error),
+        };
+        self.arrived(&key, arrival);
+    }
+
+    fn arrived(&self, key: &Key, mut arrival: Arrival) {
+        let mut state = self.state();
+        let Some(shelf) = state.shelves.get_mut(key) else {
+            return;
+        };
+        shelf.starting = shelf.starting.saturating_sub(1);
+        match &arrival {
+            Arrival::Ready(_) => shelf.broken = false,
+            Arrival::Failed(..) => shelf.broken = true,
+            Arrival::Lost(_) => {}
+        }
+        // A failure is for those alone that no other worker is being started for.
+        shelf.waiters.retain(|waiter| !waiter.is_closed());
+        if !matches!(arrival, Arrival::Ready(_)) && shelf.starting >= shelf.waiters.len() {
+            return;
+        }
+        while let Some(waiter) = shelf.waiters.pop_front() {
+            match waiter.send(arrival) {
+                Ok(()) => return,
+                Err(back) => arrival = back,
+            }
+        }
+        if let Arrival::Ready(worker) = arrival {
+            shelf.ready.push_back(worker);
+        }
+    }
+
+    async fn fork(
+        &self,
+        task: Task,
+        bundle: &BundleRef,
+        module: Option<&str>,
+        limits: ForkLimits,
+    ) -> Result<Worker, RunnerError> {
+        let zygote = self.zygote().await?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let order = Order {
+            id,
+            task,
+            bundle,
+            module,
+            scratch: self.scratch.of_worker(id),
+            limits,
+        };
+        Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
+            reason: error.to_string(),
+        })
+    }
+
+    /// The zygote, a new one when there is none: at once after a first failure, later after longer and longer, and not at
+    /// all after too many within a short time.
+    async fn zygote(&self) -> Result<Arc<Zygote>, RunnerError> {
+        loop {
+            let wait = {
+                let mut state = self.state();
+                if self.stopping.load(Ordering::SeqCst) {
+                    return Err(RunnerError::Stopping);
+                }
+                let now = Instant::now();
+                state.note_death(now);
+                if let Some(zygote) = &state.zygote {
+                    return Ok(Arc::clone(zygote));
+                }
+                while state
+                    .failures
+                    .front()
+                    .is_some_and(|at| now.duration_since(*at) > FAILURE_WINDOW)
+                {
+                    state.failures.pop_front();
+                }
+                if state.failures.len() >= FAILURES {
+                    return Err(state.give_up());
+                }
+                let due = state.failures.back().map(|last| *last + back_off(state.failures.len()));
+                match due.map(|due| due.saturating_duration_since(now)) {
+                    Some(wait) if !wait.is_zero() => wait,
+                    _ => {
+                        let Settings {
+                            python,
+                            engine_dir,
+                            preload,
+                            ..
+                        } = &self.settings;
+                        let zygote = Zygote::start(python, engine_dir, preload, &self.runtime).map_err(|error| {
+                            RunnerError::NoPython {
+                                reason: error.to_string(),
+                            }
+                        })?;
+                        let zygote = Arc::new(zygote);
+                        state.zygote = Some(Arc::clone(&zygote));
+                        return Ok(zygote);
+                    }
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// A worker was lost: because of the zygote, or for its own reason.
+    fn why_lost(&self, reason: String) -> RunnerError {
+        let mut state = self.state();
+        if self.stopping.load(Ordering::SeqCst) {
+            return RunnerError::Stopping;
+        }
+        let died = state.zygote.as_ref().is_some_and(|zygote| zygote.is_dead());
+        state.note_death(Instant::now());
+        if died {
+            state.give_up()
+        } else {
+            RunnerError::NoWorker { reason }
+        }
+    }
+
+    async fn describe(&self, bundle: &BundleRef) -> Result<BundleDescription, RunnerError> {
+        let started = Instant::now();
+        let limits = &self.settings.limits;
+        let mut lost = RunnerError::Stopping;
+        for _ in 0..TRIES {
+            let worker = match self.fork(Task::Describe, bundle, None, ForkLimits::from(limits)).await {
+                Ok(worker) => worker,
+                Err(error) => {
+                    lost = error;
+                    continue;
+                }
+            };
+            let (modules, outcome) = match worker.bring_up(ROOT_NAME, limits, self.settings.import_timeout).await {
+                BroughtUp::Ready(worker) => match worker.describe(ROOT_NAME, limits).await {
+                    Ok(Description { modules, files, ms }) => return Ok(description(modules, files, ms)),
+                    Err((modules, outcome)) => (modules, outcome),
+                },
+                BroughtUp::Failed(outcome, _) => (Vec::new(), outcome),
+                BroughtUp::No(reason) => {
+                    lost = self.why_lost(reason);
+                    continue;
+                }
+            };
+            let files = modules.len() as u64;
+            let mut description = description(modules, files, millis(started.elapsed()));
+            description.findings.push(interrupted(&description.modules, &outcome));
+            return Ok(description);
+        }
+        Err(lost)
+    }
+
+    /// Ends the workers of modules that have not been called for long.
+    fn forget_unused(&self) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let mut unused = Vec::new();
+        state.shelves.retain(|_, shelf| {
+            if now.duration_since(shelf.last_used) < self.settings.idle_for {
+                return true;
+            }
+            unused.extend(shelf.ready.drain(..));
+            shelf.starting > 0 || !shelf.waiters.is_empty()
+        });
+        drop(state);
+        drop(unused);
+    }
+}
+
+impl State {
+    fn note_death(&mut self, now: Instant) {
+        let Some(zygote) = &self.zygote else { return };
+        let Phase::Dead { reason, was_ready } = zygote.phase() else {
+            return;
+        };
+        let (forks, kills) = zygote.counts();
+        self.past = (self.past.0 + forks, self.past.1 + kills);
+        self.zygote = None;
+        self.failures.push_back(now);
+        tracing::error!(reason, "the process that workers are forked from has ended");
+        self.last_failure = Some(if was_ready {
+            RunnerError::NoWorker { reason }
+        } else {
+            RunnerError::NoPython { reason }
+        });
+    }
+
+    fn give_up(&self) -> RunnerError {
+        match &self.last_failure {
+            Some(RunnerError::NoPython { reason }) => RunnerError::NoPython { reason: reason.clone() },
+            Some(other) => RunnerError::NoWorker {
+                reason: other.to_string(),
+            },
+            None => RunnerError::NoWorker {
+                reason: "the zygote ended".into(),
+            },
+        }
+    }
+
+    /// Takes idle workers from the shelves that were not used for longest until `idle` are left; never from `keep`.
+    fn evict(&mut self, keep: &Key, idle: usize) -> VecDeque<Box<Worker>> {
+        let mut evicted = VecDeque::new();
+        while self.shelves.values().map(Shelf::spare).sum::<usize>() > idle {
+            let oldest = self
+                .shelves
+                .iter_mut()
+                .filter(|(key, shelf)| *key != keep && !shelf.ready.is_empty())
+                .min_by_key(|(_, shelf)| shelf.last_used);
+            let Some((_, shelf)) = oldest else { break };
+            evicted.extend(shelf.ready.pop_front());
+        }
+        evicted
+    }
+}
+
+fn back_off(failures: usize) -> Duration {
+    match failures {
+        0 | 1 => Duration::ZERO,
+        more => BACK_OFF * (1 << (more - 2).min(5)),
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+fn description(mut modules: Vec<Value>, files: u64, ms: f64) -> BundleDescription {
+    modules.sort_by(|a, b| text(a, "path").cmp(text(b, "path")));
+    let findings = modules
+        .iter()
+        .flat_map(|module| module["findings"].as_array().into_iter().flatten())
+        .map(|finding| {
+            let place = |name: &str| finding[name].as_u64().unwrap_or(1);
+            let pointer = format!("{}:{}:{}", text(finding, "path"), place("line"), place("column"));
+            let mapped = Finding::new(pointer, text(finding, "code"), text(finding, "message"));
+            match finding["hint"].as_str() {
+                Some(hint) => mapped.hint(hint),
+                None => mapped,
+            }
+        })
+        .collect();
+    BundleDescription {
+        modules,
+        findings,
+        files,
+        ms,
+    }
+}
+
+/// A description that did not come to its end: a module of the workspace ended the process.
+fn interrupted(modules: &[Value], outcome: &Outcome) -> Finding {
+    let why = match outcome {
+        Outcome::Failed { error } | Outcome::TimedOut { error } => error.message.as_str(),
+        Outcome::Succeeded { .. } | Outcome::Cancelled => "it ended",
+    };
+    let after = modules
+        .last()
+        .map(|module| format!(" after `{}`", text(module, "path")))
+        .unwrap_or_default();
+    Finding::new(
+        ROOT_NAME,
+        "import_failed",
+        format!("describing the workspace ended early{after}: {why}"),
+    )
+    .hint("importing a module must not end the process")
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+/// A count that is taken back when this is dropped.
+struct Counted<'a> {
+    count: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn one_more(count: &'a AtomicUsize) -> Self {
+        Self {
+            count,
+            before: count.fetch_add(1, Ordering::SeqCst),
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,176 @@
+//! A runner without processes, for tests of everything above it: it plays what it was told, by the entry's name.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AttemptReport, AttemptSpec, BundleDescription, BundleRef, NodeRunner, RunnerError, RunnerTimings, WorkerMessage,
+};
+use crate::domain::{Outcome, StepError};
+
+/// What one attempt does.
+#[derive(Debug, Default)]
+pub struct Scene {
+    /// Said first, in this order.
+    pub messages: Vec<WorkerMessage>,
+    /// Waited then; a cancelled attempt waits no longer.
+    pub takes: Duration,
+    /// How it ends; without one: with the arguments as its value.
+    pub end: Option<Result<Outcome, RunnerError>>,
+}
+
+impl Scene {
+    /// Ends with an outcome, at once.
+    #[must_use]
+    pub fn ends(outcome: Outcome) -> Self {
+        Self {
+            end: Some(Ok(outcome)),
+            ..Self::default()
+        }
+    }
+
+    /// Returns a value, at once.
+    #[must_use]
+    pub fn returns(value: Value) -> Self {
+        Self::ends(Outcome::Succeeded { value })
+    }
+
+    /// Raises, at once.
+    pub fn raises(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::ends(Outcome::Failed {
+            error: StepError::new(kind, message),
+        })
+    }
+
+    /// Never runs: the runner itself refuses.
+    #[must_use]
+    pub fn refused(error: RunnerError) -> Self {
+        Self {
+            end: Some(Err(error)),
+            ..Self::default()
+        }
+    }
+
+    /// Ends after a while, or as cancelled.
+    #[must_use]
+    pub fn after(mut self, takes: Duration) -> Self {
+        self.takes = takes;
+        self
+    }
+
+    /// Says something before its end.
+    #[must_use]
+    pub fn says(mut self, message: WorkerMessage) -> Self {
+        self.messages.push(message);
+        self
+    }
+}
+
+/// What the runner was asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The entry's name.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: Value,
+    /// Its context.
+    pub context: Value,
+}
+
+/// Plays scenes. Each entry has a queue of them; the one before its end is the last, an entry without any echoes its
+/// arguments.
+#[derive(Debug, Default)]
+pub struct Scripted {
+    scenes: Mutex<HashMap<String, VecDeque<Scene>>>,
+    description: Mutex<BundleDescription>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Scripted {
+    /// A runner without a script.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a scene for the next attempt of an entry that has none left.
+    #[must_use]
+    pub fn on(self, name: &str, scene: Scene) -> Self {
+        self.push(name, scene);
+        self
+    }
+
+    /// As [`Scripted::on`], later.
+    pub fn push(&self, name: &str, scene: Scene) {
+        lock(&self.scenes).entry(name.to_owned()).or_default().push_back(scene);
+    }
+
+    /// What every bundle declares.
+    pub fn describes(&self, description: BundleDescription) {
+        *lock(&self.description) = description;
+    }
+
+    /// Every attempt so far.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        lock(&self.asked).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl NodeRunner for Scripted {
+    async fn run(&self, spec: AttemptSpec, cancel: CancellationToken) -> Result<AttemptReport, RunnerError> {
+        lock(&self.asked).push(Asked {
+            name: spec.entry.name.clone(),
+            arguments: spec.arguments.clone(),
+            context: spec.context.clone(),
+        });
+        let scene = lock(&self.scenes)
+            .get_mut(&spec.entry.name)
+            .and_then(VecDeque::pop_front)
+            .unwrap_or_default();
+        for message in scene.messages {
+            if spec.messages.send(message).await.is_err() {
+                break;
+            }
+        }
+        let outcome = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Outcome::Cancelled,
+            () = tokio::time::sleep(scene.takes) => match scene.end {
+                Some(end) => end?,
+                None => Outcome::Succeeded { value: spec.arguments },
+            },
+        };
+        Ok(AttemptReport {
+            outcome,
+            variables: json!({}),
+            timings: RunnerTimings::default(),
+            output_bytes: 0,
+            output_truncated: false,
+            max_rss_kib: None,
+            posture: Arc::new(vec!["scripted"]),
+        })
+    }
+
+    async fn describe(&self, _bundle: &BundleRef) -> Result<BundleDescription, RunnerError> {
+        Ok(lock(&self.description).clone())
+    }
+
+    fn warm(&self, _bundle: &BundleRef, _module: &str) {}
+
+    async fn shutdown(&self) {}
+
+    fn status(&self) -> Value {
+        json!({"scripted": true, "attempts": lock(&self.asked).len()})
+    }
+}
