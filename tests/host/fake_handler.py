@@ -126,7 +126,7 @@ async def _handle(request):
         "headers": list(request.headers.items()),
         "body": body.decode("latin-1"),
     }
-    if path.startswith("/api"):
+    if path.startswith("/api/"):
         _note(**record)
         query = {key: values[0] for key, values in parse_qs(urlsplit(request.raw_path).query).items()}
         return await _api(request, body, query)
