@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from handler import Handler
 
 Writer = Callable[..., Path]

@@ -255,8 +255,8 @@ def checked_name(name: object, kind: str) -> str:
     if isinstance(name, str) and _NAME.match(name):
         return name
     raise DeclarationError(
-        f"{name!r} can't be the name of {_ARTICLES[kind]}: it must begin with a lower-case letter and have up to "
-        f'63 lower-case letters, digits, `_` and `-`; give one with name="…"'
+        f"{name!r} can't be the name of {_ARTICLES[kind]}: it must begin with a lower-case letter and have "
+        f'up to 63 lower-case letters, digits, `_` and `-`; give one with name="…"'
     )
 
 

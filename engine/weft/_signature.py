@@ -1,4 +1,4 @@
-"""Python signatures and annotations → parameters of a step. Without `inspect`, which costs more than the SDK."""
+"""Signatures and annotations → parameters of a step. Without `inspect`, which costs more than the SDK."""
 
 from __future__ import annotations
 

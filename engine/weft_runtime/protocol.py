@@ -45,11 +45,11 @@ def encode(message: dict[str, Any]) -> bytes:
     return _encoder.encode(message).encode("utf-8", "replace")
 
 
-def decode(data: bytes | bytearray | memoryview) -> dict[str, Any]:
+def decode(data: bytes) -> dict[str, Any]:
     """One JSON object. Raises ProtocolError."""
     try:
         # json.loads guesses the encoding of bytes, and would let UTF-16 pass.
-        message = _decoder.decode(str(data, "utf-8"))
+        message: Any = _decoder.decode(str(data, "utf-8"))
     except RecursionError:
         raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:

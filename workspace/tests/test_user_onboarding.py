@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from workflows.user_onboarding import user_onboarding
 
 from weft import FatalError, InvalidInput
 from weft.testing import run
+from workflows.user_onboarding import user_onboarding
 
 ADA: dict[str, Any] = {"email": "ada@contoso.example", "name": "Ada Lovelace", "department": "engineering"}
 

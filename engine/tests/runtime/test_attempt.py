@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from handler import CONTEXT, Handler
 
 VICTIMS = Path(__file__).resolve().parents[1] / "supports" / "victims"
@@ -198,7 +199,12 @@ def test_the_process_holds_nothing(handler: Handler) -> None:
     result = victim(handler, "environment")
     found = result.value
     scratch = result.worker.scratch
-    assert found["environ"] == {"PATH": "/usr/bin:/bin", "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8"}
+    assert found["environ"] == {
+        "PATH": "/usr/bin:/bin",
+        "HOME": scratch,
+        "TMPDIR": scratch,
+        "LANG": "C.UTF-8",
+    }
     assert found["cwd"] == scratch
     assert found["mode"] == 0o700
     assert found["fds"] == [0, 1, 2, 3]

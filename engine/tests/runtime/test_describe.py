@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from handler import ENGINE_DIR, Handler
 
 WORKSPACE = ENGINE_DIR.parent / "workspace"
@@ -53,7 +54,9 @@ def test_the_sample_workspace(handler: Handler) -> None:
 
 
 def test_descriptions_have_the_keys_of_the_golden_example(handler: Handler, bundle: Any) -> None:
-    golden = json.loads((ENGINE_DIR.parent / "tests/golden/protocol/frames/described.json").read_text())["message"]
+    golden = json.loads((ENGINE_DIR.parent / "tests/golden/protocol/frames/described.json").read_text())[
+        "message"
+    ]
     root = bundle(
         "from weft import data_provider, node, workflow\n\n@workflow\ndef a(x: int): pass\n\n"
         "@data_provider\ndef b(): pass\n\n@node\ndef c(): pass\n"
@@ -86,7 +89,9 @@ def test_descriptions_have_the_keys_of_the_golden_example(handler: Handler, bund
         ("def f():\n    from shared.a import b", 5),
     ],
 )
-def test_forbidden_imports_are_found_without_importing(handler: Handler, bundle: Any, line: str, column: int) -> None:
+def test_forbidden_imports_are_found_without_importing(
+    handler: Handler, bundle: Any, line: str, column: int
+) -> None:
     root = bundle(f"{line}\nraise SystemExit('imported')\n")
     (finding,) = described(handler, root)["workflows/main.py"]["findings"]
     assert finding["code"] == "import_forbidden"
@@ -131,7 +136,9 @@ def test_lookalikes_are_no_findings(handler: Handler, bundle: Any) -> None:
     ids=range(13),
 )
 def test_findings(handler: Handler, bundle: Any, text: str | bytes, code: str, line: int) -> None:
-    root = bundle({"workflows/main.py": text, "helper.py": "import engine\n", "workflows/ok.py": GOOD.format(name="ok")})
+    root = bundle(
+        {"workflows/main.py": text, "helper.py": "import engine\n", "workflows/ok.py": GOOD.format(name="ok")}
+    )
     found = described(handler, root)
     (finding,) = found["workflows/main.py"]["findings"]
     assert (finding["code"], finding["line"]) == (code, line), finding
@@ -201,7 +208,9 @@ def test_a_name_of_the_standard_library(handler: Handler, bundle: Any) -> None:
 
 
 def test_a_package_and_its_modules(handler: Handler, bundle: Any) -> None:
-    root = bundle({"flows/__init__.py": GOOD.format(name="a"), "flows/b.py": GOOD.format(name="b"), "c.py": "x = 1\n"})
+    root = bundle(
+        {"flows/__init__.py": GOOD.format(name="a"), "flows/b.py": GOOD.format(name="b"), "c.py": "x = 1\n"}
+    )
     assert [frame["module"] for frame in described(handler, root).values()] == ["c", "flows", "flows.b"]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from handler import ENGINE_DIR, Handler
 
 RUNTIME = ENGINE_DIR / "weft_runtime"
@@ -88,7 +89,11 @@ REFLECTION = {"sys_modules": "KeyError", "sys_modules_below": "IndexError", "mai
 def test_a_route_to_the_engine(route: str, handler: Handler, bundle: Any) -> None:
     body = "".join(f"    {line}\n" for line in ROUTES[route].splitlines() if "import *" not in line)
     top = ROUTES[route] + "\n" if "import *" in ROUTES[route] else ""
-    root = bundle({"workflows/main.py": f"{top}from weft import workflow\n\n@workflow\ndef attack():\n{body}    return 'got through'\n"})
+    root = bundle(
+        {
+            "workflows/main.py": f"{top}from weft import workflow\n\n@workflow\ndef attack():\n{body}    return 'got through'\n"
+        }
+    )
     result = handler.attempt(root, "workflows.main", "attack")
     assert result.error["type"] == REFLECTION.get(route, "ImportError"), result.error
     if route not in REFLECTION and not route.startswith("relative"):

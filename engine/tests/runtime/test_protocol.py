@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handler import ENGINE_DIR, Handler
 
+from handler import ENGINE_DIR, Handler
 from weft_runtime.protocol import FrameSocket, HandlerGone, ProtocolError, decode, encode
 
 GOLDEN = ENGINE_DIR.parent / "tests" / "golden" / "protocol"
@@ -113,6 +113,6 @@ def test_nesting() -> None:
 
 
 def test_the_golden_folder_has_no_stray_files() -> None:
-    assert {entry for entry in os.listdir(GOLDEN)} == {"README.md", "bad", "control", "frames"}
+    assert set(os.listdir(GOLDEN)) == {"README.md", "bad", "control", "frames"}
     for path in FRAMES + CONTROL:
         assert load(path)["name"] == path.stem

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from handler import CONTEXT, Handler, Worker, alive, wait_gone
 
 VICTIMS = Path(__file__).resolve().parents[1] / "supports" / "victims"
@@ -121,7 +121,9 @@ def test_a_kill_of_nobody_is_ignored(handler: Handler) -> None:
         ({"bundle": 3}, 3, "TypeError"),
     ],
 )
-def test_forks_that_fail_leave_no_descriptor(handler: Handler, changes: dict[str, Any], count: int, text: str) -> None:
+def test_forks_that_fail_leave_no_descriptor(
+    handler: Handler, changes: dict[str, Any], count: int, text: str
+) -> None:
     before = open_files(handler.process.pid)
     message = {
         "op": "fork",
@@ -166,7 +168,9 @@ def test_an_id_in_use_is_refused(handler: Handler) -> None:
     handler.hear("exited", worker.id)
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b"\xff", b'{"op":"sing"}', b'{"op":7}', b"x" * 65537, b"{" * 60000])
+@pytest.mark.parametrize(
+    "data", [b"{", b"[]", b"\xff", b'{"op":"sing"}', b'{"op":7}', b"x" * 65537, b"{" * 60000]
+)
 def test_messages_that_are_none_are_survived(data: bytes) -> None:
     with Handler() as handler:
         before = open_files(handler.process.pid)
@@ -213,5 +217,3 @@ def test_its_name_and_its_single_thread(handler: Handler) -> None:
     status = Path(f"/proc/{handler.process.pid}/status").read_text()
     assert "Name:\tweft-zygote\n" in status
     assert "Threads:\t1\n" in status
-
-

@@ -46,7 +46,7 @@ def test_says_whose_run_it_is() -> None:
     assert (ctx.organization.id, ctx.organization.name) == ("contoso", "Contoso Ltd")
     assert (ctx.caller.kind, ctx.caller.name, ctx.caller.claimed_user) == ("user", "Ann", None)
     assert (ctx.run.id, ctx.run.attempt, ctx.run.step, ctx.run.test) == ("run_1", 2, "main", False)
-    assert ctx.run.deadline == datetime.datetime(2026, 11, 21, 0, 5, tzinfo=datetime.timezone.utc)
+    assert ctx.run.deadline == datetime.datetime(2026, 11, 21, 0, 5, tzinfo=datetime.UTC)
     assert ctx.run.started_at is not None
     assert "Contoso" in repr(ctx)
 
@@ -178,7 +178,7 @@ def test_the_tree_of_exceptions() -> None:
     assert type(refusal("new", "x")) is WeftError
 
 
-class Color(str, enum.Enum):
+class Color(enum.StrEnum):
     RED = "red"
 
 

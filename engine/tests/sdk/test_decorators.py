@@ -155,7 +155,7 @@ def lambda_named(name: str) -> Callable[..., Any]:
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: workflow(lambda_named("Hello")), "lower-case letter"),
     (lambda: workflow(name="1st")(lambda_named("f")), "lower-case letter"),
-    (lambda: workflow(name="x" * 64)(lambda_named("f")), "up to 63"),
+    (lambda: workflow(name="x" * 64)(lambda_named("f")), "to 63"),
     (lambda: workflow(name="a\n")(lambda_named("f")), "lower-case letter"),
     (lambda: workflow(timeout_seconds=0)(lambda_named("f")), "timeout_seconds"),
     (lambda: workflow(timeout_seconds=float("nan")), "timeout_seconds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import pytest
 
@@ -42,14 +42,14 @@ def test_annotations_become_types() -> None:
         f: list[int],
         g: Email,
         h: Any,
-        i: Optional[int],
+        i: int | None,
         j: Literal["x", "y"],
         k: Sequence[str],
         l: Mapping[str, int],
         m: Person,
         n: Annotated[int, "whole"],
-        o: Union[int, str],
-        p: "int | None",
+        o: int | str,
+        p: int | None,
         q: Literal[1, 2] | None = None,
         r=3,
         s=None,
@@ -150,7 +150,7 @@ def unresolved(a: Decimal) -> None: ...
 def late_context(a: int, c: Context) -> None: ...
 
 
-def odd_default(a: Any = {1, 2}) -> None: ...  # noqa: B006
+def odd_default(a: Any = {1, 2}) -> None: ...
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Unprintable(Exception):
 
 def helper(divisor: int) -> None:
     try:
-        1 / divisor  # noqa: B018
+        1 / divisor
     except ZeroDivisionError as error:
         raise Trouble("deep down") from error
 
