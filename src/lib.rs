@@ -1,7 +1,7 @@
 //! Weft: a multi-tenant workflow engine that runs on Azure Functions.
 
-pub mod authn;
 pub mod audit;
+pub mod authn;
 pub mod authz;
 pub mod clock;
 pub mod config;

@@ -170,9 +170,8 @@ pub const IDENTITIES: &str = "identity:";
 /// the identity's row in the user's partition.
 #[must_use]
 pub fn identity(issuer: &str, subject: &str) -> Key {
-    key(format!("{IDENTITIES}{}", sha256_hex(format!("{issuer}\n{subject}").as_bytes())))
     key(format!(
-        "identity:{}",
+        "{IDENTITIES}{}",
         sha256_hex(format!("{issuer}\n{subject}").as_bytes())
     ))
 }

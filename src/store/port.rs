@@ -474,18 +474,6 @@ pub fn check_operations(partition: &Key, operations: &[Operation]) -> Result<()>
         over(format!("row `{row}`"), properties.len(), MAX_PROPERTIES, "properties")?;
         for (name, value) in properties.iter() {
             check_property(name, value)?;
-            over(format!("property `{name}` of row `{row}`"), value.size(), MAX_PROPERTY_BYTES, "bytes")?;
-            let mut bytes = name.bytes();
-            let good = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-                && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                && name.len() <= 255
-                && !matches!(name, "PartitionKey" | "RowKey" | "Timestamp");
-            if !good || matches!(value, Value::Double(number) if !number.is_finite()) {
-                return Err(Error::Malformed {
-                    what: name.chars().take(60).collect(),
-                    expected: "property",
-                });
-            }
             over(
                 format!("property `{name}` of row `{row}`"),
                 value.size(),
@@ -506,13 +494,23 @@ fn check_property_name(name: &str) -> Result<()> {
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && name.len() <= 255
         && !matches!(name, "PartitionKey" | "RowKey" | "Timestamp");
-    if good { Ok(()) } else { Err(Error::Malformed { what: name.chars().take(60).collect(), expected: "property" }) }
+    if good {
+        Ok(())
+    } else {
+        Err(Error::Malformed {
+            what: name.chars().take(60).collect(),
+            expected: "property",
+        })
+    }
 }
 
 fn check_property(name: &str, value: &Value) -> Result<()> {
     check_property_name(name)?;
     if matches!(value, Value::Double(number) if !number.is_finite()) {
-        return Err(Error::Malformed { what: name.to_owned(), expected: "property" });
+        return Err(Error::Malformed {
+            what: name.to_owned(),
+            expected: "property",
+        });
     }
     Ok(())
 }
@@ -530,7 +528,10 @@ pub fn check_query(query: &Query) -> Result<()> {
         }
     }
     if !(1..=MAX_PAGE).contains(&query.limit) {
-        return Err(Error::Malformed { what: query.limit.to_string(), expected: "number of rows in a page" });
+        return Err(Error::Malformed {
+            what: query.limit.to_string(),
+            expected: "number of rows in a page",
+        });
     }
     query.select.iter().try_for_each(|name| check_property_name(name))?;
     query.filter.as_ref().map_or(Ok(()), check_filter)

@@ -1,7 +1,5 @@
-//! The integration tests, as one program.
+//! The integration tests: everything that needs a process, a store or a socket, in one program.
 
 mod azure;
 mod conformance;
-//! Everything that needs a process, a store or a socket, in one binary.
-
 mod runner_outcomes;
