@@ -1,3 +1,5 @@
 //! Integration tests, one binary.
 
+mod authn_repositories;
+mod authn_table;
 mod conformance;
