@@ -1,5 +1,7 @@
 //! The integration tests: everything that needs a process, a store or a socket, in one program.
 
 mod azure;
+mod authn_repositories;
+mod authn_table;
 mod conformance;
 mod runner_outcomes;
