@@ -34,7 +34,11 @@ impl FromStr for Owner {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text == "-" { Ok(Self::Platform) } else { text.parse().map(Self::Organization) }
+        if text == "-" {
+            Ok(Self::Platform)
+        } else {
+            text.parse().map(Self::Organization)
+        }
     }
 }
 
@@ -46,7 +50,9 @@ impl Serialize for Owner {
 
 impl<'de> Deserialize<'de> for Owner {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -394,8 +400,12 @@ impl Record {
     /// only its scope (`scope.principal()`, `scope.tier()`).
     #[must_use]
     pub fn by(id: RecordId, at: Timestamp, event: Event, principal: &Principal, tier: Tier) -> Self {
-        let mut actor =
-            Actor { kind: principal.kind().to_owned(), id: redact::line(&principal.id(), 100), tier: Some(tier), name: None };
+        let mut actor = Actor {
+            kind: principal.kind().to_owned(),
+            id: redact::line(&principal.id(), 100),
+            tier: Some(tier),
+            name: None,
+        };
         let mut personal = Personal::default();
         let mut key = None;
         let subject = match principal {
@@ -403,11 +413,19 @@ impl Record {
                 personal.person = some_line(name, 200);
                 Subject::user(id)
             }
-            Principal::Service { key: id, name, claimed_user, .. } => {
+            Principal::Service {
+                key: id,
+                name,
+                claimed_user,
+                ..
+            } => {
                 actor.name = some_label(name, 100);
                 key.clone_from(&actor.name);
                 personal.claimed_user = some_line(claimed_user.as_deref().unwrap_or_default(), 200);
-                personal.claimed_user.as_deref().map_or_else(|| Subject::key(id), Subject::claimed)
+                personal
+                    .claimed_user
+                    .as_deref()
+                    .map_or_else(|| Subject::key(id), Subject::claimed)
             }
             Principal::System { .. } | Principal::Operator => {
                 actor.name = some_label(principal.name(), 100);
@@ -420,7 +438,12 @@ impl Record {
     /// A record about a caller who never became a principal.
     #[must_use]
     pub fn anonymous(id: RecordId, at: Timestamp, event: Event, origin: &Origin) -> Self {
-        let actor = Actor { kind: "anonymous".into(), id: "anonymous".into(), tier: None, name: None };
+        let actor = Actor {
+            kind: "anonymous".into(),
+            id: "anonymous".into(),
+            tier: None,
+            name: None,
+        };
         Self::with(id, at, event, actor, None, Personal::default(), Subject::unnamed(at)).came_from(origin)
     }
 
@@ -448,7 +471,12 @@ impl Record {
             request_id: None,
             endpoint: None,
         };
-        Self { plain, personal, subject, about: None }
+        Self {
+            plain,
+            personal,
+            subject,
+            about: None,
+        }
     }
 
     /// From where, and in which request.
@@ -479,7 +507,10 @@ impl Record {
     /// To what. The id must not be a person's name or address; one that looks so is replaced.
     #[must_use]
     pub fn resource(mut self, kind: &str, id: &str) -> Self {
-        self.plain.resource = Some(Target { kind: redact::label(kind, 50), id: redact::label(id, 200) });
+        self.plain.resource = Some(Target {
+            kind: redact::label(kind, 50),
+            id: redact::label(id, 200),
+        });
         self
     }
 
@@ -573,7 +604,12 @@ mod tests {
     fn caller() -> Caller {
         let key = KeyId::generate(Timestamp::from_millis(1), [8; 10]);
         Caller {
-            principal: Principal::Service { key, name: "erp".into(), scopes: vec![], claimed_user: Some("ada@example.org".into()) },
+            principal: Principal::Service {
+                key,
+                name: "erp".into(),
+                scopes: vec![],
+                claimed_user: Some("ada@example.org".into()),
+            },
             tier: Tier::FunctionKey,
             key_organizations: vec![],
             also_principal: Some("https://issuer subject".into()),
@@ -593,7 +629,10 @@ mod tests {
         assert_eq!(names.len(), Event::ALL.len());
         for name in names {
             assert!(name.len() <= 50 && name.split('.').count() == 2, "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.'), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.'),
+                "{name}"
+            );
             assert_eq!(Event::parse(name).map(Event::as_str), Some(name));
         }
     }

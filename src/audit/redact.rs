@@ -26,33 +26,97 @@ struct Bounds {
 const MAX_NAME: usize = 80;
 
 const PASSES: [Bounds; 4] = [
-    Bounds { depth: 6, items: 50, names: 100, text: 512 },
-    Bounds { depth: 5, items: 20, names: 40, text: 160 },
-    Bounds { depth: 4, items: 5, names: 20, text: 80 },
-    Bounds { depth: 2, items: 3, names: 10, text: 40 },
+    Bounds {
+        depth: 6,
+        items: 50,
+        names: 100,
+        text: 512,
+    },
+    Bounds {
+        depth: 5,
+        items: 20,
+        names: 40,
+        text: 160,
+    },
+    Bounds {
+        depth: 4,
+        items: 5,
+        names: 20,
+        text: 80,
+    },
+    Bounds {
+        depth: 2,
+        items: 3,
+        names: 10,
+        text: 40,
+    },
 ];
 
 /// Anywhere in a name, whatever stands around it.
 const SECRET_PARTS: [&str; 14] = [
-    "secret", "password", "passwd", "passphrase", "token", "credential", "authorization", "apikey", "accesskey",
-    "privatekey", "accountkey", "connectionstring", "cookie", "signature",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "token",
+    "credential",
+    "authorization",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "accountkey",
+    "connectionstring",
+    "cookie",
+    "signature",
 ];
 /// As a whole word of a name.
 const SECRET_WORDS: [&str; 10] = ["key", "keys", "code", "codes", "pwd", "pin", "otp", "sas", "jwt", "sig"];
 /// Names that have such a word and say nothing secret.
 const HARMLESS: [&str; 11] = [
-    "keyid", "keyname", "keyids", "keynames", "keycount", "keyprefixlength", "statuscode", "errorcode", "exitcode",
-    "reasoncode", "countrycode",
+    "keyid",
+    "keyname",
+    "keyids",
+    "keynames",
+    "keycount",
+    "keyprefixlength",
+    "statuscode",
+    "errorcode",
+    "exitcode",
+    "reasoncode",
+    "countrycode",
 ];
 /// In a text, in lower case.
 const SECRET_MARKS: [&str; 9] = [
-    "accountkey=", "sharedaccesssignature", "sharedaccesskey=", "sig=", "password=", "pwd=", "-----begin", "?code=",
+    "accountkey=",
+    "sharedaccesssignature",
+    "sharedaccesskey=",
+    "sig=",
+    "password=",
+    "pwd=",
+    "-----begin",
+    "?code=",
     "&code=",
 ];
 /// Names of what points at a person.
 const PERSONAL_NAMES: [&str; 18] = [
-    "email", "mail", "emailaddress", "phone", "phonenumber", "displayname", "fullname", "firstname", "lastname",
-    "givenname", "surname", "upn", "preferredusername", "userprincipalname", "ip", "ipaddress", "useragent", "birthday",
+    "email",
+    "mail",
+    "emailaddress",
+    "phone",
+    "phonenumber",
+    "displayname",
+    "fullname",
+    "firstname",
+    "lastname",
+    "givenname",
+    "surname",
+    "upn",
+    "preferredusername",
+    "userprincipalname",
+    "ip",
+    "ipaddress",
+    "useragent",
+    "birthday",
 ];
 
 /// A value without secrets and personal data, and at most [`MAX_JSON_BYTES`] long as text. What is cut is marked with its
@@ -93,7 +157,11 @@ fn bounded(value: &Value, judge: Judge) -> Value {
 /// One line of text: no control characters, at most `max` characters. What is cut is marked by `…`.
 #[must_use]
 pub fn line(text: &str, max: usize) -> String {
-    let mut out: String = text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut out: String = text
+        .chars()
+        .take(max)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if text.chars().nth(max).is_some() {
         out.pop();
         out.push('…');
@@ -116,7 +184,13 @@ pub fn endpoint(text: &str) -> String {
     let path = text.split(['?', '#']).next().unwrap_or_default();
     let segments: Vec<String> = path
         .split('/')
-        .map(|segment| if segment.chars().count() > 40 { SECRET.to_owned() } else { label(segment, 40) })
+        .map(|segment| {
+            if segment.chars().count() > 40 {
+                SECRET.to_owned()
+            } else {
+                label(segment, 40)
+            }
+        })
         .collect();
     line(&segments.join("/"), 200)
 }
@@ -128,8 +202,15 @@ fn walk(value: &Value, bounds: &Bounds, judge: Judge, depth: usize) -> Value {
         Value::Array(_) if depth >= bounds.depth => cut_mark("list", value),
         Value::Object(_) if depth >= bounds.depth => cut_mark("object", value),
         Value::Array(items) => {
-            let kept = if items.len() > bounds.items { bounds.items - 1 } else { items.len() };
-            let mut out: Vec<Value> = items[..kept].iter().map(|item| walk(item, bounds, judge, depth + 1)).collect();
+            let kept = if items.len() > bounds.items {
+                bounds.items - 1
+            } else {
+                items.len()
+            };
+            let mut out: Vec<Value> = items[..kept]
+                .iter()
+                .map(|item| walk(item, bounds, judge, depth + 1))
+                .collect();
             if items.len() > kept {
                 out.push(Value::String(format!("[cut: {} more]", items.len() - kept)));
             }
@@ -138,7 +219,11 @@ fn walk(value: &Value, bounds: &Bounds, judge: Judge, depth: usize) -> Value {
         Value::Object(members) => {
             let mut names: Vec<&String> = members.keys().collect();
             names.sort_unstable();
-            let kept = if names.len() > bounds.names { bounds.names - 1 } else { names.len() };
+            let kept = if names.len() > bounds.names {
+                bounds.names - 1
+            } else {
+                names.len()
+            };
             let mut out = Map::new();
             for name in &names[..kept] {
                 let value = match (judge(What::Name(name)), &members[name.as_str()]) {
@@ -163,7 +248,10 @@ fn unused(taken: &Map<String, Value>, name: String) -> String {
     if !taken.contains_key(&name) {
         return name;
     }
-    (2..).map(|n: u32| format!("{name}~{n}")).find(|name| !taken.contains_key(name)).unwrap_or(name)
+    (2..)
+        .map(|n: u32| format!("{name}~{n}"))
+        .find(|name| !taken.contains_key(name))
+        .unwrap_or(name)
 }
 
 /// What is a secret or points at a person.
@@ -172,7 +260,10 @@ fn telling(what: What<'_>) -> Option<&'static str> {
 }
 
 fn folded(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    name.chars()
+        .filter(|c| c.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// What is a secret, or looks like one.
@@ -225,18 +316,21 @@ fn secret_text(text: &str) -> bool {
     start.starts_with("bearer ")
         || start.starts_with("basic ")
         || SECRET_MARKS.iter().any(|mark| lower.contains(mark))
-        || text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=' | ',')).any(is_jwt)
+        || text
+            .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=' | ','))
+            .any(is_jwt)
 }
 
 /// Whether there is an e-mail address in it. A link with credentials (`https://user:secret@host.example`) counts too.
 fn has_address(text: &str) -> bool {
-    text.split(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"' | '(' | ')')).any(|word| {
-        word.split_once('@').is_some_and(|(local, domain)| {
-            local.chars().next_back().is_some_and(char::is_alphanumeric)
-                && domain.chars().next().is_some_and(char::is_alphanumeric)
-                && domain.contains('.')
+    text.split(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"' | '(' | ')'))
+        .any(|word| {
+            word.split_once('@').is_some_and(|(local, domain)| {
+                local.chars().next_back().is_some_and(char::is_alphanumeric)
+                    && domain.chars().next().is_some_and(char::is_alphanumeric)
+                    && domain.contains('.')
+            })
         })
-    })
 }
 
 fn is_jwt(word: &str) -> bool {
@@ -252,7 +346,11 @@ fn shorten(text: &str, max: usize, judge: Judge) -> String {
     }
     // The mark takes at most 56 characters.
     let start: String = text.chars().take(max.saturating_sub(56).max(20)).collect();
-    format!("{start}… [cut: {} bytes, sha256 {}]", text.len(), &sha256_hex(text.as_bytes())[..16])
+    format!(
+        "{start}… [cut: {} bytes, sha256 {}]",
+        text.len(),
+        &sha256_hex(text.as_bytes())[..16]
+    )
 }
 
 fn cut_mark(kind: &str, value: &Value) -> Value {
@@ -269,14 +367,39 @@ mod tests {
     #[test]
     fn names_decide() {
         for secret in [
-            "password", "clientSecret", "CLIENT_SECRET", "apiKey", "api-key", "x-functions-key", "Authorization", "refresh_token",
-            "code", "authCode", "key", "KEY", "credentials", "Set-Cookie", "max_tokens", "idempotencyKey", "pin",
+            "password",
+            "clientSecret",
+            "CLIENT_SECRET",
+            "apiKey",
+            "api-key",
+            "x-functions-key",
+            "Authorization",
+            "refresh_token",
+            "code",
+            "authCode",
+            "key",
+            "KEY",
+            "credentials",
+            "Set-Cookie",
+            "max_tokens",
+            "idempotencyKey",
+            "pin",
         ] {
             assert_eq!(json(&json!({secret: "v"}))[secret], SECRET, "{secret}");
             assert_eq!(json(&json!({secret: {"deep": ["v"]}}))[secret], SECRET, "{secret}");
             assert_eq!(json(&json!({secret: 1234}))[secret], SECRET, "{secret}");
         }
-        for plain in ["name", "keyName", "key_id", "statusCode", "monkey", "role", "encode", "decoder", "spin"] {
+        for plain in [
+            "name",
+            "keyName",
+            "key_id",
+            "statusCode",
+            "monkey",
+            "role",
+            "encode",
+            "decoder",
+            "spin",
+        ] {
             assert_eq!(json(&json!({plain: "v"}))[plain], "v", "{plain}");
         }
         for personal in ["email", "e-mail", "displayName", "phone_number", "ip"] {
@@ -287,18 +410,36 @@ mod tests {
 
     #[test]
     fn texts_decide_too() {
-        for text in ["Bearer abc", "see eyJhbGciOi.eyJzdWIi.sig", "DefaultEndpoints;AccountKey=abc", "/x?code=1", "a?b&sig=x"] {
+        for text in [
+            "Bearer abc",
+            "see eyJhbGciOi.eyJzdWIi.sig",
+            "DefaultEndpoints;AccountKey=abc",
+            "/x?code=1",
+            "a?b&sig=x",
+        ] {
             assert_eq!(json(&json!([text])), json!([SECRET]), "{text}");
         }
         assert_eq!(json(&json!(["Ada <ada@example.org>"])), json!([PERSONAL]));
-        assert_eq!(json(&json!({"ada@example.org": 1, "bob@example.org": 2})), json!({PERSONAL: 1, "[personal]~2": 2}));
-        assert_eq!(json(&json!(["@daily", "a @ b", "user@host"])), json!(["@daily", "a @ b", "user@host"]));
+        assert_eq!(
+            json(&json!({"ada@example.org": 1, "bob@example.org": 2})),
+            json!({PERSONAL: 1, "[personal]~2": 2})
+        );
+        assert_eq!(
+            json(&json!(["@daily", "a @ b", "user@host"])),
+            json!(["@daily", "a @ b", "user@host"])
+        );
     }
 
     #[test]
     fn endpoints_keep_no_query_and_no_signed_part() {
-        assert_eq!(endpoint("POST /api/workflows/hello/execute?code=abc"), "POST /api/workflows/hello/execute");
-        assert_eq!(endpoint(&format!("GET /api/approvals/{}", "a".repeat(64))), "GET /api/approvals/[redacted]");
+        assert_eq!(
+            endpoint("POST /api/workflows/hello/execute?code=abc"),
+            "POST /api/workflows/hello/execute"
+        );
+        assert_eq!(
+            endpoint(&format!("GET /api/approvals/{}", "a".repeat(64))),
+            "GET /api/approvals/[redacted]"
+        );
         assert_eq!(endpoint("GET /api/users/ada@example.org"), "GET /api/users/[personal]");
         let run = "run_01jd5y3e8v0000000000000000";
         assert!(endpoint(&format!("GET /api/runs/{run}")).contains(run));
@@ -322,20 +463,37 @@ mod tests {
         leaf.prop_recursive(9, 200, 12, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..12).prop_map(Value::from),
-                prop::collection::vec(("\\PC{0,12}", inner), 0..12).prop_map(|members| Value::Object(members.into_iter().collect())),
+                prop::collection::vec(("\\PC{0,12}", inner), 0..12)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
             ]
         })
     }
 
     /// A value with `secret` somewhere inside under a name that says so.
     fn hidden(secret: String) -> impl Strategy<Value = Value> {
-        let name = ("[a-zA-Z_-]{0,6}", prop::sample::select(vec!["secret", "PASSWORD", "Token", "credential", "Authorization"]), "[a-z]{0,6}")
+        let name = (
+            "[a-zA-Z_-]{0,6}",
+            prop::sample::select(vec!["secret", "PASSWORD", "Token", "credential", "Authorization"]),
+            "[a-z]{0,6}",
+        )
             .prop_map(|(before, word, after)| format!("{before}{word}{after}"));
-        let word = prop::sample::select(vec!["key", "Code", "KEY", "x-functions-key", "apiKey", "auth_code"]).prop_map(str::to_owned);
-        (prop_oneof![name, word], any_json(), prop::collection::vec(any::<bool>(), 0..5)).prop_map(move |(name, beside, path)| {
-            let start = json!({ name: [secret.clone(), {"deep": secret.clone()}], "beside": beside });
-            path.into_iter().fold(start, |inner, list| if list { json!([inner]) } else { json!({ "inner": inner }) })
-        })
+        let word = prop::sample::select(vec!["key", "Code", "KEY", "x-functions-key", "apiKey", "auth_code"])
+            .prop_map(str::to_owned);
+        (
+            prop_oneof![name, word],
+            any_json(),
+            prop::collection::vec(any::<bool>(), 0..5),
+        )
+            .prop_map(move |(name, beside, path)| {
+                let start = json!({ name: [secret.clone(), {"deep": secret.clone()}], "beside": beside });
+                path.into_iter().fold(start, |inner, list| {
+                    if list {
+                        json!([inner])
+                    } else {
+                        json!({ "inner": inner })
+                    }
+                })
+            })
     }
 
     proptest! {

@@ -75,7 +75,9 @@ pub struct SubjectKey {
 
 impl fmt::Debug for SubjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubjectKey").field("reference", &self.reference).finish_non_exhaustive()
+        f.debug_struct("SubjectKey")
+            .field("reference", &self.reference)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,7 +85,10 @@ impl SubjectKey {
     /// A new key from random bytes.
     #[must_use]
     pub fn new(reference: [u8; REFERENCE_BYTES], secret: [u8; KEY_BYTES]) -> Self {
-        Self { reference: hex(&reference), secret }
+        Self {
+            reference: hex(&reference),
+            secret,
+        }
     }
 
     /// A key as it was stored; nothing when it has another form.
@@ -91,7 +96,10 @@ impl SubjectKey {
     pub fn stored(reference: &str, secret: &[u8]) -> Option<Self> {
         let good = reference.len() == 2 * REFERENCE_BYTES && reference.bytes().all(|b| b.is_ascii_hexdigit());
         let secret = secret.try_into().ok()?;
-        good.then(|| Self { reference: reference.to_owned(), secret })
+        good.then(|| Self {
+            reference: reference.to_owned(),
+            secret,
+        })
     }
 
     /// The key's random name.
@@ -222,7 +230,11 @@ pub fn seal(
         (Some((key, nonce)), Some((_, data))) => Some(close(&id, Part::About, key, nonce, text(data).into_bytes())),
         _ => None,
     };
-    SealedRecord { body: text(&record.plain), actor, about }
+    SealedRecord {
+        body: text(&record.plain),
+        actor,
+        about,
+    }
 }
 
 fn text(value: &impl Serialize) -> String {
@@ -241,14 +253,21 @@ fn close(id: &RecordId, part: Part, key: &SubjectKey, nonce: [u8; NONCE_BYTES], 
         .seal_in_place_append_tag(nonce, Aad::from(context(id, part)), &mut bytes)
         .expect("a personal part is far below the 64 GiB that one nonce may encrypt");
     out.append(&mut bytes);
-    SealedPart { subject: key.reference.clone(), bytes: out }
+    SealedPart {
+        subject: key.reference.clone(),
+        bytes: out,
+    }
 }
 
 fn open(part: &SealedPart, id: &RecordId, which: Part, key: &SubjectKey) -> Option<Vec<u8>> {
     let (nonce, sealed) = part.bytes.split_at_checked(NONCE_BYTES)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut bytes = sealed.to_vec();
-    let open = key.cipher(id, which).open_in_place(nonce, Aad::from(context(id, which)), &mut bytes).ok()?.len();
+    let open = key
+        .cipher(id, which)
+        .open_in_place(nonce, Aad::from(context(id, which)), &mut bytes)
+        .ok()?
+        .len();
     bytes.truncate(open);
     Some(bytes)
 }
@@ -273,7 +292,9 @@ pub(super) mod base64_bytes {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -287,9 +308,15 @@ mod tests {
 
     fn record(id: u8) -> Record {
         let at = Timestamp::from_millis(5);
-        let origin = Origin { address: "203.0.113.9".into(), agent: "curl".into(), ..Origin::default() };
-        Record::anonymous(RecordId::generate(at, [id; 10]), at, Event::AccessDenied, &origin)
-            .about(&UserId::generate(at, [3; 10]), &json!({"email": "ada@example.org", "password": "x"}))
+        let origin = Origin {
+            address: "203.0.113.9".into(),
+            agent: "curl".into(),
+            ..Origin::default()
+        };
+        Record::anonymous(RecordId::generate(at, [id; 10]), at, Event::AccessDenied, &origin).about(
+            &UserId::generate(at, [3; 10]),
+            &json!({"email": "ada@example.org", "password": "x"}),
+        )
     }
 
     fn key(n: u8) -> SubjectKey {
@@ -300,14 +327,25 @@ mod tests {
     fn opens_with_its_key_only_and_under_its_id_only() {
         let record = record(1);
         let (id, personal) = (record.id().clone(), record.personal().clone());
-        let sealed = seal(&Owner::Platform, record, Some((&key(1), [9; 12])), Some((&key(2), [9; 12])));
+        let sealed = seal(
+            &Owner::Platform,
+            record,
+            Some((&key(1), [9; 12])),
+            Some((&key(2), [9; 12])),
+        );
         assert!(!format!("{sealed:?}").contains("203.0.113.9"));
         assert_eq!(sealed.open_actor(&id, &key(1)), Some(personal));
         assert_eq!(sealed.open_actor(&id, &key(2)), None);
-        assert_eq!(sealed.open_about(&id, &key(2)), Some(json!({"email": "ada@example.org", "password": "[redacted]"})));
+        assert_eq!(
+            sealed.open_about(&id, &key(2)),
+            Some(json!({"email": "ada@example.org", "password": "[redacted]"}))
+        );
         let other = RecordId::generate(Timestamp::from_millis(5), [2; 10]);
         assert_eq!(sealed.open_actor(&other, &key(1)), None);
-        let swapped = SealedRecord { actor: sealed.about.clone(), ..sealed.clone() };
+        let swapped = SealedRecord {
+            actor: sealed.about.clone(),
+            ..sealed.clone()
+        };
         assert_eq!(swapped.open_actor(&id, &key(2)), None);
         for at in 0..sealed.actor.as_ref().unwrap().bytes.len() {
             let mut changed = sealed.clone();
@@ -333,7 +371,10 @@ mod tests {
              \"level\":\"warning\",\"event\":\"access.denied\",\"outcome\":\"denied\",\
              \"principal\":{\"kind\":\"anonymous\",\"id\":\"anonymous\"}}"
         );
-        assert_eq!(digest_of(&sealed.actor.unwrap().bytes), "");
+        assert_eq!(
+            digest_of(&sealed.actor.unwrap().bytes),
+            "253244b37c37a00ed66b07775fd6fc950e2683b775eefff3cea255334f774f99"
+        );
     }
 
     fn digest_of(bytes: &[u8]) -> String {

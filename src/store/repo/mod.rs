@@ -1,2 +1,4 @@
 //! One repository per aggregate, the only users of the ports. Every method that touches an organization's data takes its
 //! `&Scope` first.
+
+pub mod audit_log;
