@@ -28,7 +28,13 @@ impl Catalog {
     /// From `described` frames of the runner protocol.
     #[must_use]
     pub fn from_description(digest: &str, modules: &[Value], findings: Vec<Finding>, files: u64, ms: f64) -> Self {
-        let mut catalog = Self { digest: digest.to_owned(), findings, files, ms, ..Self::default() };
+        let mut catalog = Self {
+            digest: digest.to_owned(),
+            findings,
+            files,
+            ms,
+            ..Self::default()
+        };
         for module in modules {
             let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (module_name, path) = (text("module"), text("path"));
@@ -41,7 +47,11 @@ impl Catalog {
     fn collect(&mut self, module: &Value, list: &str, module_name: &str, path: &str) {
         for item in module.get(list).and_then(Value::as_array).into_iter().flatten() {
             let declared = match serde_json::from_value::<Declared>(item.clone()) {
-                Ok(declared) => Declared { module: module_name.to_owned(), path: path.to_owned(), ..declared },
+                Ok(declared) => Declared {
+                    module: module_name.to_owned(),
+                    path: path.to_owned(),
+                    ..declared
+                },
                 Err(error) => {
                     self.findings.push(Finding::new(
                         path,
@@ -55,7 +65,11 @@ impl Catalog {
                 self.findings.push(finding);
                 continue;
             }
-            let into = if list == "workflows" { &mut self.workflows } else { &mut self.data_providers };
+            let into = if list == "workflows" {
+                &mut self.workflows
+            } else {
+                &mut self.data_providers
+            };
             into.entry(declared.name.clone()).or_insert(declared);
         }
     }
@@ -69,8 +83,12 @@ fn bad_pattern(declared: &Declared) -> Option<Finding> {
         let error = super::parameters::compile(pattern).err()?;
         let message = format!("the pattern of parameter `{name}` can't be used: {error}");
         Some(
-            Finding::new(format!("{}:{}:1", declared.path, declared.line), "invalid_declaration", message)
-                .hint("use a pattern without look-around and back-references"),
+            Finding::new(
+                format!("{}:{}:1", declared.path, declared.line),
+                "invalid_declaration",
+                message,
+            )
+            .hint("use a pattern without look-around and back-references"),
         )
     })
 }

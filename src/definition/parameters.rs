@@ -49,8 +49,11 @@ pub fn validate(parameters: &[Parameter], arguments: &Map<String, Value>) -> Res
     for name in arguments.keys() {
         if !parameters.iter().any(|parameter| parameter.name == *name) {
             let shown: String = name.chars().take(60).collect();
-            let finding =
-                Finding::new(format!("/{}", escaped(&shown)), "unknown_argument", format!("there is no parameter `{shown}`"));
+            let finding = Finding::new(
+                format!("/{}", escaped(&shown)),
+                "unknown_argument",
+                format!("there is no parameter `{shown}`"),
+            );
             findings.push(match nearest(name, parameters) {
                 Some(near) => finding.hint(format!("did you mean `{near}`?")),
                 None => finding.hint(known(parameters)),
@@ -74,7 +77,9 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
     let mut wrong = |code: &str, message: String| findings.push(Finding::new(pointer, code, message));
     let fits = match parameter.kind {
         ParameterType::String | ParameterType::Email => value.is_string(),
-        ParameterType::Integer => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 9e15),
+        ParameterType::Integer => {
+            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 9e15)
+        }
         ParameterType::Number => value.is_number(),
         ParameterType::Boolean => value.is_boolean(),
         ParameterType::Object => value.is_object(),
@@ -85,7 +90,12 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
         let kind = parameter.kind;
         wrong(
             "wrong_type",
-            format!("`{name}` must be {} {}, not {}", article(kind), kind.as_str(), describe(value)),
+            format!(
+                "`{name}` must be {} {}, not {}",
+                article(kind),
+                kind.as_str(),
+                describe(value)
+            ),
         );
         return;
     }
@@ -97,10 +107,16 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
     }
     if let Some(number) = value.as_f64() {
         if parameter.min.is_some_and(|min| number < min) {
-            wrong("too_small", format!("`{name}` must be at least {}", parameter.min.unwrap_or_default()));
+            wrong(
+                "too_small",
+                format!("`{name}` must be at least {}", parameter.min.unwrap_or_default()),
+            );
         }
         if parameter.max.is_some_and(|max| number > max) {
-            wrong("too_large", format!("`{name}` must be at most {}", parameter.max.unwrap_or_default()));
+            wrong(
+                "too_large",
+                format!("`{name}` must be at most {}", parameter.max.unwrap_or_default()),
+            );
         }
     }
     let length = match value {
@@ -111,10 +127,16 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
     if let Some(length) = length.and_then(|length| u64::try_from(length).ok()) {
         let unit = if value.is_string() { "characters" } else { "items" };
         if let Some(min) = parameter.min_length.filter(|min| length < *min) {
-            wrong("too_short", format!("`{name}` must have at least {min} {unit}, not {length}"));
+            wrong(
+                "too_short",
+                format!("`{name}` must have at least {min} {unit}, not {length}"),
+            );
         }
         if let Some(max) = parameter.max_length.filter(|max| length > *max) {
-            wrong("too_long", format!("`{name}` must have at most {max} {unit}, not {length}"));
+            wrong(
+                "too_long",
+                format!("`{name}` must have at most {max} {unit}, not {length}"),
+            );
         }
     }
     if let Value::String(text) = value {
@@ -132,7 +154,9 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
 /// One `@` with a local part of at most 64 characters before it and a dotted domain after it; whether it exists is for the
 /// mail server to say.
 fn is_email(text: &str) -> bool {
-    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let Some((local, domain)) = text.rsplit_once('@') else {
+        return false;
+    };
     let plain = |c: char| !c.is_whitespace() && !c.is_control();
     (1..=64).contains(&local.len())
         && !local.contains('@')
@@ -167,7 +191,11 @@ fn known(parameters: &[Parameter]) -> String {
     if parameters.is_empty() {
         return "this workflow takes no arguments".to_owned();
     }
-    let names: Vec<_> = parameters.iter().take(20).map(|parameter| format!("`{}`", parameter.name)).collect();
+    let names: Vec<_> = parameters
+        .iter()
+        .take(20)
+        .map(|parameter| format!("`{}`", parameter.name))
+        .collect();
     format!("the parameters are {}", names.join(", "))
 }
 
@@ -232,14 +260,32 @@ pub fn json_schema(parameters: &[Parameter]) -> Value {
         put("enum", parameter.values.as_ref().map(|values| json!(values)));
         put("minimum", parameter.min.map(|min| json!(min)));
         put("maximum", parameter.max.map(|max| json!(max)));
-        put(if arrays { "minItems" } else { "minLength" }, parameter.min_length.map(|min| json!(min)));
-        put(if arrays { "maxItems" } else { "maxLength" }, parameter.max_length.map(|max| json!(max)));
-        put("pattern", parameter.pattern.as_ref().map(|pattern| json!(format!("^(?:{pattern})$"))));
-        put("x-data-provider", parameter.data_provider.as_ref().map(|name| json!(name)));
+        put(
+            if arrays { "minItems" } else { "minLength" },
+            parameter.min_length.map(|min| json!(min)),
+        );
+        put(
+            if arrays { "maxItems" } else { "maxLength" },
+            parameter.max_length.map(|max| json!(max)),
+        );
+        put(
+            "pattern",
+            parameter
+                .pattern
+                .as_ref()
+                .map(|pattern| json!(format!("^(?:{pattern})$"))),
+        );
+        put(
+            "x-data-provider",
+            parameter.data_provider.as_ref().map(|name| json!(name)),
+        );
         properties.insert(parameter.name.clone(), Value::Object(schema));
     }
-    let required: Vec<_> =
-        parameters.iter().filter(|p| p.required && !p.has_default).map(|parameter| parameter.name.as_str()).collect();
+    let required: Vec<_> = parameters
+        .iter()
+        .filter(|p| p.required && !p.has_default)
+        .map(|parameter| parameter.name.as_str())
+        .collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
@@ -254,11 +300,18 @@ mod tests {
     use super::*;
 
     fn parameter(name: &str, kind: ParameterType) -> Parameter {
-        Parameter { name: name.into(), kind, required: true, ..Parameter::default() }
+        Parameter {
+            name: name.into(),
+            kind,
+            required: true,
+            ..Parameter::default()
+        }
     }
 
     fn codes(parameters: &[Parameter], arguments: Value) -> Vec<(String, String)> {
-        let Value::Object(arguments) = arguments else { unreachable!("tests give objects") };
+        let Value::Object(arguments) = arguments else {
+            unreachable!("tests give objects")
+        };
         match validate(parameters, &arguments) {
             Ok(_) => Vec::new(),
             Err(findings) => findings.into_iter().map(|f| (f.pointer, f.code)).collect(),
@@ -269,11 +322,21 @@ mod tests {
     fn every_finding_at_once() {
         let parameters = [
             parameter("email", ParameterType::Email),
-            Parameter { min: Some(1.0), max: Some(5.0), ..parameter("count", ParameterType::Integer) },
-            Parameter { pattern: Some("[a-z]+".into()), ..parameter("slug", ParameterType::String) },
+            Parameter {
+                min: Some(1.0),
+                max: Some(5.0),
+                ..parameter("count", ParameterType::Integer)
+            },
+            Parameter {
+                pattern: Some("[a-z]+".into()),
+                ..parameter("slug", ParameterType::String)
+            },
             parameter("options", ParameterType::Object),
         ];
-        let found = codes(&parameters, json!({"email": "nobody", "count": 9, "slug": "a b", "opttions": {}}));
+        let found = codes(
+            &parameters,
+            json!({"email": "nobody", "count": 9, "slug": "a b", "opttions": {}}),
+        );
         let expected = [
             ("/email", "not_an_email"),
             ("/count", "too_large"),
@@ -296,8 +359,16 @@ mod tests {
     #[test]
     fn defaults_are_filled_in_and_optional_may_be_absent() {
         let parameters = [
-            Parameter { required: false, has_default: true, default: json!("world"), ..parameter("name", ParameterType::String) },
-            Parameter { required: false, ..parameter("note", ParameterType::String) },
+            Parameter {
+                required: false,
+                has_default: true,
+                default: json!("world"),
+                ..parameter("name", ParameterType::String)
+            },
+            Parameter {
+                required: false,
+                ..parameter("note", ParameterType::String)
+            },
         ];
         let out = validate(&parameters, &Map::new()).unwrap();
         assert_eq!(Value::Object(out), json!({"name": "world"}));
@@ -305,7 +376,10 @@ mod tests {
 
     #[test]
     fn patterns_match_whole_texts_only() {
-        let parameters = [Parameter { pattern: Some("a|b".into()), ..parameter("x", ParameterType::String) }];
+        let parameters = [Parameter {
+            pattern: Some("a|b".into()),
+            ..parameter("x", ParameterType::String)
+        }];
         assert!(codes(&parameters, json!({"x": "a"})).is_empty());
         assert_eq!(codes(&parameters, json!({"x": "ab"})).len(), 1);
     }

@@ -60,7 +60,10 @@ impl RetryPolicy {
         }
         let wanted = error.retriable.unwrap_or_else(|| {
             self.retry_on.is_empty()
-                || self.retry_on.iter().any(|name| *name == error.kind || error.kind.ends_with(&format!(".{name}")))
+                || self
+                    .retry_on
+                    .iter()
+                    .any(|name| *name == error.kind || error.kind.ends_with(&format!(".{name}")))
         });
         if !wanted {
             return None;
@@ -84,21 +87,42 @@ mod tests {
 
     #[test]
     fn delays_grow_and_end() {
-        let policy = RetryPolicy { attempts: 4, delay_seconds: 1.0, max_delay_seconds: 3.0, ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            attempts: 4,
+            delay_seconds: 1.0,
+            max_delay_seconds: 3.0,
+            ..RetryPolicy::default()
+        };
         let error = StepError::new("ValueError", "x");
-        let delays: Vec<_> = (1..=4).map(|made| policy.next_delay(made, &error, 0.5).map(|d| d.as_millis())).collect();
+        let delays: Vec<_> = (1..=4)
+            .map(|made| policy.next_delay(made, &error, 0.5).map(|d| d.as_millis()))
+            .collect();
         assert_eq!(delays, [Some(1000), Some(2000), Some(3000), None]);
     }
 
     #[test]
     fn classes_and_the_word_of_user_code() {
-        let policy = RetryPolicy { attempts: 3, retry_on: vec!["Timeout".into()], ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            attempts: 3,
+            retry_on: vec!["Timeout".into()],
+            ..RetryPolicy::default()
+        };
         let other = StepError::new("ValueError", "x");
         assert_eq!(policy.next_delay(1, &other, 0.0), None);
-        assert!(policy.next_delay(1, &StepError::new("requests.Timeout", "x"), 0.0).is_some());
-        let insists = StepError { retriable: Some(true), ..other };
+        assert!(
+            policy
+                .next_delay(1, &StepError::new("requests.Timeout", "x"), 0.0)
+                .is_some()
+        );
+        let insists = StepError {
+            retriable: Some(true),
+            ..other
+        };
         assert!(policy.next_delay(1, &insists, 0.0).is_some());
-        let never = StepError { retriable: Some(false), ..StepError::new("Timeout", "x") };
+        let never = StepError {
+            retriable: Some(false),
+            ..StepError::new("Timeout", "x")
+        };
         assert_eq!(policy.next_delay(1, &never, 0.0), None);
     }
 }

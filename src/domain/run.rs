@@ -40,7 +40,10 @@ impl Status {
     /// Whether nothing can follow.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Skipped)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Skipped
+        )
     }
 
     /// As written in records and answers.
