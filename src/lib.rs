@@ -1,11 +1,15 @@
 //! Weft: a multi-tenant workflow engine that runs on Azure Functions.
 
+pub mod audit;
+pub mod authn;
 pub mod authz;
 pub mod clock;
+pub mod config;
 pub mod definition;
 pub mod domain;
 pub mod error;
 pub mod runner;
 pub mod scheduler;
 pub mod store;
+pub mod telemetry;
 pub mod tenancy;

@@ -206,7 +206,7 @@ class Variables:
         total = self._size - self._sizes.get(name, 0) + size
         if total > VARIABLES_BYTES:
             raise TooLarge(
-                f"the variables would be {total} bytes with `{name:.60}`; the limit is {VARIABLES_BYTES} in all: "
+                f"the variables would be {total} bytes with `{name:.60}`; the limit is {VARIABLES_BYTES}: "
                 "return large values as the result"
             )
         self._values[name] = value
@@ -265,29 +265,29 @@ class Context:
 
     @property
     def secrets(self) -> Any:
-        """Not offered by this version."""
+        """Not offered yet."""
         raise _not_available(
             "secrets", "pass the value as an argument, or keep what isn't secret in ctx.config"
         )
 
     @property
     def artifacts(self) -> Any:
-        """Not offered by this version."""
+        """Not offered yet."""
         raise _not_available("artifacts", "return the value as the step's result")
 
     @property
     def kv(self) -> Any:
-        """Not offered by this version."""
+        """Not offered yet."""
         raise _not_available("kv", "use ctx.variables for values of this run")
 
     @property
     def runs(self) -> Any:
-        """Not offered by this version."""
+        """Not offered yet."""
         raise _not_available("runs", "call the other workflow's function, or start it through the API")
 
     @property
     def http(self) -> Any:
-        """Not offered by this version."""
+        """Not offered yet."""
         raise _not_available("http", "use urllib.request or another client library")
 
     def __repr__(self) -> str:
@@ -314,6 +314,13 @@ def _cut(message: str) -> str:
     return data[:LOG_MESSAGE_BYTES].decode("utf-8", "ignore") + f" … [cut, {len(data)} bytes]"
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"({type(value).__name__} without a repr: {type(error).__name__})"
+
+
 def _loggable(fields: dict[str, Any]) -> dict[str, Any]:
     """Logging must never be what fails a step: what isn't JSON is written as its repr."""
     shown: dict[str, Any] = {}
@@ -323,7 +330,7 @@ def _loggable(fields: dict[str, Any]) -> dict[str, Any]:
             check(value, key)
             shown[name] = value
         except (TypeError, ValueError):
-            shown[name] = _cut(repr(value))
+            shown[name] = _cut(_shown(value))
     if check(shown, "fields") > LOG_FIELDS_BYTES or len(encode(shown)) > LOG_FIELDS_BYTES:
         return {"cut": f"the fields were over {LOG_FIELDS_BYTES} bytes and were left out"}
     return shown

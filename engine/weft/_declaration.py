@@ -28,10 +28,13 @@ _ARTICLES = {"workflow": "a workflow", "data_provider": "a data provider", "node
 class Retry:
     """How often and when an attempt that failed is repeated.
 
-    attempts: all tries together, 1 to 100. delay_seconds: before the second try. backoff: `fixed`, `linear`
-    (delay × tries so far) or `exponential` (doubled each time), never above max_delay_seconds. jitter: 0 to 1,
-    the share of the delay that is random. retry_on: names of exception classes (`TimeoutError`, `Unavailable`)
-    to which repeats are limited; empty means any that doesn't say otherwise itself.
+    attempts: all tries together, 1 to 100.
+    delay_seconds: before the second try.
+    backoff: `fixed`, `linear` (delay × tries so far) or `exponential` (doubled each time), never above
+    max_delay_seconds.
+    jitter: 0 to 1, the share of the delay that is random.
+    retry_on: exception classes or their names (`TimeoutError`) to which repeats are limited; empty means any
+    that doesn't say otherwise itself.
     """
 
     __slots__ = ("attempts", "backoff", "delay_seconds", "jitter", "max_delay_seconds", "retry_on")
@@ -175,8 +178,8 @@ class Declaration:
         if name not in parameter_names(self.function) and not takes_rest(self.function):
             known = ", ".join(parameter_names(self.function)) or "none"
             raise DeclarationError(
-                f"@param names `{name}`, but function `{self.function.__name__}` has no such parameter (it has: "
-                f"{known}); correct the name or add the parameter"
+                f"@param names `{name}`, but function `{self.function.__name__}` has no such parameter "
+                f"(it has: {known}); correct the name or add the parameter"
             )
         if name in self.refined:
             raise DeclarationError(
@@ -252,8 +255,8 @@ def checked_name(name: object, kind: str) -> str:
     if isinstance(name, str) and _NAME.match(name):
         return name
     raise DeclarationError(
-        f"{name!r} can't be the name of {_ARTICLES[kind]}: it must begin with a lower-case letter and have up to 63 "
-        f'lower-case letters, digits, `_` and `-`; give one with name="…"'
+        f"{name!r} can't be the name of {_ARTICLES[kind]}: it must begin with a lower-case letter and have "
+        f'up to 63 lower-case letters, digits, `_` and `-`; give one with name="…"'
     )
 
 
@@ -288,7 +291,7 @@ def hosts(value: object, where: str) -> list[str]:
     for name in names:
         if name != "*" and not _HOST.match(name):
             raise DeclarationError(
-                f"{where}: {name!r} is no host name; write it without scheme, port and path, as in api.example.com"
+                f"{where}: {name!r} is no host name; write it without scheme, port and path: api.example.com"
             )
     return names
 

@@ -76,7 +76,7 @@ class NotFound(WeftError, LookupError):
 
 
 class NotAvailable(WeftError):
-    """This version of the engine doesn't offer what was asked for."""
+    """What was asked for is not offered by this version of the engine."""
 
     retriable = False
 
@@ -104,5 +104,5 @@ _BY_CODE: dict[str, type[WeftError]] = {
 
 
 def refusal(code: str, message: str) -> WeftError:
-    """The exception that stands for a refusal `code` of the broker (`WeftError` for a code it doesn't know)."""
+    """The exception for a refusal `code` of the broker; `WeftError` for a code that it doesn't know."""
     return _BY_CODE.get(code, WeftError)(message)

@@ -63,7 +63,7 @@ def _check(value: Any, path: str, depth: int) -> int:
     if isinstance(value, dict):
         if depth >= MAX_DEPTH:
             raise _too_deep(path)
-        size = 2
+        size = 1
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(
@@ -77,7 +77,7 @@ def _check(value: Any, path: str, depth: int) -> int:
     if isinstance(value, (list, tuple)):
         if depth >= MAX_DEPTH:
             raise _too_deep(path)
-        size = 2
+        size = 1
         for index, item in enumerate(value):
             item_kind = type(item)
             if item_kind is str and item.isascii():

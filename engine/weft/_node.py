@@ -111,8 +111,8 @@ def node(
         for wrong in wanted if not takes_rest(declaration.function) else ():
             if wrong not in names:
                 raise DeclarationError(
-                    f"@node names `{wrong}`, but function `{declaration.function.__name__}` has no such parameter; "
-                    "correct the name or add the parameter"
+                    f"@node names `{wrong}`, but function `{declaration.function.__name__}` has no such "
+                    "parameter; correct the name or add the parameter"
                 )
         declaration.set_kind("node", {**options, "inputs": ports})
         return target
@@ -130,6 +130,6 @@ def _ports(given: Mapping[str, str], where: str) -> list[dict[str, str]]:
             )
         if kind not in PORT_TYPES:
             raise DeclarationError(
-                f"@node: {where}: port `{name}` has the unknown type {kind!r}; use one of {', '.join(PORT_TYPES)}"
+                f"@node: {where}: port `{name}` has an unknown type {kind!r}; use {', '.join(PORT_TYPES)}"
             )
     return [{"name": name, "type": kind} for name, kind in given.items()]

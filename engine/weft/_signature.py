@@ -1,4 +1,4 @@
-"""Python signatures and annotations → parameters of a step. No `inspect`: it costs more than all of the SDK."""
+"""Signatures and annotations → parameters of a step. Without `inspect`, which costs more than the SDK."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def read(function: types.FunctionType) -> Signature:
             if not _fill(slot, annotation):
                 raise DeclarationError(
                     f"{where}: parameter `{name}` is annotated {_shown(annotation)}, which JSON can't carry; "
-                    "use str, int, float, bool, dict, list, Email, Any, Literal[…] or one of them with `| None`, "
-                    "and convert inside the function"
+                    "use str, int, float, bool, dict, list, Email, Any, Literal[…] or one of them with "
+                    "`| None`, and convert inside the function"
                 )
         slots.append(slot)
     return Signature(slots, context, takes_rest(function))
@@ -168,7 +168,7 @@ def _resolve(annotation: Any, name: str, function: types.FunctionType) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        # The text is the module's own code: evaluating it is what `from __future__ import annotations` defers.
+        # The text is the module's own code, which `from __future__ import annotations` only defers.
         resolved = eval(annotation, function.__globals__)
     except Exception as error:
         raise DeclarationError(

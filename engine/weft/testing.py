@@ -13,7 +13,7 @@ function come through as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._arguments import bind
@@ -96,7 +96,7 @@ class _Recorder:
 def fake_context(
     *,
     organization: str | dict[str, str] = "test-org",
-    config: dict[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
     caller: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
 ) -> Context:
@@ -113,13 +113,14 @@ def run(
     /,
     *,
     organization: str | dict[str, str] = "test-org",
-    config: dict[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Result:
     """Call a decorated function, sync or async, with arguments by name.
 
-    organization, config: as in `fake_context`. Raises InvalidInput for wrong arguments, TypeError or ValueError
-    for a value that isn't JSON, DeclarationError for a function without decorator, and whatever it raises.
+    organization, config: as in `fake_context`. Raises InvalidInput for wrong arguments, TypeError or
+    ValueError for a value that isn't JSON, DeclarationError for a function without decorator, and whatever
+    the function raises.
     """
     declaration = declaration_of(function)
     if declaration is None or declaration.kind is None:
@@ -142,7 +143,7 @@ def _context(
     recorder: _Recorder,
     name: str,
     organization: str | dict[str, str],
-    config: dict[str, Any] | None,
+    config: Mapping[str, Any] | None,
     caller: dict[str, Any] | None,
     run: dict[str, Any] | None,
 ) -> Context:
@@ -161,7 +162,7 @@ def _context(
             "test": True,
             **(run or {}),
         },
-        "config": config or {},
+        "config": dict(config or {}),
     }
     return Context(data, recorder)
 

@@ -276,8 +276,8 @@ def _import(file: File, names: dict[tuple[str, str], str]) -> None:
 def _remedy(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
-            "add the library to requirements.txt; modules of the workspace are imported from its top folder, as in "
-            "`from workflows.helpers import …`"
+            "add the library to requirements.txt; modules of the workspace are imported from its top folder, "
+            "as in `from workflows.helpers import …`"
         )
     if isinstance(error, ImportError):
         return "the traceback's last line names what is missing in which module"

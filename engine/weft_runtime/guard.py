@@ -31,8 +31,8 @@ def is_forbidden(name: str) -> bool:
 def hint() -> str:
     """What to do instead of importing the engine."""
     return (
-        "use what `from weft import …` offers (config, log, checkpoint through ctx), and put code that several "
-        "workflows share into a module of the workspace, such as workflows/helpers.py"
+        "use what `from weft import …` offers (config, log, checkpoint through ctx), and put code that "
+        "several workflows share into a module of the workspace, such as workflows/helpers.py"
     )
 
 
@@ -91,7 +91,7 @@ class Guard:
         sys.addaudithook(self._hook)
 
     def _make_hook(self) -> Callable[[str, tuple[object, ...]], None]:
-        # Everything is bound here: a global or an attribute could be replaced by reflection, and it is faster.
+        # All is bound here: globals and attributes could be replaced by reflection, and are slower.
         files = self._files
         below = self._below
         runtime = self._runtime

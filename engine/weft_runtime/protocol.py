@@ -30,19 +30,26 @@ def _refuse_constant(name: str) -> Any:
     raise ProtocolError(f"a frame holds {name}, which JSON doesn't have")
 
 
-_decoder = JSONDecoder(parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0.0:
+        raise ProtocolError(f"a frame holds {text:.40}, which is beyond a 64-bit number")
+    return number
+
+
+_decoder = JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """JSON in UTF-8; characters that UTF-8 can't carry become `?`. Raises TypeError, ValueError for non-JSON."""
+    """JSON in UTF-8; what UTF-8 can't carry becomes `?`. Raises TypeError, ValueError for non-JSON."""
     return _encoder.encode(message).encode("utf-8", "replace")
 
 
-def decode(data: bytes | bytearray | memoryview) -> dict[str, Any]:
+def decode(data: bytes) -> dict[str, Any]:
     """One JSON object. Raises ProtocolError."""
     try:
-        # A bytes pattern such as the encoding detection of json.loads would let UTF-16 pass.
-        message = _decoder.decode(str(data, "utf-8"))
+        # json.loads guesses the encoding of bytes, and would let UTF-16 pass.
+        message: Any = _decoder.decode(str(data, "utf-8"))
     except RecursionError:
         raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:

@@ -60,7 +60,8 @@ def message_of(error: BaseException) -> str:
 def formatted(error: BaseException) -> str:
     """The traceback without the engine's frames, cut in the middle at 16 KiB; empty where memory is short."""
     try:
-        shown = traceback.TracebackException.from_exception(error, compact=True)
+        # Lines are looked up when they are written: those of the engine may not even be read here.
+        shown = traceback.TracebackException.from_exception(error, lookup_lines=False, compact=True)
         _strip(shown, set())
         return _cut("".join(shown.format()), TRACEBACK_BYTES, TRACEBACK_BYTES // 4)
     except (Exception, RecursionError, MemoryError):

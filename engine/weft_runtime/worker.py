@@ -207,7 +207,7 @@ def _set_up(order: Order, jail: Jail) -> Link:
 
 
 def _move_descriptors(fds: tuple[int, int, int]) -> None:
-    """stdin is /dev/null already. The zygote hands over descriptors above 3, so none is overwritten unread."""
+    """Standard input is /dev/null already. The three are above 3, so that none is overwritten unread."""
     attempt, stdout, stderr = fds
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
@@ -252,8 +252,8 @@ def _prepare(
     if declaration is None or declaration.kind != entry.get("kind"):
         kind = str(entry.get("kind")).replace("_", " ")
         raise NotFound(
-            f"module {module.__name__} has no {kind} function `{name}`; it may have been renamed since it was "
-            "described: check the workspace again"
+            f"module {module.__name__} has no {kind} function `{name}`; it may have been renamed since it "
+            "was described: check the workspace again"
         )
     resolved = declaration.resolve()
     arguments = bind(resolved, attempt.get("arguments") or {})
@@ -290,7 +290,7 @@ def _succeeded(value: Any, user_ms: float, context: Context, result_bytes: int) 
     return _refused(
         "ResultTooLarge",
         f"the result has {at_least}{size} bytes as JSON; the limit is {result_bytes}: return less, such as a "
-        "summary, ids or a page of the data, or write the whole to storage of your own and return where it is",
+        "summary, ids or a page of the data, or write it to storage of your own and return where it is",
         user_ms,
         context,
     )

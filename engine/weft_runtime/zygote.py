@@ -1,4 +1,4 @@
-"""The parent of all workers: one loop over the control socket, which forks on demand and leaves nothing behind.
+"""The parent of all workers: one loop over the control socket, which forks on demand and cleans up after.
 
 Single-threaded, so that a fork copies no locked lock. It never sees a workspace's code or an attempt's data;
 both reach the worker over its own socket.
@@ -131,8 +131,8 @@ class Zygote:
     def _greet(self, message: dict[str, Any]) -> None:
         if message.get("version") != protocol.VERSION:
             reason = (
-                f"this engine speaks version {protocol.VERSION} of the runner protocol, the handler asked for "
-                f"{message.get('version')!r:.20}; install handler and engine of the same release"
+                f"this engine speaks version {protocol.VERSION} of the runner protocol, the handler asked "
+                f"for {message.get('version')!r:.20}; install handler and engine of the same release"
             )
             self._send({"op": "refused", "version": protocol.VERSION, "reason": reason})
             os._exit(exitcodes.REFUSED)

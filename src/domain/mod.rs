@@ -1,19 +1,23 @@
 //! The vocabulary: values that cannot be wrong. No I/O, no async. Terms are those of `docs/glossary.md`.
 
+mod api_key;
 mod id;
 mod limits;
 mod outcome;
 mod payload;
 mod retry;
 mod run;
+mod text;
 mod time;
 mod workflow;
 
+pub use api_key::{Secret, equal_in_constant_time};
 pub use id::{AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use limits::Limits;
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use retry::{Backoff, RetryPolicy};
 pub use run::Status;
+pub use text::{DisplayName, Email, Identity, Slug, TextError};
 pub use time::Timestamp;
 pub use workflow::{Declared, OnCrash, Parameter, ParameterType};

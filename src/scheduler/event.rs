@@ -28,12 +28,17 @@ pub enum Event {
         /// The attempt.
         attempt: AttemptId,
         /// How it ended.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
         /// A random number from 0 to 1 for the jitter of a retry.
         sample: f64,
     },
     /// Time has passed: retries may be due, or the deadline.
     Woken {
+        /// The owner's epoch.
+        epoch: u64,
+    },
+    /// The owner lets go of a run in which nothing is being done.
+    Released {
         /// The owner's epoch.
         epoch: u64,
     },

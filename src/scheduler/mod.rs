@@ -41,10 +41,15 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
     match event {
         Event::Taken { owner, lease_until } => lifecycle::take(plan, state, &owner, lease_until, now),
         Event::Renewed { epoch, lease_until } => lifecycle::renew(state, epoch, lease_until),
-        Event::AttemptFinished { epoch, step, attempt, outcome, sample } => {
-            lifecycle::attempt_finished(plan, state, epoch, &step, &attempt, &outcome, sample, now)
-        }
+        Event::AttemptFinished {
+            epoch,
+            step,
+            attempt,
+            outcome,
+            sample,
+        } => lifecycle::attempt_finished(plan, state, epoch, &step, &attempt, &outcome, sample, now),
         Event::Woken { epoch } => lifecycle::wake(plan, state, epoch, now),
+        Event::Released { epoch } => lifecycle::release(state, epoch),
         Event::CancelRequested { by } => Ok(lifecycle::cancel(plan, state, &by, now)),
     }
 }

@@ -41,9 +41,17 @@ impl Plan {
     /// A decorated Python workflow: one step. Its time limit is the declared one, below the ceiling of `limits`.
     #[must_use]
     pub fn of_python(bundle: &str, declared: &Declared, limits: &Limits) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a day before")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to a day before"
+        )]
         let wall_ms = (declared.timeout_seconds.clamp(0.001, 86_400.0) * 1000.0) as u64;
-        let limits = limits.min(&Limits { wall_ms, cpu_seconds: limits.cpu_seconds, ..limits.clone() });
+        let limits = limits.min(&Limits {
+            wall_ms,
+            cpu_seconds: limits.cpu_seconds,
+            ..limits.clone()
+        });
         Self {
             workflow: declared.name.clone(),
             bundle: bundle.to_owned(),

@@ -8,9 +8,10 @@ use super::{Plan, RunState};
 pub(super) fn ready(plan: &Plan, state: &RunState, now: Timestamp) -> Vec<usize> {
     (0..plan.steps.len())
         .filter(|place| match state.steps[*place].status {
-            Status::Pending => {
-                plan.steps[*place].depends_on.iter().all(|dependency| state.steps[*dependency].status == Status::Succeeded)
-            }
+            Status::Pending => plan.steps[*place]
+                .depends_on
+                .iter()
+                .all(|dependency| state.steps[*dependency].status == Status::Succeeded),
             Status::Waiting => state.steps[*place].due.is_some_and(|due| due <= now),
             _ => false,
         })

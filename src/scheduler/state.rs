@@ -25,7 +25,14 @@ impl StepState {
     /// Not begun.
     #[must_use]
     pub const fn pending() -> Self {
-        Self { status: Status::Pending, attempts: 0, attempt: None, due: None, started_at: None, finished_at: None }
+        Self {
+            status: Status::Pending,
+            attempts: 0,
+            attempt: None,
+            due: None,
+            started_at: None,
+            finished_at: None,
+        }
     }
 }
 
@@ -72,6 +79,10 @@ impl RunState {
         if self.status.is_terminal() {
             return None;
         }
-        self.steps.iter().filter_map(|step| step.due).chain([self.deadline]).min()
+        self.steps
+            .iter()
+            .filter_map(|step| step.due)
+            .chain([self.deadline])
+            .min()
     }
 }

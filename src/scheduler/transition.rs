@@ -66,11 +66,18 @@ impl Transition {
                     before.status,
                     state.status
                 );
-                (0..state.steps.len()).filter(|place| before.steps.get(*place) != state.steps.get(*place)).collect()
+                (0..state.steps.len())
+                    .filter(|place| before.steps.get(*place) != state.steps.get(*place))
+                    .collect()
             }
         };
         state.sequence += 1;
-        Self { state, steps, facts, effects }
+        Self {
+            state,
+            steps,
+            facts,
+            effects,
+        }
     }
 
     /// The state to commit.
@@ -105,6 +112,9 @@ impl Transition {
         self.steps.dedup();
         self.facts.extend(next.facts);
         self.effects.extend(next.effects);
-        Self { state: next.state, ..self }
+        Self {
+            state: next.state,
+            ..self
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! unless it is checked or hashed here. Row keys that list newest first start with [`Timestamp::reversed`].
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
-use crate::domain::{AttemptId, KeyId, OrgId, RecordId, RunId, Timestamp, UserId, sha256_hex};
+use crate::domain::{AttemptId, KeyId, OrgId, RecordId, RunId, Slug, Timestamp, UserId, sha256_hex};
 
 /// Formed from checked parts, so a refusal is a defect of this file.
 fn key(text: String) -> Key {
@@ -131,6 +131,16 @@ pub fn organization_row(org: &OrgId) -> Key {
     key(org.to_string())
 }
 
+/// The row that keeps a slug unique, in the same partition, so that both change in one transaction. Sorts after every
+/// organization, whose ids are letters and digits.
+#[must_use]
+pub fn organization_slug_row(slug: &Slug) -> Key {
+    key(format!("{ORGANIZATIONS_END}slug:{slug}"))
+}
+
+/// Organizations' rows sort below this.
+pub const ORGANIZATIONS_END: &str = "~";
+
 // ── WeftIdentities ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// A user's partition: profile and memberships.
@@ -148,14 +158,20 @@ pub fn profile_row() -> Key {
 /// The row of a membership in a user's partition.
 #[must_use]
 pub fn membership_row(org: &OrgId) -> Key {
-    key(format!("member:{org}"))
+    key(format!("{MEMBERSHIPS}{org}"))
 }
 
-/// The partition that leads from an identity (issuer and subject) to a user. Hashed: both come from outside.
+/// The prefix of all memberships in a user's partition.
+pub const MEMBERSHIPS: &str = "member:";
+/// The prefix of all identities in a user's partition.
+pub const IDENTITIES: &str = "identity:";
+
+/// The partition that leads from an identity (issuer and subject) to a user. Hashed: both come from outside. The same text is
+/// the identity's row in the user's partition.
 #[must_use]
 pub fn identity(issuer: &str, subject: &str) -> Key {
     key(format!(
-        "identity:{}",
+        "{IDENTITIES}{}",
         sha256_hex(format!("{issuer}\n{subject}").as_bytes())
     ))
 }

@@ -1,3 +1,5 @@
-//! Everything that needs a process, a store or a socket, in one binary.
+//! The integration tests: everything that needs a process, a store or a socket, in one program.
 
+mod azure;
+mod conformance;
 mod runner_outcomes;

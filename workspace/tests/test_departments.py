@@ -1,7 +1,6 @@
 """departments: the common selection, and an organization's own."""
 
 from data_providers.departments import departments
-
 from weft.testing import run
 
 

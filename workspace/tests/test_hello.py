@@ -1,10 +1,10 @@
 """hello: the greeting, its setting, and the bounds of its argument."""
 
 import pytest
-from workflows.hello import hello
 
 from weft import InvalidInput
 from weft.testing import run
+from workflows.hello import hello
 
 
 def test_greets_by_name() -> None:

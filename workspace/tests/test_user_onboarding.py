@@ -1,12 +1,14 @@
 """user_onboarding: what it does, in which order, and what it refuses."""
 
+from typing import Any
+
 import pytest
-from workflows.user_onboarding import user_onboarding
 
 from weft import FatalError, InvalidInput
 from weft.testing import run
+from workflows.user_onboarding import user_onboarding
 
-ADA = {"email": "ada@contoso.example", "name": "Ada Lovelace", "department": "engineering"}
+ADA: dict[str, Any] = {"email": "ada@contoso.example", "name": "Ada Lovelace", "department": "engineering"}
 
 
 def test_onboards_with_the_default_licence() -> None:

@@ -1,10 +1,10 @@
 """webhook_example: events that are understood, and those that are refused."""
 
 import pytest
-from workflows.webhook_example import webhook_example
 
 from weft import InvalidInput
 from weft.testing import run
+from workflows.webhook_example import webhook_example
 
 
 def test_sums_an_event_up() -> None:

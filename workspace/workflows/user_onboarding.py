@@ -67,7 +67,7 @@ async def assign_licenses(wanted: list[str], available: list[str] | None) -> lis
     missing = sorted(set(wanted) - set(available)) if available is not None else []
     if missing:
         raise FatalError(
-            f"no licence of {', '.join(missing)} is available; buy one, or choose from {', '.join(available or [])}",
+            f"no licence of {', '.join(missing)} is available; choose from {', '.join(available or [])}",
             data={"missing": missing},
         )
     return sorted(set(wanted))

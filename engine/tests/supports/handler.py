@@ -192,7 +192,7 @@ class Handler:
             data = self.control.recv(1 << 16)
             if not data:
                 raise AssertionError(f"the zygote is gone; it wrote: {self.complaints()}")
-            message = json.loads(data)
+            message: dict[str, Any] = json.loads(data)
             if wanted(message):
                 return message
             self._waiting.append(message)
@@ -237,7 +237,7 @@ class Handler:
         kind: str = "workflow",
         **changes: Any,
     ) -> Result:
-        """A whole life: fork, attempt, last frame, `exited`. Calls for configuration are answered with null."""
+        """A whole life: fork, attempt, last frame, `exited`. Calls are answered with null."""
         context = {**CONTEXT, **changes.pop("context", {})}
         worker = self.fork(bundle, module, **changes)
         frames = []
@@ -274,7 +274,7 @@ class Handler:
     def close(self) -> int:
         """Close the control socket; the zygote's exit code."""
         self.control.close()
-        code = self.process.wait(PATIENCE_SECONDS)
+        code: int = self.process.wait(PATIENCE_SECONDS)
         for worker in self.workers:
             worker.close()
         self.workers.clear()

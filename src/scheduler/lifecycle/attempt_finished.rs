@@ -17,7 +17,10 @@ pub fn attempt_finished(
     now: Timestamp,
 ) -> Result<Transition, Rejected> {
     if epoch != state.epoch {
-        return Err(Rejected::Stale { sent: epoch, current: state.epoch });
+        return Err(Rejected::Stale {
+            sent: epoch,
+            current: state.epoch,
+        });
     }
     let place = plan.position(step_id).ok_or(Rejected::NotRunning)?;
     if state.steps[place].status != Status::Running || state.steps[place].attempt.as_ref() != Some(attempt) {
@@ -38,19 +41,35 @@ pub fn attempt_finished(
     if let (Some(due), Some(error)) = (due, error) {
         step.status = Status::Waiting;
         step.due = Some(due);
-        facts.push(Fact::RetryPlanned { step: step_id.to_owned(), attempt: step.attempts, due, error: error.clone() });
+        facts.push(Fact::RetryPlanned {
+            step: step_id.to_owned(),
+            attempt: step.attempts,
+            due,
+            error: error.clone(),
+        });
     } else {
         // An attempt that was killed without the run having been cancelled was killed by its instance going away.
-        step.status = if status == Status::Cancelled { Status::Failed } else { status };
+        step.status = if status == Status::Cancelled {
+            Status::Failed
+        } else {
+            status
+        };
         step.finished_at = Some(now);
-        facts.push(Fact::StepStatus { step: step_id.to_owned(), status: step.status, attempt: step.attempts });
+        facts.push(Fact::StepStatus {
+            step: step_id.to_owned(),
+            status: step.status,
+            attempt: step.attempts,
+        });
         let error = match (outcome, error) {
             (_, Some(error)) => Some(error.clone()),
             (Outcome::Cancelled, None) => Some(StepError::new("crashed", "the attempt was stopped before it ended")),
             _ => None,
         };
         if let Some(error) = error {
-            next.error = Some(StepError { step: Some(step_id.to_owned()), ..error });
+            next.error = Some(StepError {
+                step: Some(step_id.to_owned()),
+                ..error
+            });
         }
     }
     start_ready(plan, &mut next, &mut facts, &mut effects, now);

@@ -17,5 +17,12 @@ pub fn begin(run: &RunId, plan: &Plan, deadline: Timestamp) -> Transition {
         sequence: 0,
         steps: vec![StepState::pending(); plan.steps.len()],
     };
-    Transition::new(None, state, vec![Fact::RunStatus { status: Status::Pending }], Vec::new())
+    Transition::new(
+        None,
+        state,
+        vec![Fact::RunStatus {
+            status: Status::Pending,
+        }],
+        Vec::new(),
+    )
 }

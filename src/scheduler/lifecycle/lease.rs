@@ -13,7 +13,9 @@ pub fn take(
     lease_until: Timestamp,
     now: Timestamp,
 ) -> Result<Transition, Rejected> {
-    if state.owner.as_deref().is_some_and(|current| current != owner) && state.lease_until.is_some_and(|until| until > now) {
+    if state.owner.as_deref().is_some_and(|current| current != owner)
+        && state.lease_until.is_some_and(|until| until > now)
+    {
         return Err(Rejected::Leased);
     }
     let mut next = state.clone();
@@ -48,8 +50,15 @@ pub fn take(
                 );
                 step.status = Status::Failed;
                 step.finished_at = Some(now);
-                facts.push(Fact::StepStatus { step: planned.id.clone(), status: Status::Failed, attempt: step.attempts });
-                next.error = Some(StepError { step: Some(planned.id.clone()), ..StepError::new("crashed", message) });
+                facts.push(Fact::StepStatus {
+                    step: planned.id.clone(),
+                    status: Status::Failed,
+                    attempt: step.attempts,
+                });
+                next.error = Some(StepError {
+                    step: Some(planned.id.clone()),
+                    ..StepError::new("crashed", message)
+                });
             }
         }
     }
@@ -65,16 +74,41 @@ pub fn take(
 /// The owner is still at it.
 pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Transition, Rejected> {
     if epoch != state.epoch {
-        return Err(Rejected::Stale { sent: epoch, current: state.epoch });
+        return Err(Rejected::Stale {
+            sent: epoch,
+            current: state.epoch,
+        });
     }
-    let next = RunState { lease_until: Some(lease_until), ..state.clone() };
+    let next = RunState {
+        lease_until: Some(lease_until),
+        ..state.clone()
+    };
+    Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
+}
+
+/// The owner lets go; whoever takes the run next raises the epoch.
+pub fn release(state: &RunState, epoch: u64) -> Result<Transition, Rejected> {
+    if epoch != state.epoch {
+        return Err(Rejected::Stale {
+            sent: epoch,
+            current: state.epoch,
+        });
+    }
+    let next = RunState {
+        owner: None,
+        lease_until: None,
+        ..state.clone()
+    };
     Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
 }
 
 /// Time has passed.
 pub fn wake(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
     if epoch != state.epoch {
-        return Err(Rejected::Stale { sent: epoch, current: state.epoch });
+        return Err(Rejected::Stale {
+            sent: epoch,
+            current: state.epoch,
+        });
     }
     let mut next = state.clone();
     let (mut facts, mut effects) = (Vec::new(), Vec::new());

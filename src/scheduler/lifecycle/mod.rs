@@ -8,7 +8,7 @@ mod lease;
 pub(super) use attempt_finished::attempt_finished;
 pub(super) use begin::begin;
 pub(super) use cancel::cancel;
-pub(super) use lease::{renew, take, wake};
+pub(super) use lease::{release, renew, take, wake};
 
 use crate::domain::{AttemptId, Status, StepError, Timestamp};
 
@@ -27,8 +27,16 @@ fn start_ready(plan: &Plan, state: &mut RunState, facts: &mut Vec<Fact>, effects
         step.attempt = Some(attempt.clone());
         step.due = None;
         step.started_at = step.started_at.or(Some(now));
-        facts.push(Fact::StepStatus { step: id.clone(), status: Status::Running, attempt: number });
-        effects.push(Effect::StartAttempt { step: place, attempt, number });
+        facts.push(Fact::StepStatus {
+            step: id.clone(),
+            status: Status::Running,
+            attempt: number,
+        });
+        effects.push(Effect::StartAttempt {
+            step: place,
+            attempt,
+            number,
+        });
     }
 }
 
@@ -76,7 +84,11 @@ fn skip_rest(plan: &Plan, state: &mut RunState, facts: &mut Vec<Fact>, now: Time
             step.attempt = None;
             step.due = None;
             step.finished_at = Some(now);
-            facts.push(Fact::StepStatus { step: planned.id.clone(), status: Status::Skipped, attempt: step.attempts });
+            facts.push(Fact::StepStatus {
+                step: planned.id.clone(),
+                status: Status::Skipped,
+                attempt: step.attempts,
+            });
         }
     }
 }
@@ -98,7 +110,11 @@ fn stop_all(
             step.status = status;
             step.due = None;
             step.finished_at = Some(now);
-            facts.push(Fact::StepStatus { step: planned.id.clone(), status, attempt: step.attempts });
+            facts.push(Fact::StepStatus {
+                step: planned.id.clone(),
+                status,
+                attempt: step.attempts,
+            });
         }
     }
     skip_rest(plan, state, facts, now);
@@ -107,6 +123,9 @@ fn stop_all(
 fn deadline_error(state: &RunState) -> StepError {
     StepError::new(
         "time_limit",
-        format!("the run had not ended at its deadline, {}; raise the run's time limit or make its steps shorter", state.deadline),
+        format!(
+            "the run had not ended at its deadline, {}; raise the run's time limit or make its steps shorter",
+            state.deadline
+        ),
     )
 }

@@ -379,7 +379,7 @@ class StandInHost:
 
 async def _only_own_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Streamed answers are the handler's: the server's default headers stay out of them."""
-    given = response.get("handler_headers")
+    given = response.get(proxy.HANDLER_HEADERS)
     if given is None:
         return
     for name in _DEFAULT_HEADERS_OF_OURS:

@@ -140,8 +140,10 @@ class Invocations:
                 waiting, timeout=self._function_timeout, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
-                await asyncio.wait({task}, timeout=self._times.timeout_grace)
-                if not task.done():
+                await asyncio.wait(
+                    waiting, timeout=self._times.timeout_grace, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not task.done() and not doom.done():
                     invocation.status = "timed_out"
                     limit = self._function_timeout
                     self._process.kill_and_restart(

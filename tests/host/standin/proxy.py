@@ -17,6 +17,8 @@ from .process import ADDRESS, HandlerProcess
 from .times import Times
 
 MAX_ATTEMPTS = 10
+HANDLER_HEADERS = web.ResponseKey("handler_headers", set[str])
+"""Marks a streamed answer with the names of the headers that the handler gave."""
 BODY_LIMIT = 104_857_600
 
 _HOP_BY_HOP = {
@@ -192,7 +194,7 @@ class Proxy:
         invocation.answer = {"status": response.status, "contentType": response.headers.get("Content-Type")}
         for name, value in response_headers(response.headers.items()):
             answer.headers.add(name, value)
-        answer["handler_headers"] = {name.lower() for name in answer.headers}
+        answer[HANDLER_HEADERS] = {name.lower() for name in answer.headers}
         await answer.prepare(request)
         try:
             while True:

@@ -17,7 +17,9 @@ _CONSTRAINTS = {
     "guid": re.compile(r"^[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}$"),
 }
 _PARAMETER = re.compile(r"^\{(\*{0,2})([A-Za-z_][A-Za-z0-9_]*)((?::[^:}?]+)*)(\?)?\}$")
-_PATH_SAFE = "/!$&'()*+,;=:@-._~%"
+_PATH_SAFE = "/!$&'()*+,;=:@-._~"
+_KEPT = {"%2F": "\ud800", "%2f": "\ud801"}
+"""The one escape that is not decoded, and stand-ins for it that no decoding can give."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def parse(template: str) -> list[Segment]:
 
 def match(template: str, path: str) -> dict[str, str | None] | None:
     """The route values when ``path`` (normalised, encoded) fits; optional ones that are absent are None."""
-    parts = path.strip("/").split("/") if path.strip("/") else []
+    inner = path.removeprefix("/").removesuffix("/")
+    parts = inner.split("/") if inner else []
     values: dict[str, str | None] = {}
     segments = parse(template)
     for index, segment in enumerate(segments):
@@ -95,12 +98,10 @@ def first_match(
 
 def normalise(raw_path: str) -> str:
     """The path as the host's server passes it on: decoded once but for ``%2F``, no dot segments, encoded."""
-    pieces = re.split(r"(?i)(%2f)", raw_path)
-    decoded = "".join(
-        piece if index % 2 else unquote(piece, errors="surrogateescape") for index, piece in enumerate(pieces)
-    )
+    for written, kept in _KEPT.items():
+        raw_path = raw_path.replace(written, kept)
     out: list[str] = []
-    parts = decoded.split("/")
+    parts = unquote(raw_path, errors="surrogateescape").split("/")
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
         if part == "..":
@@ -113,12 +114,10 @@ def normalise(raw_path: str) -> str:
                 out.append("")
         else:
             out.append(part)
-    joined = "/".join(out)
-    if not joined.startswith("/"):
-        joined = "/" + joined
-    # A literal percent sign is encoded again, so that nothing is ever decoded twice; %2F stays as it came.
-    pieces = re.split(r"(?i)(%2f)", joined)
-    return "".join(
-        piece if index % 2 else quote(piece, safe=_PATH_SAFE.replace("%", ""), errors="surrogateescape")
-        for index, piece in enumerate(pieces)
+    # A percent sign that was itself encoded is encoded again, so that nothing is ever decoded twice.
+    path = "".join(
+        next((written for written, kept in _KEPT.items() if kept == char), "")
+        or quote(char, safe=_PATH_SAFE, errors="surrogateescape")
+        for char in "/".join(out)
     )
+    return path if path.startswith("/") else "/" + path

@@ -1,0 +1,359 @@
+//! Every environment variable that Weft reads: name, meaning, allowed values, default. Declared here and nowhere else;
+//! `docs/env-vars.md` is [`markdown`].
+
+use std::fmt::Write as _;
+
+/// What a variable is about; one heading of the generated page, one struct of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Where the program runs.
+    Mode,
+    /// The listener.
+    Http,
+    /// Where data is kept.
+    Storage,
+    /// Whom to believe.
+    Auth,
+    /// Python processes.
+    Runner,
+    /// Sizes, counts and times.
+    Limits,
+    /// Keys.
+    Signing,
+    /// Logs.
+    Telemetry,
+    /// Read by the test suites only, never by the program.
+    Tests,
+}
+
+impl Section {
+    /// All of them, in the order of the generated page.
+    pub const ALL: [Self; 9] = [
+        Self::Mode,
+        Self::Http,
+        Self::Storage,
+        Self::Auth,
+        Self::Runner,
+        Self::Limits,
+        Self::Signing,
+        Self::Telemetry,
+        Self::Tests,
+    ];
+
+    const fn heading(self) -> &'static str {
+        match self {
+            Self::Mode => "Where it runs",
+            Self::Http => "HTTP",
+            Self::Storage => "Storage",
+            Self::Auth => "Callers",
+            Self::Runner => "Python steps",
+            Self::Limits => "Limits",
+            Self::Signing => "Keys",
+            Self::Telemetry => "Logs",
+            Self::Tests => "Tests only",
+        }
+    }
+}
+
+/// What a value may look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Any text.
+    Text,
+    /// A path; a relative one starts at the working directory.
+    Path,
+    /// A whole number within bounds, both included.
+    Number(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `true`, `1`, `false` or `0`.
+    Switch,
+    /// Words with commas between them.
+    List,
+}
+
+/// What is used when the variable is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing: the feature is off.
+    Unset,
+    /// This value.
+    Value(&'static str),
+    /// A value that depends on something else, in words.
+    Words(&'static str),
+}
+
+/// The declaration of one variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub section: Section,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    /// What a value may look like.
+    pub shape: Shape,
+    /// What is used when it is not set.
+    pub fallback: Fallback,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+macro_rules! variables {
+    ($( $konst:ident = $name:literal, $section:ident, $shape:expr, $fallback:expr, $(secret $secret:literal,)? $doc:literal; )*) => {
+        $(
+            #[doc = $doc]
+            pub const $konst: Variable = Variable {
+                name: $name,
+                section: Section::$section,
+                secret: false $(|| $secret)?,
+                shape: $shape,
+                fallback: $fallback,
+                doc: $doc,
+            };
+        )*
+
+        /// All of them, in the order of the generated page.
+        pub const ALL: &[&Variable] = &[$(&$konst),*];
+    };
+}
+
+use Fallback::{Unset, Value, Words};
+use Shape::{Choice, List, Number, Path, Switch, Text};
+
+variables! {
+    WEFT_ENVIRONMENT = "WEFT_ENVIRONMENT", Mode, Choice(&["development", "production"]),
+        Words("`development` under `func start`, else `production`"),
+        "`development` trusts callers on this machine, reports mistakes in the workspace strictly and needs no isolation by the kernel. Refused on Azure.";
+    AZURE_FUNCTIONS_ENVIRONMENT = "AZURE_FUNCTIONS_ENVIRONMENT", Mode, Text, Unset,
+        "Set by `func start`. `Development` means development where `WEFT_ENVIRONMENT` says nothing.";
+    FUNCTIONS_CORETOOLS_ENVIRONMENT = "FUNCTIONS_CORETOOLS_ENVIRONMENT", Mode, Text, Unset,
+        "Set by `func start`. Any value means development where `WEFT_ENVIRONMENT` says nothing.";
+    WEBSITE_INSTANCE_ID = "WEBSITE_INSTANCE_ID", Mode, Text, Unset,
+        "Set by Azure. Its presence means that this is Azure.";
+    CONTAINER_NAME = "CONTAINER_NAME", Mode, Text, Unset,
+        "Set by Azure on plans that run containers. Its presence means that this is Azure.";
+    WEBSITE_POD_NAME = "WEBSITE_POD_NAME", Mode, Text, Unset,
+        "Set by Azure on the Flex Consumption plan. Its presence means that this is Azure.";
+    LEGION_SERVICE_HOST = "LEGION_SERVICE_HOST", Mode, Text, Unset,
+        "Set by Azure on the Flex Consumption plan. Its presence means that this is Azure.";
+    FUNCTIONS_APP_ROOT_PATH = "FUNCTIONS_APP_ROOT_PATH", Mode, Path,
+        Words("`AzureWebJobsScriptRoot`, else the nearest folder with `engine/weft_runtime` at or above the working directory or the program, else the working directory"),
+        "Set by the Functions host: the folder with `host.json`.";
+    AZURE_WEB_JOBS_SCRIPT_ROOT = "AzureWebJobsScriptRoot", Mode, Path, Unset,
+        "Set by `func start`: the same where `FUNCTIONS_APP_ROOT_PATH` is missing.";
+    TMPDIR = "TMPDIR", Mode, Path, Value("/tmp"),
+        "Where local files go on Azure, where the app's own folder is read-only.";
+
+    FUNCTIONS_CUSTOMHANDLER_PORT = "FUNCTIONS_CUSTOMHANDLER_PORT", Http, Number(1, 65_535), Words("`WEFT_PORT`"),
+        "Set by the Functions host: the port to listen on.";
+    WEFT_PORT = "WEFT_PORT", Http, Number(0, 65_535), Value("7071"),
+        "The port to listen on without a Functions host; 0 takes a free one.";
+    WEFT_MAX_BODY_BYTES = "WEFT_MAX_BODY_BYTES", Http, Number(1_024, 104_857_600), Value("1048576"),
+        "Largest request body. The host itself refuses what is above 100 MiB.";
+    WEFT_SYNC_WAIT_SECONDS = "WEFT_SYNC_WAIT_SECONDS", Http, Number(0, 220), Value("60"),
+        "How long a call waits for its run before it is answered by 202, unless it asks for less. Azure cuts a silent request at 230 seconds.";
+    WEFT_CLIENT_IP_HEADER = "WEFT_CLIENT_IP_HEADER", Http, Text, Unset,
+        "The request header that carries the caller's address, set by a proxy that overwrites what callers send. Without it `X-Forwarded-For` is recorded as unverified.";
+
+    WEFT_STORE = "WEFT_STORE", Storage, Choice(&["sqlite", "azure"]),
+        Words("`azure` when `AzureWebJobsStorage` or `AzureWebJobsStorage__accountName` is set, else `sqlite`"),
+        "Where everything is kept: one file on this machine, or a storage account.";
+    WEFT_DATA = "WEFT_DATA", Storage, Path, Words("`.weft` in the app's folder; on Azure `weft` in `TMPDIR`"),
+        "The folder for the embedded store and for local copies of bundles.";
+    AZURE_WEB_JOBS_STORAGE = "AzureWebJobsStorage", Storage, Text, Unset, secret true,
+        "The storage account's connection string. `UseDevelopmentStorage=true` is the emulator on its usual ports.";
+    AZURE_WEB_JOBS_STORAGE_ACCOUNT_NAME = "AzureWebJobsStorage__accountName", Storage, Text, Unset,
+        "The storage account's name, for access by managed identity instead of a connection string.";
+    AZURE_WEB_JOBS_STORAGE_CLIENT_ID = "AzureWebJobsStorage__clientId", Storage, Text, Unset,
+        "The client id of a user-assigned identity; without it the app's own identity is used.";
+    AZURE_WEB_JOBS_STORAGE_CREDENTIAL = "AzureWebJobsStorage__credential", Storage, Choice(&["managedidentity"]), Unset,
+        "Kind of credential.";
+
+    WEFT_PRINCIPAL_SOURCE = "WEFT_PRINCIPAL_SOURCE", Auth, Choice(&["none", "swa", "easyauth"]), Value("none"),
+        "What stands in front and sets `X-MS-CLIENT-PRINCIPAL`: nothing, Static Web Apps, or App Service authentication. With `none` the header is refused.";
+    WEBSITE_AUTH_ENABLED = "WEBSITE_AUTH_ENABLED", Auth, Switch, Value("false"),
+        "Set by Azure where App Service authentication is on. Needed there before a principal header is believed.";
+
+    WEFT_PYTHON = "WEFT_PYTHON", Runner, Path, Value("python3"),
+        "The Python interpreter, 3.11 or newer: a path, or a name that is looked up in `PATH`.";
+    WEFT_ENGINE = "WEFT_ENGINE", Runner, Path, Words("`engine` in the app's folder"),
+        "The folder with the Python packages `weft` and `weft_runtime`.";
+    WEFT_WORKSPACE = "WEFT_WORKSPACE", Runner, Path, Words("`workspace` in the app's folder"),
+        "The folder with the workflows that developers write.";
+    WEFT_WORKER_SLOTS = "WEFT_WORKER_SLOTS", Runner, Number(1, 1_024), Words("four for each processor"),
+        "How many steps run at the same time on this instance.";
+    WEFT_WORKERS_AHEAD = "WEFT_WORKERS_AHEAD", Runner, Number(0, 64), Value("4"),
+        "How many workers are forked ahead for each module that is in use.";
+    WEFT_PRELOAD = "WEFT_PRELOAD", Runner, List, Value("json,datetime"),
+        "Standard library or installed modules that are imported once and shared by all workers; each makes every fork dearer.";
+    WEFT_DISCOVERY = "WEFT_DISCOVERY", Runner, Choice(&["strict", "quarantine"]),
+        Words("`strict` in development, else `quarantine`"),
+        "What a file of the workspace that breaks the rules does: `strict` stops the start, `quarantine` leaves that file out and reports degraded health.";
+    WEFT_SCRATCH = "WEFT_SCRATCH", Runner, Path, Words("`scratch` in the data folder"),
+        "The folder in which each attempt gets its own temporary folder.";
+
+    WEFT_STEP_TIMEOUT_SECONDS = "WEFT_STEP_TIMEOUT_SECONDS", Limits, Number(1, 86_400), Value("300"),
+        "Wall time of an attempt whose workflow or node declares none.";
+    WEFT_RUN_TIMEOUT_SECONDS = "WEFT_RUN_TIMEOUT_SECONDS", Limits, Number(1, 31_536_000), Value("3600"),
+        "Time from the start of a run to its end, waiting included, where it declares none.";
+    WEFT_STEP_CPU_SECONDS = "WEFT_STEP_CPU_SECONDS", Limits, Number(1, 86_400), Words("`WEFT_STEP_TIMEOUT_SECONDS`"),
+        "Processor time of an attempt.";
+    WEFT_STEP_MEMORY_MIB = "WEFT_STEP_MEMORY_MIB", Limits, Number(32, 1_048_576), Value("512"),
+        "Resident memory of an attempt with everything that it starts, in MiB.";
+    WEFT_STEP_PROCESSES = "WEFT_STEP_PROCESSES", Limits, Number(1, 4_096), Value("128"),
+        "Processes and threads of an attempt.";
+    WEFT_MAX_FILE_BYTES = "WEFT_MAX_FILE_BYTES", Limits, Number(65_536, 1_099_511_627_776), Value("67108864"),
+        "Largest file that an attempt may write.";
+    WEFT_MAX_OUTPUT_BYTES = "WEFT_MAX_OUTPUT_BYTES", Limits, Number(0, 1_073_741_824), Value("1048576"),
+        "Bytes of stdout and of stderr that are kept of an attempt.";
+    WEFT_MAX_RESULT_BYTES = "WEFT_MAX_RESULT_BYTES", Limits, Number(1_024, 104_857_600), Value("1048576"),
+        "Largest result of an attempt, as JSON.";
+    WEFT_MAX_LOG_LINES = "WEFT_MAX_LOG_LINES", Limits, Number(0, 1_000_000), Value("10000"),
+        "Log lines that are kept of an attempt.";
+
+    WEFT_SIGNING_KEY = "WEFT_SIGNING_KEY", Signing, Text, Words("a key that is made once and kept with the data"), secret true,
+        "Signs queue messages; the same on every instance, at least 32 characters.";
+
+    WEFT_LOG = "WEFT_LOG", Telemetry, Text, Value("info"),
+        "What is logged: a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or levels by module as `info,weft::http=debug`. HTTP and Azure libraries never log below `warn`, because their records hold credentials.";
+    WEFT_LOG_FORMAT = "WEFT_LOG_FORMAT", Telemetry, Choice(&["text", "json"]),
+        Words("`text` in development on a terminal, else `json`"),
+        "One line of text or one JSON object for each record.";
+    NO_COLOR = "NO_COLOR", Telemetry, Text, Unset,
+        "Any value turns colours off.";
+
+    WEFT_TEST_AZURITE = "WEFT_TEST_AZURITE", Tests, Text, Unset, secret true,
+        "Connection string of a running emulator; set by `scripts/test`. Tests that need it are skipped without it.";
+    WEFT_TEST_AZURITE_BIN = "WEFT_TEST_AZURITE_BIN", Tests, Path, Unset,
+        "The emulator's program, for tests that start and stop it themselves; set by `scripts/test`.";
+    WEFT_BINARY = "WEFT_BINARY", Tests, Path, Unset,
+        "The program that the tests in `tests/host` start; set by `scripts/test`.";
+}
+
+/// The declaration of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Variable> {
+    ALL.iter().copied().find(|variable| variable.name == name)
+}
+
+/// The declared name that was probably meant, if one is near enough.
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    ALL.iter()
+        .map(|variable| (edit_distance(name, variable.name), variable.name))
+        .min()
+        .filter(|(distance, _)| *distance <= name.len() / 4 + 1)
+        .map(|(_, name)| name)
+}
+
+/// `docs/env-vars.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Environment variables\n\n\
+         <!-- Generated by `weft emit env-vars`; edit `src/config/env_var.rs` instead. -->\n\n\
+         All of them are read once at the start, and all mistakes in them are reported at once. An empty value counts as \
+         not set. On Azure they are app settings. A name that starts with `WEFT_` and is not listed here is warned about.\n",
+    );
+    for section in Section::ALL {
+        let _ = write!(
+            page,
+            "\n## {}\n\n| variable | value | default | meaning |\n|---|---|---|---|\n",
+            section.heading()
+        );
+        for variable in ALL.iter().filter(|variable| variable.section == section) {
+            let _ = writeln!(
+                page,
+                "| `{}` | {}{} | {} | {} |",
+                variable.name,
+                shape_in_words(variable.shape),
+                if variable.secret { ", secret" } else { "" },
+                match variable.fallback {
+                    Unset => "not set".to_owned(),
+                    Value(value) => format!("`{value}`"),
+                    Words(words) => words.to_owned(),
+                },
+                variable.doc,
+            );
+        }
+    }
+    page
+}
+
+fn shape_in_words(shape: Shape) -> String {
+    match shape {
+        Text => "text".to_owned(),
+        Path => "path".to_owned(),
+        Number(min, max) => format!("{min} to {max}"),
+        Choice(words) => words
+            .iter()
+            .map(|word| format!("`{word}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Switch => "`true` or `false`".to_owned(),
+        List => "names with commas between them".to_owned(),
+    }
+}
+
+/// Insertions, deletions and replacements of one character between two names.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, wanted) in from.chars().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, have) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(wanted != *have);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/env-vars.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(
+            page,
+            markdown(),
+            "docs/env-vars.md is stale: run `weft emit env-vars > docs/env-vars.md`"
+        );
+    }
+
+    #[test]
+    fn names_are_declared_once() {
+        let mut names: Vec<&str> = ALL.iter().map(|variable| variable.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn defaults_are_allowed_values() {
+        for variable in ALL {
+            let Value(value) = variable.fallback else { continue };
+            let allowed = match variable.shape {
+                Number(min, max) => value.parse().is_ok_and(|number| (min..=max).contains(&number)),
+                Choice(words) => words.contains(&value),
+                Switch => ["true", "false"].contains(&value),
+                Text | Path | List => true,
+            };
+            assert!(allowed, "{} has the default {value}", variable.name);
+        }
+    }
+
+    #[test]
+    fn a_slip_finds_its_name() {
+        assert_eq!(nearest("WEFT_PROT"), Some("WEFT_PORT"));
+        assert_eq!(nearest("WEFT_SIGNINGKEY"), Some("WEFT_SIGNING_KEY"));
+        assert_eq!(nearest("WEFT_SOMETHING_ELSE_ALTOGETHER"), None);
+    }
+}

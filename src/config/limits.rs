@@ -1,0 +1,51 @@
+//! How much an attempt and a run may use where nothing smaller is declared.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::env_var as var;
+use super::read::Reader;
+use crate::domain;
+
+/// Ceilings of this installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Of one attempt.
+    pub attempt: domain::Limits,
+    /// Of one run, from its start to its end.
+    pub run_seconds: u64,
+}
+
+impl Limits {
+    /// How long a run may last.
+    #[must_use]
+    pub const fn run(&self) -> Duration {
+        Duration::from_secs(self.run_seconds)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let wall_seconds = reader.number_or_default("limits.attempt.wallMs", &var::WEFT_STEP_TIMEOUT_SECONDS);
+        let result_bytes = reader.number_or_default("limits.attempt.resultBytes", &var::WEFT_MAX_RESULT_BYTES);
+        let memory_mib = reader.number_or_default("limits.attempt.memoryBytes", &var::WEFT_STEP_MEMORY_MIB);
+        let attempt = domain::Limits {
+            wall_ms: wall_seconds * 1_000,
+            cpu_seconds: reader
+                .number("limits.attempt.cpuSeconds", &var::WEFT_STEP_CPU_SECONDS)
+                .unwrap_or(wall_seconds),
+            memory_bytes: memory_mib << 20,
+            processes: reader.number_or_default("limits.attempt.processes", &var::WEFT_STEP_PROCESSES),
+            file_bytes: reader.number_or_default("limits.attempt.fileBytes", &var::WEFT_MAX_FILE_BYTES),
+            output_bytes: reader.number_or_default("limits.attempt.outputBytes", &var::WEFT_MAX_OUTPUT_BYTES),
+            result_bytes,
+            log_lines: reader.number_or_default("limits.attempt.logLines", &var::WEFT_MAX_LOG_LINES),
+            frame_bytes: result_bytes + (64 << 10),
+            ..domain::Limits::default()
+        };
+        Self {
+            attempt,
+            run_seconds: reader.number_or_default("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Where the program runs: on a developer's machine, elsewhere, on Azure; and in which folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::env_var as var;
+use super::environment::Environment;
+use super::read::Reader;
+
+/// Where the program runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mode {
+    /// Whether this is a developer's machine. Never true on Azure.
+    pub development: bool,
+    /// Whether this is Azure.
+    pub on_azure: bool,
+    /// The folder with `host.json`, `engine` and `workspace`.
+    pub app_root: PathBuf,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Declared {
+    Development,
+    Production,
+}
+
+const SIGNS_OF_AZURE: [&var::Variable; 4] = [
+    &var::WEBSITE_INSTANCE_ID,
+    &var::CONTAINER_NAME,
+    &var::WEBSITE_POD_NAME,
+    &var::LEGION_SERVICE_HOST,
+];
+
+impl Mode {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let sign = SIGNS_OF_AZURE.into_iter().find(|sign| reader.is_set(sign));
+        if let Some(sign) = sign {
+            reader.origins.insert("mode.onAzure", sign.name.to_owned());
+        }
+        Self {
+            development: development(reader, sign),
+            on_azure: sign.is_some(),
+            app_root: reader
+                .path("mode.appRoot", &var::FUNCTIONS_APP_ROOT_PATH)
+                .or_else(|| reader.path("mode.appRoot", &var::AZURE_WEB_JOBS_SCRIPT_ROOT))
+                .unwrap_or_else(|| find_app_root(reader.environment)),
+        }
+    }
+}
+
+fn development(reader: &mut Reader<'_>, sign_of_azure: Option<&var::Variable>) -> bool {
+    let declared = reader.choice::<Declared>("mode.development", &var::WEFT_ENVIRONMENT);
+    match (declared, sign_of_azure) {
+        (Some(Declared::Development), Some(sign)) => {
+            let message = format!(
+                "`WEFT_ENVIRONMENT` is `development`, but `{}` says that this is Azure",
+                sign.name
+            );
+            let hint = "remove the setting `WEFT_ENVIRONMENT`: development trusts callers without proof".to_owned();
+            reader.refuse(&var::WEFT_ENVIRONMENT, "development_on_azure", message, Some(hint));
+            false
+        }
+        (Some(declared), _) => declared == Declared::Development,
+        (None, sign) => match implied(reader.environment) {
+            Some(variable) if sign.is_none() => {
+                reader.origins.insert("mode.development", variable.name.to_owned());
+                true
+            }
+            Some(variable) => {
+                let message = format!("`{}` asks for development, which is ignored on Azure", variable.name);
+                reader.warn(variable.name, "development_on_azure", message, None);
+                false
+            }
+            None => false,
+        },
+    }
+}
+
+/// The variable of `func start` that implies development.
+fn implied(environment: &Environment) -> Option<&'static var::Variable> {
+    let named = environment.get(&var::AZURE_FUNCTIONS_ENVIRONMENT);
+    if named.is_some_and(|name| name.eq_ignore_ascii_case("Development")) {
+        return Some(&var::AZURE_FUNCTIONS_ENVIRONMENT);
+    }
+    environment
+        .get(&var::FUNCTIONS_CORETOOLS_ENVIRONMENT)
+        .map(|_| &var::FUNCTIONS_CORETOOLS_ENVIRONMENT)
+}
+
+fn find_app_root(environment: &Environment) -> PathBuf {
+    let starts = [
+        Some(environment.current_dir()),
+        environment.executable().and_then(Path::parent),
+    ];
+    starts
+        .into_iter()
+        .flatten()
+        .flat_map(Path::ancestors)
+        .find(|folder| folder.join("engine/weft_runtime").is_dir())
+        .unwrap_or_else(|| environment.current_dir())
+        .to_owned()
+}

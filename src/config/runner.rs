@@ -1,0 +1,109 @@
+//! Python: interpreter, folders, how many workers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::env_var as var;
+use super::mode::Mode;
+use super::read::Reader;
+use super::storage::Storage;
+
+/// How Python steps are run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runner {
+    /// The interpreter: an absolute path, or a bare name to look up in `PATH`.
+    pub python: PathBuf,
+    /// The folder with `weft` and `weft_runtime`.
+    pub engine_dir: PathBuf,
+    /// The folder with the developers' workflows.
+    pub workspace_dir: PathBuf,
+    /// Attempts at the same time.
+    pub worker_slots: usize,
+    /// Workers that are forked ahead for each module in use.
+    pub workers_ahead: usize,
+    /// Modules that the zygote imports.
+    pub preload: Vec<String>,
+    /// What a file that breaks the rules does.
+    pub discovery: Discovery,
+    /// Where attempts have their temporary folders.
+    pub scratch_dir: PathBuf,
+}
+
+/// What a file of the workspace that breaks the rules does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discovery {
+    /// It stops the start.
+    Strict,
+    /// It is left out, and health is degraded.
+    Quarantine,
+}
+
+impl Runner {
+    pub(super) fn read(reader: &mut Reader<'_>, mode: &Mode, storage: &Storage) -> Self {
+        let slots = reader
+            .number("runner.workerSlots", &var::WEFT_WORKER_SLOTS)
+            .and_then(|slots| slots.try_into().ok());
+        let ahead = reader.number_or_default("runner.workersAhead", &var::WEFT_WORKERS_AHEAD);
+        Self {
+            python: python(reader),
+            engine_dir: reader
+                .path("runner.engineDir", &var::WEFT_ENGINE)
+                .unwrap_or_else(|| mode.app_root.join("engine")),
+            workspace_dir: reader
+                .path("runner.workspaceDir", &var::WEFT_WORKSPACE)
+                .unwrap_or_else(|| mode.app_root.join("workspace")),
+            worker_slots: slots.unwrap_or_else(|| reader.environment.processors().max(1) * 4),
+            workers_ahead: usize::try_from(ahead).unwrap_or_default(),
+            preload: preload(reader),
+            discovery: reader
+                .choice("runner.discovery", &var::WEFT_DISCOVERY)
+                .unwrap_or(if mode.development {
+                    Discovery::Strict
+                } else {
+                    Discovery::Quarantine
+                }),
+            scratch_dir: reader
+                .path("runner.scratchDir", &var::WEFT_SCRATCH)
+                .unwrap_or_else(|| storage.data_dir.join("scratch")),
+        }
+    }
+}
+
+/// A bare name stays one: it is looked up in `PATH`, not in the working directory.
+fn python(reader: &mut Reader<'_>) -> PathBuf {
+    let python = reader.text_or_default("runner.python", &var::WEFT_PYTHON);
+    if python.contains('/') {
+        reader.environment.current_dir().join(python)
+    } else {
+        PathBuf::from(python)
+    }
+}
+
+fn preload(reader: &mut Reader<'_>) -> Vec<String> {
+    let variable = &var::WEFT_PRELOAD;
+    let mut modules = reader.list_or_default("runner.preload", variable);
+    modules.retain(|module| {
+        let good = module.split('.').all(is_identifier);
+        if !good {
+            let message = format!(
+                "`{}` names `{module}`, which is not the name of a module",
+                variable.name
+            );
+            let hint = "give names as `json,email.message`".to_owned();
+            reader.refuse(variable, "not_a_module_name", message, Some(hint));
+        }
+        good
+    });
+    modules
+}
+
+fn is_identifier(word: &str) -> bool {
+    let mut bytes = word.bytes();
+    bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}

@@ -1,0 +1,202 @@
+//! A workspace folder → an immutable bundle: a copy named by the digest of what is in it.
+//!
+//! A run is pinned to a digest, so what it executes does not change while the folder is edited. Symbolic links, hidden files
+//! and caches are left out; links could point outside the workspace.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::BundleRef;
+
+/// Most files in a bundle.
+pub const MAX_FILES: usize = 10_000;
+/// Most bytes in a bundle.
+pub const MAX_BYTES: u64 = 64 << 20;
+
+/// Folders that are no code.
+const LEFT_OUT: [&str; 4] = ["__pycache__", "node_modules", "venv", "tests"];
+
+/// Why a folder can't be a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// There is no such folder.
+    #[error("the workspace folder `{0}` does not exist")]
+    Missing(PathBuf),
+    /// Too much in it.
+    #[error("the workspace has more than {limit} {unit}")]
+    TooLarge {
+        /// How much there may be.
+        limit: u64,
+        /// `files` or `bytes`.
+        unit: &'static str,
+    },
+    /// A file can't be read or the copy can't be written.
+    #[error("`{path}` can't be read or copied")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Changes whenever a file of the workspace was added, removed, or written: paths, sizes, inodes and modification times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(u64);
+
+struct Found {
+    relative: String,
+    path: PathBuf,
+    size: u64,
+    written: (i64, i64),
+    inode: u64,
+}
+
+fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| BundleError::Io { path, source }
+    };
+    if !root.is_dir() {
+        return Err(BundleError::Missing(root.to_owned()));
+    }
+    let mut found = Vec::new();
+    let mut folders = vec![(root.to_owned(), String::new())];
+    let mut bytes = 0;
+    while let Some((folder, prefix)) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Removed since it was listed: the next look sees the rest.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !prefix.is_empty() => continue,
+            Err(error) => return Err(fail(&folder)(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(fail(&folder))?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            if name.starts_with('.') || LEFT_OUT.contains(&name.as_str()) || name.ends_with(".pyc") {
+                continue;
+            }
+            let path = entry.path();
+            let meta = match std::fs::symlink_metadata(&path) {
+                Ok(meta) => meta,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(fail(&path)(error)),
+            };
+            let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            if meta.is_dir() {
+                folders.push((path, relative));
+            } else if meta.is_file() {
+                bytes += meta.len();
+                let (size, inode) = (meta.len(), meta.ino());
+                found.push(Found { relative, path, size, written: (meta.mtime(), meta.mtime_nsec()), inode });
+            }
+            if found.len() > MAX_FILES {
+                return Err(BundleError::TooLarge { limit: MAX_FILES as u64, unit: "files" });
+            }
+            if bytes > MAX_BYTES {
+                return Err(BundleError::TooLarge { limit: MAX_BYTES, unit: "bytes" });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.relative.cmp(&b.relative));
+    Ok(found)
+}
+
+/// Looks whether anything changed, without reading a file.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn fingerprint(workspace: &Path) -> Result<Fingerprint, BundleError> {
+    let mut hasher = DefaultHasher::new();
+    for file in walk(workspace)? {
+        (file.relative, file.size, file.written, file.inode).hash(&mut hasher);
+    }
+    Ok(Fingerprint(hasher.finish()))
+}
+
+/// Copies a workspace below `bundles`, where it stays under its digest. A copy that is there already is used.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleError> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| BundleError::Io { path, source }
+    };
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut contents = Vec::new();
+    for file in walk(workspace)? {
+        let bytes = match std::fs::read(&file.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(fail(&file.path)(error)),
+        };
+        for part in [file.relative.as_bytes(), &bytes] {
+            digest.update(&(part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        contents.push((file.relative, bytes));
+    }
+    let hex: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = bundles.join(&hex);
+    let bundle = BundleRef { digest: format!("sha256:{hex}"), dir: dir.clone() };
+    if dir.is_dir() {
+        return Ok(bundle);
+    }
+    // Made elsewhere and moved into place, so that a folder under a digest is always whole.
+    let unfinished = bundles.join(format!("unfinished-{}-{hex}", std::process::id()));
+    for (relative, bytes) in contents {
+        let path = unfinished.join(relative);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(fail(parent))?;
+        }
+        std::fs::write(&path, bytes).map_err(fail(&path))?;
+    }
+    std::fs::create_dir_all(&unfinished).map_err(fail(&unfinished))?;
+    match std::fs::rename(&unfinished, &dir) {
+        Ok(()) => Ok(bundle),
+        Err(_) if dir.is_dir() => {
+            // Another process was faster; ours is superfluous.
+            std::fs::remove_dir_all(&unfinished).map_err(fail(&unfinished))?;
+            Ok(bundle)
+        }
+        Err(error) => Err(fail(&dir)(error)),
+    }
+}
+
+/// The copy of a digest, when this machine has it.
+#[must_use]
+pub fn find(bundles: &Path, digest: &str) -> Option<BundleRef> {
+    let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let dir = bundles.join(hex);
+    dir.is_dir().then(|| BundleRef { digest: digest.to_owned(), dir })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_of_names_and_contents_only() {
+        let home = tempfile::tempdir().unwrap();
+        let (workspace, bundles) = (home.path().join("w"), home.path().join("b"));
+        std::fs::create_dir_all(workspace.join("workflows/__pycache__")).unwrap();
+        std::fs::write(workspace.join("workflows/a.py"), "x = 1\n").unwrap();
+        std::fs::write(workspace.join("workflows/__pycache__/a.pyc"), "junk").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", workspace.join("workflows/link.py")).unwrap();
+        let before = fingerprint(&workspace).unwrap();
+        let first = snapshot(&workspace, &bundles).unwrap();
+        assert_eq!(snapshot(&workspace, &bundles).unwrap(), first);
+        assert!(!first.dir.join("workflows/link.py").exists());
+        assert!(!first.dir.join("workflows/__pycache__").exists());
+        std::fs::write(workspace.join("workflows/a.py"), "x = 22\n").unwrap();
+        assert_ne!(fingerprint(&workspace).unwrap(), before);
+        let second = snapshot(&workspace, &bundles).unwrap();
+        assert_ne!(second.digest, first.digest);
+        assert_eq!(find(&bundles, &first.digest), Some(first));
+    }
+}

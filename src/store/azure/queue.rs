@@ -1,0 +1,257 @@
+//! Queues, through the official client. Texts travel as base64, as the Functions host reads and writes them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::http::Transport;
+use azure_core::http::headers::HeaderName;
+use azure_storage_queue::models::{
+    QueueClientCreateOptions, QueueClientDeleteMessageOptions, QueueClientReceiveMessagesOptions,
+    QueueClientSendMessageOptions, QueueClientUpdateMessageOptions, QueueMessage,
+};
+use azure_storage_queue::{QueueClient, QueueServiceClient, QueueServiceClientOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::sync::Notify;
+
+use super::connection::Settings;
+use super::credential::{Access, Scheme};
+use super::error::{Failure, Target};
+use super::pipeline::{self, Repeat, bounded};
+use crate::store::error::Error;
+use crate::store::port::{MAX_MESSAGE_BYTES, Message, MessageReceipt, QueueName, QueueStore, Result};
+
+const MAX_BATCH: usize = 32;
+const LONGEST_DELAY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Without it a message is gone after 7 days.
+const NEVER_EXPIRES: i32 = -1;
+
+/// The queues of an account.
+pub(super) struct Queues {
+    service: QueueServiceClient,
+    sent: Mutex<HashMap<QueueName, Arc<Notify>>>,
+}
+
+impl fmt::Debug for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Queues").field(&self.service.url().as_str()).finish()
+    }
+}
+
+impl Queues {
+    pub(super) fn new(settings: &Settings, access: &Access, transport: &Transport) -> Result<Self> {
+        let client_options = pipeline::client_options(access, Scheme::SharedKey, transport);
+        let options = QueueServiceClientOptions {
+            client_options,
+            ..QueueServiceClientOptions::default()
+        };
+        let service = QueueServiceClient::new(settings.queue.clone(), access.token(), Some(options))
+            .map_err(|error| Failure::from_sdk(error).into_error(&Target::account("opening the queue service")))?;
+        Ok(Self {
+            service,
+            sent: Mutex::default(),
+        })
+    }
+
+    fn queue(&self, queue: &QueueName) -> Result<QueueClient> {
+        self.service
+            .queue_client(queue.as_str())
+            .map_err(|error| Failure::from_sdk(error).into_error(&Target::container("opening a queue", queue.as_str())))
+    }
+
+    fn bell(&self, queue: &QueueName) -> Arc<Notify> {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sent.entry(queue.clone()).or_default())
+    }
+}
+
+#[async_trait]
+impl QueueStore for Queues {
+    async fn create_queue(&self, queue: &QueueName) -> Result<()> {
+        let client = self.queue(queue)?;
+        let options = QueueClientCreateOptions {
+            method_options: Repeat::Harmless.options(),
+            ..Default::default()
+        };
+        match bounded(0, async {
+            client.create(Some(options)).await.map_err(Failure::from_sdk)
+        })
+        .await
+        {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.code() == "QueueAlreadyExists" => Ok(()),
+            Err(failure) => Err(failure.into_error(&Target::container("creating a queue", queue.as_str()))),
+        }
+    }
+
+    async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
+        let (size, limit) = (text.len(), MAX_MESSAGE_BYTES);
+        if size > limit {
+            return Err(Error::TooLarge {
+                what: format!("a message to `{queue}`"),
+                size,
+                limit,
+                unit: "bytes",
+            });
+        }
+        let message = QueueMessage {
+            message_text: Some(STANDARD.encode(text)),
+        };
+        let options = QueueClientSendMessageOptions {
+            message_time_to_live: Some(NEVER_EXPIRES),
+            visibility_timeout: Some(seconds(delay)),
+            method_options: Repeat::Never.options(),
+            ..QueueClientSendMessageOptions::default()
+        };
+        let client = self.queue(queue)?;
+        let sent = bounded(0, async {
+            let message = message.try_into().map_err(Failure::from_sdk)?;
+            let answer = client
+                .send_message(message, Some(options))
+                .await
+                .map_err(Failure::from_sdk)?;
+            answer
+                .into_model()
+                .and_then(|list| list.into_message())
+                .map_err(Failure::from_sdk)
+        })
+        .await
+        .map_err(|failure| failure.into_error(&Target::container("sending a message", queue.as_str())))?;
+        if delay.is_zero() {
+            self.bell(queue).notify_one();
+        }
+        Ok(MessageReceipt {
+            id: sent.message_id.unwrap_or_default(),
+            pop_receipt: sent.pop_receipt.unwrap_or_default(),
+        })
+    }
+
+    async fn receive(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Vec<Message>> {
+        let options = QueueClientReceiveMessagesOptions {
+            number_of_messages: i32::try_from(max.clamp(1, MAX_BATCH)).ok(),
+            visibility_timeout: Some(seconds(visibility).max(1)),
+            // A get in form only: every try counts as a delivery of what it hides.
+            method_options: Repeat::Never.options(),
+            ..QueueClientReceiveMessagesOptions::default()
+        };
+        let client = self.queue(queue)?;
+        let received = bounded(0, async {
+            let answer = client
+                .receive_messages(Some(options))
+                .await
+                .map_err(Failure::from_sdk)?;
+            answer.into_model().map_err(Failure::from_sdk)
+        })
+        .await
+        .map_err(|failure| failure.into_error(&Target::container("receiving messages", queue.as_str())))?;
+        let messages = received.items.unwrap_or_default().into_iter().map(|message| {
+            let text = message.message_text.unwrap_or_default();
+            Message {
+                receipt: MessageReceipt {
+                    id: message.message_id.unwrap_or_default(),
+                    pop_receipt: message.pop_receipt.unwrap_or_default(),
+                },
+                dequeue_count: u32::try_from(message.dequeue_count.unwrap_or(1)).unwrap_or(u32::MAX),
+                // What somebody else wrote as plain text is passed on, for the reader to put aside.
+                text: STANDARD
+                    .decode(&text)
+                    .ok()
+                    .and_then(|bytes| String::from_utf8(bytes).ok())
+                    .unwrap_or(text),
+            }
+        });
+        Ok(messages.collect())
+    }
+
+    async fn delete(&self, queue: &QueueName, receipt: &MessageReceipt) -> Result<bool> {
+        if !is_receipt(receipt) {
+            return Ok(false);
+        }
+        let client = self.queue(queue)?;
+        let options = QueueClientDeleteMessageOptions {
+            method_options: Repeat::Never.options(),
+            ..Default::default()
+        };
+        let outcome = bounded(0, async {
+            client
+                .delete_message(&receipt.id, &receipt.pop_receipt, Some(options))
+                .await
+                .map_err(Failure::from_sdk)
+        })
+        .await;
+        match outcome {
+            Ok(_) => Ok(true),
+            Err(failure) if is_stale(&failure) => Ok(false),
+            Err(failure) => Err(failure.into_error(&Target::item("deleting a message", queue.as_str(), &receipt.id))),
+        }
+    }
+
+    async fn extend(
+        &self,
+        queue: &QueueName,
+        receipt: &MessageReceipt,
+        visibility: Duration,
+    ) -> Result<MessageReceipt> {
+        let stale = || Error::PreconditionFailed {
+            what: receipt.id.chars().take(60).collect(),
+            index: 0,
+        };
+        if !is_receipt(receipt) {
+            return Err(stale());
+        }
+        let client = self.queue(queue)?;
+        let options = QueueClientUpdateMessageOptions {
+            method_options: Repeat::Never.options(),
+            ..Default::default()
+        };
+        let outcome = bounded(0, async {
+            client
+                .update_message(&receipt.id, &receipt.pop_receipt, seconds(visibility), Some(options))
+                .await
+                .map_err(Failure::from_sdk)
+        })
+        .await;
+        match outcome {
+            Ok(answer) => {
+                let pop_receipt = answer
+                    .headers()
+                    .get_optional_str(&HeaderName::from_static("x-ms-popreceipt"));
+                Ok(MessageReceipt {
+                    id: receipt.id.clone(),
+                    pop_receipt: pop_receipt.unwrap_or(&receipt.pop_receipt).to_owned(),
+                })
+            }
+            Err(failure) if is_stale(&failure) => Err(stale()),
+            Err(failure) => Err(failure.into_error(&Target::item("extending a message", queue.as_str(), &receipt.id))),
+        }
+    }
+
+    async fn sent_here(&self, queue: &QueueName) {
+        self.bell(queue).notified().await;
+    }
+}
+
+/// Whole seconds, rounded up, as many as the service takes.
+fn seconds(duration: Duration) -> i32 {
+    let duration = duration.min(LONGEST_DELAY);
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    i32::try_from(whole).unwrap_or(i32::MAX)
+}
+
+/// The id becomes part of an address.
+fn is_receipt(receipt: &MessageReceipt) -> bool {
+    let id = receipt.id.as_bytes();
+    !id.is_empty() && id.len() <= 64 && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+}
+
+/// Whether a receipt is no longer good: the message is gone, or somebody else has it, or it never was a receipt.
+fn is_stale(failure: &Failure) -> bool {
+    failure.is_missing_item()
+        || matches!(
+            failure.code(),
+            "MessageNotFound" | "PopReceiptMismatch" | "InvalidQueryParameterValue" | "InvalidInput"
+        )
+}

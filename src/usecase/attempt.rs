@@ -1,0 +1,292 @@
+//! One attempt: its context, its run in a worker, and the broker that answers what it asks for.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Error, Result};
+use crate::audit::{Event as AuditEvent, Record};
+use crate::authz::Origin;
+use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
+use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerTimings, WorkerMessage};
+use crate::scheduler::StepPlan;
+use crate::store::repo::configs::Merged;
+use crate::store::repo::runs::StoredRun;
+use crate::tenancy::Scope;
+
+/// Messages of a worker that wait for the broker; a worker that floods waits.
+const WAITING_MESSAGES: usize = 256;
+/// How many lines are written to the log at once.
+const LINES_AT_ONCE: usize = 512;
+/// Longest time that a line waits for company.
+const FLUSH_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+/// Most bytes of configuration that a worker is handed unasked.
+const CONFIG_BYTES: usize = 32 * 1024;
+
+/// Everything about an attempt that is known before it begins.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) cx: Arc<Context>,
+    pub(super) scope: Scope,
+    pub(super) origin: Origin,
+    pub(super) run: RunId,
+    pub(super) workflow: String,
+    pub(super) requester: Value,
+    pub(super) arguments: Value,
+    pub(super) deadline: Timestamp,
+    pub(super) step: StepPlan,
+    pub(super) attempt: AttemptId,
+    pub(super) number: u32,
+    pub(super) bundle: BundleRef,
+    pub(super) stop: CancellationToken,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) step: String,
+    pub(super) attempt: AttemptId,
+    pub(super) number: u32,
+    pub(super) started_at: Timestamp,
+    pub(super) report: AttemptReport,
+}
+
+impl Attempt {
+    /// What a driver knows of a step that is to be tried.
+    pub(super) async fn prepare(
+        cx: &Arc<Context>,
+        scope: &Scope,
+        origin: &Origin,
+        run: &StoredRun,
+        (place, attempt, number): (usize, AttemptId, u32),
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let requester = &run.new.requester;
+        Ok(Self {
+            cx: cx.clone(),
+            scope: scope.clone(),
+            origin: origin.clone(),
+            run: run.new.run.clone(),
+            workflow: run.new.workflow.clone(),
+            requester: json!({
+                "kind": requester.kind,
+                "id": requester.id,
+                "name": requester.name,
+                "claimed_user": requester.claimed_user,
+            }),
+            arguments: cx.runs.resolve(scope, &run.new.arguments).await?,
+            deadline: run.state.deadline,
+            step: run.new.plan.steps[place].clone(),
+            attempt,
+            number,
+            bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
+            stop: stop.child_token(),
+        })
+    }
+
+    /// Makes the attempt. Never fails: what keeps it from being made is its outcome.
+    pub(super) async fn make(self) -> Done {
+        let started_at = self.cx.clock.now();
+        let report = match self.cx.configs.merged(&self.scope).await {
+            Ok(config) => Box::pin(self.run_with(config, started_at)).await,
+            Err(error) => Err(Error::from(error)),
+        };
+        let report = report.unwrap_or_else(|error| not_made(&error));
+        Done { step: self.step.id, attempt: self.attempt, number: self.number, started_at, report }
+    }
+
+    async fn run_with(&self, config: Merged, started_at: Timestamp) -> Result<AttemptReport> {
+        let left = u64::try_from(self.deadline.since(started_at).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut limits = self.step.limits.clone();
+        limits.wall_ms = limits.wall_ms.min(left);
+        let (messages, received) = mpsc::channel(WAITING_MESSAGES);
+        let spec = AttemptSpec {
+            attempt: self.attempt.clone(),
+            bundle: self.bundle.clone(),
+            entry: Entry {
+                kind: "workflow".to_owned(),
+                name: self.workflow.clone(),
+                module: self.step.module.clone(),
+                function: self.step.function.clone(),
+            },
+            arguments: self.arguments.clone(),
+            context: self.context(&config, started_at, limits.wall()),
+            limits,
+            messages,
+        };
+        let (report, ()) = tokio::join!(self.cx.runner.run(spec, self.stop.clone()), self.serve(received, &config));
+        Ok(report?)
+    }
+
+    fn context(&self, config: &Merged, started_at: Timestamp, wall: std::time::Duration) -> Value {
+        json!({
+            "organization": {"id": self.scope.org(), "name": self.scope.org_name()},
+            "caller": self.requester,
+            "run": {
+                "id": self.run,
+                "workflow": self.workflow,
+                "attempt": self.number,
+                "attempt_id": self.attempt,
+                "step": self.step.id,
+                "idempotency_key": format!("{}:{}", self.run, self.step.id),
+                "started_at": started_at,
+                "deadline": started_at.plus(wall),
+                "test": false,
+            },
+            "config": handed_config(config),
+        })
+    }
+
+    /// Answers the worker and writes what it says, until it has nothing more to say.
+    async fn serve(&self, mut received: mpsc::Receiver<WorkerMessage>, config: &Merged) {
+        let mut log = Log { attempt: self, lines: Vec::new(), end: 0, lost: 0 };
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        flush.reset();
+        loop {
+            let message = tokio::select! {
+                message = received.recv() => message,
+                _ = flush.tick() => {
+                    log.flush().await;
+                    continue;
+                }
+            };
+            match message {
+                None => break,
+                Some(WorkerMessage::Line(line)) => log.add(line).await,
+                Some(WorkerMessage::Checkpoint { name, data, at }) => {
+                    let fields = Some(json!({"checkpoint": name, "data": data}));
+                    let message = format!("checkpoint `{name}`");
+                    log.add(LogLine { at, stream: "checkpoint".into(), level: "info".into(), message, fields }).await;
+                }
+                Some(WorkerMessage::Call { name, args, reply }) => {
+                    let answer = self.answer(&name, &args, config).await;
+                    // A worker that is gone needs no answer.
+                    drop(reply.send(answer));
+                }
+            }
+        }
+        log.flush().await;
+        if log.lost > 0 {
+            tracing::error!(run.id = %self.run, lines = log.lost, "log lines were lost because storage could not be written");
+        }
+    }
+
+    async fn answer(&self, name: &str, args: &Value, config: &Merged) -> std::result::Result<Value, Refusal> {
+        let refusal = |code: &str, message: String| Refusal { code: code.to_owned(), message };
+        match name {
+            "config.get" => match args.get("key").and_then(Value::as_str) {
+                Some(key) => Ok(config.get(key).cloned().unwrap_or(Value::Null)),
+                None => Err(refusal("invalid", "`config.get` needs a `key`".to_owned())),
+            },
+            "variables.set" => match args.get("name").and_then(Value::as_str) {
+                // Kept by the worker, and stored with its last frame.
+                Some(_) => Ok(Value::Null),
+                None => Err(refusal("invalid", "`variables.set` needs a `name`".to_owned())),
+            },
+            other => {
+                let shown: String = other.chars().take(60).collect();
+                let record = self
+                    .cx
+                    .record(AuditEvent::BrokerRefused, &self.scope, &self.origin)
+                    .resource("run", self.run.as_str())
+                    .detail(&json!({"call": shown, "attempt": self.attempt}));
+                if let Err(error) = self.record(record).await {
+                    tracing::error!(error = %error, "a refused broker call could not be recorded");
+                }
+                Err(refusal("not_available", format!("`{shown}` is not available in this version of Weft")))
+            }
+        }
+    }
+
+    async fn record(&self, record: Record) -> Result<()> {
+        let sealed = self.cx.audit.seal(Some(&self.scope), record).await?;
+        self.cx.audit.write(&self.scope, sealed.clone()).await?;
+        self.cx.audit.index(&self.scope, vec![sealed]).await?;
+        Ok(())
+    }
+}
+
+impl Done {
+    /// The end of an attempt that could not be made.
+    pub(super) fn not_made(step: String, attempt: AttemptId, number: u32, started_at: Timestamp, error: &Error) -> Self {
+        Self { step, attempt, number, started_at, report: not_made(error) }
+    }
+}
+
+struct Log<'a> {
+    attempt: &'a Attempt,
+    lines: Vec<LogLine>,
+    end: u64,
+    lost: usize,
+}
+
+impl Log<'_> {
+    async fn add(&mut self, line: LogLine) {
+        self.lines.push(line);
+        if self.lines.len() >= LINES_AT_ONCE {
+            self.flush().await;
+        }
+    }
+
+    async fn flush(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let Attempt { cx, scope, run, attempt, .. } = self.attempt;
+        match cx.runs.append_log(scope, run, attempt, self.end, &self.lines).await {
+            Ok(end) => {
+                self.end = end;
+                self.lines.clear();
+            }
+            Err(error) => {
+                tracing::warn!(run.id = %run, error = %error, "log lines could not be written, they are kept for another try");
+                // Bounded: the newest lines tell more than the oldest about how it ended.
+                let keep = 4 * LINES_AT_ONCE;
+                if self.lines.len() > keep {
+                    let drop = self.lines.len() - keep;
+                    self.lines.drain(..drop);
+                    self.lost += drop;
+                }
+            }
+        }
+    }
+}
+
+fn handed_config(config: &Merged) -> Value {
+    let mut handed = Map::new();
+    let mut bytes = 0;
+    for (name, value) in config.iter() {
+        bytes += name.len() + value.to_string().len();
+        if bytes > CONFIG_BYTES {
+            break;
+        }
+        handed.insert(name.clone(), value.clone());
+    }
+    Value::Object(handed)
+}
+
+fn not_made(error: &Error) -> AttemptReport {
+    use crate::error::Coded as _;
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    if let Some(hint) = error.hint() {
+        message = format!("{message}; {hint}");
+    }
+    let error = StepError { retriable: Some(error.kind().retriable()), ..StepError::new(error.code(), message) };
+    AttemptReport {
+        outcome: Outcome::Failed { error },
+        variables: Value::Object(Map::new()),
+        timings: RunnerTimings::default(),
+        output_bytes: 0,
+        output_truncated: false,
+        max_rss_kib: None,
+        posture: Arc::new(Vec::new()),
+    }
+}

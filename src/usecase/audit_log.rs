@@ -1,0 +1,15 @@
+//! Read the audit log.
+
+use super::{Context, Result};
+use crate::authz::{Action, Resource};
+use crate::store::repo::audit_log::{AuditPage, AuditQuery};
+use crate::tenancy::Scope;
+
+/// A page of an organization's records, newest first.
+///
+/// # Errors
+/// When the scope may not, or the cursor is none.
+pub async fn list(cx: &Context, scope: &Scope, query: &AuditQuery) -> Result<AuditPage> {
+    scope.authorize(Action::List, Resource::Audit)?;
+    Ok(cx.audit.list(scope, query).await?)
+}

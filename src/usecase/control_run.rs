@@ -1,0 +1,58 @@
+//! End a run on request.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Context, Error, Result, query_run};
+use crate::audit::Event as AuditEvent;
+use crate::authz::{Action, Origin, Resource};
+use crate::domain::RunId;
+use crate::scheduler::{self, Event};
+use crate::store;
+use crate::store::repo::runs::{Additions, StoredRun};
+use crate::tenancy::Scope;
+
+/// How often a cancellation is tried against a run that changes at the same moment.
+const TRIES: usize = 8;
+
+/// Cancels a run. The run has ended when this returns; its processes are killed at once when they are here, and by the fenced
+/// owner otherwise.
+///
+/// # Errors
+/// When the scope may not, there is no such run, or it has ended already.
+pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunId) -> Result<StoredRun> {
+    let mut run = query_run::visible(cx, scope, id, Action::Modify).await?;
+    for _ in 0..TRIES {
+        if run.state.status.is_terminal() {
+            let status = run.state.status.as_str();
+            return Err(Error::conflict(
+                "run_ended",
+                format!("run `{id}` has ended already as `{status}`"),
+                "nothing is left to cancel",
+            ));
+        }
+        let now = cx.clock.now();
+        let by = scope.principal().id();
+        let transition = scheduler::decide(&run.new.plan, &run.state, Event::CancelRequested { by }, now)
+            .map_err(|rejected| Error::conflict("run_ended", rejected.to_string(), "nothing is left to cancel"))?;
+        let record = cx
+            .record(AuditEvent::RunCancelled, scope, origin)
+            .resource("run", id.as_str())
+            .detail(&json!({"workflow": run.new.workflow, "status": transition.state().status}));
+        let sealed = cx.audit.seal(Some(scope), record).await?;
+        let additions = Additions { audit: vec![sealed.clone()], ..Additions::default() };
+        match cx.runs.apply(scope, run, &transition, additions).await {
+            Ok(stored) => {
+                cx.live.stop(id);
+                cx.runs.index(scope, &stored, &[sealed]).await?;
+                return Ok(stored);
+            }
+            Err(store::Error::PreconditionFailed { .. }) => {
+                run = query_run::visible(cx, scope, id, Action::Modify).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::unavailable("conflict", "the run changed at every try to cancel it", "repeat the request"))
+}

@@ -1,0 +1,437 @@
+//! Drive a run: decide, commit, make the attempts that are ready, decide again, until it has ended or may rest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+
+use super::attempt::{Attempt, Done};
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE};
+use crate::audit::{Event as AuditEvent, SealedRecord};
+use crate::authz::Origin;
+use crate::domain::{Outcome, Status, StepError, Timestamp};
+use crate::scheduler::{self, Effect, Event, Rejected, Transition};
+use crate::store::envelope::{self, Message};
+use crate::store::key::Queue;
+use crate::store::port::MessageReceipt;
+use crate::store::repo::runs::{Additions, AttemptRecord, StoredRun, Timings};
+use crate::store::{self};
+use crate::tenancy::{RunRef, Scope, rehydrate};
+
+/// A run that waits longer than this for its next attempt is left to a message.
+const REST_AFTER: Duration = Duration::from_secs(5);
+/// How long a driver tries to write while storage is away; less than a lease, so that it ends as the owner or not at all.
+const KEEP_TRYING: Duration = Duration::from_secs(45);
+
+/// What a message about a run led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continued {
+    /// The run was driven to its end, or to a rest.
+    Driven(Status),
+    /// There is no such run: a wake-up whose run was never written, or a forged message.
+    Unknown,
+    /// It had ended before; its derived rows were written again.
+    Ended(Status),
+    /// Another instance drives it; a new wake-up waits for the end of its lease.
+    Elsewhere,
+    /// It is driven in this process.
+    Here,
+}
+
+/// Goes on with a run, as a queue message asks for.
+///
+/// # Errors
+/// When storage fails: the message must be delivered again.
+pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
+    let scope = rehydrate(run, "drive_run");
+    let Some(stored) = cx.runs.get(&scope, &run.run).await? else { return Ok(Continued::Unknown) };
+    if stored.state.status.is_terminal() {
+        cx.runs.index(&scope, &stored, &[]).await?;
+        return Ok(Continued::Ended(stored.state.status));
+    }
+    let now = cx.clock.now();
+    let take = Event::Taken { owner: cx.instance.clone(), lease_until: now.plus(LEASE) };
+    if stored.state.owner.as_deref() == Some(&cx.instance) {
+        return Ok(Continued::Here);
+    }
+    let transition = match scheduler::decide(&stored.new.plan, &stored.state, take, now) {
+        Ok(transition) => transition,
+        Err(Rejected::Leased) => {
+            let rest = stored.state.lease_until.map_or(LEASE, |until| until.since(now)) + WAKE_UP_AFTER_LEASE;
+            send(cx, run, "wake_up", rest).await?;
+            return Ok(Continued::Elsewhere);
+        }
+        Err(_) => return Ok(Continued::Here),
+    };
+    let receipt = send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?;
+    let queued = delivered_at.since(stored.new.created_at);
+    let first = stored.state.epoch == 0;
+    let driver = Driver {
+        cx: cx.clone(),
+        scope,
+        origin: Origin { request_id: stored.new.request_id.clone(), endpoint: "drive_run".to_owned(), ..Origin::default() },
+        wake_up: Some(receipt),
+        unindexed: Vec::new(),
+    };
+    let effects = transition.effects().to_vec();
+    let stored = match cx.runs.apply(&driver.scope, stored, &transition, Additions::default()).await {
+        Ok(stored) => stored,
+        // Another instance took it at the same moment.
+        Err(store::Error::PreconditionFailed { .. }) => return Ok(Continued::Elsewhere),
+        Err(error) => return Err(error.into()),
+    };
+    let ended = Box::pin(driver.drive(stored, effects, if first { queued } else { Duration::ZERO })).await?;
+    Ok(Continued::Driven(ended.state.status))
+}
+
+async fn send(cx: &Context, run: &RunRef, reason: &str, delay: Duration) -> Result<MessageReceipt> {
+    let message = Message::DriveRun { run: run.clone(), reason: reason.to_owned() };
+    Ok(cx.ports.queues.send(&Queue::Runs.name(), &envelope::seal(&cx.signing, &message), delay).await?)
+}
+
+/// Drives one run that this instance has taken.
+#[derive(Debug)]
+pub(super) struct Driver {
+    pub(super) cx: Arc<Context>,
+    pub(super) scope: Scope,
+    pub(super) origin: Origin,
+    /// The message that brings another instance here if this one dies.
+    pub(super) wake_up: Option<MessageReceipt>,
+    /// Records of the first transition, to be listed.
+    pub(super) unindexed: Vec<SealedRecord>,
+}
+
+/// What happened while the driver waited.
+enum Happened {
+    Finished(Box<Done>),
+    Stopped,
+    Time,
+}
+
+impl Driver {
+    /// Drives until the run has ended, rests, or belongs to another.
+    pub(super) async fn drive(mut self, mut run: StoredRun, effects: Vec<Effect>, queued: Duration) -> Result<StoredRun> {
+        let Some(driving) = self.cx.live.enter(&run.new.run) else { return Ok(run) };
+        let epoch = run.state.epoch;
+        let mut attempts: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+        run.timings.queue_ms += millis(queued);
+        self.perform(&run, effects, &mut attempts, driving.stop()).await?;
+        // The row of the list is written while the first attempt runs.
+        let mut listing = Some(self.list_as_running(&run));
+        while !run.state.status.is_terminal() {
+            let now = self.cx.clock.now();
+            let due = run.state.next_due().unwrap_or(run.state.deadline);
+            let renew = run.state.lease_until.map_or(now, |until| until.minus(LEASE / 2));
+            if attempts.is_empty() && due.since(now) > REST_AFTER {
+                finish_listing(&mut listing).await;
+                return self.rest(run, due).await;
+            }
+            let pause = due.min(renew).since(now).max(Duration::from_millis(1));
+            let happened = loop {
+                tokio::select! {
+                    biased;
+                    Some(done) = attempts.next() => break Happened::Finished(Box::new(done)),
+                    () = driving.stop().cancelled() => break Happened::Stopped,
+                    () = async { match listing.as_mut() {
+                        Some(task) => drop(task.await),
+                        None => std::future::pending().await,
+                    } } => listing = None,
+                    () = tokio::time::sleep(pause) => break Happened::Time,
+                }
+            };
+            let now = self.cx.clock.now();
+            let (event, additions) = match happened {
+                Happened::Stopped => {
+                    // The attempts are being killed; what they said before belongs into their logs.
+                    let all = async { while attempts.next().await.is_some() {} };
+                    if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
+                        tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
+                    }
+                    finish_listing(&mut listing).await;
+                    return self.reload(&run).await;
+                }
+                Happened::Time if now >= due => (Event::Woken { epoch }, Additions::default()),
+                Happened::Time => (Event::Renewed { epoch, lease_until: now.plus(LEASE) }, Additions::default()),
+                Happened::Finished(done) => self.finished(&run, epoch, *done, now).await?,
+            };
+            let transition = match scheduler::decide(&run.new.plan, &run.state, event, now) {
+                Ok(transition) => transition,
+                Err(Rejected::NothingDue) => continue,
+                Err(rejected) => {
+                    tracing::info!(run.id = %run.new.run, "a late event was dropped: {rejected}");
+                    continue;
+                }
+            };
+            let effects = transition.effects().to_vec();
+            match self.commit(run, &transition, additions).await? {
+                Committed::Ours(stored) => run = *stored,
+                Committed::Theirs(stored) => {
+                    finish_listing(&mut listing).await;
+                    return Ok(*stored);
+                }
+            }
+            self.perform(&run, effects, &mut attempts, driving.stop()).await?;
+        }
+        finish_listing(&mut listing).await;
+        self.close(&run).await?;
+        Ok(run)
+    }
+
+    async fn perform(
+        &self,
+        run: &StoredRun,
+        effects: Vec<Effect>,
+        attempts: &mut FuturesUnordered<BoxFuture<'static, Done>>,
+        stop: &tokio_util::sync::CancellationToken,
+    ) -> Result<()> {
+        for effect in effects {
+            if let Effect::StartAttempt { step, attempt, number } = effect {
+                let id = (step, attempt.clone(), number);
+                match Attempt::prepare(&self.cx, &self.scope, &self.origin, run, id, stop).await {
+                    Ok(attempt) => attempts.push(Box::pin(attempt.make())),
+                    Err(error @ Error::Store(_)) => return Err(error),
+                    Err(error) => {
+                        let step = run.new.plan.steps[step].id.clone();
+                        let started_at = self.cx.clock.now();
+                        attempts.push(Box::pin(async move { Done::not_made(step, attempt, number, started_at, &error) }));
+                    }
+                }
+            }
+            // A killed attempt's run has ended or timed out; its future is dropped with the driver, which kills it.
+        }
+        Ok(())
+    }
+
+    async fn finished(&mut self, run: &StoredRun, epoch: u64, done: Done, now: Timestamp) -> Result<(Event, Additions)> {
+        let Done { step, attempt, number, started_at, report } = done;
+        let mut additions = Additions::default();
+        let mut timings = run.timings;
+        timings.boot_ms += report.timings.boot_ms;
+        timings.import_ms += report.timings.import_ms;
+        timings.user_ms += report.timings.user_ms;
+        let (outcome, name, error) = match report.outcome {
+            Outcome::Succeeded { value } => {
+                let kept = self.keep_trying(|| self.cx.runs.keep(&self.scope, value.clone())).await?;
+                additions.result = Some(kept);
+                (Outcome::Succeeded { value: Value::Null }, "succeeded", None)
+            }
+            Outcome::Failed { error } => {
+                let error = bounded(error);
+                (Outcome::Failed { error: error.clone() }, "failed", Some(error))
+            }
+            Outcome::TimedOut { error } => {
+                let error = bounded(error);
+                (Outcome::TimedOut { error: error.clone() }, "timed_out", Some(error))
+            }
+            Outcome::Cancelled => (Outcome::Cancelled, "cancelled", None),
+        };
+        if report.variables.as_object().is_some_and(|variables| !variables.is_empty()) {
+            let variables = report.variables;
+            additions.variables = Some(self.keep_trying(|| self.cx.runs.keep(&self.scope, variables.clone())).await?);
+        }
+        additions.timings = Some(timings);
+        additions.attempt = Some(AttemptRecord {
+            step: step.clone(),
+            id: attempt.clone(),
+            number,
+            started_at,
+            finished_at: now,
+            outcome: name.to_owned(),
+            error: error.map(|error| StepError { traceback: None, data: None, ..error }),
+            max_rss_kib: report.max_rss_kib,
+            output_bytes: report.output_bytes,
+            output_truncated: report.output_truncated,
+            posture: report.posture.iter().map(ToString::to_string).collect(),
+        });
+        let [a, b] = self.cx.entropy.bytes::<2>();
+        let sample = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
+        Ok((Event::AttemptFinished { epoch, step, attempt, outcome: Box::new(outcome), sample }, additions))
+    }
+
+    /// Writes a transition, waiting out an outage of storage; finds out whether an attempt of unknown outcome was written.
+    async fn commit(&mut self, run: StoredRun, transition: &Transition, mut additions: Additions) -> Result<Committed> {
+        if transition.state().status.is_terminal() {
+            let record = self
+                .cx
+                .record(AuditEvent::RunFinished, &self.scope, &self.origin)
+                .resource("run", run.new.run.as_str())
+                .detail(&json!({
+                    "workflow": run.new.workflow,
+                    "status": transition.state().status,
+                    "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
+                }));
+            let sealed = self.keep_trying(|| self.cx.audit.seal(Some(&self.scope), record.clone())).await?;
+            self.unindexed.push(sealed.clone());
+            additions.audit.push(sealed);
+        }
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let attempt = Additions {
+                result: additions.result.clone(),
+                variables: additions.variables.clone(),
+                timings: additions.timings,
+                attempt: additions.attempt.clone(),
+                audit: additions.audit.clone(),
+            };
+            let error = match self.cx.runs.apply(&self.scope, run.clone(), transition, attempt).await {
+                Ok(mut stored) => {
+                    stored.timings.store_ms += millis(begun.elapsed());
+                    return Ok(Committed::Ours(Box::new(stored)));
+                }
+                Err(error) => error,
+            };
+            match error {
+                store::Error::PreconditionFailed { .. } => {}
+                store::Error::Unavailable { .. } | store::Error::Throttled { .. } if begun.elapsed() < KEEP_TRYING => {
+                    tracing::warn!(run.id = %run.new.run, error = %error, "a transition could not be written, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                error => return Err(error.into()),
+            }
+            match self.reload(&run).await {
+                Ok(stored) if stored.state == *transition.state() => return Ok(Committed::Ours(Box::new(stored))),
+                Ok(stored) if stored.state != run.state => return Ok(Committed::Theirs(Box::new(stored))),
+                // Not written: once more, and it must be the same version.
+                Ok(_) => {}
+                Err(error) if begun.elapsed() >= KEEP_TRYING => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn keep_trying<T, F, R>(&self, mut work: F) -> Result<T>
+    where
+        F: FnMut() -> R,
+        R: Future<Output = store::port::Result<T>>,
+    {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match work().await {
+                Ok(value) => return Ok(value),
+                Err(store::Error::Unavailable { .. } | store::Error::Throttled { .. }) if begun.elapsed() < KEEP_TRYING => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn list_as_running(&mut self, run: &StoredRun) -> tokio::task::JoinHandle<()> {
+        let (cx, scope, run) = (self.cx.clone(), self.scope.clone(), run.clone());
+        let records = std::mem::take(&mut self.unindexed);
+        tokio::spawn(async move {
+            // Written again when the run ends, and by whoever finds the run's wake-up.
+            if let Err(error) = cx.runs.index(&scope, &run, &records).await {
+                tracing::warn!(run.id = %run.new.run, error = %error, "the run could not be listed yet");
+            }
+        })
+    }
+
+    /// After the last commit: the list shows it, and nobody needs to be woken.
+    async fn close(&mut self, run: &StoredRun) -> Result<()> {
+        let records = std::mem::take(&mut self.unindexed);
+        let index = self.cx.runs.index(&self.scope, run, &records);
+        let wake_up = self.wake_up.take();
+        let delete = async {
+            if let Some(receipt) = &wake_up
+                && let Err(error) = self.cx.ports.queues.delete(&Queue::Runs.name(), receipt).await
+            {
+                tracing::debug!(error = %error, "a wake-up could not be deleted");
+            }
+        };
+        // Only while the index is whole may the wake-up go: it is what would mend it.
+        match index.await {
+            Ok(()) => delete.await,
+            Err(error) => tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up"),
+        }
+        Ok(())
+    }
+
+    /// Lets go of a run that waits, and leaves a message for when it goes on.
+    async fn rest(&mut self, run: StoredRun, due: Timestamp) -> Result<StoredRun> {
+        let now = self.cx.clock.now();
+        let reference = RunRef { org: self.scope.org().clone(), run: run.new.run.clone() };
+        send(&self.cx, &reference, "continued", due.since(now)).await?;
+        let epoch = run.state.epoch;
+        let Ok(transition) = scheduler::decide(&run.new.plan, &run.state, Event::Released { epoch }, now) else {
+            return Ok(run);
+        };
+        match self.commit(run, &transition, Additions::default()).await? {
+            Committed::Ours(stored) => {
+                self.close(&stored).await?;
+                Ok(*stored)
+            }
+            Committed::Theirs(stored) => Ok(*stored),
+        }
+    }
+
+    async fn reload(&self, run: &StoredRun) -> Result<StoredRun> {
+        let stored = self.cx.runs.get(&self.scope, &run.new.run).await?;
+        stored.ok_or_else(|| store::Error::corrupt("a run that was written is gone").into())
+    }
+}
+
+enum Committed {
+    /// The transition is in.
+    Ours(Box<StoredRun>),
+    /// Somebody else's is.
+    Theirs(Box<StoredRun>),
+}
+
+async fn finish_listing(listing: &mut Option<tokio::task::JoinHandle<()>>) {
+    if let Some(task) = listing.take()
+        && let Err(error) = task.await
+    {
+        tracing::warn!(error = %error, "the task that lists a run ended early");
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What user code put into its error, cut to what a row holds.
+fn bounded(mut error: StepError) -> StepError {
+    const MESSAGE: usize = 4 * 1024;
+    const TRACEBACK: usize = 12 * 1024;
+    const DATA: usize = 4 * 1024;
+    let cut = |text: &mut String, limit: usize| {
+        if text.len() > limit {
+            let mut end = limit;
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+            text.push_str(" … (cut)");
+        }
+    };
+    cut(&mut error.kind, 200);
+    cut(&mut error.message, MESSAGE);
+    if let Some(traceback) = &mut error.traceback {
+        cut(traceback, TRACEBACK);
+    }
+    if error.data.as_ref().is_some_and(|data| data.to_string().len() > DATA) {
+        error.data = Some(json!({"cut": format!("more than {DATA} bytes")}));
+    }
+    error
+}
+
+/// The sums of a run, as its answer shows them.
+#[must_use]
+pub fn shown(timings: &Timings) -> Timings {
+    let round = |number: f64| (number * 1e3).round() / 1e3;
+    Timings {
+        queue_ms: round(timings.queue_ms),
+        boot_ms: round(timings.boot_ms),
+        import_ms: round(timings.import_ms),
+        user_ms: round(timings.user_ms),
+        store_ms: round(timings.store_ms),
+    }
+}

@@ -1,0 +1,105 @@
+//! What an operation can answer instead of its output.
+
+use crate::error::{Coded, Finding, Kind};
+use crate::runner::RunnerError;
+use crate::runner::bundle::BundleError;
+use crate::store;
+use crate::tenancy;
+
+/// Why an operation was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Storage.
+    #[error("storage failed")]
+    Store(#[from] store::Error),
+    /// Python.
+    #[error("the workers failed")]
+    Runner(#[from] RunnerError),
+    /// The scope may not.
+    #[error(transparent)]
+    Denied(#[from] tenancy::Denied),
+    /// There is no scope.
+    #[error(transparent)]
+    Refused(#[from] tenancy::Refused),
+    /// The workspace can't be used.
+    #[error("the workspace can't be used")]
+    Workspace(#[from] BundleError),
+    /// Anything that the caller can mend.
+    #[error("{detail}")]
+    Request {
+        /// What to do about it.
+        kind: Kind,
+        /// The public code.
+        code: &'static str,
+        /// One sentence.
+        detail: String,
+        /// The next step.
+        hint: Option<String>,
+        /// Everything that is wrong.
+        findings: Vec<Finding>,
+    },
+}
+
+impl Error {
+    /// Something that does not exist here.
+    pub fn not_found(code: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Request { kind: Kind::NotFound, code, detail: detail.into(), hint: Some(hint.into()), findings: Vec::new() }
+    }
+
+    /// A request that is wrong.
+    pub fn invalid(code: &'static str, detail: impl Into<String>, findings: Vec<Finding>) -> Self {
+        Self::Request { kind: Kind::Invalid, code, detail: detail.into(), hint: None, findings }
+    }
+
+    /// A state that forbids it.
+    pub fn conflict(code: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Request { kind: Kind::Conflict, code, detail: detail.into(), hint: Some(hint.into()), findings: Vec::new() }
+    }
+
+    /// Something that is not there right now.
+    pub fn unavailable(code: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Request { kind: Kind::Unavailable, code, detail: detail.into(), hint: Some(hint.into()), findings: Vec::new() }
+    }
+}
+
+impl Coded for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Runner(error) => error.kind(),
+            Self::Denied(error) => error.kind(),
+            Self::Refused(error) => error.kind(),
+            Self::Workspace(_) => Kind::Unavailable,
+            Self::Request { kind, .. } => *kind,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Runner(error) => error.code(),
+            Self::Denied(error) => error.code(),
+            Self::Refused(error) => error.code(),
+            Self::Workspace(_) => "workspace_unavailable",
+            Self::Request { code, .. } => code,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Runner(error) => error.hint(),
+            Self::Denied(error) => error.hint(),
+            Self::Refused(error) => error.hint(),
+            Self::Workspace(error) => Some(format!("{error}; name another folder with `WEFT_WORKSPACE`")),
+            Self::Request { hint, .. } => hint.clone(),
+        }
+    }
+
+    fn findings(&self) -> &[Finding] {
+        match self {
+            Self::Request { findings, .. } => findings,
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! One public function per verb: `(cx, &Scope, input) → Result<output, Error>`.
+//!
+//! Every function asks its scope for permission first, and reads and writes only through repositories that take the scope.
+
+pub mod admit;
+pub mod api_key;
+pub mod audit_log;
+pub mod catalog;
+pub mod control_run;
+pub mod drive_run;
+pub mod error;
+pub mod me;
+pub mod provide_data;
+pub mod quarantine;
+pub mod query_run;
+pub mod seed;
+pub mod start_run;
+pub mod tick;
+
+mod attempt;
+mod live;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Entropy};
+use crate::domain::{Limits, RunId};
+use crate::runner::NodeRunner;
+use crate::store::envelope::SigningKey;
+use crate::store::port::Ports;
+use crate::store::repo::audit_log::AuditLog;
+use crate::store::repo::configs::Configs;
+use crate::store::repo::identity::Identities;
+use crate::store::repo::keys::Keys;
+use crate::store::repo::runs::Runs;
+
+pub use error::Error;
+
+/// What an operation answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// How long an instance owns a run without renewing.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// How long after the end of a lease its wake-up is delivered.
+pub const WAKE_UP_AFTER_LEASE: Duration = Duration::from_secs(5);
+
+/// Bounds that the operator sets.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Ceiling of one attempt.
+    pub attempt: Limits,
+    /// Time limit of a run.
+    pub run: Duration,
+    /// How long a synchronous caller waits by default, and at most.
+    pub wait: (Duration, Duration),
+}
+
+/// Where code comes from.
+#[derive(Debug, Clone)]
+pub struct CodeSource {
+    /// The folder that developers edit, or that was deployed.
+    pub workspace: PathBuf,
+    /// Where immutable copies of it lie.
+    pub bundles: PathBuf,
+    /// Whether the folder is looked at again at every call.
+    pub live: bool,
+    /// Whether a finding stops the start, or only the file that it is in.
+    pub strict: bool,
+}
+
+/// Everything that operations need; made once, in `boot.rs`.
+#[derive(Debug)]
+pub struct Context {
+    /// Runs.
+    pub runs: Runs,
+    /// The audit log.
+    pub audit: AuditLog,
+    /// Organizations, users, memberships.
+    pub identities: Identities,
+    /// Function keys.
+    pub keys: Keys,
+    /// Configuration.
+    pub configs: Configs,
+    /// Queues, and what prepares storage.
+    pub ports: Ports,
+    /// Python.
+    pub runner: Arc<dyn NodeRunner>,
+    /// The bundle that is offered, with what it declares.
+    pub catalogs: catalog::Catalogs,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<Entropy>,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// The key of queue messages.
+    pub signing: SigningKey,
+    /// This process, among others on the same storage: fresh at every start.
+    pub instance: String,
+    /// Runs that are driven here.
+    live: live::Live,
+}
+
+/// The parts of a [`Context`] that `boot.rs` chooses.
+#[derive(Debug)]
+pub struct Parts {
+    /// Storage.
+    pub ports: Ports,
+    /// Python.
+    pub runner: Arc<dyn NodeRunner>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<Entropy>,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// Code.
+    pub code: CodeSource,
+    /// The key of queue messages.
+    pub signing: SigningKey,
+}
+
+impl Context {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { ports, runner, clock, entropy, bounds, code, signing } = parts;
+        let instance = RunId::generate(clock.now(), entropy.bytes()).as_str().trim_start_matches("run_").to_owned();
+        Self {
+            runs: Runs::new(ports.clone()),
+            audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone(), instance.clone()),
+            identities: Identities::new(ports.clone(), clock.clone(), entropy.clone()),
+            keys: Keys::new(ports.clone(), clock.clone(), entropy.clone()),
+            configs: Configs::new(ports.clone(), clock.clone()),
+            catalogs: catalog::Catalogs::new(code, runner.clone()),
+            ports,
+            runner,
+            clock,
+            entropy,
+            bounds,
+            signing,
+            instance,
+            live: live::Live::default(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Call a data provider: code of the workspace that returns the options of a form field.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Error, Result};
+use crate::authz::{Action, Origin, Resource};
+use crate::definition::validate;
+use crate::domain::{AttemptId, Declared, Limits, Outcome};
+use crate::error::Kind;
+use crate::runner::{AttemptSpec, Entry, Refusal, WorkerMessage};
+use crate::tenancy::Scope;
+
+/// Longest time that a form waits for its options.
+const WALL_MS: u64 = 30_000;
+
+/// The data providers, by name.
+///
+/// # Errors
+/// When the scope may not, or the workspace can't be read.
+pub async fn list(cx: &Context, scope: &Scope) -> Result<Vec<Declared>> {
+    scope.authorize(Action::List, Resource::DataProvider)?;
+    Ok(cx.catalogs.current().await?.catalog.data_providers.values().cloned().collect())
+}
+
+/// The options that a data provider returns for these inputs.
+///
+/// # Errors
+/// When the scope may not, there is none of this name, the inputs are wrong, or its code fails.
+pub async fn provide(cx: &Arc<Context>, scope: &Scope, origin: &Origin, name: &str, inputs: Map<String, Value>) -> Result<Value> {
+    scope.authorize(Action::Run, Resource::DataProvider)?;
+    let current = cx.catalogs.current().await?;
+    let Some(provider) = current.catalog.data_providers.get(name) else {
+        let shown: String = name.chars().take(80).collect();
+        let known: Vec<_> = current.catalog.data_providers.keys().take(20).map(|known| format!("`{known}`")).collect();
+        return Err(Error::not_found(
+            "data_provider_not_found",
+            format!("there is no data provider `{shown}`"),
+            format!("the workspace declares {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+        ));
+    };
+    let arguments = validate(&provider.parameters, &inputs).map_err(|findings| {
+        Error::invalid("arguments_invalid", format!("the inputs of `{name}` have {} finding(s)", findings.len()), findings)
+    })?;
+    let now = cx.clock.now();
+    let config = cx.configs.merged(scope).await?;
+    let limits = cx.bounds.attempt.min(&Limits { wall_ms: WALL_MS, ..cx.bounds.attempt.clone() });
+    let attempt = AttemptId::generate(now, cx.entropy.bytes());
+    let (messages, mut received) = mpsc::channel(64);
+    let requester = super::start_run::requester(scope);
+    let spec = AttemptSpec {
+        context: json!({
+            "organization": {"id": scope.org(), "name": scope.org_name()},
+            "caller": {"kind": requester.kind, "id": requester.id, "name": requester.name, "claimed_user": requester.claimed_user},
+            "run": {"id": origin.request_id, "workflow": name, "attempt": 1, "attempt_id": attempt, "step": name,
+                    "idempotency_key": origin.request_id, "started_at": now, "deadline": now.plus(limits.wall()), "test": false},
+            "config": config.as_ref(),
+        }),
+        attempt,
+        bundle: current.bundle.clone(),
+        entry: Entry {
+            kind: "data_provider".to_owned(),
+            name: name.to_owned(),
+            module: provider.module.clone(),
+            function: provider.function.clone(),
+        },
+        arguments: Value::Object(arguments),
+        limits,
+        messages,
+    };
+    let serve = async {
+        while let Some(message) = received.recv().await {
+            if let WorkerMessage::Call { name, args, reply } = message {
+                let answer = match (name.as_str(), args.get("key").and_then(Value::as_str)) {
+                    ("config.get", Some(key)) => Ok(config.get(key).cloned().unwrap_or(Value::Null)),
+                    _ => Err(Refusal {
+                        code: "not_available".into(),
+                        message: format!("`{name}` is not available in a data provider"),
+                    }),
+                };
+                // A worker that is gone needs no answer.
+                drop(reply.send(answer));
+            }
+        }
+    };
+    let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
+    match report?.outcome {
+        Outcome::Succeeded { value } => Ok(value),
+        Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
+            kind: Kind::Unavailable,
+            code: "data_provider_failed",
+            detail: format!("data provider `{name}` failed with {}: {}", error.kind, error.message),
+            hint: Some("mend the provider's code, or choose a value by hand".to_owned()),
+            findings: Vec::new(),
+        }),
+        Outcome::Cancelled => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
+    }
+}

@@ -1,0 +1,241 @@
+//! Start a run: check the arguments, pin the code, write it, and drive it here or leave it to the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+use tracing::Instrument as _;
+
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run};
+use crate::audit::{Event as AuditEvent, Record};
+use crate::authz::{Action, Origin, Principal, Resource};
+use crate::definition::validate;
+use crate::domain::{RunId, Timestamp, sha256_hex};
+use crate::error::Kind;
+use crate::scheduler::{self, Event, Plan};
+use crate::store;
+use crate::store::envelope::{self, Message};
+use crate::store::key::Queue;
+use crate::store::repo::runs::{NewRun, Requester, StoredRun, idempotent_run};
+use crate::tenancy::{RunRef, Scope};
+
+/// How long the first answer to an idempotency key is repeated.
+pub const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct StartRun {
+    /// The workflow.
+    pub workflow: String,
+    /// Its arguments.
+    pub arguments: Map<String, Value>,
+    /// How long to wait for the end; none to leave it to the queue.
+    pub wait: Option<Duration>,
+    /// The caller's key that makes a repeat return the first answer.
+    pub idempotency_key: Option<String>,
+    /// When the request arrived.
+    pub received_at: Timestamp,
+    /// From where.
+    pub origin: Origin,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Started {
+    /// The run; ended when somebody waited long enough.
+    pub run: StoredRun,
+    /// Whether it is the answer to an earlier request with the same idempotency key.
+    pub repeated: bool,
+}
+
+/// Starts a run.
+///
+/// # Errors
+/// When the scope may not, the workflow is unknown, the arguments are wrong, or storage fails; then nothing was started.
+pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Result<Started> {
+    scope.authorize(Action::Run, Resource::Workflow)?;
+    let current = cx.catalogs.current().await?;
+    let workflow = catalog::find(&current, &input.workflow)?;
+    let arguments = validate(&workflow.parameters, &input.arguments).map_err(|findings| {
+        Error::invalid(
+            "arguments_invalid",
+            format!("the arguments of `{}` have {} finding(s)", workflow.name, findings.len()),
+            findings,
+        )
+    })?;
+    let now = cx.clock.now();
+    let plan = Plan::of_python(&current.bundle.digest, workflow, &cx.bounds.attempt);
+    let arguments_digest = sha256_hex(Value::Object(input.arguments.clone()).to_string().as_bytes());
+    let id = match &input.idempotency_key {
+        None => RunId::generate(now, cx.entropy.bytes()),
+        Some(key) => match first_answer(cx, scope, &workflow.name, key, &arguments_digest, now).await? {
+            FirstAnswer::None(id) => id,
+            FirstAnswer::Found(run) => return Ok(Started { run: wait_for(cx, scope, *run, input.wait).await?, repeated: true }),
+        },
+    };
+    let arguments = cx.runs.keep(scope, Value::Object(arguments)).await?;
+    let new = NewRun {
+        run: id.clone(),
+        workflow: workflow.name.clone(),
+        plan,
+        arguments,
+        requester: requester(scope),
+        created_at: now,
+        request_id: input.origin.request_id.clone(),
+        arguments_digest: arguments_digest.clone(),
+        idempotent: input.idempotency_key.is_some(),
+    };
+    let record = Record::by_scope(AuditEvent::RunStarted, scope, &input.origin, cx.audit.new_id(), now)
+        .resource("run", id.as_str())
+        .detail("workflow", Value::from(new.workflow.clone()));
+    let sealed = cx.audit.seal(Some(scope), record).await?;
+
+    let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
+    let (transition, delay) = if input.wait.is_some() {
+        let taken = Event::Taken { owner: cx.instance.clone(), lease_until: now.plus(LEASE) };
+        let taken = scheduler::decide(&new.plan, begun.state(), taken, now)
+            .map_err(|rejected| Error::conflict("conflict", rejected.to_string(), "repeat the request"))?;
+        // If this instance dies before it ends the run, the message brings another one to it.
+        (begun.then(taken), LEASE + WAKE_UP_AFTER_LEASE)
+    } else {
+        (begun, WAKE_UP_AFTER_LEASE)
+    };
+    let wake_up = Message::DriveRun {
+        run: RunRef { org: scope.org().clone(), run: id.clone() },
+        reason: if input.wait.is_some() { "wake_up" } else { "started" }.to_owned(),
+    };
+    let wake_up = envelope::seal(&cx.signing, &wake_up);
+    let receipt = cx.ports.queues.send(&Queue::Runs.name(), &wake_up, delay).await?;
+    let run = match cx.runs.create(scope, new, &transition, vec![sealed.clone()]).await {
+        Ok(run) => run,
+        Err(store::Error::AlreadyExists { .. }) if input.idempotency_key.is_some() => {
+            // The same key at the same time: the other request was first.
+            drop_wake_up(cx, receipt);
+            let run = cx.runs.get(scope, &id).await?.ok_or_else(|| store::Error::corrupt("a run is there and is not"))?;
+            same_request(&run, &arguments_digest)?;
+            return Ok(Started { run: wait_for(cx, scope, run, input.wait).await?, repeated: true });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(wait) = input.wait else {
+        // Already on its way, a little later, should this fail: the run is then merely slower.
+        cx.runs.index(scope, &run, &[sealed]).await?;
+        cx.ports.queues.send(&Queue::Runs.name(), &wake_up, Duration::ZERO).await?;
+        drop_wake_up(cx, receipt);
+        return Ok(Started { run, repeated: false });
+    };
+
+    // Driven in a task of its own: a caller that goes away, or whose patience ends, does not end the run.
+    let (done, ended) = oneshot::channel();
+    let driver = drive_run::Driver {
+        cx: cx.clone(),
+        scope: scope.clone(),
+        origin: input.origin.clone(),
+        wake_up: Some(receipt),
+        unindexed: vec![sealed],
+    };
+    let effects = transition.effects().to_vec();
+    let queued = cx.clock.now().since(input.received_at);
+    let span = tracing::info_span!("run", run.id = %id, org.id = %scope.org());
+    tokio::spawn(
+        async move {
+            let outcome = Box::pin(driver.drive(run, effects, queued)).await;
+            if let Err(lost) = done.send(outcome)
+                && let Err(error) = lost
+            {
+                tracing::warn!(error = %error, "the driver of a run gave up; its wake-up continues it");
+            }
+        }
+        .instrument(span),
+    );
+    match tokio::time::timeout(wait, ended).await {
+        Ok(Ok(outcome)) => Ok(Started { run: outcome?, repeated: false }),
+        Ok(Err(_)) => Err(Error::unavailable("stopping", "the handler is stopping", "ask for the run again")),
+        Err(_) => match cx.runs.get(scope, &id).await? {
+            Some(run) => Ok(Started { run, repeated: false }),
+            None => Err(store::Error::corrupt("a run that was written is gone").into()),
+        },
+    }
+}
+
+fn drop_wake_up(cx: &Arc<Context>, receipt: store::port::MessageReceipt) {
+    let cx = cx.clone();
+    tokio::spawn(async move {
+        // Left in the queue it finds a run that has ended, and goes.
+        if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), &receipt).await {
+            tracing::debug!(error = %error, "a wake-up could not be deleted");
+        }
+    });
+}
+
+pub(super) fn requester(scope: &Scope) -> Requester {
+    let principal = scope.principal();
+    let claimed_user = match principal {
+        Principal::Service { claimed_user, .. } => claimed_user.clone(),
+        _ => None,
+    };
+    Requester {
+        kind: principal.kind().to_owned(),
+        id: principal.id(),
+        name: principal.name().to_owned(),
+        claimed_user,
+    }
+}
+
+enum FirstAnswer {
+    None(RunId),
+    Found(Box<StoredRun>),
+}
+
+async fn first_answer(
+    cx: &Context,
+    scope: &Scope,
+    workflow: &str,
+    idempotency_key: &str,
+    arguments_digest: &str,
+    now: Timestamp,
+) -> Result<FirstAnswer> {
+    let caller = scope.principal().id();
+    for generation in 0.. {
+        let id = idempotent_run(scope.org(), workflow, &caller, idempotency_key, generation);
+        match cx.runs.get(scope, &id).await? {
+            None => return Ok(FirstAnswer::None(id)),
+            Some(run) if now.since(run.new.created_at) < IDEMPOTENCY => {
+                same_request(&run, arguments_digest)?;
+                return Ok(FirstAnswer::Found(Box::new(run)));
+            }
+            Some(_) => {}
+        }
+    }
+    unreachable!("the loop ends at the first free generation")
+}
+
+fn same_request(run: &StoredRun, arguments_digest: &str) -> Result<()> {
+    if run.new.arguments_digest == arguments_digest {
+        return Ok(());
+    }
+    Err(Error::Request {
+        kind: Kind::Conflict,
+        code: "idempotency_key_reused",
+        detail: "the idempotency key was used with other arguments".to_owned(),
+        hint: Some("use a new key for another request".to_owned()),
+        findings: Vec::new(),
+    })
+}
+
+/// Waits until a run that somebody else drives has ended, at most as long as the caller wants to.
+async fn wait_for(cx: &Context, scope: &Scope, mut run: StoredRun, wait: Option<Duration>) -> Result<StoredRun> {
+    let Some(wait) = wait else { return Ok(run) };
+    let until = tokio::time::Instant::now() + wait;
+    let mut pause = Duration::from_millis(10);
+    while !run.state.status.is_terminal() && tokio::time::Instant::now() < until {
+        tokio::time::sleep(pause.min(until - tokio::time::Instant::now())).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+        if let Some(newer) = cx.runs.get(scope, &run.new.run).await? {
+            run = newer;
+        }
+    }
+    Ok(run)
+}
+
