@@ -38,7 +38,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long the zygote may take to report the end of a killed worker.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the consumer of messages may leave one untouched after the attempt's end.
-const CONSUMER_PATIENCE: Duration = Duration::from_secs(30);
+const CONSUMER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the function's module printed while it was imported is kept within this.
 const IMPORT_ALLOWANCE: Allowance = Allowance {
