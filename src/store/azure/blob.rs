@@ -93,10 +93,10 @@ impl Blobs {
         };
         let outcome = bounded(length, async {
             let answer = blob.download(Some(options)).await.map_err(Failure::from_sdk)?;
-            if let (Some(limit), Some(size)) = (limit, whole_size(&answer.headers)) {
-                if size > limit {
-                    return Ok(Err(size));
-                }
+            if let (Some(limit), Some(size)) = (limit, whole_size(&answer.headers))
+                && size > limit
+            {
+                return Ok(Err(size));
             }
             answer.body.collect().await.map(Ok).map_err(Failure::from_sdk)
         })
@@ -110,6 +110,10 @@ impl Blobs {
                 unit: "bytes",
             }),
             Err(failure) if failure.status() == Some(416) => Ok(Some(Bytes::new())),
+            // The emulator describes the range of an empty blob in a way that the client can't read.
+            Err(Failure::Unreadable(_)) if offset == 0 && self.size(container, path).await? == Some(0) => {
+                Ok(Some(Bytes::new()))
+            }
             Err(failure) if failure.is_missing_item() => Ok(None),
             Err(failure) => Err(failure.into_error(&blob_target("reading a blob", container, path))),
         }

@@ -138,16 +138,17 @@ fn literal(name: &str, value: &Value) -> Result<String> {
     })
 }
 
-/// The shortest decimal text that is this number, always with a point or an exponent: `2` alone is an integer.
+/// A number as a literal: with a point, since `2` alone is an integer, and without an exponent, which the emulator does
+/// not read.
 fn double(name: &str, number: f64) -> Result<String> {
-    if number.is_finite() {
-        Ok(format!("{number:?}"))
-    } else {
-        Err(Error::Malformed {
+    if !number.is_finite() {
+        return Err(Error::Malformed {
             what: name.chars().take(60).collect(),
             expected: "property",
-        })
+        });
     }
+    let text = number.to_string();
+    Ok(if text.contains('.') { text } else { format!("{text}.0") })
 }
 
 /// A row as the service takes it.
@@ -160,8 +161,7 @@ pub(super) fn row_json(partition: &Key, row: &Key, properties: &Properties) -> R
             Value::Text(text) => (None, text.as_str().into()),
             Value::Bool(truth) => (None, (*truth).into()),
             Value::Int(number) => (Some("Edm.Int64"), number.to_string().into()),
-            // JSON has no negative zero for readers in JavaScript, such as the emulator; text survives.
-            Value::Double(number) if *number == 0.0 && number.is_sign_negative() => (Some("Edm.Double"), "-0.0".into()),
+            // The shortest text that is this number, `-0.0` included (of which the emulator forgets the sign).
             Value::Double(number) => (Some("Edm.Double"), (*number).into()),
             Value::Time(at) => (Some("Edm.DateTime"), at.to_string().into()),
             Value::Bytes(bytes) => (Some("Edm.Binary"), STANDARD.encode(bytes).into()),
@@ -557,6 +557,8 @@ mod tests {
         );
         let bytes = Filter::Is("d".into(), Comparison::Equal, Value::Bytes(vec![0, 255]));
         assert_eq!(filter_text(&bytes).unwrap(), "d eq X'00ff'");
+        let large = Filter::Is("d".into(), Comparison::Less, Value::Double(-1e22));
+        assert_eq!(filter_text(&large).unwrap(), "d lt -10000000000000000000000.0");
         assert!(filter_text(&Filter::equal("a eq 1 or b", 1)).is_err());
         assert!(filter_text(&Filter::Is("a".into(), Comparison::Less, Value::Double(f64::NAN))).is_err());
     }
