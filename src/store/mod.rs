@@ -5,8 +5,10 @@
 //! a `&Scope` (one organization) or a `&PlatformScope` first.
 
 pub mod azure;
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod error;
+#[cfg(any(test, feature = "testing"))]
 pub mod fault;
 pub mod port;
 pub mod sqlite;

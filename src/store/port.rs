@@ -32,6 +32,10 @@ pub const MAX_PROPERTIES: usize = 252;
 pub const MAX_KEY_UNITS: usize = 512;
 /// Most bytes of text in a queue message: 64 KiB on the wire after base64 (service limit).
 pub const MAX_MESSAGE_BYTES: usize = 48 * 1024;
+/// Longest delay or visibility timeout of a message (service limit).
+pub const MAX_VISIBILITY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Most bytes in one append to a blob (service limit).
+pub const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
 /// Most rows in a page (service limit).
 pub const MAX_PAGE: usize = 1000;
 
@@ -142,7 +146,7 @@ pub enum Value {
     Text(String),
     /// A 64-bit integer (`Edm.Int64`); there is no 32-bit one, so that a filter's literal always fits its column.
     Int(i64),
-    /// A finite number.
+    /// A finite number. The sign of zero may be lost.
     Double(f64),
     /// True or false.
     Bool(bool),
@@ -369,7 +373,7 @@ pub struct Entity {
     pub properties: Properties,
 }
 
-/// Under which condition a write happens.
+/// Under which condition a write happens. A row that is not there fails either: [`Error::PreconditionFailed`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
     /// The row must exist, in any version.
@@ -385,7 +389,7 @@ pub enum Operation {
     Insert(Key, Properties),
     /// All properties are replaced.
     Replace(Key, Properties, Match),
-    /// The given properties are set, the others stay.
+    /// The given properties are set, the others stay. The limits hold for what comes out of it.
     Merge(Key, Properties, Match),
     /// Inserted, or replaced whole.
     Upsert(Key, Properties),
@@ -439,14 +443,7 @@ pub fn check_operations(partition: &Key, operations: &[Operation]) -> Result<()>
         let Some(properties) = operation.properties() else { continue };
         over(format!("row `{row}`"), properties.len(), MAX_PROPERTIES, "properties")?;
         for (name, value) in properties.iter() {
-            let mut bytes = name.bytes();
-            let good = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-                && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                && name.len() <= 255
-                && !matches!(name, "PartitionKey" | "RowKey" | "Timestamp");
-            if !good || matches!(value, Value::Double(number) if !number.is_finite()) {
-                return Err(Error::Malformed { what: name.chars().take(60).collect(), expected: "property" });
-            }
+            check_property(name, value)?;
             over(format!("property `{name}` of row `{row}`"), value.size(), MAX_PROPERTY_BYTES, "bytes")?;
         }
         let size = properties.size() + (partition.as_str().len() + row.as_str().len()) * 2 + 64;
@@ -454,6 +451,42 @@ pub fn check_operations(partition: &Key, operations: &[Operation]) -> Result<()>
         total += size;
     }
     over("a transaction".into(), total, MAX_BATCH_BYTES, "bytes")
+}
+
+fn check_property_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let good = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.len() <= 255
+        && !matches!(name, "PartitionKey" | "RowKey" | "Timestamp");
+    if good { Ok(()) } else { Err(Error::Malformed { what: name.chars().take(60).collect(), expected: "property" }) }
+}
+
+fn check_property(name: &str, value: &Value) -> Result<()> {
+    check_property_name(name)?;
+    if matches!(value, Value::Double(number) if !number.is_finite()) {
+        return Err(Error::Malformed { what: name.to_owned(), expected: "property" });
+    }
+    Ok(())
+}
+
+/// Refuses, before anything is sent, a query that the service would refuse or whose property names are none: those go
+/// into the filter's text as they are. Every backend calls it first.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn check_query(query: &Query) -> Result<()> {
+    fn check_filter(filter: &Filter) -> Result<()> {
+        match filter {
+            Filter::Is(name, _, value) => check_property(name, value),
+            Filter::And(left, right) | Filter::Or(left, right) => check_filter(left).and_then(|()| check_filter(right)),
+        }
+    }
+    if !(1..=MAX_PAGE).contains(&query.limit) {
+        return Err(Error::Malformed { what: query.limit.to_string(), expected: "number of rows in a page" });
+    }
+    query.select.iter().try_for_each(|name| check_property_name(name))?;
+    query.filter.as_ref().map_or(Ok(()), check_filter)
 }
 
 /// A comparison.
@@ -473,7 +506,8 @@ pub enum Comparison {
     GreaterOrEqual,
 }
 
-/// A condition on properties, built from typed values. A row without the property never matches a comparison.
+/// A condition on properties (not on keys), built from typed values. A row without the property never matches a
+/// comparison; one where it has another type never matches `=`, and is best not asked with the others.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
     /// Property, comparison, value. Text compares by UTF-16 code units in Azure and by UTF-8 bytes in SQLite: the same
@@ -636,7 +670,8 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Reads from `offset`, at most `length` bytes, fewer at the end, none beyond it; nothing when there is no blob.
     async fn read(&self, container: &ContainerName, path: &BlobPath, offset: u64, length: u64) -> Result<Option<Bytes>>;
     /// Appends to an append blob, which is made by the first append. `at` is where the caller believes the end to be:
-    /// [`Error::PreconditionFailed`] when it is elsewhere (a repeat, or a second writer). At most 4 MiB at once.
+    /// [`Error::PreconditionFailed`] when it is elsewhere (a repeat, or a second writer), [`Error::AlreadyExists`] when
+    /// the blob was put whole. At most [`MAX_APPEND_BYTES`] at once, and at least one.
     async fn append(&self, container: &ContainerName, path: &BlobPath, at: u64, bytes: Bytes) -> Result<()>;
     /// Deletes a blob; whether there was one.
     async fn delete(&self, container: &ContainerName, path: &BlobPath) -> Result<bool>;

@@ -1,3 +1,4 @@
-//! The integration tests, as one program.
+//! Integration tests, one binary.
 
 mod azure;
+mod conformance;

@@ -22,10 +22,10 @@ use super::error::{Failure, Target};
 use super::odata::{open_continuation, seal_continuation};
 use super::pipeline::{self, Repeat, bounded};
 use crate::store::error::Error;
-use crate::store::port::{BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, Put, Result};
+use crate::store::port::{
+    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, MAX_APPEND_BYTES, Put, Result,
+};
 
-/// Most bytes in one append (service limit).
-const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
 const PAGE: i32 = 1000;
 
 /// The blobs of an account.
@@ -228,17 +228,11 @@ impl BlobStore for Blobs {
             });
         }
         let target = blob_target("appending to a blob", container, path);
-        let elsewhere = || Error::PreconditionFailed {
-            what: path.to_string(),
-            index: 0,
-        };
         if bytes.is_empty() {
-            // The service refuses an append of nothing.
-            return if self.size(container, path).await?.unwrap_or_default() == at {
-                Ok(())
-            } else {
-                Err(elsewhere())
-            };
+            return Err(Error::Malformed {
+                what: path.to_string(),
+                expected: "append of at least one byte",
+            });
         }
         let blob = self.blob(container, path);
         let mut outcome = self.append_block(&blob, at, &bytes).await;
@@ -262,8 +256,11 @@ impl BlobStore for Blobs {
             outcome = self.append_block(&blob, at, &bytes).await;
         }
         outcome.map_err(|failure| match failure.code() {
-            // A whole blob, written by a put, has its end elsewhere for good.
-            "InvalidBlobType" => elsewhere(),
+            // There is a blob, and it was put whole.
+            "InvalidBlobType" => Error::AlreadyExists {
+                what: path.to_string(),
+                index: 0,
+            },
             _ => failure.into_error(&target),
         })
     }
