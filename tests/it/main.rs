@@ -5,3 +5,7 @@ mod authn_repositories;
 mod authn_table;
 mod conformance;
 mod runner_outcomes;
+//! Integration tests, one binary.
+
+mod azure;
+mod conformance;
