@@ -165,6 +165,8 @@ events! {
     RunResumed = "run.resumed", Info, Succeeded;
     /// A run was taken over from an instance that went away.
     RunTakenOver = "run.taken_over", Warning, Succeeded;
+    /// A message about a run failed too often and was set aside.
+    MessageQuarantined = "message.quarantined", Warning, Failed;
     /// A run was deleted with its results.
     RunDeleted = "run.deleted", Info, Succeeded;
     /// A step was not run: its profile's layers, rights or limits don't allow it here.

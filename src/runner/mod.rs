@@ -4,6 +4,7 @@
 //! over that socket, and the caller of [`NodeRunner::run`] answers. `docs/runner-protocol.md` is the contract with
 //! `engine/weft_runtime/`.
 
+pub mod bundle;
 mod environment;
 mod limits;
 mod outcome;

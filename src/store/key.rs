@@ -290,13 +290,11 @@ pub fn audit_row(sequence: u64) -> Key {
 /// One writer's chain of one day. Writers are process instances; `writer` is 26 characters of an id.
 #[must_use]
 pub fn audit_chain(day: &str, writer: &str) -> Key {
-    let clean = |text: &str| {
-        text.chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(40)
-            .collect::<String>()
-    };
-    key(format!("audit:{}:{}", clean(day), clean(writer)))
+    key(format!("audit:{}:{}", alphanumeric(day), alphanumeric(writer)))
+}
+
+fn alphanumeric(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).take(40).collect()
 }
 
 /// The head of a chain.

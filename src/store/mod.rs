@@ -7,6 +7,8 @@
 pub mod azure;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+pub mod claim_check;
+pub mod envelope;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;

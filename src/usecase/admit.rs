@@ -84,7 +84,7 @@ pub async fn denied(cx: &Context, caller: Option<&Caller>, origin: &Origin, refu
         "code": refused.code,
         "credential": refused.credential,
         "reason": refused.reason,
-        "keyName": refused.key,
+        "label": refused.key,
         "organization": refused.organization,
     }));
     write_platform(cx, record).await

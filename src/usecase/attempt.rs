@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Error, Result};
-use crate::audit::{Event as AuditEvent, Record};
+use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerTimings, WorkerMessage};
@@ -190,22 +190,21 @@ impl Attempt {
                 let shown: String = other.chars().take(60).collect();
                 let record = self
                     .cx
-                    .record(AuditEvent::BrokerRefused, &self.scope, &self.origin)
+                    .audit
+                    .by(&self.scope, AuditEvent::StepOverreached)
+                    .came_from(&self.origin)
                     .resource("run", self.run.as_str())
                     .detail(&json!({"call": shown, "attempt": self.attempt}));
-                if let Err(error) = self.record(record).await {
+                let recorded = async {
+                    let linked = self.cx.audit.append(&self.scope, record).await?;
+                    self.cx.audit.index(&self.scope, &[linked]).await
+                };
+                if let Err(error) = recorded.await {
                     tracing::error!(error = %error, "a refused broker call could not be recorded");
                 }
                 Err(refusal("not_available", format!("`{shown}` is not available in this version of Weft")))
             }
         }
-    }
-
-    async fn record(&self, record: Record) -> Result<()> {
-        let sealed = self.cx.audit.seal(Some(&self.scope), record).await?;
-        self.cx.audit.write(&self.scope, sealed.clone()).await?;
-        self.cx.audit.index(&self.scope, vec![sealed]).await?;
-        Ok(())
     }
 }
 

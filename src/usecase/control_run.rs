@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Context, Error, Result, query_run};
 use crate::audit::Event as AuditEvent;
-use crate::authz::{Action, Origin, Resource};
+use crate::authz::{Action, Origin};
 use crate::domain::RunId;
 use crate::scheduler::{self, Event};
 use crate::store;
@@ -37,15 +37,17 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
         let transition = scheduler::decide(&run.new.plan, &run.state, Event::CancelRequested { by }, now)
             .map_err(|rejected| Error::conflict("run_ended", rejected.to_string(), "nothing is left to cancel"))?;
         let record = cx
-            .record(AuditEvent::RunCancelled, scope, origin)
+            .audit
+            .by(scope, AuditEvent::RunCancelled)
+            .came_from(origin)
             .resource("run", id.as_str())
             .detail(&json!({"workflow": run.new.workflow, "status": transition.state().status}));
-        let sealed = cx.audit.seal(Some(scope), record).await?;
-        let additions = Additions { audit: vec![sealed.clone()], ..Additions::default() };
+        let sealed = cx.audit.seal(scope, record).await?;
+        let additions = Additions { audit: vec![sealed], ..Additions::default() };
         match cx.runs.apply(scope, run, &transition, additions).await {
-            Ok(stored) => {
+            Ok((stored, records)) => {
                 cx.live.stop(id);
-                cx.runs.index(scope, &stored, &[sealed]).await?;
+                cx.runs.index(scope, &stored, &records).await?;
                 return Ok(stored);
             }
             Err(store::Error::PreconditionFailed { .. }) => {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::attempt::{Attempt, Done};
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE};
-use crate::audit::{Event as AuditEvent, SealedRecord};
+use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::Origin;
 use crate::domain::{Outcome, Status, StepError, Timestamp};
 use crate::scheduler::{self, Effect, Event, Rejected, Transition};
@@ -78,7 +78,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     };
     let effects = transition.effects().to_vec();
     let stored = match cx.runs.apply(&driver.scope, stored, &transition, Additions::default()).await {
-        Ok(stored) => stored,
+        Ok((stored, _)) => stored,
         // Another instance took it at the same moment.
         Err(store::Error::PreconditionFailed { .. }) => return Ok(Continued::Elsewhere),
         Err(error) => return Err(error.into()),
@@ -101,7 +101,7 @@ pub(super) struct Driver {
     /// The message that brings another instance here if this one dies.
     pub(super) wake_up: Option<MessageReceipt>,
     /// Records of the first transition, to be listed.
-    pub(super) unindexed: Vec<SealedRecord>,
+    pub(super) unindexed: Vec<LinkedRecord>,
 }
 
 /// What happened while the driver waited.
@@ -256,16 +256,16 @@ impl Driver {
         if transition.state().status.is_terminal() {
             let record = self
                 .cx
-                .record(AuditEvent::RunFinished, &self.scope, &self.origin)
+                .audit
+                .by(&self.scope, AuditEvent::RunFinished)
+                .came_from(&self.origin)
                 .resource("run", run.new.run.as_str())
                 .detail(&json!({
                     "workflow": run.new.workflow,
                     "status": transition.state().status,
                     "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
                 }));
-            let sealed = self.keep_trying(|| self.cx.audit.seal(Some(&self.scope), record.clone())).await?;
-            self.unindexed.push(sealed.clone());
-            additions.audit.push(sealed);
+            additions.audit.push(self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone())).await?);
         }
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
@@ -278,7 +278,8 @@ impl Driver {
                 audit: additions.audit.clone(),
             };
             let error = match self.cx.runs.apply(&self.scope, run.clone(), transition, attempt).await {
-                Ok(mut stored) => {
+                Ok((mut stored, records)) => {
+                    self.unindexed.extend(records);
                     stored.timings.store_ms += millis(begun.elapsed());
                     return Ok(Committed::Ours(Box::new(stored)));
                 }

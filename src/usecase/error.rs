@@ -4,6 +4,7 @@ use crate::error::{Coded, Finding, Kind};
 use crate::runner::RunnerError;
 use crate::runner::bundle::BundleError;
 use crate::store;
+use crate::store::repo::{identity, keys};
 use crate::tenancy;
 
 /// Why an operation was not done.
@@ -12,6 +13,12 @@ pub enum Error {
     /// Storage.
     #[error("storage failed")]
     Store(#[from] store::Error),
+    /// Organizations and people.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// Function keys.
+    #[error(transparent)]
+    Key(#[from] keys::Error),
     /// Python.
     #[error("the workers failed")]
     Runner(#[from] RunnerError),
@@ -66,6 +73,8 @@ impl Coded for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Store(error) => error.kind(),
+            Self::Identity(error) => error.kind(),
+            Self::Key(error) => error.kind(),
             Self::Runner(error) => error.kind(),
             Self::Denied(error) => error.kind(),
             Self::Refused(error) => error.kind(),
@@ -77,6 +86,8 @@ impl Coded for Error {
     fn code(&self) -> &'static str {
         match self {
             Self::Store(error) => error.code(),
+            Self::Identity(error) => error.code(),
+            Self::Key(error) => error.code(),
             Self::Runner(error) => error.code(),
             Self::Denied(error) => error.code(),
             Self::Refused(error) => error.code(),
@@ -88,6 +99,8 @@ impl Coded for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
+            Self::Identity(error) => error.hint(),
+            Self::Key(error) => error.hint(),
             Self::Runner(error) => error.hint(),
             Self::Denied(error) => error.hint(),
             Self::Refused(error) => error.hint(),

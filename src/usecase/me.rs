@@ -2,7 +2,7 @@
 
 use super::{Context, Result};
 use crate::authz::{Caller, Principal};
-use crate::tenancy::Membership;
+use crate::tenancy::{self, Membership};
 
 /// The organizations that a person is a member of.
 ///
@@ -10,7 +10,7 @@ use crate::tenancy::Membership;
 /// When storage fails.
 pub async fn memberships(cx: &Context, caller: &Caller) -> Result<Vec<Membership>> {
     match &caller.principal {
-        Principal::User { id, .. } => Ok(cx.identities.memberships(id).await?),
+        Principal::User { id, .. } => Ok(cx.identities.list_memberships(&tenancy::system("me"), id).await?),
         _ => Ok(Vec::new()),
     }
 }

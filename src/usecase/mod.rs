@@ -7,6 +7,7 @@ pub mod api_key;
 pub mod audit_log;
 pub mod catalog;
 pub mod control_run;
+pub mod deliver;
 pub mod drive_run;
 pub mod error;
 pub mod me;
@@ -15,6 +16,7 @@ pub mod quarantine;
 pub mod query_run;
 pub mod seed;
 pub mod start_run;
+pub mod status;
 pub mod tick;
 
 mod attempt;
@@ -77,9 +79,9 @@ pub struct Context {
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     /// Function keys.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     /// Configuration.
     pub configs: Configs,
     /// Queues, and what prepares storage.
@@ -129,9 +131,9 @@ impl Context {
         let instance = RunId::generate(clock.now(), entropy.bytes()).as_str().trim_start_matches("run_").to_owned();
         Self {
             runs: Runs::new(ports.clone()),
-            audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone(), instance.clone()),
-            identities: Identities::new(ports.clone(), clock.clone(), entropy.clone()),
-            keys: Keys::new(ports.clone(), clock.clone(), entropy.clone()),
+            audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
+            identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
+            keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,

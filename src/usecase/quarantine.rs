@@ -21,11 +21,12 @@ pub async fn quarantine(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp
     let Some(stored) = cx.runs.get(&scope, &run.run).await? else { return Ok(Continued::Unknown) };
     let origin = Origin { request_id: stored.new.request_id.clone(), endpoint: "drive_run_poison".to_owned(), ..Origin::default() };
     let record = cx
-        .record(AuditEvent::MessageQuarantined, &scope, &origin)
+        .audit
+        .by(&scope, AuditEvent::MessageQuarantined)
+        .came_from(&origin)
         .resource("run", run.run.as_str())
         .detail(&json!({"queue": "weft-runs", "status": stored.state.status}));
-    let sealed = cx.audit.seal(Some(&scope), record).await?;
-    cx.audit.write(&scope, sealed.clone()).await?;
-    cx.audit.index(&scope, vec![sealed]).await?;
+    let linked = cx.audit.append(&scope, record).await?;
+    cx.audit.index(&scope, &[linked]).await?;
     drive_run::continue_run(cx, run, delivered_at).await
 }

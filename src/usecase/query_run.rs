@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::{Context, Error, Result};
 use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId};
-use crate::runner::LogLine;
-use crate::store::port::Continuation;
-use crate::store::repo::runs::{ListedRun, RunQuery, StoredRun, StoredStep};
+pub use crate::runner::LogLine;
+pub use crate::store::port::Continuation;
+pub use crate::store::repo::runs::{AttemptRecord, ListedRun, Requester, RunQuery, StoredRun, StoredStep, Timings};
 use crate::tenancy::Scope;
 
 /// A page of runs, newest first. Whoever may see own runs only, sees those.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run};
-use crate::audit::{Event as AuditEvent, Record};
+use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::validate;
 use crate::domain::{RunId, Timestamp, sha256_hex};
@@ -86,10 +86,13 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         arguments_digest: arguments_digest.clone(),
         idempotent: input.idempotency_key.is_some(),
     };
-    let record = Record::by_scope(AuditEvent::RunStarted, scope, &input.origin, cx.audit.new_id(), now)
+    let record = cx
+        .audit
+        .by(scope, AuditEvent::RunStarted)
+        .came_from(&input.origin)
         .resource("run", id.as_str())
-        .detail("workflow", Value::from(new.workflow.clone()));
-    let sealed = cx.audit.seal(Some(scope), record).await?;
+        .detail(&json!({"workflow": new.workflow}));
+    let sealed = cx.audit.seal(scope, record).await?;
 
     let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
     let (transition, delay) = if input.wait.is_some() {
@@ -107,8 +110,8 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     };
     let wake_up = envelope::seal(&cx.signing, &wake_up);
     let receipt = cx.ports.queues.send(&Queue::Runs.name(), &wake_up, delay).await?;
-    let run = match cx.runs.create(scope, new, &transition, vec![sealed.clone()]).await {
-        Ok(run) => run,
+    let (run, records) = match cx.runs.create(scope, new, &transition, vec![sealed]).await {
+        Ok(committed) => committed,
         Err(store::Error::AlreadyExists { .. }) if input.idempotency_key.is_some() => {
             // The same key at the same time: the other request was first.
             drop_wake_up(cx, receipt);
@@ -120,7 +123,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     };
     let Some(wait) = input.wait else {
         // Already on its way, a little later, should this fail: the run is then merely slower.
-        cx.runs.index(scope, &run, &[sealed]).await?;
+        cx.runs.index(scope, &run, &records).await?;
         cx.ports.queues.send(&Queue::Runs.name(), &wake_up, Duration::ZERO).await?;
         drop_wake_up(cx, receipt);
         return Ok(Started { run, repeated: false });
@@ -133,7 +136,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         scope: scope.clone(),
         origin: input.origin.clone(),
         wake_up: Some(receipt),
-        unindexed: vec![sealed],
+        unindexed: records,
     };
     let effects = transition.effects().to_vec();
     let queued = cx.clock.now().since(input.received_at);

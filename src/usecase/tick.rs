@@ -1,9 +1,14 @@
 //! What happens every minute: chains are sealed.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{Context, Result};
 use crate::tenancy::{self};
+
+/// How long after midnight the chains of the day before are still sealed.
+const AFTER_MIDNIGHT: Duration = Duration::from_secs(15 * 60);
 
 /// What a tick did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -24,22 +29,31 @@ pub struct Ticked {
 /// tick.
 pub async fn tick(cx: &Context) -> Result<Ticked> {
     let platform = tenancy::system("tick");
-    let mut ticked = Ticked { sealed: cx.audit.seal_platform_heads(&platform).await?, ..Ticked::default() };
+    let now = cx.clock.now();
+    // A chain that ended a moment before midnight is sealed by the first ticks of the next day.
+    let days = [now.minus(AFTER_MIDNIGHT).day(), now.day()];
+    let days = if days[0] == days[1] { &days[1..] } else { &days[..] };
+    let mut ticked = Ticked::default();
+    for day in days {
+        ticked.sealed += cx.audit.seal_heads(&platform, day).await?;
+    }
     let mut cursor = None;
     loop {
-        let (organizations, next) = cx.identities.list_organizations(&platform, cursor, 200).await?;
-        for organization in organizations {
+        let page = cx.identities.list_organizations(&platform, 200, cursor).await?;
+        for organization in page.items {
             let scope = tenancy::operator_in(&platform, &organization.id);
             ticked.organizations += 1;
-            match cx.audit.seal_heads(&scope).await {
-                Ok(sealed) => ticked.sealed += sealed,
-                Err(error) => {
-                    ticked.failed += 1;
-                    tracing::warn!(org.id = %organization.id, error = %error, "audit chains could not be sealed");
+            for day in days {
+                match cx.audit.seal_heads(&scope, day).await {
+                    Ok(sealed) => ticked.sealed += sealed,
+                    Err(error) => {
+                        ticked.failed += 1;
+                        tracing::warn!(org.id = %organization.id, error = %error, "audit chains could not be sealed");
+                    }
                 }
             }
         }
-        cursor = next;
+        cursor = page.next;
         if cursor.is_none() {
             return Ok(ticked);
         }

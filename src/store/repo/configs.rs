@@ -90,6 +90,14 @@ impl Configs {
         self.read(&key::org_table(scope.org())).await
     }
 
+    /// The entries that every organization inherits.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn list_platform(&self, _platform: &PlatformScope) -> Result<Vec<ConfigEntry>> {
+        self.read(&PlatformTable::Config.name()).await
+    }
+
     /// Writes an entry of the organization.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 //! Runs: each in one partition, each transition one entity-group transaction fenced by the header's ETag.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 
-use super::audit_log::AuditLog;
-use crate::audit::{Head, SealedRecord};
+use super::audit_log::{index_operations, rows_for_run};
+use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{AttemptId, ClaimCheck, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex};
 use crate::runner::LogLine;
 use crate::scheduler::{Plan, RunState, Transition};
@@ -12,7 +12,7 @@ use crate::store::claim_check;
 use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{
-    Comparison, Continuation, ETag, Entity, Filter, Key, Match, Operation, Ports, Properties, Query, Result,
+    Comparison, Continuation, ETag, Entity, Filter, Key, Match, Operation, Ports, Properties, Query, Result, Value,
 };
 use crate::tenancy::Scope;
 
@@ -196,6 +196,9 @@ pub struct RunQuery {
     pub cursor: Option<Continuation>,
 }
 
+/// A run as it was just written, and the audit records of the transition in their places.
+pub type Committed = (StoredRun, Vec<LinkedRecord>);
+
 /// How many ended attempts a step's row keeps.
 const KEPT_ATTEMPTS: usize = 100;
 /// Most index rows that one listing reads before it returns what it has, so that a narrow filter over a long history
@@ -219,14 +222,14 @@ impl Runs {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] when there is a run of this id.
-    pub async fn create(&self, scope: &Scope, new: NewRun, transition: &Transition, audit: Vec<SealedRecord>) -> Result<StoredRun> {
+    pub async fn create(&self, scope: &Scope, new: NewRun, transition: &Transition, audit: Vec<SealedRecord>) -> Result<Committed> {
         let run = StoredRun {
             new,
             state: transition.state().clone(),
-            result: Payload::Inline(Value::Null),
-            variables: Payload::Inline(Value::Null),
+            result: Payload::Inline(Json::Null),
+            variables: Payload::Inline(Json::Null),
             timings: Timings::default(),
-            audit: Head::start(),
+            audit: Head::EMPTY,
             etag: ETag(String::new()),
         };
         self.commit(scope, run, transition, Additions { audit, ..Additions::default() }, None).await
@@ -236,7 +239,7 @@ impl Runs {
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`] when somebody else wrote first: the caller reads again and decides again.
-    pub async fn apply(&self, scope: &Scope, run: StoredRun, transition: &Transition, additions: Additions) -> Result<StoredRun> {
+    pub async fn apply(&self, scope: &Scope, run: StoredRun, transition: &Transition, additions: Additions) -> Result<Committed> {
         let etag = run.etag.clone();
         self.commit(scope, run, transition, additions, Some(etag)).await
     }
@@ -248,11 +251,11 @@ impl Runs {
         transition: &Transition,
         additions: Additions,
         etag: Option<ETag>,
-    ) -> Result<StoredRun> {
+    ) -> Result<Committed> {
         run.state = transition.state().clone();
         let partition = key::run(&run.new.run);
-        let (head, audit) = AuditLog::rows_for_run(&run.new.run, &run.audit, additions.audit);
-        run.audit = head;
+        let audit = rows_for_run(scope, &run.new.run, &run.audit, additions.audit);
+        run.audit = audit.head;
         run.result = additions.result.unwrap_or(run.result);
         run.variables = additions.variables.unwrap_or(run.variables);
         run.timings = additions.timings.unwrap_or(run.timings);
@@ -275,13 +278,13 @@ impl Runs {
             let properties = Properties::new().with("v", SCHEMA).with("facts", facts);
             operations.push(Operation::Insert(key::event_row(run.state.sequence), properties));
         }
-        operations.extend(audit);
+        operations.extend(audit.operations);
         let mut etags = self.ports.tables.commit(&key::org_table(scope.org()), &partition, operations).await?;
         if etags.is_empty() {
             return Err(Error::corrupt("a commit answered no ETag"));
         }
         run.etag = etags.swap_remove(0);
-        Ok(run)
+        Ok((run, audit.records))
     }
 
     async fn attempts_of(&self, scope: &Scope, run: &RunId, step: &str) -> Result<Vec<AttemptRecord>> {
@@ -350,7 +353,7 @@ impl Runs {
     ///
     /// # Errors
     /// Those of the blob store.
-    pub async fn keep(&self, scope: &Scope, value: Value) -> Result<Payload> {
+    pub async fn keep(&self, scope: &Scope, value: Json) -> Result<Payload> {
         claim_check::save(self.ports.blobs.as_ref(), scope, value).await
     }
 
@@ -358,7 +361,7 @@ impl Runs {
     ///
     /// # Errors
     /// Those of the blob store.
-    pub async fn resolve(&self, scope: &Scope, payload: &Payload) -> Result<Value> {
+    pub async fn resolve(&self, scope: &Scope, payload: &Payload) -> Result<Json> {
         claim_check::load(self.ports.blobs.as_ref(), scope, payload).await
     }
 
@@ -366,10 +369,10 @@ impl Runs {
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn index(&self, scope: &Scope, run: &StoredRun, audit: &[SealedRecord]) -> Result<()> {
+    pub async fn index(&self, scope: &Scope, run: &StoredRun, audit: &[LinkedRecord]) -> Result<()> {
         let row = key::index_run_row(run.new.created_at, &run.new.run);
         let mut operations = vec![Operation::Upsert(row, index_row(run))];
-        operations.extend(AuditLog::index_operations(audit));
+        operations.extend(index_operations(audit)?);
         self.ports.tables.commit(&key::org_table(scope.org()), &key::index(), operations).await?;
         Ok(())
     }
@@ -448,7 +451,7 @@ impl Runs {
 
 fn header(run: &StoredRun) -> Properties {
     let new = &run.new;
-    let json = |value: Value| value.to_string();
+    let json = |value: Json| value.to_string();
     let mut properties = Properties::new()
         .with("v", SCHEMA)
         .with("workflow", new.workflow.clone())
@@ -462,7 +465,7 @@ fn header(run: &StoredRun) -> Properties {
         .with("idempotent", new.idempotent)
         .with("timings", json(json!(run.timings)))
         .with("auditSequence", i64::try_from(run.audit.sequence).unwrap_or(i64::MAX))
-        .with("auditHash", run.audit.hash.clone());
+        .with("auditHash", Value::Bytes(run.audit.hash.to_vec()));
     put_payload(&mut properties, "arguments", &new.arguments);
     put_payload(&mut properties, "result", &run.result);
     put_payload(&mut properties, "variables", &run.variables);
@@ -493,7 +496,10 @@ fn read_header(id: &RunId, row: &Entity) -> Result<StoredRun> {
         timings: parse(properties, "timings")?,
         audit: Head {
             sequence: u64::try_from(properties.require_int("auditSequence")?).unwrap_or_default(),
-            hash: properties.require_text("auditHash")?.to_owned(),
+            hash: properties
+                .bytes("auditHash")?
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or_else(|| Error::corrupt("the head of the audit chain can't be read"))?,
         },
         etag: row.etag.clone(),
     })
@@ -565,7 +571,7 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
 
 fn put_payload(properties: &mut Properties, name: &str, value: &Payload) {
     match value {
-        Payload::Inline(Value::Null) => {}
+        Payload::Inline(Json::Null) => {}
         Payload::Inline(value) => properties.set(name, value.to_string()),
         Payload::Claim(check) => properties.set(&format!("{name}Claim"), json!(check).to_string()),
     }
@@ -579,7 +585,7 @@ fn payload(properties: &Properties, name: &str) -> Result<Payload> {
     if properties.text(&claim)?.is_some() {
         return Ok(Payload::Claim(parse::<ClaimCheck>(properties, &claim)?));
     }
-    Ok(Payload::Inline(Value::Null))
+    Ok(Payload::Inline(Json::Null))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(properties: &Properties, name: &str) -> Result<T> {

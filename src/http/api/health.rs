@@ -1,0 +1,85 @@
+//! `/api/health`, `/api/ready`, `/api/status`: whether the process lives, whether it can work, and how it is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::http::extract::Caller;
+use crate::http::problem::{ApiError, Problem};
+use crate::http::state::Gate;
+use crate::usecase::status;
+
+/// That the process lives. No detail: it is open to everybody.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct HealthAnswer {
+    /// `ok`.
+    pub status: String,
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/api/health", tag = "health", security(), responses((status = 200, body = HealthAnswer)))]
+pub async fn health() -> Json<HealthAnswer> {
+    Json(HealthAnswer { status: "ok".to_owned() })
+}
+
+/// Whether requests can be served: storage answers and the workspace is loaded.
+#[utoipa::path(get, path = "/api/ready", tag = "health", security(),
+    responses((status = 200, body = HealthAnswer), (status = 503, body = Problem)))]
+pub async fn ready(State(gate): State<Gate>) -> Response {
+    let app = match gate.wait().await {
+        Ok(app) => app,
+        Err(error) => return error.into_response(),
+    };
+    match status::ready(&app.cx).await {
+        Ok(state) => Json(HealthAnswer { status: state.to_owned() }).into_response(),
+        Err(error) => ApiError::from(error).into_response(),
+    }
+}
+
+/// How the process is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusAnswer {
+    /// The version of Weft.
+    pub version: String,
+    /// This process, among others on the same storage.
+    pub instance: String,
+    /// Mode, storage and settings; secrets are masked.
+    #[schema(value_type = Object)]
+    pub about: Value,
+    /// Workers: interpreter, counts, and which layers of isolation are in force.
+    #[schema(value_type = Object)]
+    pub workers: Value,
+    /// The workspace: digest, workflows, findings.
+    #[schema(value_type = Object)]
+    pub workspace: Value,
+    /// Runs that are driven in this process.
+    pub live_runs: usize,
+}
+
+/// How the process is, in detail: workers, isolation, workspace. For platform administrators and keys that may.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/status", tag = "health",
+    responses((status = 200, body = StatusAnswer), (status = "default", body = Problem)))]
+pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
+    let Caller { app, caller } = caller;
+    let found = status::status(&app.cx, &caller).await?;
+    Ok(Json(StatusAnswer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: app.cx.instance.clone(),
+        about: app.settings.about.clone(),
+        workers: found.workers,
+        workspace: json!({
+            "revision": found.revision,
+            "workflows": found.workflows,
+            "dataProviders": found.data_providers,
+            "findings": found.findings,
+            "error": found.workspace_error,
+        }),
+        live_runs: found.live_runs,
+    }))
+}

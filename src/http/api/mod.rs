@@ -1,0 +1,78 @@
+//! One file per resource; wire types sit beside their handlers.
+
+pub mod audit;
+pub mod data_providers;
+pub mod docs;
+pub mod health;
+pub mod me;
+pub mod runs;
+pub mod workflows;
+
+use serde::Serialize;
+
+use super::problem::ApiError;
+
+/// A page of a list.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PageOf<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give it as `cursor` for the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// Items in a page when the caller doesn't say.
+const DEFAULT_LIMIT: usize = 50;
+/// Items in a page at most.
+const MAX_LIMIT: usize = 200;
+
+/// `limit` as a number from 1 to 200; what is above is brought down.
+fn limit(text: Option<&str>) -> Result<usize, ApiError> {
+    match text {
+        None | Some("") => Ok(DEFAULT_LIMIT),
+        Some(text) => match text.parse::<usize>() {
+            Ok(number) if number >= 1 => Ok(number.min(MAX_LIMIT)),
+            _ => Err(ApiError::bad_parameter("query:limit", format!("`limit` must be a number from 1 to {MAX_LIMIT}"))),
+        },
+    }
+}
+
+fn time(name: &str, text: Option<&str>) -> Result<Option<crate::domain::Timestamp>, ApiError> {
+    text.filter(|text| !text.is_empty())
+        .map(|text| {
+            crate::domain::Timestamp::parse(text).map_err(|_| {
+                ApiError::bad_parameter(
+                    format!("query:{name}"),
+                    format!("`{name}` must be a time like `2026-11-21T08:00:00Z`"),
+                )
+            })
+        })
+        .transpose()
+}
+
+/// An opaque cursor as the caller sees it: base64url, so that it survives every client.
+fn cursor_out(inner: Option<String>) -> Option<String> {
+    use base64::Engine as _;
+    inner.map(|text| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text))
+}
+
+fn cursor_in(text: Option<&str>) -> Result<Option<String>, ApiError> {
+    use base64::Engine as _;
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let bad = || ApiError::bad_parameter("query:cursor", "`cursor` is not one that a page has given");
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
+    String::from_utf8(bytes).map(Some).map_err(|_| bad())
+}
+
+
+/// The header that says in which organization a request acts.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "read by the extractor; here for the description only")]
+pub struct OrganizationHeader {
+    /// The organization's id: 3 to 40 of a–z and 0–9.
+    #[param(rename = "X-Organization-Id", example = "contoso")]
+    organization: String,
+}

@@ -1,0 +1,414 @@
+//! `/api/runs`: look at runs, and end them.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{PageOf, cursor_in, cursor_out, limit, time};
+use crate::domain::{RunId, Status, StepError, Timestamp};
+use crate::http::extract::{Admitted, Path, Query};
+use crate::http::problem::{ApiError, Problem};
+use crate::usecase::query_run::{
+    AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredRun, StoredStep, Timings,
+};
+use crate::usecase::{control_run, drive_run, query_run};
+
+/// A run that has ended, or as far as it is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunAnswer {
+    /// The run.
+    #[schema(value_type = String)]
+    pub run_id: RunId,
+    /// The workflow.
+    pub workflow: String,
+    /// The digest of the code that it is pinned to.
+    pub revision: String,
+    /// Where it is.
+    pub status: Status,
+    /// What the workflow returned.
+    #[schema(value_type = Object, nullable)]
+    pub result: Value,
+    /// Why it failed.
+    pub error: Option<StepError>,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When its first step began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// From start to end.
+    pub duration_ms: Option<u64>,
+    /// Where the time went.
+    pub timings: Timings,
+    /// `ctx.variables` of its steps.
+    #[schema(value_type = Object)]
+    pub variables: Value,
+    /// The arguments, defaults included.
+    #[schema(value_type = Object)]
+    pub arguments: Value,
+    /// Who asked for it.
+    pub requester: RequesterView,
+    /// Why it is not done yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    /// Where to go on.
+    pub links: Links,
+}
+
+/// Who asked for a run.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequesterView {
+    /// `user`, `service`, `system`, `operator`.
+    pub kind: String,
+    /// The principal's id.
+    pub id: String,
+    /// A name to show.
+    pub name: String,
+    /// The user that a key's caller claimed to act for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_user: Option<String>,
+}
+
+impl From<&Requester> for RequesterView {
+    fn from(requester: &Requester) -> Self {
+        Self {
+            kind: requester.kind.clone(),
+            id: requester.id.clone(),
+            name: requester.name.clone(),
+            claimed_user: requester.claimed_user.clone(),
+        }
+    }
+}
+
+/// Paths of a run.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Links {
+    /// The run itself.
+    #[serde(rename = "self")]
+    pub itself: String,
+    /// Its steps.
+    pub steps: String,
+    /// Its log.
+    pub logs: String,
+    /// Ends it (POST).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<String>,
+}
+
+impl Links {
+    fn of(run: &RunId, status: Status) -> Self {
+        let base = format!("/api/runs/{run}");
+        Self {
+            steps: format!("{base}/steps"),
+            logs: format!("{base}/logs"),
+            cancel: (!status.is_terminal()).then(|| format!("{base}/cancel")),
+            itself: base,
+        }
+    }
+}
+
+impl RunAnswer {
+    pub(super) fn new(details: Details) -> Self {
+        let Details { run, arguments, result, variables } = details;
+        let state = &run.state;
+        Self {
+            run_id: run.new.run.clone(),
+            workflow: run.new.workflow.clone(),
+            revision: run.new.plan.bundle.clone(),
+            status: state.status,
+            result,
+            error: state.error.clone(),
+            created_at: run.new.created_at,
+            started_at: state.started_at,
+            finished_at: state.finished_at,
+            duration_ms: duration(state.started_at, state.finished_at),
+            timings: drive_run::shown(&run.timings),
+            variables: if variables.is_null() { json!({}) } else { variables },
+            arguments,
+            requester: RequesterView::from(&run.new.requester),
+            waiting_for: waiting_for(&run),
+            links: Links::of(&run.new.run, state.status),
+        }
+    }
+}
+
+fn duration(started: Option<Timestamp>, finished: Option<Timestamp>) -> Option<u64> {
+    let took = finished?.since(started?);
+    u64::try_from(took.as_millis()).ok()
+}
+
+/// Why a run is not done yet, in one sentence.
+fn waiting_for(run: &StoredRun) -> Option<String> {
+    let state = &run.state;
+    match state.status {
+        Status::Pending => Some("it stands in the queue until an instance takes it".to_owned()),
+        Status::Waiting => {
+            let (due, step) = state
+                .steps
+                .iter()
+                .zip(&run.new.plan.steps)
+                .filter_map(|(step, planned)| step.due.map(|due| (due, planned.id.as_str())))
+                .min()?;
+            Some(format!("the next attempt of step `{step}` is due at {due}"))
+        }
+        _ => None,
+    }
+}
+
+/// A run that goes on.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// The run.
+    #[schema(value_type = String)]
+    pub run_id: RunId,
+    /// Where it is.
+    pub status: Status,
+    /// Where to look.
+    pub links: Links,
+}
+
+pub(super) fn accepted(run: &StoredRun) -> Response {
+    let id = &run.new.run;
+    let status = run.state.status;
+    let body = Accepted { run_id: id.clone(), status, links: Links::of(id, status) };
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/runs/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A run in a list.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunItem {
+    /// The run.
+    #[schema(value_type = String)]
+    pub run_id: RunId,
+    /// The workflow.
+    pub workflow: String,
+    /// The digest of the code.
+    pub revision: String,
+    /// Where it is.
+    pub status: Status,
+    /// Who asked for it.
+    pub requester: RequesterView,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When its first step began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// From start to end.
+    pub duration_ms: Option<u64>,
+    /// The type of its error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
+}
+
+impl From<ListedRun> for RunItem {
+    fn from(run: ListedRun) -> Self {
+        Self {
+            run_id: run.run,
+            workflow: run.workflow,
+            revision: run.revision,
+            status: run.status,
+            requester: RequesterView::from(&run.requester),
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            duration_ms: duration(run.started_at, run.finished_at),
+            error_type: run.error_type,
+        }
+    }
+}
+
+/// Which runs.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Of one workflow.
+    workflow: Option<String>,
+    /// In one status.
+    status: Option<String>,
+    /// Asked for by one principal, by its id.
+    user: Option<String>,
+    /// Asked for at or after this time.
+    from: Option<String>,
+    /// Asked for before this time.
+    to: Option<String>,
+    /// Items in a page, 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Runs of the organization, newest first.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs", tag = "runs", params(ListQuery, super::OrganizationHeader),
+    responses((status = 200, body = PageOf<RunItem>), (status = "default", body = Problem)))]
+pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<Json<PageOf<RunItem>>, ApiError> {
+    let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let status = match some(query.status) {
+        None => None,
+        Some(text) => Some(Status::parse(&text).ok_or_else(|| {
+            let known: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
+            ApiError::bad_parameter("query:status", format!("`status` must be one of {}", known.join(", ")))
+        })?),
+    };
+    let query = RunQuery {
+        workflow: some(query.workflow),
+        status,
+        requester: some(query.user),
+        from: time("from", query.from.as_deref())?,
+        to: time("to", query.to.as_deref())?,
+        limit: limit(query.limit.as_deref())?,
+        cursor: cursor_in(query.cursor.as_deref())?.map(Continuation),
+    };
+    let (runs, next) = query_run::list(&admitted.app.cx, &admitted.scope, query).await?;
+    let items = runs.into_iter().map(RunItem::from).collect();
+    Ok(Json(PageOf { items, next_cursor: cursor_out(next.map(|next| next.0)) }))
+}
+
+fn run_id(text: &str) -> Result<RunId, ApiError> {
+    text.parse().map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:id", error.to_string()))
+}
+
+/// One run.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}", tag = "runs",
+    params(("id" = String, Path, description = "The run"), super::OrganizationHeader),
+    responses((status = 200, body = RunAnswer), (status = "default", body = Problem)))]
+pub async fn get(admitted: Admitted, Path(id): Path<String>) -> Result<Json<RunAnswer>, ApiError> {
+    let details = query_run::get(&admitted.app.cx, &admitted.scope, &run_id(&id)?).await?;
+    Ok(Json(RunAnswer::new(details)))
+}
+
+/// A step of a run.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepView {
+    /// Its id.
+    pub id: String,
+    /// Where it is.
+    pub status: Status,
+    /// Attempts begun.
+    pub attempts_begun: u32,
+    /// When its first attempt began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// From start to end.
+    pub duration_ms: Option<u64>,
+    /// Attempts that have ended, the newest hundred.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+impl From<StoredStep> for StepView {
+    fn from(step: StoredStep) -> Self {
+        Self {
+            duration_ms: duration(step.started_at, step.finished_at),
+            id: step.id,
+            status: step.status,
+            attempts_begun: step.attempts_begun,
+            started_at: step.started_at,
+            finished_at: step.finished_at,
+            attempts: step.attempts,
+        }
+    }
+}
+
+/// The steps of a run, with their attempts.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}/steps", tag = "runs",
+    params(("id" = String, Path, description = "The run"), super::OrganizationHeader),
+    responses((status = 200, body = PageOf<StepView>), (status = "default", body = Problem)))]
+pub async fn steps(admitted: Admitted, Path(id): Path<String>) -> Result<Json<PageOf<StepView>>, ApiError> {
+    let steps = query_run::steps(&admitted.app.cx, &admitted.scope, &run_id(&id)?).await?;
+    Ok(Json(PageOf { items: steps.into_iter().map(StepView::from).collect(), next_cursor: None }))
+}
+
+/// A line of a run's log.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogItem {
+    /// The step.
+    pub step: String,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// The line.
+    #[serde(flatten)]
+    pub line: LogLine,
+}
+
+/// A part of a run's log.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogAnswer {
+    /// The lines.
+    pub items: Vec<LogItem>,
+    /// Give it as `after` for what follows, now or later.
+    pub next_cursor: String,
+    /// Whether nothing can follow.
+    pub ended: bool,
+}
+
+/// From where on.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LogQuery {
+    /// `nextCursor` of the part before.
+    after: Option<String>,
+}
+
+/// The log of a run: stdout, stderr, `ctx.log` and checkpoints, attempt by attempt. At most 1 MiB in one answer.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}/logs", tag = "runs",
+    params(("id" = String, Path, description = "The run"), LogQuery, super::OrganizationHeader),
+    responses((status = 200, body = LogAnswer), (status = "default", body = Problem)))]
+pub async fn logs(admitted: Admitted, Path(id): Path<String>, Query(query): Query<LogQuery>) -> Result<Json<LogAnswer>, ApiError> {
+    let after = match query.after.as_deref().filter(|text| !text.is_empty()) {
+        None => (0, 0),
+        Some(text) => text
+            .split_once('.')
+            .and_then(|(place, offset)| Some((place.parse().ok()?, offset.parse().ok()?)))
+            .ok_or_else(|| ApiError::bad_parameter("query:after", "`after` is not one that a page has given"))?,
+    };
+    let page = query_run::logs(&admitted.app.cx, &admitted.scope, &run_id(&id)?, after).await?;
+    let items = page.lines.into_iter().map(|(step, attempt, line)| LogItem { step, attempt, line }).collect();
+    Ok(Json(LogAnswer { items, next_cursor: format!("{}.{}", page.next.0, page.next.1), ended: page.ended }))
+}
+
+/// End a run. It has ended as `cancelled` when this answers; its processes are killed.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(post, path = "/api/runs/{id}/cancel", tag = "runs",
+    params(("id" = String, Path, description = "The run"), super::OrganizationHeader),
+    responses((status = 200, body = RunAnswer), (status = "default", body = Problem)))]
+pub async fn cancel(admitted: Admitted, Path(id): Path<String>) -> Result<Json<RunAnswer>, ApiError> {
+    let run = control_run::cancel(&admitted.app.cx, &admitted.scope, &admitted.origin, &run_id(&id)?).await?;
+    let details = query_run::details(&admitted.app.cx, &admitted.scope, run).await?;
+    Ok(Json(RunAnswer::new(details)))
+}

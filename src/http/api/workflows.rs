@@ -1,0 +1,176 @@
+//! `/api/workflows`: what the workspace declares, and starting a run of it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::runs::RunAnswer;
+use super::{PageOf, cursor_in, cursor_out, limit};
+use crate::definition::json_schema;
+use crate::domain::Declared;
+use crate::http::extract::{Admitted, JsonObject, Path, Query};
+use crate::http::problem::{ApiError, Problem};
+use crate::usecase::start_run::{StartRun, start_run};
+use crate::usecase::{catalog, query_run};
+
+/// A workflow.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowView {
+    /// Its name.
+    pub name: String,
+    /// One sentence.
+    pub description: String,
+    /// For lists.
+    pub category: String,
+    /// For search.
+    pub tags: Vec<String>,
+    /// Where it is defined, as `workspace/workflows/hello.py:9`.
+    pub source: String,
+    /// The digest of the code.
+    pub revision: String,
+    /// Time limit of one attempt, in seconds.
+    pub timeout_seconds: f64,
+    /// Attempts, delays, and which errors count.
+    #[schema(value_type = Object)]
+    pub retry: Value,
+    /// Hosts that it declares to reach.
+    pub network: Vec<String>,
+    /// Its parameters as JSON Schema 2020-12.
+    #[schema(value_type = Object)]
+    pub parameters: Value,
+}
+
+impl WorkflowView {
+    fn new(declared: &Declared, revision: &str) -> Self {
+        Self {
+            name: declared.name.clone(),
+            description: declared.description.clone(),
+            category: declared.category.clone(),
+            tags: declared.tags.clone(),
+            source: format!("{}:{}", declared.path, declared.line),
+            revision: revision.to_owned(),
+            timeout_seconds: declared.timeout_seconds,
+            retry: json!(declared.retry),
+            network: declared.network.clone(),
+            parameters: json_schema(&declared.parameters),
+        }
+    }
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Items in a page, 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The workflows, by name.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/workflows", tag = "workflows", params(ListQuery, super::OrganizationHeader),
+    responses((status = 200, body = PageOf<WorkflowView>), (status = "default", body = Problem)))]
+pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<Json<PageOf<WorkflowView>>, ApiError> {
+    let limit = limit(query.limit.as_deref())?;
+    let after = cursor_in(query.cursor.as_deref())?;
+    let (current, items, more) = catalog::list(&admitted.app.cx, &admitted.scope, after.as_deref(), limit).await?;
+    let next = items.last().filter(|_| more).map(|last| last.name.clone());
+    let items = items.iter().map(|declared| WorkflowView::new(declared, &current.bundle.digest)).collect();
+    Ok(Json(PageOf { items, next_cursor: cursor_out(next) }))
+}
+
+/// One workflow, with its parameters as JSON Schema.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/workflows/{name}", tag = "workflows",
+    params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader),
+    responses((status = 200, body = WorkflowView), (status = "default", body = Problem)))]
+pub async fn get(admitted: Admitted, Path(name): Path<String>) -> Result<Json<WorkflowView>, ApiError> {
+    let (current, declared) = catalog::get(&admitted.app.cx, &admitted.scope, &name).await?;
+    Ok(Json(WorkflowView::new(&declared, &current.bundle.digest)))
+}
+
+/// Start a run. The body is a JSON object of arguments. By default the answer waits for the end (60 s, `Prefer: wait=N`, at
+/// most 220 s) and is 202 when that was not enough; `Prefer: respond-async` answers 202 at once. `Idempotency-Key` makes a
+/// repeat within 24 h return the first run.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(post, path = "/api/workflows/{name}/execute", tag = "workflows",
+    params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader,
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=SECONDS`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters")),
+    request_body(content = Object, description = "Arguments by name"),
+    responses((status = 200, description = "The run has ended, whichever way", body = RunAnswer),
+        (status = 202, description = "The run goes on", body = super::runs::Accepted), (status = "default", body = Problem)))]
+pub async fn execute(
+    admitted: Admitted,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: JsonObject,
+) -> Result<Response, ApiError> {
+    let app = &admitted.app;
+    let wait = preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?;
+    let input = StartRun {
+        workflow: name,
+        arguments: body.object,
+        wait,
+        idempotency_key: idempotency_key(&headers, body.empty)?,
+        received_at: app.cx.clock.now(),
+        origin: admitted.origin.clone(),
+    };
+    let started = start_run(&app.cx, &admitted.scope, input).await?;
+    if !started.run.state.status.is_terminal() {
+        return Ok(super::runs::accepted(&started.run));
+    }
+    let details = query_run::details(&app.cx, &admitted.scope, started.run).await?;
+    let mut response = (StatusCode::OK, Json(RunAnswer::new(details))).into_response();
+    if started.repeated {
+        response.headers_mut().insert("Idempotency-Replayed", axum::http::HeaderValue::from_static("true"));
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// `Prefer` (RFC 7240): none to leave the run to the queue, else how long to wait.
+fn preferred_wait(headers: &HeaderMap, default: Duration, most: Duration) -> Result<Option<Duration>, ApiError> {
+    let mut wait = Some(default);
+    for value in headers.get_all("prefer") {
+        let value = value.to_str().unwrap_or_default();
+        for preference in value.split(',').map(str::trim) {
+            let (name, setting) = preference.split_once('=').unwrap_or((preference, ""));
+            if name.trim().eq_ignore_ascii_case("respond-async") {
+                wait = None;
+            } else if name.trim().eq_ignore_ascii_case("wait") && wait.is_some() {
+                let seconds: u64 = setting.trim().trim_matches('"').parse().map_err(|_| {
+                    ApiError::bad_parameter("header:Prefer", "`Prefer: wait=N` takes a whole number of seconds")
+                })?;
+                wait = Some(Duration::from_secs(seconds).min(most));
+            }
+        }
+    }
+    Ok(wait)
+}
+
+/// The caller's key; for a request without a body, the host's invocation id: the host sends such a request again with the same
+/// id when the connection breaks, and the run must not start twice.
+fn idempotency_key(headers: &HeaderMap, empty_body: bool) -> Result<Option<String>, ApiError> {
+    if let Some(value) = headers.get("idempotency-key") {
+        let text = value.to_str().unwrap_or_default();
+        if text.is_empty() || text.len() > 200 {
+            return Err(ApiError::bad_parameter("header:Idempotency-Key", "`Idempotency-Key` must have 1 to 200 characters"));
+        }
+        return Ok(Some(format!("caller:{text}")));
+    }
+    let invocation = headers.get("x-azure-functions-invocationid").filter(|_| empty_body);
+    Ok(invocation.and_then(|value| value.to_str().ok()).map(|id| format!("invocation:{id}")))
+}

@@ -1,0 +1,55 @@
+//! The description of the API, generated from the handlers.
+
+use base64::Engine as _;
+use utoipa::OpenApi as _;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+
+use super::api::{audit, data_providers, docs, health, me, runs, workflows};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
+    paths(
+        workflows::list, workflows::get, workflows::execute,
+        runs::list, runs::get, runs::steps, runs::logs, runs::cancel,
+        audit::list, data_providers::list, data_providers::provide, me::get,
+        health::health, health::ready, health::status, docs::description, docs::page,
+    ),
+    security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),
+    modifiers(&Schemes)
+)]
+struct Description;
+
+struct Schemes;
+
+impl utoipa::Modify for Schemes {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let components = api.components.get_or_insert_default();
+        let header = |name: &str, about: &str| {
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(name, about)))
+        };
+        components.add_security_scheme("functionKey", header("x-functions-key", "A function key, verified by Weft itself"));
+        components.add_security_scheme(
+            "functionKeyInQuery",
+            SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("code", "The same in the query"))),
+        );
+        components.add_security_scheme(
+            "clientPrincipal",
+            header("X-MS-CLIENT-PRINCIPAL", "Set by the platform's front door, where the operator trusts one"),
+        );
+    }
+}
+
+/// The description as OpenAPI 3.1.
+#[must_use]
+pub fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// The hash by which a content security policy lets the page's own script run.
+#[must_use]
+pub fn script_hash(page: &str) -> String {
+    let script = page.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>")).map_or("", |(script, _)| script);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, script.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}

@@ -1,0 +1,57 @@
+//! The table of routes: path, methods, who may, handler. Tests read it: every route is tried by every kind of caller.
+
+use axum::routing::{MethodRouter, get, post};
+
+use super::api::{audit, data_providers, docs, health, me, runs, workflows};
+use super::state::Gate;
+
+/// Who is let in by a route before its use case decides about the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody. The only routes without a caller, and this list may only shrink.
+    Open,
+    /// An authenticated caller.
+    Caller,
+    /// An authenticated caller in an organization.
+    Organization,
+}
+
+/// One path and method.
+#[derive(Debug)]
+pub struct Route {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// With parameters in braces.
+    pub path: &'static str,
+    /// Who is let in.
+    pub access: Access,
+    /// What answers.
+    pub handler: MethodRouter<Gate>,
+}
+
+/// All routes.
+#[must_use]
+pub fn table() -> Vec<Route> {
+    use Access::{Caller, Open, Organization};
+    let at = |path, access, handler| Route { method: "GET", path, access, handler };
+    let to = |path, access, handler| Route { method: "POST", path, access, handler };
+    vec![
+        at("/api/health", Open, get(health::health)),
+        at("/api/ready", Open, get(health::ready)),
+        at("/api/openapi.json", Open, get(docs::description)),
+        at("/api/docs", Open, get(docs::page)),
+        at("/api/me", Caller, get(me::get)),
+        at("/api/status", Caller, get(health::status)),
+        at("/api/workflows", Organization, get(workflows::list)),
+        at("/api/workflows/{name}", Organization, get(workflows::get)),
+        to("/api/workflows/{name}/execute", Organization, post(workflows::execute)),
+        at("/api/runs", Organization, get(runs::list)),
+        at("/api/runs/{id}", Organization, get(runs::get)),
+        at("/api/runs/{id}/steps", Organization, get(runs::steps)),
+        at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        at("/api/audit", Organization, get(audit::list)),
+        at("/api/data-providers", Organization, get(data_providers::list)),
+        at("/api/data-providers/{name}", Organization, get(data_providers::provide)),
+    ]
+}

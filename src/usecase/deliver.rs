@@ -1,0 +1,134 @@
+//! A delivered queue message: opened, checked, and handed to what it asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::drive_run::{self, Continued};
+use super::{Context, Result, quarantine};
+use crate::domain::Timestamp;
+use crate::store::envelope::{self, Message};
+use crate::store::key::Queue;
+
+/// From which queue a message was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// `weft-runs`.
+    Runs,
+    /// `weft-attempts`.
+    Attempts,
+    /// `weft-runs-poison`.
+    RunsPoison,
+    /// `weft-attempts-poison`.
+    AttemptsPoison,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// Done, or nothing to do.
+    Done(Continued),
+    /// Not a message of ours: it is dropped, since delivering it again would not make it one.
+    Refused(envelope::Rejected),
+    /// Not finished within the patience; it goes on here, and its lease guards it.
+    GoesOn,
+}
+
+/// Handles one message. With `patience`, returns after that long while the work goes on in the background.
+///
+/// # Errors
+/// When storage fails: the message must be delivered again.
+pub async fn deliver(
+    cx: &Arc<Context>,
+    from: From,
+    text: &str,
+    delivered_at: Timestamp,
+    patience: Option<Duration>,
+) -> Result<Delivered> {
+    let message = match envelope::open(&cx.signing, text) {
+        Ok(message) => message,
+        Err(rejected) => {
+            tracing::warn!(queue = ?from, "a queue message was refused: {rejected}");
+            return Ok(Delivered::Refused(rejected));
+        }
+    };
+    let Message::DriveRun { run, reason } = message;
+    tracing::debug!(run.id = %run.run, org.id = %run.org, reason, "message");
+    let work = {
+        let cx = cx.clone();
+        async move {
+            match from {
+                From::Runs | From::Attempts => drive_run::continue_run(&cx, &run, delivered_at).await,
+                From::RunsPoison | From::AttemptsPoison => quarantine::quarantine(&cx, &run, delivered_at).await,
+            }
+        }
+    };
+    let Some(patience) = patience else { return Box::pin(work).await.map(Delivered::Done) };
+    match tokio::time::timeout(patience, tokio::spawn(work)).await {
+        Ok(Ok(done)) => done.map(Delivered::Done),
+        // The work panicked or the handler stops: the message comes again.
+        Ok(Err(error)) => Err(super::Error::unavailable("stopping", error.to_string(), "the message is delivered again")),
+        Err(_) => Ok(Delivered::GoesOn),
+    }
+}
+
+/// Messages that are handled at once where no Functions host delivers them.
+const AT_ONCE: usize = 8;
+/// For how long a received message is hidden; renewed while it is worked on.
+const HIDDEN: Duration = Duration::from_secs(120);
+/// Deliveries after which a message is quarantined, as in `host.json`.
+const MAX_DEQUEUE_COUNT: u32 = 5;
+
+/// Delivers the messages of the queue of runs as the Functions host would: several at once, again after a failure, to
+/// quarantine after too many. For `weft dev`, which has no host. Never returns; ends when it is dropped.
+pub async fn consume(cx: Arc<Context>) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let queue = Queue::Runs.name();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let received = cx.ports.queues.receive(&queue, 1, HIDDEN).await;
+        let message = match received {
+            Ok(mut messages) => messages.pop(),
+            Err(error) => {
+                tracing::warn!(error = %error, "the queue can't be read, trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let Some(message) = message else {
+            // Messages of other processes, and of backends that can't tell, are found by looking now and then.
+            let _ = tokio::time::timeout(Duration::from_secs(1), cx.ports.queues.sent_here(&queue)).await;
+            continue;
+        };
+        let cx = cx.clone();
+        tokio::spawn(async move {
+            handle(&cx, message).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn handle(cx: &Arc<Context>, message: crate::store::port::Message) {
+    let queue = Queue::Runs.name();
+    let from = if message.dequeue_count > MAX_DEQUEUE_COUNT { From::RunsPoison } else { From::Runs };
+    let delivered_at = cx.clock.now();
+    let mut receipt = message.receipt;
+    let mut work = Box::pin(deliver(cx, from, &message.text, delivered_at, None));
+    let outcome = loop {
+        match tokio::time::timeout(HIDDEN / 2, &mut work).await {
+            Ok(outcome) => break outcome,
+            Err(_) => match cx.ports.queues.extend(&queue, &receipt, HIDDEN).await {
+                Ok(newer) => receipt = newer,
+                Err(error) => tracing::warn!(error = %error, "a message could not be kept hidden; its run's lease guards it"),
+            },
+        }
+    };
+    match outcome {
+        Ok(_) => {
+            if let Err(error) = cx.ports.queues.delete(&queue, &receipt).await {
+                tracing::warn!(error = %error, "a handled message could not be deleted; it will find nothing to do");
+            }
+        }
+        // Visible again after its timeout.
+        Err(error) => tracing::warn!(error = %error, "a message failed and will be delivered again"),
+    }
+}

@@ -1,0 +1,72 @@
+//! Whether this process can work, and how it is.
+
+use serde_json::Value;
+
+use super::{Context, Error, Result};
+use crate::authz::{Action, Caller, Extent, Principal, Resource, permitted_to_key};
+use crate::error::{Finding, Kind};
+use crate::tenancy;
+
+/// How the process is.
+#[derive(Debug)]
+pub struct Status {
+    /// The runner's own words.
+    pub workers: Value,
+    /// The digest of the current bundle.
+    pub revision: Option<String>,
+    /// Names of its workflows.
+    pub workflows: Vec<String>,
+    /// Names of its data providers.
+    pub data_providers: Vec<String>,
+    /// What keeps files out.
+    pub findings: Vec<Finding>,
+    /// Why the workspace can't be used at all.
+    pub workspace_error: Option<String>,
+    /// Runs that are driven here.
+    pub live_runs: usize,
+}
+
+/// `ok`, or `degraded` when files of the workspace are in quarantine.
+///
+/// # Errors
+/// When storage or the workspace can't be used.
+pub async fn ready(cx: &Context) -> Result<&'static str> {
+    cx.identities.list_organizations(&tenancy::system("ready"), 1, None).await?;
+    let current = cx.catalogs.current().await?;
+    Ok(if current.catalog.findings.is_empty() { "ok" } else { "degraded" })
+}
+
+/// How the process is, for whoever may look at the platform.
+///
+/// # Errors
+/// When the caller may not.
+pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
+    let extent = match &caller.principal {
+        Principal::User { administrator: true, .. } | Principal::Operator => Extent::All,
+        Principal::Service { scopes, .. } => permitted_to_key(scopes, Action::Read, Resource::Platform),
+        _ => Extent::None,
+    };
+    if extent == Extent::None {
+        return Err(Error::Request {
+            kind: Kind::Denied,
+            code: "not_permitted",
+            detail: "this caller may not read the platform".to_owned(),
+            hint: Some("a platform administrator may, and a key with the scope `platform:read`".to_owned()),
+            findings: Vec::new(),
+        });
+    }
+    let (current, workspace_error) = match cx.catalogs.current().await {
+        Ok(current) => (Some(current), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let catalog = current.as_ref().map(|current| current.catalog.as_ref());
+    Ok(Status {
+        workers: cx.runner.status(),
+        revision: current.as_ref().map(|current| current.bundle.digest.clone()),
+        workflows: catalog.map(|catalog| catalog.workflows.keys().cloned().collect()).unwrap_or_default(),
+        data_providers: catalog.map(|catalog| catalog.data_providers.keys().cloned().collect()).unwrap_or_default(),
+        findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
+        workspace_error,
+        live_runs: cx.live.count(),
+    })
+}
