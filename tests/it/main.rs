@@ -9,3 +9,5 @@ mod runner_outcomes;
 
 mod azure;
 mod conformance;
+mod fault;
+mod sqlite;
