@@ -2,3 +2,5 @@
 
 mod azure;
 mod conformance;
+mod fault;
+mod sqlite;
