@@ -6,8 +6,8 @@
 use std::error::Error as StdError;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use azure_core::credentials::Secret;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use weft::clock::Entropy;
 use weft::domain::Timestamp;
-use weft::store::azure::{Settings, open};
+use weft::store::azure::{Identity, Settings, open};
 use weft::store::error::Error;
 use weft::store::port::{
     BlobPath, Comparison, ContainerName, Continuation, ETag, Filter, Key, Match, Operation, Ports, Properties, Put,
@@ -879,6 +879,91 @@ async fn a_shared_access_signature_opens_everything() {
         let error = outcome.expect_err("a refusal");
         assert!(matches!(error, Error::Forbidden { .. }), "{error:?}");
         assert!(!all_texts(&error).contains("AAAA"), "{error:?}");
+    }
+}
+
+/// Accepts tokens' requests as the Functions host's identity endpoint does, and keeps what it was asked.
+async fn identity_endpoint(answer: String) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = vec![0; 16 * 1024];
+            let length = stream.read(&mut buffer).await.unwrap_or_default();
+            keep.lock()
+                .unwrap()
+                .push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (port, asked)
+}
+
+/// The identity endpoint is found through the environment, so this test runs itself once more in another one.
+#[tokio::test]
+async fn a_managed_identity_asks_for_a_token() {
+    if let Some(expected) = variable("WEFT_TEST_IDENTITY_EXPECTS") {
+        let [port, ..] = free_ports().await;
+        let address = format!("https://127.0.0.1:{port}");
+        let identity = Identity::Managed {
+            client_id: Some("11111111-2222-3333-4444-555555555555".into()),
+        };
+        let settings = Settings::from_account("weft", identity).unwrap();
+        let ports = open(settings.with_endpoints(&address, &address, &address).unwrap()).unwrap();
+        assert!(!format!("{ports:?}").contains("SECRETTOKEN"));
+        for outcome in one_of_each(&ports).await {
+            let error = outcome.expect_err("nobody listens");
+            match expected.as_str() {
+                "unavailable" => assert!(matches!(error, Error::Unavailable { .. }), "{error:?}"),
+                _ => assert!(matches!(error, Error::Forbidden { .. }), "{error:?}"),
+            }
+            assert!(!all_texts(&error).contains("SECRETTOKEN"), "{error:?}");
+        }
+        return;
+    }
+    let answer = |status: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    };
+    let token = r#"{"access_token":"SECRETTOKEN","expires_on":"4102444800","resource":"x","token_type":"Bearer"}"#;
+    let refusal = r#"{"statusCode":400,"message":"no such identity"}"#;
+    for (answer, expected) in [
+        (answer("200 OK", token), "unavailable"),
+        (answer("400 Bad", refusal), "forbidden"),
+    ] {
+        let (port, asked) = identity_endpoint(answer).await;
+        let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "azure::a_managed_identity_asks_for_a_token"])
+            .env("IDENTITY_ENDPOINT", format!("http://127.0.0.1:{port}/msi/token"))
+            .env("IDENTITY_HEADER", "header-of-the-host")
+            .env("WEFT_TEST_IDENTITY_EXPECTS", expected)
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        let asked = asked.lock().unwrap();
+        assert!(!asked.is_empty());
+        for request in asked.iter() {
+            let line = request.lines().next().unwrap_or_default();
+            assert!(
+                line.contains("client_id=11111111-2222-3333-4444-555555555555"),
+                "{line}"
+            );
+            assert!(
+                line.contains("resource=https") && line.contains("storage.azure.com"),
+                "{line}"
+            );
+            assert!(
+                request.to_lowercase().contains("x-identity-header: header-of-the-host"),
+                "{request}"
+            );
+        }
     }
 }
 
