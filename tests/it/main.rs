@@ -1,3 +1,5 @@
 //! Integration tests, one binary.
 
 mod conformance;
+mod fault;
+mod sqlite;
