@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod audit;
 mod conformance;
 mod fault;
 mod sqlite;
