@@ -169,7 +169,7 @@ pub fn line(text: &str, max: usize) -> String {
     out
 }
 
-/// As [`line`], for a text that must neither be a secret nor point at a person: it is replaced whole where it looks so.
+/// As [`line()`], for a text that must neither be a secret nor point at a person: it is replaced whole where it looks so.
 #[must_use]
 pub fn label(text: &str, max: usize) -> String {
     match telling(What::Text(text)) {

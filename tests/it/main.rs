@@ -8,6 +8,7 @@ mod runner_outcomes;
 //! Integration tests, one binary.
 
 mod azure;
+mod audit;
 mod conformance;
 mod fault;
 mod sqlite;

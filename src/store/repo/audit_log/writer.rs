@@ -67,6 +67,8 @@ struct Open {
     etag: Option<ETag>,
     /// Whether head and version are what is stored.
     certain: bool,
+    /// Whether a transaction without an answer may still arrive. Whatever else is committed to the chain fences it.
+    lost: bool,
     /// What the first record has to name.
     previous: Option<(Chain, Head)>,
 }
@@ -203,6 +205,7 @@ impl Inner {
                     open.head = head;
                     open.etag = etags.last().cloned();
                     open.certain = open.etag.is_some();
+                    open.lost = false;
                     open.previous = None;
                     for (pending, place) in group.into_iter().zip(places) {
                         let _ = pending.done.send(Ok(linked[place].clone()));
@@ -214,8 +217,10 @@ impl Inner {
                     if error.is_conflict() {
                         continue;
                     }
+                    let unknown = matches!(error, Error::Unavailable { .. });
+                    open.lost |= unknown;
                     // It may have been written: look once before the callers are told.
-                    if matches!(error, Error::Unavailable { .. }) && self.read_again(owner, state).await.is_ok() {
+                    if unknown && self.read_again(owner, state).await.is_ok() {
                         group = answer_settled(state, group);
                     }
                     return refuse(group, error);
@@ -229,24 +234,21 @@ impl Inner {
     async fn prepare(&self, owner: &Owner, state: &mut State) -> Result<()> {
         let today = self.clock.now().day();
         for _ in 0..ATTEMPTS {
-            let over = match &state.open {
+            let (over, certain) = match &state.open {
                 None => return self.open_day(owner, state, today).await,
-                Some(open) => open.day < today,
+                Some(open) => (open.day < today, open.certain),
             };
-            if state.open.as_ref().is_some_and(|open| open.certain) {
-                return if over {
-                    self.open_day(owner, state, today).await
-                } else {
-                    Ok(())
-                };
+            if !certain {
+                self.read_again(owner, state).await?;
             }
-            self.read_again(owner, state).await?;
+            match &state.open {
+                Some(_) if !over => return Ok(()),
+                Some(open) if open.lost => {}
+                _ => return self.open_day(owner, state, today).await,
+            }
+            // Nothing will be written to this chain any more that a lost transaction would collide with, so the head gets a
+            // new version: what arrives from now on fails.
             let Some(open) = &mut state.open else { continue };
-            if !over {
-                return Ok(());
-            }
-            // A lost transaction may still arrive. Nothing will be written to this chain any more that it would collide
-            // with, so the head gets a new version: what arrives now fails.
             open.certain = false;
             let operation = head_operation(&open.head, open.etag.as_ref());
             let partition = key::audit_chain(&open.day, &self.writer);
@@ -294,6 +296,7 @@ impl Inner {
             head,
             etag,
             certain: true,
+            lost: false,
             previous,
         });
         Ok(())
@@ -323,6 +326,8 @@ impl Inner {
             }
             let over = state.settled.len().saturating_sub(MAX_SETTLED);
             state.settled.drain(..over);
+            // Whatever else was lost was made for the version before.
+            open.lost = false;
             open.previous = None;
         } else if head != open.head {
             tracing::error!(%chain, known = open.head.sequence, stored = head.sequence, "audit chain lost records");
