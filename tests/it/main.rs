@@ -2,4 +2,5 @@
 
 mod azure;
 mod conformance;
+mod protocol;
 mod runner_outcomes;
