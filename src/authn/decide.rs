@@ -202,13 +202,12 @@ fn by_principal(facts: &RequestFacts, person: Option<&Person>, trust: &Trust) ->
 /// The principal, when it can be read and may be believed.
 fn believed(facts: &RequestFacts, trust: &Trust) -> Result<ClientPrincipal, Refusal> {
     let mut audit = Attempted::with(CredentialKind::ClientPrincipal);
-    let value = match &facts.principal {
-        Given::Once(value) => value,
+    let read = match &facts.principal {
+        Given::Once(value) => client_principal::read(value),
         Given::Ambiguous => return Err(Refusal::new(Code::CredentialAmbiguous, audit)),
         Given::TooLarge => return Err(Refusal::new(Code::CredentialTooLarge, audit)),
-        Given::Absent | Given::Unreadable => return Err(Refusal::new(Code::PrincipalMalformed, audit)),
+        Given::Absent | Given::Unreadable => Err(client_principal::Malformed("is not base64")),
     };
-    let read = client_principal::read(value);
     audit.identity = read.as_ref().ok().map(|principal| principal.identity.to_string());
     if !trust.any() {
         return Err(Refusal::saying(Code::PrincipalNotTrusted, trust.why_not, audit));

@@ -228,6 +228,8 @@ variables! {
         "Connection string of a running emulator; set by `scripts/test`. Tests that need it are skipped without it.";
     WEFT_TEST_AZURITE_BIN = "WEFT_TEST_AZURITE_BIN", Tests, Path, Unset,
         "The emulator's program, for tests that start and stop it themselves; set by `scripts/test`.";
+    WEFT_TEST_NIGHTLY = "WEFT_TEST_NIGHTLY", Tests, Switch, Value("false"),
+        "Set by `scripts/test --nightly`: more seeds and longer histories.";
     WEFT_BINARY = "WEFT_BINARY", Tests, Path, Unset,
         "The program that the tests in `tests/host` start; set by `scripts/test`.";
 }

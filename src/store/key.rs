@@ -311,10 +311,31 @@ pub fn audit_seal() -> Key {
     key("audit-seal".into())
 }
 
+/// The row, beside the chain of seals, that tells of one writer's chain of one day.
+#[must_use]
+pub fn audit_writer_row(day: &str, writer: &str) -> Key {
+    key(format!("{}{}", audit_writers(day), alphanumeric(writer)))
+}
+
+/// The prefix of all such rows of a day.
+#[must_use]
+pub fn audit_writers(day: &str) -> String {
+    format!("writer:{}:", alphanumeric(day))
+}
+
+/// The prefix of the records of a chain.
+pub const AUDIT_RECORDS: &str = "audit:";
+
 /// The partition of the keys with which a person's data in audit records is encrypted.
 #[must_use]
 pub fn subjects() -> Key {
     key("subject".into())
+}
+
+/// The row that leads from the reference in a record to the subject's key.
+#[must_use]
+pub fn subject_reference_row(reference: &str) -> Key {
+    key(format!("reference:{}", alphanumeric(reference)))
 }
 
 /// A subject's row: a hash, since subjects are named from outside.
@@ -341,6 +362,12 @@ pub fn index_run_row(started: Timestamp, run: &RunId) -> Key {
 #[must_use]
 pub fn index_audit_row(at: Timestamp, record: &RecordId) -> Key {
     key(format!("{INDEX_AUDIT}{}:{record}", at.reversed()))
+}
+
+/// Where audit records of `at` and before start in the list of records.
+#[must_use]
+pub fn index_audit_since(at: Timestamp) -> Key {
+    key(format!("{INDEX_AUDIT}{}", at.reversed()))
 }
 
 /// The prefix of all runs in the index.

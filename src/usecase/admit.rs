@@ -4,19 +4,16 @@ use serde_json::json;
 
 use super::{Context, Result};
 use crate::audit::{Event as AuditEvent, Record};
-use crate::authz::{Caller, Origin, Principal};
+use crate::authz::{Caller, Origin, Tier};
 use crate::domain::OrgId;
-use crate::tenancy::Scope;
+use crate::tenancy::{self, Scope};
 
 /// Records that a function key stands in for user authentication. The call goes on only when the record is durable.
 ///
 /// # Errors
 /// When the record can't be written: the call is refused with a retriable 503.
 pub async fn key_bypass(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()> {
-    let Principal::Service { name, claimed_user, .. } = &caller.principal else { return Ok(()) };
-    let mut record = Record::of(cx.audit.new_id(), cx.clock.now(), AuditEvent::KeyBypass, caller)
-        .detail(&json!({"keyName": name, "endpoint": caller.origin.endpoint, "claimed": claimed_user.is_some()}));
-    record = record.resource("organization", scope.org().as_str());
+    let record = cx.audit.of(AuditEvent::KeyBypass, caller).resource("organization", scope.org().as_str());
     write(cx, scope, record).await
 }
 
@@ -25,9 +22,7 @@ pub async fn key_bypass(cx: &Context, scope: &Scope, caller: &Caller) -> Result<
 /// # Errors
 /// When the record can't be written: the call is refused with a retriable 503.
 pub async fn crossing(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()> {
-    let record = Record::of(cx.audit.new_id(), cx.clock.now(), AuditEvent::AccessCrossed, caller)
-        .resource("organization", scope.org().as_str())
-        .detail(&json!({"endpoint": caller.origin.endpoint}));
+    let record = cx.audit.of(AuditEvent::AccessCrossed, caller).resource("organization", scope.org().as_str());
     write(cx, scope, record).await
 }
 
@@ -36,43 +31,74 @@ pub async fn crossing(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()
 /// # Errors
 /// When the record can't be written.
 pub async fn denied_in(cx: &Context, scope: &Scope, caller: &Caller, code: &str) -> Result<()> {
-    let record = Record::of(cx.audit.new_id(), cx.clock.now(), AuditEvent::AccessDenied, caller)
+    let record = cx
+        .audit
+        .of(AuditEvent::AccessDenied, caller)
         .resource("organization", scope.org().as_str())
-        .detail(&json!({"endpoint": caller.origin.endpoint, "code": code}));
+        .detail(&json!({"code": code}));
     write(cx, scope, record).await
+}
+
+/// Records that a function key stands in for user authentication on a route without an organization.
+///
+/// # Errors
+/// When the record can't be written: the call is refused with a retriable 503.
+pub async fn key_bypass_of_platform(cx: &Context, caller: &Caller) -> Result<()> {
+    if caller.tier != Tier::FunctionKey {
+        return Ok(());
+    }
+    let record = cx.audit.of(AuditEvent::KeyBypass, caller);
+    write_platform(cx, record).await
+}
+
+/// A request that was not let in, as far as it is known.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// The code of the answer.
+    pub code: &'static str,
+    /// Which kind of credential decided.
+    pub credential: &'static str,
+    /// Why, more openly than the answer says it.
+    pub reason: &'a str,
+    /// The name of the key.
+    pub key: Option<&'a str>,
+    /// The user that was claimed.
+    pub claimed_user: Option<&'a str>,
+    /// The organization that was asked for.
+    pub organization: Option<&'a OrgId>,
 }
 
 /// Records a refusal that belongs to no organization: a bad credential, an unknown user, a foreign organization.
 ///
 /// # Errors
 /// When the record can't be written.
-pub async fn denied(
-    cx: &Context,
-    caller: Option<&Caller>,
-    origin: &Origin,
-    requested: Option<&OrgId>,
-    code: &str,
-    credential: &str,
-) -> Result<()> {
-    let (id, now) = (cx.audit.new_id(), cx.clock.now());
-    let record = match caller {
-        Some(caller) => Record::of(id, now, AuditEvent::AccessDenied, caller),
-        None => Record::anonymous(id, now, AuditEvent::AccessDenied, origin),
+pub async fn denied(cx: &Context, caller: Option<&Caller>, origin: &Origin, refused: &Refused<'_>) -> Result<()> {
+    let mut record = match caller {
+        Some(caller) => cx.audit.of(AuditEvent::AccessDenied, caller),
+        None => cx.audit.anonymous(AuditEvent::AccessDenied, origin),
     };
+    if let (None, Some(claimed)) = (caller, refused.claimed_user) {
+        record = record.claimed(claimed);
+    }
     let record = record.detail(&json!({
-        "endpoint": origin.endpoint,
-        "code": code,
-        "credential": credential,
-        "requestedOrganization": requested,
+        "code": refused.code,
+        "credential": refused.credential,
+        "reason": refused.reason,
+        "keyName": refused.key,
+        "organization": refused.organization,
     }));
-    let sealed = cx.audit.seal(None, record).await?;
-    cx.audit.write_platform(sealed).await?;
+    write_platform(cx, record).await
+}
+
+async fn write_platform(cx: &Context, record: Record) -> Result<()> {
+    let platform = tenancy::system("admit");
+    let linked = cx.audit.append(&platform, record).await?;
+    cx.audit.index(&platform, &[linked]).await?;
     Ok(())
 }
 
 async fn write(cx: &Context, scope: &Scope, record: Record) -> Result<()> {
-    let sealed = cx.audit.seal(Some(scope), record).await?;
-    cx.audit.write(scope, sealed.clone()).await?;
-    cx.audit.index(scope, vec![sealed]).await?;
+    let linked = cx.audit.append(scope, record).await?;
+    cx.audit.index(scope, &[linked]).await?;
     Ok(())
 }

@@ -20,7 +20,8 @@ class AzuriteMissingError(Exception):
     """It has not been installed."""
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -35,7 +36,7 @@ class Azurite:
     """One storage account with blobs, queues and tables. Use as a context manager."""
 
     def __init__(self) -> None:
-        self.ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -60,7 +60,9 @@ def descendants(pid: int) -> list[Process]:
 
 
 def sweep(keep: set[int] = frozenset()) -> list[Process]:
-    """Kill what is left below this process, and reap it; what was found still running."""
+    """Kill what is left below this process, and reap it; what was found still running. ``keep`` and what is
+    below it stays."""
+    keep = keep | {p.pid for kept in keep for p in descendants(kept)}
     left = [p for p in descendants(os.getpid()) if p.pid not in keep and p.state not in "ZX"]
     for process in left:
         if process.alive:

@@ -130,6 +130,50 @@ async fn one_of_each(ports: &Ports) -> [Result<(), Error>; 3] {
     [tables.map(|_| ()), blobs, queues.map(|_| ())]
 }
 
+// --- The contract ----------------------------------------------------------------------------------------------------
+
+/// A test for each function of the contract, so that a difference does not hide the next one.
+macro_rules! contract {
+    ($($name:ident($($pace:expr)?);)+) => {
+        mod contract {
+            use weft::store::conformance;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let Some((_, ports)) = super::azurite() else { return };
+                    conformance::$name(&ports, &super::unique()[..16], $($pace)?).await;
+                }
+            )+
+        }
+    };
+}
+
+contract! {
+    tables_exist_or_not();
+    rows_are_written_under_conditions();
+    batches_are_all_or_nothing();
+    increments_are_exact();
+    batches_stay_atomic_under_contention();
+    limits_hold_at_the_edge();
+    keys_are_never_syntax();
+    values_come_back_as_they_were();
+    ranges_and_pages();
+    filters_of_every_type();
+    filters_are_never_syntax();
+    impossible_queries_are_refused();
+    partitions_are_apart();
+    blobs_are_put_and_read();
+    blobs_grow_where_expected();
+    blobs_are_listed();
+    queues_exist_or_not();
+    messages_are_hidden_and_come_back(conformance::Pace::Real);
+    receipts_go_stale(conformance::Pace::Real);
+    messages_are_delayed(conformance::Pace::Real);
+    messages_carry_any_text();
+    every_message_comes_once();
+}
+
 // --- Rows ------------------------------------------------------------------------------------------------------------
 
 fn every_value() -> Properties {
@@ -191,10 +235,6 @@ async fn values_come_back_as_they_went() {
             .unwrap()
             .expect("a row");
         assert_eq!(entity.properties, values, "{row}");
-        let Some(Value::Double(zero)) = entity.properties.get("double1") else {
-            panic!("no double")
-        };
-        assert!(zero.is_sign_negative(), "{row}: -0.0 became 0.0");
     }
     let page = ports.tables.query(&table, Query::partition(partition)).await.unwrap();
     assert_eq!(page.entities.len(), 3);
@@ -685,31 +725,17 @@ async fn appends_happen_once() {
         assert!(matches!(outcome, Err(Error::PreconditionFailed { .. })), "{outcome:?}");
     };
     elsewhere(append(3, b"abc").await);
-    append(0, b"").await.unwrap();
     append(0, b"abc").await.unwrap();
     elsewhere(append(0, b"abc").await);
     append(3, b"def").await.unwrap();
     elsewhere(append(9, b"x").await);
-    elsewhere(append(0, b"").await);
-    append(6, b"").await.unwrap();
+    assert!(matches!(append(6, b"").await, Err(Error::Malformed { .. })));
     assert_eq!(ports.blobs.get(&container, &log, 100).await.unwrap().unwrap(), "abcdef");
     let large = Bytes::from(vec![1; 4 * 1024 * 1024]);
     ports.blobs.append(&container, &log, 6, large).await.unwrap();
     let larger = Bytes::from(vec![1; 4 * 1024 * 1024 + 1]);
     let error = ports.blobs.append(&container, &log, 0, larger).await.unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
-    let whole = path("whole");
-    ports
-        .blobs
-        .put(&container, &whole, Bytes::from_static(b"abc"), Put::Create)
-        .await
-        .unwrap();
-    elsewhere(
-        ports
-            .blobs
-            .append(&container, &whole, 3, Bytes::from_static(b"x"))
-            .await,
-    );
 }
 
 #[tokio::test]

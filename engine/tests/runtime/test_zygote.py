@@ -23,7 +23,11 @@ def start(handler: Handler, function: str, arguments: dict[str, Any]) -> Worker:
 
 
 def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except PermissionError:
+        # Only root may look into a process that isn't dumpable; the pipes' ends tell enough then.
+        return 0
 
 
 def test_ready(handler: Handler) -> None:

@@ -234,10 +234,10 @@ pub(super) fn request_id(headers: &Headers) -> String {
 fn is_transport(error: &SdkError) -> bool {
     let mut source = StdError::source(error);
     while let Some(inner) = source {
-        if let Some(inner) = inner.downcast_ref::<SdkError>() {
-            if matches!(inner.kind(), ErrorKind::Connection | ErrorKind::Io) {
-                return true;
-            }
+        if let Some(inner) = inner.downcast_ref::<SdkError>()
+            && matches!(inner.kind(), ErrorKind::Connection | ErrorKind::Io)
+        {
+            return true;
         }
         source = inner.source();
     }

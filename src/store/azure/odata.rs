@@ -1,7 +1,8 @@
 //! The text forms of the Table service: addresses, filters, rows as JSON, batches, and the continuation that we hand out.
 //!
 //! Two rules hold everywhere. Every value is written with its Edm type, since the service guesses wrong without it.
-//! And a text becomes part of an address or a filter only through [`quoted`] and [`encode`].
+//! And a text becomes part of an address or a filter only through [`quoted`] and [`encode`]; names of properties, which go
+//! in as they are, are checked first.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use crate::domain::Timestamp;
 use crate::store::error::Error;
 use crate::store::port::{
     Comparison, Continuation, ETag, Entity, Filter, Key, Match, Operation, Properties, Query, Result, Value,
+    check_query,
 };
 
 const TYPE: &str = "@odata.type";
@@ -48,6 +50,7 @@ pub(super) fn row_address(partition: &Key, row: &Key) -> String {
 
 /// The parameters of a query, percent-encoded, without the `?`.
 pub(super) fn query_parameters(table: &str, query: &Query) -> Result<String> {
+    check_query(query)?;
     let mut filter = format!("PartitionKey eq {}", quoted(query.partition.as_str()));
     if let Some(from) = &query.from {
         let _ = write!(filter, " and RowKey ge {}", quoted(from.as_str()));
@@ -56,16 +59,13 @@ pub(super) fn query_parameters(table: &str, query: &Query) -> Result<String> {
         let _ = write!(filter, " and RowKey lt {}", quoted(until.as_str()));
     }
     if let Some(condition) = &query.filter {
-        let _ = write!(filter, " and ({})", filter_text(condition)?);
+        let _ = write!(filter, " and ({})", filter_text(condition));
     }
-    let limit = query.limit.clamp(1, crate::store::port::MAX_PAGE);
-    let mut out = format!("$filter={}&$top={limit}", encode(&filter));
+    let mut out = format!("$filter={}&$top={}", encode(&filter), query.limit);
     if !query.select.is_empty() {
         // The ETag is made from the timestamp.
         let mut names = vec!["PartitionKey", "RowKey", "Timestamp"];
-        for name in &query.select {
-            names.push(property_name(name)?);
-        }
+        names.extend(query.select.iter().map(String::as_str));
         let _ = write!(out, "&$select={}", encode(&names.join(",")));
     }
     if let Some(continuation) = &query.continuation {
@@ -78,28 +78,13 @@ pub(super) fn query_parameters(table: &str, query: &Query) -> Result<String> {
     Ok(out)
 }
 
-fn property_name(name: &str) -> Result<&str> {
-    let mut bytes = name.bytes();
-    let good = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && name.len() <= 255;
-    if good {
-        Ok(name)
-    } else {
-        Err(Error::Malformed {
-            what: name.chars().take(60).collect(),
-            expected: "property",
-        })
-    }
-}
-
 /// A filter in the service's language.
-fn filter_text(filter: &Filter) -> Result<String> {
-    Ok(match filter {
-        Filter::And(left, right) => format!("({} and {})", filter_text(left)?, filter_text(right)?),
-        Filter::Or(left, right) => format!("({} or {})", filter_text(left)?, filter_text(right)?),
+fn filter_text(filter: &Filter) -> String {
+    match filter {
+        Filter::And(left, right) => format!("({} and {})", filter_text(left), filter_text(right)),
+        Filter::Or(left, right) => format!("({} or {})", filter_text(left), filter_text(right)),
         Filter::Is(name, comparison, value) => {
-            let (name, literal) = (property_name(name)?, literal(name, value)?);
+            let literal = literal(value);
             let comparison = match comparison {
                 Comparison::Equal => "eq",
                 Comparison::Less => "lt",
@@ -108,23 +93,25 @@ fn filter_text(filter: &Filter) -> Result<String> {
                 Comparison::GreaterOrEqual => "ge",
                 // `ne` would match a row without the property in the emulator. Of two unequal values one is less.
                 Comparison::NotEqual => {
-                    return Ok(match value {
+                    return match value {
                         Value::Bool(truth) => format!("{name} eq {}", !truth),
                         _ => format!("({name} lt {literal} or {name} gt {literal})"),
-                    });
+                    };
                 }
             };
             format!("{name} {comparison} {literal}")
         }
-    })
+    }
 }
 
-fn literal(name: &str, value: &Value) -> Result<String> {
-    Ok(match value {
+fn literal(value: &Value) -> String {
+    match value {
         Value::Text(text) => quoted(text),
         // Without `L` it is a 32-bit literal.
         Value::Int(number) => format!("{number}L"),
-        Value::Double(number) => double(name, *number)?,
+        // With a point, since `2` alone is an integer, and without an exponent, which the emulator does not read.
+        Value::Double(number) if number.fract() == 0.0 => format!("{number}.0"),
+        Value::Double(number) => number.to_string(),
         Value::Bool(truth) => truth.to_string(),
         Value::Time(at) => format!("datetime'{at}'"),
         Value::Bytes(bytes) => {
@@ -135,18 +122,6 @@ fn literal(name: &str, value: &Value) -> Result<String> {
             out.push('\'');
             out
         }
-    })
-}
-
-/// The shortest decimal text that is this number, always with a point or an exponent: `2` alone is an integer.
-fn double(name: &str, number: f64) -> Result<String> {
-    if number.is_finite() {
-        Ok(format!("{number:?}"))
-    } else {
-        Err(Error::Malformed {
-            what: name.chars().take(60).collect(),
-            expected: "property",
-        })
     }
 }
 
@@ -160,8 +135,7 @@ pub(super) fn row_json(partition: &Key, row: &Key, properties: &Properties) -> R
             Value::Text(text) => (None, text.as_str().into()),
             Value::Bool(truth) => (None, (*truth).into()),
             Value::Int(number) => (Some("Edm.Int64"), number.to_string().into()),
-            // JSON has no negative zero for readers in JavaScript, such as the emulator; text survives.
-            Value::Double(number) if *number == 0.0 && number.is_sign_negative() => (Some("Edm.Double"), "-0.0".into()),
+            // The shortest text that is this number, `-0.0` included (of which the emulator forgets the sign).
             Value::Double(number) => (Some("Edm.Double"), (*number).into()),
             Value::Time(at) => (Some("Edm.DateTime"), at.to_string().into()),
             Value::Bytes(bytes) => (Some("Edm.Binary"), STANDARD.encode(bytes).into()),
@@ -547,18 +521,22 @@ mod tests {
             Value::Double(2.0),
         )));
         assert_eq!(
-            filter_text(&filter).unwrap(),
+            filter_text(&filter),
             "(a eq 'x'' or PartitionKey ne ''' and (b eq 5L or (c lt 2.0 or c gt 2.0)))"
         );
         let time = Filter::equal("t", Timestamp::from_millis(1)).and(Filter::equal("f", false));
         assert_eq!(
-            filter_text(&time).unwrap(),
+            filter_text(&time),
             "(t eq datetime'1970-01-01T00:00:00.001Z' and f eq false)"
         );
         let bytes = Filter::Is("d".into(), Comparison::Equal, Value::Bytes(vec![0, 255]));
-        assert_eq!(filter_text(&bytes).unwrap(), "d eq X'00ff'");
-        assert!(filter_text(&Filter::equal("a eq 1 or b", 1)).is_err());
-        assert!(filter_text(&Filter::Is("a".into(), Comparison::Less, Value::Double(f64::NAN))).is_err());
+        assert_eq!(filter_text(&bytes), "d eq X'00ff'");
+        let large = Filter::Is("d".into(), Comparison::Less, Value::Double(-1e22));
+        assert_eq!(filter_text(&large), "d lt -10000000000000000000000.0");
+        let query = |filter| query_parameters("table", &Query::partition(key("p")).filter(filter));
+        assert!(query(Filter::equal("a", 1)).is_ok());
+        assert!(query(Filter::equal("a eq 1 or b", 1)).is_err());
+        assert!(query(Filter::Is("a".into(), Comparison::Less, Value::Double(f64::NAN))).is_err());
     }
 
     #[test]

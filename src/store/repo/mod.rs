@@ -4,3 +4,4 @@
 mod cache;
 pub mod identity;
 pub mod keys;
+pub mod audit_log;

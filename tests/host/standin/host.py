@@ -25,6 +25,8 @@ from .storage import Account, QueueClient
 from .timers import TimerListener
 from .times import Times
 
+_LIMITS = {"auto_decompress": False, "max_line_size": 8192, "max_field_size": 32768}
+"""The real host's server takes a request line of 8 KiB and headers of 32 KiB in all."""
 _DEFAULT_HEADERS_OF_OURS = ("Content-Type", "Date", "Server")
 
 
@@ -118,7 +120,7 @@ class StandInHost:
 
     async def start(self) -> None:
         """Bind, start the handler and the listeners; does not wait for the handler."""
-        app = web.Application(handler_args={"auto_decompress": False})
+        app = web.Application(handler_args=_LIMITS)
         app.router.add_route("*", "/{tail:.*}", self._handle)
         app.on_response_prepare.append(_only_own_headers)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)

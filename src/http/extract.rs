@@ -1,0 +1,245 @@
+//! Authority and input as extractors: a handler that compiles holds a caller or a scope that was admitted, and a body that
+//! was read within its limit.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use super::middleware::RequestId;
+use super::problem::ApiError;
+use super::state::App;
+use crate::authn::{self, Admission, RequestFacts, requested_organization};
+use crate::authz::{self, Origin};
+use crate::error::Kind;
+use crate::tenancy::Scope;
+use crate::usecase::admit;
+
+fn app(parts: &Parts) -> Result<Arc<App>, ApiError> {
+    parts.extensions.get::<Arc<App>>().cloned().ok_or_else(ApiError::starting)
+}
+
+/// The application, for handlers that need no caller.
+#[derive(Debug)]
+pub struct Application(pub Arc<App>);
+
+impl<S: Sync> FromRequestParts<S> for Application {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        app(parts).map(Self)
+    }
+}
+
+/// An authenticated caller, without an organization.
+#[derive(Debug)]
+pub struct Caller {
+    /// The application.
+    pub app: Arc<App>,
+    /// Who.
+    pub caller: authz::Caller,
+}
+
+impl Caller {
+    async fn of(parts: &Parts) -> Result<(Self, RequestFacts), ApiError> {
+        let app = app(parts)?;
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let request = authn::Request {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            // Without a known peer the request counts as one from far away.
+            peer: peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+            listener_loopback: app.settings.listener_loopback,
+            request_id: &request_id,
+        };
+        let facts = app.authenticator.facts(&request);
+        match app.authenticator.authenticate(&facts).await {
+            Ok(caller) => Ok((Self { app, caller }, facts)),
+            Err(refusal) => {
+                record_refusal(&app, None, &facts.origin, &refusal).await;
+                Err(refusal.into())
+            }
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let (caller, _) = Self::of(parts).await?;
+        admit::key_bypass_of_platform(&caller.app.cx, &caller.caller).await?;
+        Ok(caller)
+    }
+}
+
+/// An authenticated caller in an organization.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The application.
+    pub app: Arc<App>,
+    /// The proof.
+    pub scope: Scope,
+    /// Where the request came from.
+    pub origin: Origin,
+}
+
+/// Who was admitted to the request, for the layer that records denials.
+#[derive(Debug, Clone, Default)]
+pub struct AdmittedSlot(pub Arc<OnceLock<(Scope, authz::Caller)>>);
+
+impl<S: Sync> FromRequestParts<S> for Admitted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let (Caller { app, caller }, facts) = Caller::of(parts).await?;
+        let requested = requested_organization(&facts).map_err(ApiError::from)?;
+        let admission = match app.authenticator.organization(&caller, &requested).await {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                record_refusal(&app, Some(&caller), &caller.origin, &refusal).await;
+                return Err(refusal.into());
+            }
+        };
+        match &admission {
+            Admission::Key(scope) => admit::key_bypass(&app.cx, scope, &caller).await?,
+            Admission::Crossing(scope) => admit::crossing(&app.cx, scope, &caller).await?,
+            Admission::Member(_) => {}
+        }
+        let scope = admission.into_scope();
+        let origin = caller.origin.clone();
+        if let Some(slot) = parts.extensions.get::<AdmittedSlot>()
+            && slot.0.set((scope.clone(), caller)).is_err()
+        {
+            tracing::error!("a request was admitted twice");
+        }
+        Ok(Self { app, scope, origin })
+    }
+}
+
+/// Writes the record of a refusal. The caller is refused whether or not it could be written.
+async fn record_refusal(app: &App, caller: Option<&authz::Caller>, origin: &Origin, refusal: &authn::Refusal) {
+    if refusal.kind == Kind::Unavailable {
+        return;
+    }
+    let attempted = admit::Refused {
+        code: refusal.code,
+        credential: refusal.audit.credential.as_str(),
+        reason: &refusal.audit.reason,
+        key: refusal.audit.key.as_ref().map(|(_, name)| name.as_str()),
+        claimed_user: refusal.audit.claimed_user.as_deref(),
+        organization: refusal.audit.organization.as_ref(),
+    };
+    if let Err(error) = admit::denied(&app.cx, caller, origin, &attempted).await {
+        tracing::error!(error = %error, error.code = refusal.code, "a refused request could not be recorded");
+    }
+}
+
+/// A JSON object; an empty body is the empty object.
+#[derive(Debug)]
+pub struct JsonObject {
+    /// The object.
+    pub object: Map<String, Value>,
+    /// Whether the request had no body at all.
+    pub empty: bool,
+}
+
+impl<S: Sync> FromRequest<S> for JsonObject {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let limit = app(&parts)?.settings.max_body_bytes;
+        let bytes = read(body, limit).await?;
+        if bytes.is_empty() {
+            return Ok(Self { object: Map::new(), empty: true });
+        }
+        let kind = parts.headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+        if !kind.is_none_or(is_json) {
+            return Err(ApiError::new(Kind::Invalid, "media_type_unsupported", "the body must be JSON")
+                .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+                .hint("send `Content-Type: application/json`"));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(object)) => Ok(Self { object, empty: false }),
+            Ok(_) => Err(ApiError::new(Kind::Invalid, "body_not_an_object", "the body must be a JSON object")
+                .hint("send the arguments by name, as `{\"name\": \"Ada\"}`")),
+            Err(error) => Err(ApiError::new(
+                Kind::Invalid,
+                "body_not_json",
+                format!("the body is not JSON: line {}, column {}", error.line(), error.column()),
+            )
+            .hint(reason(&error))),
+        }
+    }
+}
+
+/// serde's words for what is wrong, without its own line and column.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// Reads a body that is no larger than the limit.
+async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(ApiError::new(Kind::TooLarge, "body_too_large", format!("the body is over the limit of {limit} bytes"))
+                .hint("send less, or raise `WEFT_MAX_BODY_BYTES`"))
+        }
+        Err(_) => Err(ApiError::new(Kind::Invalid, "body_unreadable", "the body ended before it was whole")),
+    }
+}
+
+/// The path parameters of a route, each decoded once.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Path<T>
+where
+    T: serde::de::DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(rejection) => Err(ApiError::bad_parameter("path", rejection.body_text())),
+        }
+    }
+}
+
+/// The query parameters of a route. Parameters that it doesn't know are ignored, `code` among them.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Query<T>
+where
+    T: serde::de::DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            // The words of the rejection may repeat the query, in which a key may stand.
+            Err(_) => Err(ApiError::bad_parameter("query", "a query parameter has a value that can't be read")),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What happens around every request: its id and log line, the guard against panics, headers for browsers, and the wait for
+//! the application.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures::FutureExt as _;
+use tracing::Instrument as _;
+
+use super::problem::{ApiError, KEPT, Marked};
+use super::state::Gate;
+use crate::clock::Entropy;
+use crate::error::Kind;
+
+/// The request's id, in its extensions.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request id that a caller gave is taken when it is short and harmless in a log.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    match given {
+        Some(id) if (8..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') => {
+            id.to_owned()
+        }
+        _ => format!("req_{}", Entropy::System.bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
+/// Gives the request its id, writes one line about it, and turns errors into problems. The query is never logged: it may
+/// hold a key.
+pub async fn trace(mut request: Request, next: Next) -> Response {
+    let id = request_id(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let probe = path == "/";
+    let begun = Instant::now();
+    let span = tracing::info_span!("request", request.id = %id);
+    let mut response = next.run(request).instrument(span).await;
+    let code = response.extensions().get::<Marked>().map(|marked| marked.0.code());
+    if let Some(Marked(error)) = response.extensions_mut().remove::<Marked>() {
+        let kept: Vec<_> = KEPT.iter().filter_map(|name| response.headers().get(name).map(|v| (name.clone(), v.clone()))).collect();
+        response = error.respond(&id);
+        response.headers_mut().extend(kept);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let status = response.status().as_u16();
+    let duration_ms = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    if probe {
+        tracing::trace!(http.status = status, duration_ms, "probe");
+    } else {
+        tracing::info!(request.id = %id, http.method = %method, http.path = path, http.status = status, duration_ms, error.code = code, "request");
+    }
+    response
+}
+
+/// A panic becomes a 500: a connection that is dropped instead would make the Functions host send a request without a body
+/// up to nine times more. And the headers that keep a browser from guessing.
+pub async fn guard(request: Request, next: Next) -> Response {
+    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(Kind::Internal, "internal", "something went wrong inside Weft")
+            .hint("report the request id; the log has the cause")
+            .into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    }
+    response
+}
+
+/// Lets a request wait until the application is there. `/api/health` is answered always: it says that the process lives.
+pub async fn wait_until_ready(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if route == Some("/api/health") || route == Some("/api/ready") {
+        return next.run(request).await;
+    }
+    match gate.wait().await {
+        Ok(app) => {
+            request.extensions_mut().insert(app);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
