@@ -357,6 +357,9 @@ impl Shared {
 
     /// Waits for a slot, first come, first served, unless too many do already.
     async fn slot(&self) -> Result<SemaphorePermit<'_>, RunnerError> {
+        if self.slots.is_closed() {
+            return Err(RunnerError::Stopping);
+        }
         if let Ok(slot) = self.slots.try_acquire() {
             return Ok(slot);
         }

@@ -503,8 +503,9 @@ pub enum Answer {
     },
     /// It does not.
     ForkFailed {
-        /// The id of the `fork` message.
-        id: u64,
+        /// The id of the `fork` message; none when it could not be read.
+        #[serde(default)]
+        id: Option<u64>,
         /// Why.
         error: String,
     },
@@ -575,7 +576,7 @@ mod tests {
             HandlerFrame::Describe { root_name: "workspace" }
                 .encode(10)
                 .unwrap_err(),
-            39
+            40
         );
     }
 

@@ -304,6 +304,9 @@ impl Worker {
             }) => (outcome, user_ms, variables),
             None => {
                 let outcome = match &self.ended {
+                    Some(Ended::Exited(exit)) if exit.code == Some(0) && !self.wire.frames.is_empty() => {
+                        outcome::of_violation(&Violation("its connection ended within a frame".into()))
+                    }
                     Some(Ended::Exited(exit)) => outcome::of_exit(exit, &spec.limits),
                     Some(Ended::ForkFailed(error)) => outcome::of_lost_zygote(error),
                     Some(Ended::ZygoteGone) | None => outcome::of_lost_zygote("it ended"),

@@ -325,7 +325,8 @@ impl Inner {
                 Ok(Answer::Ready { .. }) => {}
                 Ok(Answer::Refused { reason, .. }) => return reason,
                 Ok(Answer::Forked { id, pid }) => tracing::trace!(id, pid, "forked"),
-                Ok(Answer::ForkFailed { id, error }) => self.ended(id, Ended::ForkFailed(error)),
+                Ok(Answer::ForkFailed { id: Some(id), error }) => self.ended(id, Ended::ForkFailed(error)),
+                Ok(Answer::ForkFailed { id: None, error }) => return format!("it could not read a request: {error}"),
                 Ok(Answer::Exited { id, exit }) => self.ended(id, Ended::Exited(exit)),
                 Err(violation) => return violation.to_string(),
             }

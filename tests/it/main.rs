@@ -4,6 +4,7 @@ mod azure;
 mod authn_repositories;
 mod authn_table;
 mod conformance;
+mod protocol;
 mod runner_outcomes;
 //! Integration tests, one binary.
 

@@ -153,6 +153,8 @@ def writes_files():
     return os.getcwd()
 "#;
 
+const EXITS: &str = "import os\nfrom weft import workflow\nos._exit(5)\n@workflow()\ndef x(): ...\n";
+
 /// A bundle in a folder of its own, with a pool that runs it.
 struct Stage {
     pool: Arc<Pool>,
@@ -183,10 +185,10 @@ impl Stage {
         fs::write(dir.path().join("bundle/workflows/victim.py"), WORKFLOWS).unwrap();
         fs::write(
             dir.path().join("bundle/workflows/broken.py"),
-            "print('on the way')\nimport json\n1 / 0\n",
+            "from weft import workflow\nprint('on the way')\n1 / 0\n@workflow()\ndef x(): ...\n",
         )
         .unwrap();
-        fs::write(dir.path().join("bundle/workflows/exits.py"), "import os\nos._exit(5)\n").unwrap();
+        fs::write(dir.path().join("bundle/workflows/exits.py"), EXITS).unwrap();
         let mut settings = settings(&dir.path().join("scratch"));
         change(&mut settings);
         let pool = Arc::new(Pool::start(settings, Arc::new(SystemClock)).unwrap());
@@ -616,6 +618,11 @@ async fn a_killed_zygote_is_replaced() {
     until("a worker outlives its zygote", || !is_running(pid)).await;
     assert_eq!(*stage.run("nothing", json!({})).await.value(), Value::Null);
     kill_zygote();
+    // Until its death is known here, an idle worker that is about to die could be given the attempt.
+    until("the zygote is not missed", || {
+        stage.pool.status()["zygote"]["pid"].is_null()
+    })
+    .await;
     assert_eq!(*stage.run("nothing", json!({})).await.value(), Value::Null);
     assert_eq!(stage.pool.status()["zygote"]["failures"], 2);
 }
@@ -742,7 +749,7 @@ async fn a_bundle_is_described() {
         ("import_failed", "workspace/workflows/broken.py:3:1")
     );
 
-    fs::write(stage.bundle.dir.join("workflows/exits.py"), "import os\nos._exit(5)\n").unwrap();
+    fs::write(stage.bundle.dir.join("workflows/exits.py"), EXITS).unwrap();
     let description = stage.pool.describe(&stage.bundle).await.unwrap();
     let finding = description.findings.last().unwrap();
     assert!(finding.message.contains("code 5"), "{finding:?}");

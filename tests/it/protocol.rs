@@ -1,0 +1,215 @@
+//! The golden messages of the runner protocol, as this side reads and writes them. The Python side is held to the same.
+
+use std::fs;
+use std::path::Path;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::Value;
+use weft::domain::Limits;
+use weft::runner::protocol::{Answer, FrameBuffer, HandlerFrame, Request, RequestBundle, Task, WorkerFrame};
+use weft::runner::{Entry, Refusal};
+
+fn golden(folder: &str) -> Vec<Value> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/protocol")
+        .join(folder);
+    let mut all: Vec<Value> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| serde_json::from_slice(&fs::read(entry.unwrap().path()).unwrap()).unwrap())
+        .collect();
+    all.sort_by_key(|example| example["name"].to_string());
+    assert!(!all.is_empty());
+    all
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("`{name}` of {value}"))
+}
+
+#[test]
+fn frames_of_workers_are_read() {
+    for example in golden("frames").iter().filter(|example| example["from"] == "worker") {
+        let message = &example["message"];
+        let bytes = serde_json::to_vec(message).unwrap();
+        let mut buffer = FrameBuffer::new(1 << 20);
+        buffer.extend(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
+        buffer.extend(&bytes);
+        let frame = WorkerFrame::parse(&buffer.take().unwrap().unwrap()).unwrap_or_else(|e| panic!("{message}: {e}"));
+        assert!(buffer.is_empty());
+        assert_eq!(frame.kind(), message["t"]);
+        match frame {
+            WorkerFrame::Ready { import_ms, boot_ms } => {
+                assert_eq!(
+                    (message["import_ms"].as_f64(), message["boot_ms"].as_f64()),
+                    (Some(import_ms), Some(boot_ms))
+                );
+            }
+            WorkerFrame::Log {
+                level,
+                message: said,
+                fields,
+                at,
+            } => {
+                assert_eq!(
+                    (text(message, "level"), text(message, "message")),
+                    (level.as_str(), said.as_str())
+                );
+                assert_eq!(message["fields"], fields.unwrap_or(Value::Null));
+                assert!((message["at"].as_f64().unwrap() * 1_000.0 - at.millis() as f64).abs() < 1.0);
+            }
+            WorkerFrame::Checkpoint { name, data } => {
+                assert_eq!((text(message, "name"), &message["data"]), (name.as_str(), &data));
+            }
+            WorkerFrame::Call { id, name, args } => {
+                assert_eq!(
+                    (message["id"].as_u64(), text(message, "name")),
+                    (Some(id), name.as_str())
+                );
+                assert_eq!(message["args"], args);
+            }
+            WorkerFrame::Succeeded { value, variables, .. } => {
+                assert_eq!((&message["value"], &message["variables"]), (&value, &variables));
+            }
+            WorkerFrame::Failed { error, variables, .. } => {
+                assert_eq!(text(&message["error"], "type"), error.kind);
+                assert_eq!(text(&message["error"], "message"), error.message);
+                assert_eq!(message["error"]["retriable"].as_bool(), error.retriable);
+                assert_eq!(message["error"]["data"], error.data.unwrap_or(Value::Null));
+                assert_eq!(message["variables"], variables);
+            }
+            WorkerFrame::Described(module) => {
+                assert_eq!(
+                    (&message["path"], &message["findings"]),
+                    (&module["path"], &module["findings"])
+                );
+            }
+            WorkerFrame::DescribedAll { files, ms } => {
+                assert_eq!(
+                    (message["files"].as_u64(), message["ms"].as_f64()),
+                    (Some(files), Some(ms))
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_to_workers_are_written() {
+    for example in golden("frames").iter().filter(|example| example["from"] == "handler") {
+        let message = &example["message"];
+        let entry: Option<Entry> = serde_json::from_value(message["entry"].clone()).ok();
+        let frame = match text(message, "t") {
+            "attempt" => HandlerFrame::Attempt {
+                entry: entry.as_ref().unwrap(),
+                arguments: &message["arguments"],
+                context: &message["context"],
+            },
+            "reply" => HandlerFrame::Reply {
+                id: message["id"].as_u64().unwrap(),
+                value: message.get("value").cloned(),
+                error: message
+                    .get("error")
+                    .map(|error| serde_json::from_value::<Refusal>(error.clone()).unwrap()),
+            },
+            "describe" => HandlerFrame::Describe {
+                root_name: text(message, "root_name"),
+            },
+            other => panic!("{other}"),
+        };
+        let bytes = frame.encode(1 << 20).unwrap();
+        assert_eq!(
+            u32::from_be_bytes(*bytes.first_chunk().unwrap()) as usize,
+            bytes.len() - 4
+        );
+        assert_eq!(serde_json::from_slice::<Value>(&bytes[4..]).unwrap(), *message);
+    }
+}
+
+#[test]
+fn control_messages_are_written_and_read() {
+    for example in golden("control") {
+        let message = &example["message"];
+        let id = message["id"].as_u64().unwrap_or_default();
+        if example["from"] == "zygote" {
+            match Answer::parse(&serde_json::to_vec(message).unwrap()).unwrap() {
+                Answer::Ready {
+                    version: 1, pid: 123, ..
+                } => assert_eq!(message["op"], "ready"),
+                Answer::Refused { version: 1, .. } => assert_eq!(message["op"], "refused"),
+                Answer::Forked { id: 7, pid: 124 } => assert_eq!(message["op"], "forked"),
+                Answer::ForkFailed { id: Some(7), .. } => assert_eq!(message["op"], "fork_failed"),
+                Answer::Exited { id: 7, exit } => {
+                    assert_eq!(message["code"].as_i64(), exit.code.map(i64::from));
+                    assert_eq!(message["signal"].as_i64(), exit.signal.map(i64::from));
+                    assert_eq!((exit.max_rss_kib, exit.cpu_ms), (Some(25_000), Some(3)));
+                }
+                other => panic!("{other:?}"),
+            }
+            continue;
+        }
+        let limit = |name: &str| message["limits"][name].as_u64().unwrap();
+        let preload: Vec<String> = serde_json::from_value(message["preload"].clone()).unwrap_or_default();
+        let request = match text(message, "op") {
+            "hello" => Request::Hello {
+                version: 1,
+                preload: &preload,
+            },
+            "kill" => Request::Kill { id },
+            "fork" => Request::Fork {
+                id,
+                task: if message["task"] == "attempt" {
+                    Task::Attempt
+                } else {
+                    Task::Describe
+                },
+                bundle: RequestBundle {
+                    digest: text(&message["bundle"], "digest"),
+                    dir: text(&message["bundle"], "dir"),
+                },
+                module: message["module"].as_str(),
+                scratch: text(message, "scratch"),
+                limits: (&Limits {
+                    memory_bytes: limit("memory_bytes"),
+                    cpu_seconds: limit("cpu_seconds"),
+                    open_files: limit("open_files"),
+                    processes: limit("processes"),
+                    file_bytes: limit("file_bytes"),
+                    result_bytes: limit("result_bytes"),
+                    frame_bytes: limit("frame_bytes"),
+                    ..Limits::default()
+                })
+                    .into(),
+            },
+            other => panic!("{other}"),
+        };
+        assert_eq!(
+            serde_json::from_slice::<Value>(&request.encode().unwrap()).unwrap(),
+            *message
+        );
+    }
+    assert!(matches!(
+        Answer::parse(br#"{"op":"fork_failed","id":null,"error":"x"}"#),
+        Ok(Answer::ForkFailed { id: None, .. })
+    ));
+}
+
+#[test]
+fn bad_bytes_are_violations() {
+    for example in golden("bad") {
+        let mut buffer = FrameBuffer::new(example["frame_bytes"].as_u64().unwrap());
+        buffer.extend(&BASE64_STANDARD.decode(text(&example, "bytes_base64")).unwrap());
+        let refused = loop {
+            match buffer.take() {
+                Ok(Some(frame)) => {
+                    if WorkerFrame::parse(&frame).is_err() {
+                        break true;
+                    }
+                }
+                // At the end of the socket, half a frame is none.
+                Ok(None) => break !buffer.is_empty(),
+                Err(_) => break true,
+            }
+        };
+        assert!(refused, "{}", example["name"]);
+    }
+}
