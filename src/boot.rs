@@ -78,13 +78,15 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Config(_) => Some("`weft config explain` shows every setting and its origin; docs/env-vars.md lists them".into()),
+            Self::Config(_) => {
+                Some("`weft config explain` shows every setting and its origin; docs/env-vars.md lists them".into())
+            }
             Self::Storage(_) => Some("set `AzureWebJobsStorage`, or `WEFT_STORE=sqlite` for the embedded store".into()),
             Self::Store(error) => error.hint(),
             Self::Runner(error) => error.hint(),
-            Self::Listen { port, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
-                Some(format!("another process listens on {port}; stop it, or choose another port with `--port`"))
-            }
+            Self::Listen { port, source } if source.kind() == std::io::ErrorKind::AddrInUse => Some(format!(
+                "another process listens on {port}; stop it, or choose another port with `--port`"
+            )),
             Self::Listen { .. } => Some("choose another port with `--port`".into()),
             Self::Path { .. } => Some("check that the folder exists and may be written, or name another".into()),
             Self::UseCase(error) => error.hint(),
@@ -111,7 +113,9 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
                 (None, Some(account)) => {
                     // On a developer's computer there is no managed identity; there the tools' login stands in for it.
                     let identity = if storage.credential.is_some() || config.mode.on_azure {
-                        azure::Identity::Managed { client_id: storage.client_id.clone() }
+                        azure::Identity::Managed {
+                            client_id: storage.client_id.clone(),
+                        }
                     } else {
                         azure::Identity::DeveloperTools
                     };
@@ -119,13 +123,18 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
                 }
                 (None, None) => return Err(Error::Storage("no storage account is named".to_owned())),
             };
-            Ok(azure::open(settings.map_err(|error| Error::Storage(error.to_string()))?)?)
+            Ok(azure::open(
+                settings.map_err(|error| Error::Storage(error.to_string()))?,
+            )?)
         }
     }
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Path { path: path.to_owned(), source })
+    std::fs::create_dir_all(path).map_err(|source| Error::Path {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Creates the platform's tables, containers and queues. Repeating it changes nothing.
@@ -164,7 +173,13 @@ pub fn base(config: Config) -> Result<Base, Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = open_store(&config, clock.clone())?;
     let runner = start_runner(&config, clock.clone())?;
-    Ok(Base { config: Arc::new(config), ports, runner, clock, entropy: Arc::new(Entropy::System) })
+    Ok(Base {
+        config: Arc::new(config),
+        ports,
+        runner,
+        clock,
+        entropy: Arc::new(Entropy::System),
+    })
 }
 
 fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRunner>, Error> {
@@ -230,7 +245,11 @@ pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
     };
     let source = SourceSettings {
         behind_host: config.mode.on_azure,
-        client_ip_header: config.http.client_ip_header.as_deref().and_then(|name| name.parse().ok()),
+        client_ip_header: config
+            .http
+            .client_ip_header
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
     };
     let settings = authn::Settings { trust, source };
     let authenticator = Authenticator::new(cx.identities.clone(), cx.keys.clone(), settings, base.clock.clone());
@@ -245,7 +264,11 @@ pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
             "settings": config.redacted(),
         }),
     };
-    Arc::new(App { cx, authenticator, settings })
+    Arc::new(App {
+        cx,
+        authenticator,
+        settings,
+    })
 }
 
 /// Becomes ready, and keeps trying while storage is away. Says why not to whoever asks meanwhile.
@@ -277,7 +300,9 @@ pub async fn become_ready(base: Base, gate: Gate, listener_loopback: bool) -> Ar
 /// # Errors
 /// When the port is taken or may not be used.
 pub async fn listen(port: u16) -> Result<TcpListener, Error> {
-    TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await.map_err(|source| Error::Listen { port, source })
+    TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|source| Error::Listen { port, source })
 }
 
 /// Serves until `stop` fires; then lets requests end for a moment.
@@ -318,7 +343,8 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let runner = start_runner(&config, clock)?;
     let bundles = config.storage.data_dir.join("bundles");
-    let bundle = crate::runner::bundle::snapshot(&config.runner.workspace_dir, &bundles).map_err(usecase::Error::from)?;
+    let bundle =
+        crate::runner::bundle::snapshot(&config.runner.workspace_dir, &bundles).map_err(usecase::Error::from)?;
     let described = runner.describe(&bundle).await;
     runner.shutdown().await;
     let described = described?;

@@ -22,7 +22,11 @@ impl Explained {
             "# `{}`\n\nStatus {}{}.\n\n{}\n\n## What to do\n\n{}\n",
             self.code,
             self.status,
-            if retriable { ", retriable: repeat the request after `Retry-After`" } else { "" },
+            if retriable {
+                ", retriable: repeat the request after `Retry-After`"
+            } else {
+                ""
+            },
             self.meaning,
             self.remedy
         )

@@ -57,7 +57,12 @@ pub struct Finding {
 impl Finding {
     /// A finding without a hint.
     pub fn new(pointer: impl Into<String>, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code: code.into(), message: message.into(), hint: None }
+        Self {
+            pointer: pointer.into(),
+            code: code.into(),
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same with a hint.

@@ -46,7 +46,11 @@ impl Check {
                     checked.findings.len()
                 ));
             }
-            Ok(if checked.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+            Ok(if checked.findings.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(1)
+            })
         })
     }
 }

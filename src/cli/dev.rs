@@ -14,8 +14,8 @@ use crate::config::{Environment, env_var};
 use crate::definition::Catalog;
 use crate::http::Gate;
 use crate::telemetry::Sink;
-use crate::usecase::{self, Context, deliver, seed};
 use crate::tenancy;
+use crate::usecase::{self, Context, deliver, seed};
 
 /// Flags of `weft dev`.
 #[derive(Debug, Args)]
@@ -47,7 +47,9 @@ impl Dev {
     async fn serve(self, config: crate::config::Config) -> Outcome {
         // The port first: what is wrong with it is known before anything is written.
         let listener = boot::listen(config.http.port).await?;
-        let address = listener.local_addr().map_err(|error| Failure::new(format!("the listener has no address: {error}")))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::new(format!("the listener has no address: {error}")))?;
         let base = boot::base(config)?;
         let cx = Arc::new(boot::context(&base).await?);
         let current = cx.catalogs.current().await?;
@@ -61,7 +63,10 @@ impl Dev {
         let gate = Gate::default();
         gate.open(boot::app(&base, cx.clone(), true));
         let stop = CancellationToken::new();
-        let background = [tokio::spawn(deliver::consume(cx.clone())), tokio::spawn(ticks(cx.clone()))];
+        let background = [
+            tokio::spawn(deliver::consume(cx.clone())),
+            tokio::spawn(ticks(cx.clone())),
+        ];
         let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
         greet(address.port(), &current.catalog);
         wait_for_signal().await?;
@@ -112,7 +117,12 @@ fn greet(port: u16, catalog: &Catalog) {
         None => catalog
             .workflows
             .values()
-            .find(|workflow| !workflow.parameters.iter().any(|parameter| parameter.required && !parameter.has_default))
+            .find(|workflow| {
+                !workflow
+                    .parameters
+                    .iter()
+                    .any(|parameter| parameter.required && !parameter.has_default)
+            })
             .map(|workflow| (workflow.name.as_str(), "{}")),
     };
     if let Some((name, arguments)) = example {
@@ -122,7 +132,9 @@ fn greet(port: u16, catalog: &Catalog) {
             seed::DEVELOPMENT_KEY
         ));
     }
-    output::note(&format!("API: http://127.0.0.1:{port}/api/docs — Ctrl-C stops everything"));
+    output::note(&format!(
+        "API: http://127.0.0.1:{port}/api/docs — Ctrl-C stops everything"
+    ));
 }
 
 /// What the timer function does under the Functions host.

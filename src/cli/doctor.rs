@@ -32,11 +32,21 @@ struct Checked {
 
 impl Checked {
     fn good(what: &'static str, detail: impl Into<String>) -> Self {
-        Self { what, ok: true, detail: detail.into(), hint: None }
+        Self {
+            what,
+            ok: true,
+            detail: detail.into(),
+            hint: None,
+        }
     }
 
     fn bad(what: &'static str, error: &boot::Error) -> Self {
-        Self { what, ok: false, detail: output::chain(error), hint: error.hint() }
+        Self {
+            what,
+            ok: false,
+            detail: output::chain(error),
+            hint: error.hint(),
+        }
     }
 }
 
@@ -46,9 +56,15 @@ impl Doctor {
         self.places.apply(&mut environment);
         let checks = match Config::from_env(&environment) {
             Err(findings) => {
-                let detail: Vec<_> = findings.iter().map(|finding| format!("{}: {}", finding.pointer, finding.message)).collect();
+                let detail: Vec<_> = findings
+                    .iter()
+                    .map(|finding| format!("{}: {}", finding.pointer, finding.message))
+                    .collect();
                 let error = boot::Error::Config(findings);
-                vec![Checked { detail: detail.join("; "), ..Checked::bad("configuration", &error) }]
+                vec![Checked {
+                    detail: detail.join("; "),
+                    ..Checked::bad("configuration", &error)
+                }]
             }
             Ok(config) => block_on(async move { Ok(examine(config).await) })?,
         };
@@ -57,7 +73,12 @@ impl Doctor {
             output::json(&checks);
         } else {
             for check in &checks {
-                output::data(&format!("{} {:<14} {}", if check.ok { "ok  " } else { "FAIL" }, check.what, check.detail));
+                output::data(&format!(
+                    "{} {:<14} {}",
+                    if check.ok { "ok  " } else { "FAIL" },
+                    check.what,
+                    check.detail
+                ));
                 if let Some(hint) = &check.hint {
                     output::data(&format!("     {:<14} hint: {hint}", ""));
                 }
@@ -68,11 +89,19 @@ impl Doctor {
 }
 
 async fn examine(config: Config) -> Vec<Checked> {
-    let mut checks = vec![Checked::good("configuration", format!("{} warning(s)", config.warnings.len()))];
+    let mut checks = vec![Checked::good(
+        "configuration",
+        format!("{} warning(s)", config.warnings.len()),
+    )];
     let found = python::find(Some(&config.runner.python.display().to_string()));
     checks.push(match &found {
         Ok(python) => Checked::good("python", format!("{} at {}", python.version, python.path.display())),
-        Err(error) => Checked { hint: crate::error::Coded::hint(error), ok: false, what: "python", detail: error.to_string() },
+        Err(error) => Checked {
+            hint: crate::error::Coded::hint(error),
+            ok: false,
+            what: "python",
+            detail: error.to_string(),
+        },
     });
     let storage = async {
         let ports = boot::open_store(&config, std::sync::Arc::new(SystemClock))?;
@@ -80,15 +109,19 @@ async fn examine(config: Config) -> Vec<Checked> {
         Ok::<_, boot::Error>(())
     };
     checks.push(match storage.await {
-        Ok(()) => Checked::good("storage", format!("{:?} answers", config.storage.backend).to_lowercase()),
+        Ok(()) => Checked::good(
+            "storage",
+            format!("{:?} answers", config.storage.backend).to_lowercase(),
+        ),
         Err(error) => Checked::bad("storage", &error),
     });
     if found.is_ok() {
         let workspace = config.runner.workspace_dir.display().to_string();
         checks.push(match boot::check_workspace(config).await {
-            Ok(catalog) if catalog.findings.is_empty() => {
-                Checked::good("workspace", format!("{} workflows in {workspace}", catalog.workflows.len()))
-            }
+            Ok(catalog) if catalog.findings.is_empty() => Checked::good(
+                "workspace",
+                format!("{} workflows in {workspace}", catalog.workflows.len()),
+            ),
             Ok(catalog) => Checked::bad("workspace", &boot::Error::Workspace(catalog.findings)),
             Err(error) => Checked::bad("workspace", &error),
         });

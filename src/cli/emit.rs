@@ -28,7 +28,11 @@ pub fn files() -> Vec<(PathBuf, String)> {
         (PathBuf::from("docs/authz-matrix.txt"), authz::matrix()),
         (PathBuf::from("docs/openapi.json"), description + "\n"),
     ];
-    files.extend(codes::ALL.iter().map(|code| (PathBuf::from(format!("docs/errors/{}.md", code.code)), code.page())));
+    files.extend(
+        codes::ALL
+            .iter()
+            .map(|code| (PathBuf::from(format!("docs/errors/{}.md", code.code)), code.page())),
+    );
     files
 }
 
@@ -52,6 +56,10 @@ impl Emit {
             std::fs::write(&path, text).map_err(fail)?;
             output::data(&format!("wrote {}", path.display()));
         }
-        Ok(if self.check && stale > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+        Ok(if self.check && stale > 0 {
+            ExitCode::from(1)
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 }

@@ -123,11 +123,19 @@ impl Keys {
 
 async fn create(cx: &Context, command: Create) -> Result<(), Failure> {
     for org in &command.organizations {
-        if cx.identities.get_organization(&tenancy::operator(), org).await.map_err(crate::usecase::Error::from)?.is_none() {
+        if cx
+            .identities
+            .get_organization(&tenancy::operator(), org)
+            .await
+            .map_err(crate::usecase::Error::from)?
+            .is_none()
+        {
             return Err(Failure::new(format!("organization `{org}` does not exist")).hint("check the id"));
         }
     }
-    let lifetime = command.expires_in_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
+    let lifetime = command
+        .expires_in_days
+        .map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let new = NewKey {
         name: command.name,
         organizations: command.organizations,
@@ -145,7 +153,10 @@ fn print_created(created: &Created, as_json: bool) {
         output::json(&shown(&created.record, Some(created.secret.expose())));
     } else {
         output::data(created.secret.expose());
-        output::note(&format!("made key {} ({}); it is shown this once", created.record.id, created.record.name));
+        output::note(&format!(
+            "made key {} ({}); it is shown this once",
+            created.record.id, created.record.name
+        ));
     }
 }
 
@@ -184,14 +195,22 @@ async fn list(cx: &Context, command: &List) -> Result<(), Failure> {
                 key.id.to_string(),
                 key.name.to_string(),
                 state.to_owned(),
-                if organizations.is_empty() { "every one".to_owned() } else { organizations.join(",") },
+                if organizations.is_empty() {
+                    "every one".to_owned()
+                } else {
+                    organizations.join(",")
+                },
                 scopes.join(","),
                 key.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string()),
-                key.last_used_at.map_or_else(|| "not yet".to_owned(), |at| at.to_string()),
+                key.last_used_at
+                    .map_or_else(|| "not yet".to_owned(), |at| at.to_string()),
             ]
         })
         .collect();
-    output::table(&["ID", "NAME", "STATE", "ORGANIZATIONS", "SCOPES", "EXPIRES", "LAST USED"], &rows);
+    output::table(
+        &["ID", "NAME", "STATE", "ORGANIZATIONS", "SCOPES", "EXPIRES", "LAST USED"],
+        &rows,
+    );
     Ok(())
 }
 

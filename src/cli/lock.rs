@@ -23,7 +23,13 @@ pub(super) fn take(data: &Path) -> Result<Lock, Failure> {
     };
     std::fs::create_dir_all(data).map_err(fail)?;
     let path = data.join("dev.lock");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(fail)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         // Only for the message.
@@ -35,6 +41,9 @@ pub(super) fn take(data: &Path) -> Result<Lock, Failure> {
         ))
         .hint("stop it, or name another folder with `--data`"));
     }
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(fail)?;
     Ok(Lock { _file: file })
 }

@@ -89,7 +89,11 @@ struct Failure {
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, findings: Vec::new() }
+        Self {
+            message: message.into(),
+            hint: None,
+            findings: Vec::new(),
+        }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -104,7 +108,11 @@ impl From<boot::Error> for Failure {
             boot::Error::Config(findings) | boot::Error::Workspace(findings) => findings.clone(),
             _ => Vec::new(),
         };
-        Self { message: output::chain(&error), hint: error.hint(), findings }
+        Self {
+            message: output::chain(&error),
+            hint: error.hint(),
+            findings,
+        }
     }
 }
 
@@ -147,7 +155,12 @@ pub fn main() -> ExitCode {
 fn load(environment: &Environment) -> Result<Config, Failure> {
     let config = Config::from_env(environment).map_err(boot::Error::Config)?;
     for warning in &config.warnings {
-        output::note(&format!("{}: {}", warning.pointer, warning.message));
+        let hint = warning
+            .hint
+            .as_ref()
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
+        output::note(&format!("warning: {}{hint}", warning.message));
     }
     Ok(config)
 }

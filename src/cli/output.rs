@@ -77,7 +77,10 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
         let mut text = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
             text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count().min(width + 1)));
+            text.extend(std::iter::repeat_n(
+                ' ',
+                width + 2 - cell.chars().count().min(width + 1),
+            ));
         }
         text.trim_end().to_owned()
     };

@@ -24,7 +24,8 @@ impl Seed {
     pub(super) fn run(self) -> Outcome {
         let config = prepare(&self.places)?;
         if config.mode.on_azure {
-            return Err(Failure::new("sample data is for development, and this is Azure").hint("create organizations of your own"));
+            return Err(Failure::new("sample data is for development, and this is Azure")
+                .hint("create organizations of your own"));
         }
         block_on(async move {
             let begun = Instant::now();

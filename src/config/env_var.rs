@@ -125,7 +125,7 @@ use Shape::{Choice, List, Number, Path, Switch, Text};
 variables! {
     WEFT_ENVIRONMENT = "WEFT_ENVIRONMENT", Mode, Choice(&["development", "production"]),
         Words("`development` under `func start`, else `production`"),
-        "`development` trusts callers on this machine, reports mistakes in the workspace strictly and needs no isolation by the kernel. Refused on Azure.";
+        "`development` trusts callers on this machine, reports mistakes in the workspace strictly and needs no isolation by the kernel. Ignored on Azure, with a warning.";
     AZURE_FUNCTIONS_ENVIRONMENT = "AZURE_FUNCTIONS_ENVIRONMENT", Mode, Text, Unset,
         "Set by `func start`. `Development` means development where `WEFT_ENVIRONMENT` says nothing.";
     FUNCTIONS_CORETOOLS_ENVIRONMENT = "FUNCTIONS_CORETOOLS_ENVIRONMENT", Mode, Text, Unset,

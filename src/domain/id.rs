@@ -34,7 +34,10 @@ fn encode(at: Timestamp, random: [u8; 10]) -> String {
     for (index, byte) in random.iter().enumerate() {
         value |= u128::from(*byte) << (8 * (9 - index));
     }
-    (0..26).rev().map(|place| char::from(ALPHABET[((value >> (5 * place)) & 31) as usize])).collect()
+    (0..26)
+        .rev()
+        .map(|place| char::from(ALPHABET[((value >> (5 * place)) & 31) as usize]))
+        .collect()
 }
 
 fn shortened(text: &str) -> String {
@@ -130,7 +133,12 @@ impl OrgId {
     /// A random id of 20 characters (100 bits); ids are never reused.
     #[must_use]
     pub fn generate(random: [u8; 20]) -> Self {
-        Self(random.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect())
+        Self(
+            random
+                .iter()
+                .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+                .collect(),
+        )
     }
 
     /// The text.
@@ -148,7 +156,10 @@ impl FromStr for OrgId {
         if good {
             Ok(Self(text.to_owned()))
         } else {
-            Err(IdError { text: shortened(text), expected: "an organization id (3 to 40 of a–z and 0–9)" })
+            Err(IdError {
+                text: shortened(text),
+                expected: "an organization id (3 to 40 of a–z and 0–9)",
+            })
         }
     }
 }
@@ -167,7 +178,9 @@ impl Serialize for OrgId {
 
 impl<'de> Deserialize<'de> for OrgId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -70,7 +70,9 @@ impl Timestamp {
     /// When the text is not RFC 3339.
     pub fn parse(text: &str) -> Result<Self, time::error::Parse> {
         let at = OffsetDateTime::parse(text, &Rfc3339)?;
-        Ok(Self::from_millis(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(LAST)))
+        Ok(Self::from_millis(
+            i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(LAST),
+        ))
     }
 
     fn calendar(self) -> OffsetDateTime {

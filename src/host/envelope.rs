@@ -37,8 +37,13 @@ impl Invocation {
     /// When the body is no envelope.
     pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, NotAnEnvelope> {
         let Body { data } = serde_json::from_slice(body).map_err(|_| NotAnEnvelope)?;
-        let id = headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok());
-        Ok(Self { id: id.unwrap_or_default().chars().take(64).collect(), data })
+        let id = headers
+            .get("x-azure-functions-invocationid")
+            .and_then(|id| id.to_str().ok());
+        Ok(Self {
+            id: id.unwrap_or_default().chars().take(64).collect(),
+            data,
+        })
     }
 
     /// The text of a binding: of a string that holds JSON text of a string, the inner one; of an object, its JSON text.
@@ -70,7 +75,11 @@ impl Answer {
     /// Done.
     #[must_use]
     pub fn done(log: &str) -> Self {
-        Self { outputs: Map::new(), logs: vec![log.to_owned()], return_value: None }
+        Self {
+            outputs: Map::new(),
+            logs: vec![log.to_owned()],
+            return_value: None,
+        }
     }
 
     /// Done with, since delivering it again would change nothing.

@@ -30,7 +30,13 @@ use envelope::{Answer, Invocation};
 
 /// The functions that are invoked by envelope. Each has a folder of this name with its `function.json`, and a file of this
 /// name here; a test compares the three.
-pub const FUNCTIONS: [&str; 5] = ["attempt_step", "attempt_step_poison", "drive_run", "drive_run_poison", "tick"];
+pub const FUNCTIONS: [&str; 5] = [
+    "attempt_step",
+    "attempt_step_poison",
+    "drive_run",
+    "drive_run_poison",
+    "tick",
+];
 
 /// How long an invocation waits for its work, below the host's `functionTimeout` of five minutes, at which the host would kill
 /// the whole process. What is not done then goes on in the background, guarded by its lease.

@@ -14,8 +14,11 @@ pub(super) async fn invoke(State(gate): GateState) -> Response {
         Err(response) => return response,
     };
     match usecase::tick::tick(&cx).await {
-        Ok(ticked) => Answer::done(&format!("sealed {} chains of {} organizations", ticked.sealed, ticked.organizations))
-            .into_response(),
+        Ok(ticked) => Answer::done(&format!(
+            "sealed {} chains of {} organizations",
+            ticked.sealed, ticked.organizations
+        ))
+        .into_response(),
         Err(error) => failed(&ApiError::from(error), ""),
     }
 }

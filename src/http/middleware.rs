@@ -26,10 +26,20 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 fn request_id(request: &Request) -> String {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     match given {
-        Some(id) if (8..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') => {
+        Some(id)
+            if (8..=64).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') =>
+        {
             id.to_owned()
         }
-        _ => format!("req_{}", Entropy::System.bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        _ => format!(
+            "req_{}",
+            Entropy::System
+                .bytes::<12>()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        ),
     }
 }
 
@@ -45,7 +55,10 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).instrument(span).await;
     let code = response.extensions().get::<Marked>().map(|marked| marked.0.code());
     if let Some(Marked(error)) = response.extensions_mut().remove::<Marked>() {
-        let kept: Vec<_> = KEPT.iter().filter_map(|name| response.headers().get(name).map(|v| (name.clone(), v.clone()))).collect();
+        let kept: Vec<_> = KEPT
+            .iter()
+            .filter_map(|name| response.headers().get(name).map(|v| (name.clone(), v.clone())))
+            .collect();
         response = error.respond(&id);
         response.headers_mut().extend(kept);
     }
@@ -76,7 +89,10 @@ pub async fn guard(request: Request, next: Next) -> Response {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        );
     }
     response
 }
@@ -95,4 +111,3 @@ pub async fn wait_until_ready(State(gate): State<Gate>, mut request: Request, ne
         Err(error) => error.into_response(),
     }
 }
-

@@ -28,7 +28,10 @@ pub fn router(gate: Gate) -> Router {
         .method_not_allowed_fallback(problem::no_such_method);
     Router::new()
         .merge(api)
-        .layer(axum::middleware::from_fn_with_state(gate.clone(), middleware::wait_until_ready))
+        .layer(axum::middleware::from_fn_with_state(
+            gate.clone(),
+            middleware::wait_until_ready,
+        ))
         .route("/", get(async || axum::http::StatusCode::NO_CONTENT))
         .layer(axum::middleware::from_fn(middleware::guard))
         .layer(axum::middleware::from_fn(middleware::trace))

@@ -28,14 +28,23 @@ impl utoipa::Modify for Schemes {
         let header = |name: &str, about: &str| {
             SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(name, about)))
         };
-        components.add_security_scheme("functionKey", header("x-functions-key", "A function key, verified by Weft itself"));
+        components.add_security_scheme(
+            "functionKey",
+            header("x-functions-key", "A function key, verified by Weft itself"),
+        );
         components.add_security_scheme(
             "functionKeyInQuery",
-            SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("code", "The same in the query"))),
+            SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description(
+                "code",
+                "The same in the query",
+            ))),
         );
         components.add_security_scheme(
             "clientPrincipal",
-            header("X-MS-CLIENT-PRINCIPAL", "Set by the platform's front door, where the operator trusts one"),
+            header(
+                "X-MS-CLIENT-PRINCIPAL",
+                "Set by the platform's front door, where the operator trusts one",
+            ),
         );
     }
 }
@@ -49,7 +58,10 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// The hash by which a content security policy lets the page's own script run.
 #[must_use]
 pub fn script_hash(page: &str) -> String {
-    let script = page.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>")).map_or("", |(script, _)| script);
+    let script = page
+        .split_once("<script>")
+        .and_then(|(_, rest)| rest.split_once("</script>"))
+        .map_or("", |(script, _)| script);
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, script.as_bytes());
     base64::engine::general_purpose::STANDARD.encode(digest)
 }

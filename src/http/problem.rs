@@ -111,7 +111,8 @@ impl ApiError {
     /// The handler is not ready yet.
     #[must_use]
     pub fn starting() -> Self {
-        Self::new(Kind::Unavailable, "starting", "the handler is starting").hint("repeat the request after `Retry-After`")
+        Self::new(Kind::Unavailable, "starting", "the handler is starting")
+            .hint("repeat the request after `Retry-After`")
     }
 
     /// A header or query parameter that can't be read.
@@ -149,13 +150,19 @@ impl ApiError {
         };
         let body = serde_json::to_vec(&problem).expect("a problem is plain data");
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.retriable {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         if self.www_authenticate || self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("WeftKey realm=\"weft\""));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("WeftKey realm=\"weft\""),
+            );
         }
         if let Some(allow) = &self.allow {
             headers.insert(header::ALLOW, allow.clone());
@@ -214,8 +221,13 @@ fn said(error: &usecase::Error) -> String {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        let api = Self::new(refusal.kind, refusal.code, refusal.detail).hint(refusal.hint).findings(refusal.findings);
-        Self { www_authenticate: refusal.www_authenticate, ..api }
+        let api = Self::new(refusal.kind, refusal.code, refusal.detail)
+            .hint(refusal.hint)
+            .findings(refusal.findings);
+        Self {
+            www_authenticate: refusal.www_authenticate,
+            ..api
+        }
     }
 }
 
@@ -227,9 +239,13 @@ pub async fn no_such_route() -> ApiError {
 
 /// The answer to a method that the route doesn't have. axum adds `Allow`.
 pub async fn no_such_method() -> ApiError {
-    ApiError::new(Kind::Invalid, "method_not_allowed", "the route does not have this method")
-        .with_status(StatusCode::METHOD_NOT_ALLOWED)
-        .hint("`GET /api/openapi.json` lists the methods of each route")
+    ApiError::new(
+        Kind::Invalid,
+        "method_not_allowed",
+        "the route does not have this method",
+    )
+    .with_status(StatusCode::METHOD_NOT_ALLOWED)
+    .hint("`GET /api/openapi.json` lists the methods of each route")
 }
 
 /// Headers of an error's response that the outermost layer must keep when it writes the body.

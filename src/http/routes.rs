@@ -33,8 +33,18 @@ pub struct Route {
 #[must_use]
 pub fn table() -> Vec<Route> {
     use Access::{Caller, Open, Organization};
-    let at = |path, access, handler| Route { method: "GET", path, access, handler };
-    let to = |path, access, handler| Route { method: "POST", path, access, handler };
+    let at = |path, access, handler| Route {
+        method: "GET",
+        path,
+        access,
+        handler,
+    };
+    let to = |path, access, handler| Route {
+        method: "POST",
+        path,
+        access,
+        handler,
+    };
     vec![
         at("/api/health", Open, get(health::health)),
         at("/api/ready", Open, get(health::ready)),

@@ -20,7 +20,15 @@ pub async fn save(blobs: &dyn BlobStore, scope: &Scope, value: Value) -> Result<
     }
     let sha256 = sha256_hex(text.as_bytes());
     let size = text.len() as u64;
-    match blobs.put(&key::org_container(scope.org()), &key::value_blob(&sha256), Bytes::from(text), Put::Create).await {
+    match blobs
+        .put(
+            &key::org_container(scope.org()),
+            &key::value_blob(&sha256),
+            Bytes::from(text),
+            Put::Create,
+        )
+        .await
+    {
         Ok(()) | Err(Error::AlreadyExists { .. }) => Ok(Payload::Claim(ClaimCheck { sha256, size })),
         Err(error) => Err(error),
     }

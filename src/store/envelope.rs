@@ -68,7 +68,11 @@ struct Outer {
 pub fn seal(key: &SigningKey, message: &Message) -> String {
     let payload = serde_json::to_vec(message).expect("a message is plain data");
     let signature = hmac::sign(&key.0, &payload);
-    let outer = Outer { v: 1, p: URL_SAFE_NO_PAD.encode(&payload), s: URL_SAFE_NO_PAD.encode(signature) };
+    let outer = Outer {
+        v: 1,
+        p: URL_SAFE_NO_PAD.encode(&payload),
+        s: URL_SAFE_NO_PAD.encode(signature),
+    };
     serde_json::to_string(&outer).expect("an envelope is plain data")
 }
 
@@ -95,8 +99,14 @@ mod tests {
     #[test]
     fn only_our_own_are_opened() {
         let key = SigningKey::new(&[7; 32]);
-        let run = RunRef { org: "contoso".parse().unwrap(), run: RunId::generate(Timestamp::from_millis(1), [3; 10]) };
-        let message = Message::DriveRun { run, reason: "started".into() };
+        let run = RunRef {
+            org: "contoso".parse().unwrap(),
+            run: RunId::generate(Timestamp::from_millis(1), [3; 10]),
+        };
+        let message = Message::DriveRun {
+            run,
+            reason: "started".into(),
+        };
         let text = seal(&key, &message);
         assert_eq!(open(&key, &text), Ok(message));
         assert_eq!(open(&SigningKey::new(&[8; 32]), &text), Err(Rejected::Signature));

@@ -124,7 +124,9 @@ impl Coded for Error {
         match self {
             Self::NotFound { .. } => Some("run `weft seed` (development) or create the organization first".into()),
             Self::Throttled { .. } | Self::Unavailable { .. } => Some("repeat the request after `Retry-After`".into()),
-            Self::Forbidden { .. } => Some("check the storage account's key, SAS or role assignments: `weft doctor`".into()),
+            Self::Forbidden { .. } => {
+                Some("check the storage account's key, SAS or role assignments: `weft doctor`".into())
+            }
             _ => None,
         }
     }

@@ -5,9 +5,9 @@
 //! a `&Scope` (one organization) or a `&PlatformScope` first.
 
 pub mod azure;
+pub mod claim_check;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
-pub mod claim_check;
 pub mod envelope;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]

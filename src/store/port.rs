@@ -52,7 +52,10 @@ impl Key {
         let text = text.into();
         let forbidden = |c: char| matches!(c, '/' | '\\' | '#' | '?') || c.is_control();
         if text.encode_utf16().count() > MAX_KEY_UNITS || text.chars().any(forbidden) {
-            return Err(Error::Malformed { what: text.chars().take(60).collect(), expected: "partition or row key" });
+            return Err(Error::Malformed {
+                what: text.chars().take(60).collect(),
+                expected: "partition or row key",
+            });
         }
         Ok(Self(text))
     }
@@ -133,7 +136,9 @@ resource_name!(
 
 fn is_dns_name(text: &str) -> bool {
     (3..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
         && !text.contains("--")
@@ -338,7 +343,10 @@ impl Properties {
     }
 
     fn size(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() * 2 + value.size() + 8).sum()
+        self.0
+            .iter()
+            .map(|(name, value)| name.len() * 2 + value.size() + 8)
+            .sum()
     }
 }
 
@@ -427,20 +435,42 @@ impl Operation {
 /// [`Error::TooLarge`] or [`Error::Malformed`].
 pub fn check_operations(partition: &Key, operations: &[Operation]) -> Result<()> {
     let over = |what: String, size: usize, limit: usize, unit: &'static str| {
-        if size > limit { Err(Error::TooLarge { what, size, limit, unit }) } else { Ok(()) }
+        if size > limit {
+            Err(Error::TooLarge {
+                what,
+                size,
+                limit,
+                unit,
+            })
+        } else {
+            Ok(())
+        }
     };
-    over("a transaction".into(), operations.len(), MAX_BATCH_OPERATIONS, "operations")?;
+    over(
+        "a transaction".into(),
+        operations.len(),
+        MAX_BATCH_OPERATIONS,
+        "operations",
+    )?;
     if operations.is_empty() {
-        return Err(Error::Malformed { what: "a transaction without operations".into(), expected: "transaction" });
+        return Err(Error::Malformed {
+            what: "a transaction without operations".into(),
+            expected: "transaction",
+        });
     }
     let mut rows = std::collections::BTreeSet::new();
     let mut total = 0;
     for operation in operations {
         let row = operation.row();
         if !rows.insert(row) {
-            return Err(Error::Malformed { what: format!("two operations on row `{row}`"), expected: "transaction" });
+            return Err(Error::Malformed {
+                what: format!("two operations on row `{row}`"),
+                expected: "transaction",
+            });
         }
-        let Some(properties) = operation.properties() else { continue };
+        let Some(properties) = operation.properties() else {
+            continue;
+        };
         over(format!("row `{row}`"), properties.len(), MAX_PROPERTIES, "properties")?;
         for (name, value) in properties.iter() {
             check_property(name, value)?;
@@ -580,7 +610,15 @@ impl Query {
     /// All rows of a partition, up to a full page.
     #[must_use]
     pub const fn partition(partition: Key) -> Self {
-        Self { partition, from: None, until: None, filter: None, select: Vec::new(), limit: MAX_PAGE, continuation: None }
+        Self {
+            partition,
+            from: None,
+            until: None,
+            filter: None,
+            select: Vec::new(),
+            limit: MAX_PAGE,
+            continuation: None,
+        }
     }
 
     /// Only rows whose key starts with a prefix.
@@ -686,7 +724,8 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Reads a whole blob, or nothing. `limit` bytes at most, else [`Error::TooLarge`].
     async fn get(&self, container: &ContainerName, path: &BlobPath, limit: u64) -> Result<Option<Bytes>>;
     /// Reads from `offset`, at most `length` bytes, fewer at the end, none beyond it; nothing when there is no blob.
-    async fn read(&self, container: &ContainerName, path: &BlobPath, offset: u64, length: u64) -> Result<Option<Bytes>>;
+    async fn read(&self, container: &ContainerName, path: &BlobPath, offset: u64, length: u64)
+    -> Result<Option<Bytes>>;
     /// Appends to an append blob, which is made by the first append. `at` is where the caller believes the end to be:
     /// [`Error::PreconditionFailed`] when it is elsewhere (a repeat, or a second writer), [`Error::AlreadyExists`] when
     /// the blob was put whole. At most [`MAX_APPEND_BYTES`] at once, and at least one.
@@ -731,7 +770,8 @@ pub trait QueueStore: Send + Sync + fmt::Debug {
     async fn delete(&self, queue: &QueueName, receipt: &MessageReceipt) -> Result<bool>;
     /// Hides a message for `visibility` from now; a new receipt, or [`Error::PreconditionFailed`] when the receipt is
     /// no longer good.
-    async fn extend(&self, queue: &QueueName, receipt: &MessageReceipt, visibility: Duration) -> Result<MessageReceipt>;
+    async fn extend(&self, queue: &QueueName, receipt: &MessageReceipt, visibility: Duration)
+    -> Result<MessageReceipt>;
     /// Resolves soon after a message may have become visible in a queue that this process sent to, so that a local
     /// consumer need not poll; never resolves where the backend can't tell.
     async fn sent_here(&self, queue: &QueueName);

@@ -13,7 +13,10 @@ use crate::tenancy::{self, Scope};
 /// # Errors
 /// When the record can't be written: the call is refused with a retriable 503.
 pub async fn key_bypass(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()> {
-    let record = cx.audit.of(AuditEvent::KeyBypass, caller).resource("organization", scope.org().as_str());
+    let record = cx
+        .audit
+        .of(AuditEvent::KeyBypass, caller)
+        .resource("organization", scope.org().as_str());
     write(cx, scope, record).await
 }
 
@@ -22,7 +25,10 @@ pub async fn key_bypass(cx: &Context, scope: &Scope, caller: &Caller) -> Result<
 /// # Errors
 /// When the record can't be written: the call is refused with a retriable 503.
 pub async fn crossing(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()> {
-    let record = cx.audit.of(AuditEvent::AccessCrossed, caller).resource("organization", scope.org().as_str());
+    let record = cx
+        .audit
+        .of(AuditEvent::AccessCrossed, caller)
+        .resource("organization", scope.org().as_str());
     write(cx, scope, record).await
 }
 

@@ -62,12 +62,16 @@ pub async fn rotate(cx: &Context, platform: &PlatformScope, id: &KeyId, overlap:
 }
 
 async fn record(cx: &Context, platform: &PlatformScope, event: AuditEvent, key: &KeyRecord) -> Result<()> {
-    let record = cx.audit.by(platform, event).resource("key", key.id.as_str()).detail(&json!({
-        "label": key.name.as_str(),
-        "organizations": key.organizations,
-        "rights": key.scopes,
-        "expiresAt": key.expires_at,
-    }));
+    let record = cx
+        .audit
+        .by(platform, event)
+        .resource("key", key.id.as_str())
+        .detail(&json!({
+            "label": key.name.as_str(),
+            "organizations": key.organizations,
+            "rights": key.scopes,
+            "expiresAt": key.expires_at,
+        }));
     let linked = cx.audit.append(platform, record).await?;
     cx.audit.index(platform, &[linked]).await?;
     Ok(())

@@ -94,11 +94,19 @@ impl Attempt {
             Err(error) => Err(Error::from(error)),
         };
         let report = report.unwrap_or_else(|error| not_made(&error));
-        Done { step: self.step.id, attempt: self.attempt, number: self.number, started_at, report }
+        Done {
+            step: self.step.id,
+            attempt: self.attempt,
+            number: self.number,
+            started_at,
+            report,
+        }
     }
 
     async fn run_with(&self, config: Merged, started_at: Timestamp) -> Result<AttemptReport> {
-        let left = u64::try_from(self.deadline.since(started_at).as_millis()).unwrap_or(u64::MAX).max(1);
+        let left = u64::try_from(self.deadline.since(started_at).as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let mut limits = self.step.limits.clone();
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
@@ -116,7 +124,10 @@ impl Attempt {
             limits,
             messages,
         };
-        let (report, ()) = tokio::join!(self.cx.runner.run(spec, self.stop.clone()), self.serve(received, &config));
+        let (report, ()) = tokio::join!(
+            self.cx.runner.run(spec, self.stop.clone()),
+            self.serve(received, &config)
+        );
         Ok(report?)
     }
 
@@ -141,7 +152,12 @@ impl Attempt {
 
     /// Answers the worker and writes what it says, until it has nothing more to say.
     async fn serve(&self, mut received: mpsc::Receiver<WorkerMessage>, config: &Merged) {
-        let mut log = Log { attempt: self, lines: Vec::new(), end: 0, lost: 0 };
+        let mut log = Log {
+            attempt: self,
+            lines: Vec::new(),
+            end: 0,
+            lost: 0,
+        };
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         flush.reset();
@@ -159,7 +175,14 @@ impl Attempt {
                 Some(WorkerMessage::Checkpoint { name, data, at }) => {
                     let fields = Some(json!({"checkpoint": name, "data": data}));
                     let message = format!("checkpoint `{name}`");
-                    log.add(LogLine { at, stream: "checkpoint".into(), level: "info".into(), message, fields }).await;
+                    log.add(LogLine {
+                        at,
+                        stream: "checkpoint".into(),
+                        level: "info".into(),
+                        message,
+                        fields,
+                    })
+                    .await;
                 }
                 Some(WorkerMessage::Call { name, args, reply }) => {
                     let answer = self.answer(&name, &args, config).await;
@@ -175,7 +198,10 @@ impl Attempt {
     }
 
     async fn answer(&self, name: &str, args: &Value, config: &Merged) -> std::result::Result<Value, Refusal> {
-        let refusal = |code: &str, message: String| Refusal { code: code.to_owned(), message };
+        let refusal = |code: &str, message: String| Refusal {
+            code: code.to_owned(),
+            message,
+        };
         match name {
             "config.get" => match args.get("key").and_then(Value::as_str) {
                 Some(key) => Ok(config.get(key).cloned().unwrap_or(Value::Null)),
@@ -202,7 +228,10 @@ impl Attempt {
                 if let Err(error) = recorded.await {
                     tracing::error!(error = %error, "a refused broker call could not be recorded");
                 }
-                Err(refusal("not_available", format!("`{shown}` is not available in this version of Weft")))
+                Err(refusal(
+                    "not_available",
+                    format!("`{shown}` is not available in this version of Weft"),
+                ))
             }
         }
     }
@@ -210,8 +239,20 @@ impl Attempt {
 
 impl Done {
     /// The end of an attempt that could not be made.
-    pub(super) fn not_made(step: String, attempt: AttemptId, number: u32, started_at: Timestamp, error: &Error) -> Self {
-        Self { step, attempt, number, started_at, report: not_made(error) }
+    pub(super) fn not_made(
+        step: String,
+        attempt: AttemptId,
+        number: u32,
+        started_at: Timestamp,
+        error: &Error,
+    ) -> Self {
+        Self {
+            step,
+            attempt,
+            number,
+            started_at,
+            report: not_made(error),
+        }
     }
 }
 
@@ -234,7 +275,13 @@ impl Log<'_> {
         if self.lines.is_empty() {
             return;
         }
-        let Attempt { cx, scope, run, attempt, .. } = self.attempt;
+        let Attempt {
+            cx,
+            scope,
+            run,
+            attempt,
+            ..
+        } = self.attempt;
         match cx.runs.append_log(scope, run, attempt, self.end, &self.lines).await {
             Ok(end) => {
                 self.end = end;
@@ -278,7 +325,10 @@ fn not_made(error: &Error) -> AttemptReport {
     if let Some(hint) = error.hint() {
         message = format!("{message}; {hint}");
     }
-    let error = StepError { retriable: Some(error.kind().retriable()), ..StepError::new(error.code(), message) };
+    let error = StepError {
+        retriable: Some(error.kind().retriable()),
+        ..StepError::new(error.code(), message)
+    };
     AttemptReport {
         outcome: Outcome::Failed { error },
         variables: Value::Object(Map::new()),

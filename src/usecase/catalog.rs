@@ -34,7 +34,11 @@ impl Catalogs {
     /// Of this code; nothing is read yet.
     #[must_use]
     pub fn new(code: CodeSource, runner: Arc<dyn NodeRunner>) -> Self {
-        Self { code, runner, current: Mutex::new(None) }
+        Self {
+            code,
+            runner,
+            current: Mutex::new(None),
+        }
     }
 
     /// The bundle as the workspace is now. When nothing has changed this costs a look at each file's metadata, and not even
@@ -75,7 +79,12 @@ impl Catalogs {
             description.ms,
         );
         for finding in &catalog.findings {
-            warn!(place = finding.pointer, code = finding.code, "workspace finding: {}", finding.message);
+            warn!(
+                place = finding.pointer,
+                code = finding.code,
+                "workspace finding: {}",
+                finding.message
+            );
         }
         info!(
             bundle.digest = bundle.digest,
@@ -87,7 +96,10 @@ impl Catalogs {
         for module in catalog.workflows.values().map(|workflow| workflow.module.as_str()) {
             self.runner.warm(&bundle, module);
         }
-        let current = Current { bundle, catalog: Arc::new(catalog) };
+        let current = Current {
+            bundle,
+            catalog: Arc::new(catalog),
+        };
         *slot = Some((fingerprint, current.clone()));
         Ok(current)
     }
@@ -117,7 +129,12 @@ impl Catalogs {
 ///
 /// # Errors
 /// When the scope may not, or the workspace can't be read.
-pub async fn list(cx: &Context, scope: &Scope, after: Option<&str>, limit: usize) -> Result<(Current, Vec<Declared>, bool)> {
+pub async fn list(
+    cx: &Context,
+    scope: &Scope,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<(Current, Vec<Declared>, bool)> {
     scope.authorize(Action::List, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
     let mut items: Vec<_> = current
@@ -150,7 +167,13 @@ pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared>
         return Ok(workflow);
     }
     let shown: String = name.chars().take(80).collect();
-    let known: Vec<_> = current.catalog.workflows.keys().take(20).map(|known| format!("`{known}`")).collect();
+    let known: Vec<_> = current
+        .catalog
+        .workflows
+        .keys()
+        .take(20)
+        .map(|known| format!("`{known}`"))
+        .collect();
     let mut hint = if known.is_empty() {
         "the workspace declares no workflow".to_owned()
     } else {
@@ -158,7 +181,15 @@ pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared>
     };
     if !current.catalog.findings.is_empty() {
         use std::fmt::Write as _;
-        let _ = write!(hint, "; {} finding(s) keep files out, see `weft check`", current.catalog.findings.len());
+        let _ = write!(
+            hint,
+            "; {} finding(s) keep files out, see `weft check`",
+            current.catalog.findings.len()
+        );
     }
-    Err(Error::not_found("workflow_not_found", format!("there is no workflow `{shown}`"), hint))
+    Err(Error::not_found(
+        "workflow_not_found",
+        format!("there is no workflow `{shown}`"),
+        hint,
+    ))
 }

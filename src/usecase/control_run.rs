@@ -43,7 +43,10 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
             .resource("run", id.as_str())
             .detail(&json!({"workflow": run.new.workflow, "status": transition.state().status}));
         let sealed = cx.audit.seal(scope, record).await?;
-        let additions = Additions { audit: vec![sealed], ..Additions::default() };
+        let additions = Additions {
+            audit: vec![sealed],
+            ..Additions::default()
+        };
         match cx.runs.apply(scope, run, &transition, additions).await {
             Ok((stored, records)) => {
                 cx.live.stop(id);
@@ -56,5 +59,9 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Error::unavailable("conflict", "the run changed at every try to cancel it", "repeat the request"))
+    Err(Error::unavailable(
+        "conflict",
+        "the run changed at every try to cancel it",
+        "repeat the request",
+    ))
 }

@@ -62,11 +62,17 @@ pub async fn deliver(
             }
         }
     };
-    let Some(patience) = patience else { return Box::pin(work).await.map(Delivered::Done) };
+    let Some(patience) = patience else {
+        return Box::pin(work).await.map(Delivered::Done);
+    };
     match tokio::time::timeout(patience, tokio::spawn(work)).await {
         Ok(Ok(done)) => done.map(Delivered::Done),
         // The work panicked or the handler stops: the message comes again.
-        Ok(Err(error)) => Err(super::Error::unavailable("stopping", error.to_string(), "the message is delivered again")),
+        Ok(Err(error)) => Err(super::Error::unavailable(
+            "stopping",
+            error.to_string(),
+            "the message is delivered again",
+        )),
         Err(_) => Ok(Delivered::GoesOn),
     }
 }
@@ -84,7 +90,9 @@ pub async fn consume(cx: Arc<Context>) {
     let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     let queue = Queue::Runs.name();
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let received = cx.ports.queues.receive(&queue, 1, HIDDEN).await;
         let message = match received {
             Ok(mut messages) => messages.pop(),
@@ -109,7 +117,11 @@ pub async fn consume(cx: Arc<Context>) {
 
 async fn handle(cx: &Arc<Context>, message: crate::store::port::Message) {
     let queue = Queue::Runs.name();
-    let from = if message.dequeue_count > MAX_DEQUEUE_COUNT { From::RunsPoison } else { From::Runs };
+    let from = if message.dequeue_count > MAX_DEQUEUE_COUNT {
+        From::RunsPoison
+    } else {
+        From::Runs
+    };
     let delivered_at = cx.clock.now();
     let mut receipt = message.receipt;
     let mut work = Box::pin(deliver(cx, from, &message.text, delivered_at, None));
@@ -118,7 +130,9 @@ async fn handle(cx: &Arc<Context>, message: crate::store::port::Message) {
             Ok(outcome) => break outcome,
             Err(_) => match cx.ports.queues.extend(&queue, &receipt, HIDDEN).await {
                 Ok(newer) => receipt = newer,
-                Err(error) => tracing::warn!(error = %error, "a message could not be kept hidden; its run's lease guards it"),
+                Err(error) => {
+                    tracing::warn!(error = %error, "a message could not be kept hidden; its run's lease guards it")
+                }
             },
         }
     };

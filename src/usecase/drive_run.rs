@@ -47,13 +47,18 @@ pub enum Continued {
 /// When storage fails: the message must be delivered again.
 pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
     let scope = rehydrate(run, "drive_run");
-    let Some(stored) = cx.runs.get(&scope, &run.run).await? else { return Ok(Continued::Unknown) };
+    let Some(stored) = cx.runs.get(&scope, &run.run).await? else {
+        return Ok(Continued::Unknown);
+    };
     if stored.state.status.is_terminal() {
         cx.runs.index(&scope, &stored, &[]).await?;
         return Ok(Continued::Ended(stored.state.status));
     }
     let now = cx.clock.now();
-    let take = Event::Taken { owner: cx.instance.clone(), lease_until: now.plus(LEASE) };
+    let take = Event::Taken {
+        owner: cx.instance.clone(),
+        lease_until: now.plus(LEASE),
+    };
     if stored.state.owner.as_deref() == Some(&cx.instance) {
         return Ok(Continued::Here);
     }
@@ -72,12 +77,20 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     let driver = Driver {
         cx: cx.clone(),
         scope,
-        origin: Origin { request_id: stored.new.request_id.clone(), endpoint: "drive_run".to_owned(), ..Origin::default() },
+        origin: Origin {
+            request_id: stored.new.request_id.clone(),
+            endpoint: "drive_run".to_owned(),
+            ..Origin::default()
+        },
         wake_up: Some(receipt),
         unindexed: Vec::new(),
     };
     let effects = transition.effects().to_vec();
-    let stored = match cx.runs.apply(&driver.scope, stored, &transition, Additions::default()).await {
+    let stored = match cx
+        .runs
+        .apply(&driver.scope, stored, &transition, Additions::default())
+        .await
+    {
         Ok((stored, _)) => stored,
         // Another instance took it at the same moment.
         Err(store::Error::PreconditionFailed { .. }) => return Ok(Continued::Elsewhere),
@@ -88,8 +101,15 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
 }
 
 async fn send(cx: &Context, run: &RunRef, reason: &str, delay: Duration) -> Result<MessageReceipt> {
-    let message = Message::DriveRun { run: run.clone(), reason: reason.to_owned() };
-    Ok(cx.ports.queues.send(&Queue::Runs.name(), &envelope::seal(&cx.signing, &message), delay).await?)
+    let message = Message::DriveRun {
+        run: run.clone(),
+        reason: reason.to_owned(),
+    };
+    Ok(cx
+        .ports
+        .queues
+        .send(&Queue::Runs.name(), &envelope::seal(&cx.signing, &message), delay)
+        .await?)
 }
 
 /// Drives one run that this instance has taken.
@@ -113,8 +133,15 @@ enum Happened {
 
 impl Driver {
     /// Drives until the run has ended, rests, or belongs to another.
-    pub(super) async fn drive(mut self, mut run: StoredRun, effects: Vec<Effect>, queued: Duration) -> Result<StoredRun> {
-        let Some(driving) = self.cx.live.enter(&run.new.run) else { return Ok(run) };
+    pub(super) async fn drive(
+        mut self,
+        mut run: StoredRun,
+        effects: Vec<Effect>,
+        queued: Duration,
+    ) -> Result<StoredRun> {
+        let Some(driving) = self.cx.live.enter(&run.new.run) else {
+            return Ok(run);
+        };
         let epoch = run.state.epoch;
         let mut attempts: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         run.timings.queue_ms += millis(queued);
@@ -154,7 +181,13 @@ impl Driver {
                     return self.reload(&run).await;
                 }
                 Happened::Time if now >= due => (Event::Woken { epoch }, Additions::default()),
-                Happened::Time => (Event::Renewed { epoch, lease_until: now.plus(LEASE) }, Additions::default()),
+                Happened::Time => (
+                    Event::Renewed {
+                        epoch,
+                        lease_until: now.plus(LEASE),
+                    },
+                    Additions::default(),
+                ),
                 Happened::Finished(done) => self.finished(&run, epoch, *done, now).await?,
             };
             let transition = match scheduler::decide(&run.new.plan, &run.state, event, now) {
@@ -196,7 +229,9 @@ impl Driver {
                     Err(error) => {
                         let step = run.new.plan.steps[step].id.clone();
                         let started_at = self.cx.clock.now();
-                        attempts.push(Box::pin(async move { Done::not_made(step, attempt, number, started_at, &error) }));
+                        attempts.push(Box::pin(async move {
+                            Done::not_made(step, attempt, number, started_at, &error)
+                        }));
                     }
                 }
             }
@@ -205,8 +240,20 @@ impl Driver {
         Ok(())
     }
 
-    async fn finished(&mut self, run: &StoredRun, epoch: u64, done: Done, now: Timestamp) -> Result<(Event, Additions)> {
-        let Done { step, attempt, number, started_at, report } = done;
+    async fn finished(
+        &mut self,
+        run: &StoredRun,
+        epoch: u64,
+        done: Done,
+        now: Timestamp,
+    ) -> Result<(Event, Additions)> {
+        let Done {
+            step,
+            attempt,
+            number,
+            started_at,
+            report,
+        } = done;
         let mut additions = Additions::default();
         let mut timings = run.timings;
         timings.boot_ms += report.timings.boot_ms;
@@ -214,7 +261,9 @@ impl Driver {
         timings.user_ms += report.timings.user_ms;
         let (outcome, name, error) = match report.outcome {
             Outcome::Succeeded { value } => {
-                let kept = self.keep_trying(|| self.cx.runs.keep(&self.scope, value.clone())).await?;
+                let kept = self
+                    .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
+                    .await?;
                 additions.result = Some(kept);
                 (Outcome::Succeeded { value: Value::Null }, "succeeded", None)
             }
@@ -228,9 +277,16 @@ impl Driver {
             }
             Outcome::Cancelled => (Outcome::Cancelled, "cancelled", None),
         };
-        if report.variables.as_object().is_some_and(|variables| !variables.is_empty()) {
+        if report
+            .variables
+            .as_object()
+            .is_some_and(|variables| !variables.is_empty())
+        {
             let variables = report.variables;
-            additions.variables = Some(self.keep_trying(|| self.cx.runs.keep(&self.scope, variables.clone())).await?);
+            additions.variables = Some(
+                self.keep_trying(|| self.cx.runs.keep(&self.scope, variables.clone()))
+                    .await?,
+            );
         }
         additions.timings = Some(timings);
         additions.attempt = Some(AttemptRecord {
@@ -240,7 +296,11 @@ impl Driver {
             started_at,
             finished_at: now,
             outcome: name.to_owned(),
-            error: error.map(|error| StepError { traceback: None, data: None, ..error }),
+            error: error.map(|error| StepError {
+                traceback: None,
+                data: None,
+                ..error
+            }),
             max_rss_kib: report.max_rss_kib,
             output_bytes: report.output_bytes,
             output_truncated: report.output_truncated,
@@ -248,7 +308,16 @@ impl Driver {
         });
         let [a, b] = self.cx.entropy.bytes::<2>();
         let sample = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
-        Ok((Event::AttemptFinished { epoch, step, attempt, outcome: Box::new(outcome), sample }, additions))
+        Ok((
+            Event::AttemptFinished {
+                epoch,
+                step,
+                attempt,
+                outcome: Box::new(outcome),
+                sample,
+            },
+            additions,
+        ))
     }
 
     /// Writes a transition, waiting out an outage of storage; finds out whether an attempt of unknown outcome was written.
@@ -265,7 +334,10 @@ impl Driver {
                     "status": transition.state().status,
                     "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
                 }));
-            additions.audit.push(self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone())).await?);
+            additions.audit.push(
+                self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone()))
+                    .await?,
+            );
         }
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
@@ -315,7 +387,9 @@ impl Driver {
         loop {
             match work().await {
                 Ok(value) => return Ok(value),
-                Err(store::Error::Unavailable { .. } | store::Error::Throttled { .. }) if begun.elapsed() < KEEP_TRYING => {
+                Err(store::Error::Unavailable { .. } | store::Error::Throttled { .. })
+                    if begun.elapsed() < KEEP_TRYING =>
+                {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
@@ -350,7 +424,9 @@ impl Driver {
         // Only while the index is whole may the wake-up go: it is what would mend it.
         match index.await {
             Ok(()) => delete.await,
-            Err(error) => tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up"),
+            Err(error) => {
+                tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up")
+            }
         }
         Ok(())
     }
@@ -358,7 +434,10 @@ impl Driver {
     /// Lets go of a run that waits, and leaves a message for when it goes on.
     async fn rest(&mut self, run: StoredRun, due: Timestamp) -> Result<StoredRun> {
         let now = self.cx.clock.now();
-        let reference = RunRef { org: self.scope.org().clone(), run: run.new.run.clone() };
+        let reference = RunRef {
+            org: self.scope.org().clone(),
+            run: run.new.run.clone(),
+        };
         send(&self.cx, &reference, "continued", due.since(now)).await?;
         let epoch = run.state.epoch;
         let Ok(transition) = scheduler::decide(&run.new.plan, &run.state, Event::Released { epoch }, now) else {

@@ -50,22 +50,46 @@ pub enum Error {
 impl Error {
     /// Something that does not exist here.
     pub fn not_found(code: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Request { kind: Kind::NotFound, code, detail: detail.into(), hint: Some(hint.into()), findings: Vec::new() }
+        Self::Request {
+            kind: Kind::NotFound,
+            code,
+            detail: detail.into(),
+            hint: Some(hint.into()),
+            findings: Vec::new(),
+        }
     }
 
     /// A request that is wrong.
     pub fn invalid(code: &'static str, detail: impl Into<String>, findings: Vec<Finding>) -> Self {
-        Self::Request { kind: Kind::Invalid, code, detail: detail.into(), hint: None, findings }
+        Self::Request {
+            kind: Kind::Invalid,
+            code,
+            detail: detail.into(),
+            hint: None,
+            findings,
+        }
     }
 
     /// A state that forbids it.
     pub fn conflict(code: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Request { kind: Kind::Conflict, code, detail: detail.into(), hint: Some(hint.into()), findings: Vec::new() }
+        Self::Request {
+            kind: Kind::Conflict,
+            code,
+            detail: detail.into(),
+            hint: Some(hint.into()),
+            findings: Vec::new(),
+        }
     }
 
     /// Something that is not there right now.
     pub fn unavailable(code: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Request { kind: Kind::Unavailable, code, detail: detail.into(), hint: Some(hint.into()), findings: Vec::new() }
+        Self::Request {
+            kind: Kind::Unavailable,
+            code,
+            detail: detail.into(),
+            hint: Some(hint.into()),
+            findings: Vec::new(),
+        }
     }
 }
 

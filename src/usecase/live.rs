@@ -28,7 +28,11 @@ impl Driving {
 
 impl Drop for Driving {
     fn drop(&mut self) {
-        self.live.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.run);
+        self.live
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.run);
     }
 }
 
@@ -41,7 +45,11 @@ impl Live {
         }
         let stop = CancellationToken::new();
         runs.insert(run.clone(), stop.clone());
-        Some(Driving { live: self.clone(), run: run.clone(), stop })
+        Some(Driving {
+            live: self.clone(),
+            run: run.clone(),
+            stop,
+        })
     }
 
     /// Tells the driver of a run, when it is here, that the run has ended.

@@ -127,8 +127,19 @@ impl Context {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { ports, runner, clock, entropy, bounds, code, signing } = parts;
-        let instance = RunId::generate(clock.now(), entropy.bytes()).as_str().trim_start_matches("run_").to_owned();
+        let Parts {
+            ports,
+            runner,
+            clock,
+            entropy,
+            bounds,
+            code,
+            signing,
+        } = parts;
+        let instance = RunId::generate(clock.now(), entropy.bytes())
+            .as_str()
+            .trim_start_matches("run_")
+            .to_owned();
         Self {
             runs: Runs::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),

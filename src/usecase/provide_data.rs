@@ -23,31 +23,65 @@ const WALL_MS: u64 = 30_000;
 /// When the scope may not, or the workspace can't be read.
 pub async fn list(cx: &Context, scope: &Scope) -> Result<Vec<Declared>> {
     scope.authorize(Action::List, Resource::DataProvider)?;
-    Ok(cx.catalogs.current().await?.catalog.data_providers.values().cloned().collect())
+    Ok(cx
+        .catalogs
+        .current()
+        .await?
+        .catalog
+        .data_providers
+        .values()
+        .cloned()
+        .collect())
 }
 
 /// The options that a data provider returns for these inputs.
 ///
 /// # Errors
 /// When the scope may not, there is none of this name, the inputs are wrong, or its code fails.
-pub async fn provide(cx: &Arc<Context>, scope: &Scope, origin: &Origin, name: &str, inputs: Map<String, Value>) -> Result<Value> {
+pub async fn provide(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    name: &str,
+    inputs: Map<String, Value>,
+) -> Result<Value> {
     scope.authorize(Action::Run, Resource::DataProvider)?;
     let current = cx.catalogs.current().await?;
     let Some(provider) = current.catalog.data_providers.get(name) else {
         let shown: String = name.chars().take(80).collect();
-        let known: Vec<_> = current.catalog.data_providers.keys().take(20).map(|known| format!("`{known}`")).collect();
+        let known: Vec<_> = current
+            .catalog
+            .data_providers
+            .keys()
+            .take(20)
+            .map(|known| format!("`{known}`"))
+            .collect();
         return Err(Error::not_found(
             "data_provider_not_found",
             format!("there is no data provider `{shown}`"),
-            format!("the workspace declares {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+            format!(
+                "the workspace declares {}",
+                if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                }
+            ),
         ));
     };
     let arguments = validate(&provider.parameters, &inputs).map_err(|findings| {
-        Error::invalid("arguments_invalid", format!("the inputs of `{name}` have {} finding(s)", findings.len()), findings)
+        Error::invalid(
+            "arguments_invalid",
+            format!("the inputs of `{name}` have {} finding(s)", findings.len()),
+            findings,
+        )
     })?;
     let now = cx.clock.now();
     let config = cx.configs.merged(scope).await?;
-    let limits = cx.bounds.attempt.min(&Limits { wall_ms: WALL_MS, ..cx.bounds.attempt.clone() });
+    let limits = cx.bounds.attempt.min(&Limits {
+        wall_ms: WALL_MS,
+        ..cx.bounds.attempt.clone()
+    });
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
     let requester = super::start_run::requester(scope);
@@ -96,6 +130,10 @@ pub async fn provide(cx: &Arc<Context>, scope: &Scope, origin: &Origin, name: &s
             hint: Some("mend the provider's code, or choose a value by hand".to_owned()),
             findings: Vec::new(),
         }),
-        Outcome::Cancelled => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
+        Outcome::Cancelled => Err(Error::unavailable(
+            "stopping",
+            "the handler is stopping",
+            "repeat the request",
+        )),
     }
 }

@@ -18,8 +18,14 @@ use crate::tenancy::{RunRef, rehydrate};
 /// When storage fails.
 pub async fn quarantine(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
     let scope = rehydrate(run, "drive_run_poison");
-    let Some(stored) = cx.runs.get(&scope, &run.run).await? else { return Ok(Continued::Unknown) };
-    let origin = Origin { request_id: stored.new.request_id.clone(), endpoint: "drive_run_poison".to_owned(), ..Origin::default() };
+    let Some(stored) = cx.runs.get(&scope, &run.run).await? else {
+        return Ok(Continued::Unknown);
+    };
+    let origin = Origin {
+        request_id: stored.new.request_id.clone(),
+        endpoint: "drive_run_poison".to_owned(),
+        ..Origin::default()
+    };
     let record = cx
         .audit
         .by(&scope, AuditEvent::MessageQuarantined)

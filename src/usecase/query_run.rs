@@ -55,7 +55,12 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
     let arguments = cx.runs.resolve(scope, &run.new.arguments).await?;
     let result = cx.runs.resolve(scope, &run.result).await?;
     let variables = cx.runs.resolve(scope, &run.variables).await?;
-    Ok(Details { run, arguments, result, variables })
+    Ok(Details {
+        run,
+        arguments,
+        result,
+        variables,
+    })
 }
 
 /// A run's steps.
@@ -86,13 +91,21 @@ pub async fn logs(cx: &Context, scope: &Scope, id: &RunId, after: (usize, u64)) 
     let run = visible(cx, scope, id, Action::Read).await?;
     let mut attempts: Vec<(String, u32, AttemptId)> = Vec::new();
     for step in cx.runs.steps(scope, &run).await? {
-        attempts.extend(step.attempts.into_iter().map(|attempt| (step.id.clone(), attempt.number, attempt.id)));
+        attempts.extend(
+            step.attempts
+                .into_iter()
+                .map(|attempt| (step.id.clone(), attempt.number, attempt.id)),
+        );
     }
     let running: Vec<_> = run
         .state
         .running()
         .map(|(place, attempt)| {
-            (run.new.plan.steps[place].id.clone(), run.state.steps[place].attempts, attempt.clone())
+            (
+                run.new.plan.steps[place].id.clone(),
+                run.state.steps[place].attempts,
+                attempt.clone(),
+            )
         })
         .collect();
     let settled = attempts.len();
@@ -106,9 +119,17 @@ pub async fn logs(cx: &Context, scope: &Scope, id: &RunId, after: (usize, u64)) 
             continue;
         }
         let lines = lines.into_iter().map(|line| (step.clone(), *number, line)).collect();
-        return Ok(LogPage { lines, next: (place, end), ended: false });
+        return Ok(LogPage {
+            lines,
+            next: (place, end),
+            ended: false,
+        });
     }
-    Ok(LogPage { lines: Vec::new(), next: (place, offset), ended: run.state.status.is_terminal() })
+    Ok(LogPage {
+        lines: Vec::new(),
+        next: (place, offset),
+        ended: run.state.status.is_terminal(),
+    })
 }
 
 /// A run that the scope may use a verb on, or the same "not found" for one that is not there and one that is not its own.

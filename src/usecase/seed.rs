@@ -21,11 +21,20 @@ pub const DEVELOPMENT_KEY: &str = "weft-dev-key";
 /// The Entra tenant of the sample identities in the shape of App Service authentication.
 pub const SAMPLE_TENANT: &str = "72f988bf-0000-4000-8000-00000000c0de";
 
-const ORGANIZATIONS: [(&str, &str, bool); 3] =
-    [("contoso", "Contoso Ltd", true), ("fabrikam", "Fabrikam Inc", true), ("northwind", "Northwind Traders", false)];
+const ORGANIZATIONS: [(&str, &str, bool); 3] = [
+    ("contoso", "Contoso Ltd", true),
+    ("fabrikam", "Fabrikam Inc", true),
+    ("northwind", "Northwind Traders", false),
+];
 
 /// A sample person: short name, name, object id, whether a platform administrator, memberships.
-type Person = (&'static str, &'static str, &'static str, bool, &'static [(&'static str, Role)]);
+type Person = (
+    &'static str,
+    &'static str,
+    &'static str,
+    bool,
+    &'static [(&'static str, Role)],
+);
 
 const PEOPLE: [Person; 5] = [
     (
@@ -35,7 +44,13 @@ const PEOPLE: [Person; 5] = [
         false,
         &[("contoso", Role::OrgAdmin), ("northwind", Role::OrgAdmin)],
     ),
-    ("ben", "Ben Baker", "00000000-0000-4000-8000-0000000000b2", false, &[("contoso", Role::Manager)]),
+    (
+        "ben",
+        "Ben Baker",
+        "00000000-0000-4000-8000-0000000000b2",
+        false,
+        &[("contoso", Role::Manager)],
+    ),
     (
         "cleo",
         "Cleo Carter",
@@ -43,22 +58,73 @@ const PEOPLE: [Person; 5] = [
         false,
         &[("contoso", Role::User), ("fabrikam", Role::User)],
     ),
-    ("dora", "Dora Diaz", "00000000-0000-4000-8000-0000000000d4", false, &[("fabrikam", Role::Viewer)]),
+    (
+        "dora",
+        "Dora Diaz",
+        "00000000-0000-4000-8000-0000000000d4",
+        false,
+        &[("fabrikam", Role::Viewer)],
+    ),
     ("eve", "Eve Evans", "00000000-0000-4000-8000-0000000000e5", true, &[]),
 ];
 
 fn config() -> [(Option<&'static str>, &'static str, Value, &'static str); 10] {
     [
-        (None, "support.email", json!("support@weft.example"), "Where workflows send people who need help."),
-        (None, "locale", json!("en-GB"), "Language and region where an organization has none of its own."),
-        (None, "greeting", json!("Hello"), "What `hello` says where an organization has no greeting of its own."),
-        (Some("contoso"), "departments", json!(["Engineering", "Finance", "Sales"]), "Choices of the data provider `departments`."),
-        (Some("contoso"), "onboarding.licences", json!(["office", "vpn"]), "Licences of every new colleague."),
-        (Some("contoso"), "onboarding.manager_approval", json!(true), "Whether a manager must agree."),
-        (Some("contoso"), "time_zone", json!("Europe/Berlin"), "For dates that people read."),
+        (
+            None,
+            "support.email",
+            json!("support@weft.example"),
+            "Where workflows send people who need help.",
+        ),
+        (
+            None,
+            "locale",
+            json!("en-GB"),
+            "Language and region where an organization has none of its own.",
+        ),
+        (
+            None,
+            "greeting",
+            json!("Hello"),
+            "What `hello` says where an organization has no greeting of its own.",
+        ),
+        (
+            Some("contoso"),
+            "departments",
+            json!(["Engineering", "Finance", "Sales"]),
+            "Choices of the data provider `departments`.",
+        ),
+        (
+            Some("contoso"),
+            "onboarding.licences",
+            json!(["office", "vpn"]),
+            "Licences of every new colleague.",
+        ),
+        (
+            Some("contoso"),
+            "onboarding.manager_approval",
+            json!(true),
+            "Whether a manager must agree.",
+        ),
+        (
+            Some("contoso"),
+            "time_zone",
+            json!("Europe/Berlin"),
+            "For dates that people read.",
+        ),
         (Some("fabrikam"), "greeting", json!("Hi"), "What `hello` says here."),
-        (Some("fabrikam"), "departments", json!(["Research", "Support"]), "Choices of the data provider `departments`."),
-        (Some("fabrikam"), "time_zone", json!("America/New_York"), "For dates that people read."),
+        (
+            Some("fabrikam"),
+            "departments",
+            json!(["Research", "Support"]),
+            "Choices of the data provider `departments`.",
+        ),
+        (
+            Some("fabrikam"),
+            "time_zone",
+            json!("America/New_York"),
+            "For dates that people read.",
+        ),
     ]
 }
 
@@ -110,18 +176,26 @@ pub async fn seed(cx: &Context, platform: &PlatformScope, mut progress: impl FnM
         progress(&format!("organization {id}"));
         let org = org(id);
         let slug: Slug = id.parse().map_err(|error| bad_sample(&error))?;
-        let (written, _) =
-            cx.identities.upsert_organization(platform, &org, &text(name)?, Some(&slug)).await?;
+        let (written, _) = cx
+            .identities
+            .upsert_organization(platform, &org, &text(name)?, Some(&slug))
+            .await?;
         seeded.count(written);
         cx.identities.set_organization_active(platform, &org, active).await?;
-        seeded.organizations.push(json!({"id": id, "name": name, "active": active}));
+        seeded
+            .organizations
+            .push(json!({"id": id, "name": name, "active": active}));
     }
     for (short, name, object_id, administrator, memberships) in PEOPLE {
         progress(&format!("person {name}"));
         let id = person(short);
-        let email: Email = format!("{short}@contoso.example").parse().map_err(|error| bad_sample(&error))?;
-        let (written, _) =
-            cx.identities.upsert_user(platform, &id, &text(name)?, Some(&email), administrator).await?;
+        let email: Email = format!("{short}@contoso.example")
+            .parse()
+            .map_err(|error| bad_sample(&error))?;
+        let (written, _) = cx
+            .identities
+            .upsert_user(platform, &id, &text(name)?, Some(&email), administrator)
+            .await?;
         seeded.count(written);
         let identities = [
             Identity::new("swa:aad", short).map_err(|error| bad_sample(&error))?,
@@ -177,7 +251,10 @@ pub async fn seed(cx: &Context, platform: &PlatformScope, mut progress: impl FnM
         expires_at: None,
         development: true,
     };
-    let (made, _) = cx.keys.ensure(platform, &Secret::presented(DEVELOPMENT_KEY), new).await?;
+    let (made, _) = cx
+        .keys
+        .ensure(platform, &Secret::presented(DEVELOPMENT_KEY), new)
+        .await?;
     seeded.count(if made { Written::Created } else { Written::Unchanged });
     if seeded.created + seeded.changed > 0 {
         let record = cx

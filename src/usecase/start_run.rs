@@ -60,7 +60,11 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     let arguments = validate(&workflow.parameters, &input.arguments).map_err(|findings| {
         Error::invalid(
             "arguments_invalid",
-            format!("the arguments of `{}` have {} finding(s)", workflow.name, findings.len()),
+            format!(
+                "the arguments of `{}` have {} finding(s)",
+                workflow.name,
+                findings.len()
+            ),
             findings,
         )
     })?;
@@ -71,7 +75,12 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         None => RunId::generate(now, cx.entropy.bytes()),
         Some(key) => match first_answer(cx, scope, &workflow.name, key, &arguments_digest, now).await? {
             FirstAnswer::None(id) => id,
-            FirstAnswer::Found(run) => return Ok(Started { run: wait_for(cx, scope, *run, input.wait).await?, repeated: true }),
+            FirstAnswer::Found(run) => {
+                return Ok(Started {
+                    run: wait_for(cx, scope, *run, input.wait).await?,
+                    repeated: true,
+                });
+            }
         },
     };
     let arguments = cx.runs.keep(scope, Value::Object(arguments)).await?;
@@ -96,7 +105,10 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
 
     let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
     let (transition, delay) = if input.wait.is_some() {
-        let taken = Event::Taken { owner: cx.instance.clone(), lease_until: now.plus(LEASE) };
+        let taken = Event::Taken {
+            owner: cx.instance.clone(),
+            lease_until: now.plus(LEASE),
+        };
         let taken = scheduler::decide(&new.plan, begun.state(), taken, now)
             .map_err(|rejected| Error::conflict("conflict", rejected.to_string(), "repeat the request"))?;
         // If this instance dies before it ends the run, the message brings another one to it.
@@ -105,7 +117,10 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         (begun, WAKE_UP_AFTER_LEASE)
     };
     let wake_up = Message::DriveRun {
-        run: RunRef { org: scope.org().clone(), run: id.clone() },
+        run: RunRef {
+            org: scope.org().clone(),
+            run: id.clone(),
+        },
         reason: if input.wait.is_some() { "wake_up" } else { "started" }.to_owned(),
     };
     let wake_up = envelope::seal(&cx.signing, &wake_up);
@@ -115,16 +130,26 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         Err(store::Error::AlreadyExists { .. }) if input.idempotency_key.is_some() => {
             // The same key at the same time: the other request was first.
             drop_wake_up(cx, receipt);
-            let run = cx.runs.get(scope, &id).await?.ok_or_else(|| store::Error::corrupt("a run is there and is not"))?;
+            let run = cx
+                .runs
+                .get(scope, &id)
+                .await?
+                .ok_or_else(|| store::Error::corrupt("a run is there and is not"))?;
             same_request(&run, &arguments_digest)?;
-            return Ok(Started { run: wait_for(cx, scope, run, input.wait).await?, repeated: true });
+            return Ok(Started {
+                run: wait_for(cx, scope, run, input.wait).await?,
+                repeated: true,
+            });
         }
         Err(error) => return Err(error.into()),
     };
     let Some(wait) = input.wait else {
         // Already on its way, a little later, should this fail: the run is then merely slower.
         cx.runs.index(scope, &run, &records).await?;
-        cx.ports.queues.send(&Queue::Runs.name(), &wake_up, Duration::ZERO).await?;
+        cx.ports
+            .queues
+            .send(&Queue::Runs.name(), &wake_up, Duration::ZERO)
+            .await?;
         drop_wake_up(cx, receipt);
         return Ok(Started { run, repeated: false });
     };
@@ -153,8 +178,15 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         .instrument(span),
     );
     match tokio::time::timeout(wait, ended).await {
-        Ok(Ok(outcome)) => Ok(Started { run: outcome?, repeated: false }),
-        Ok(Err(_)) => Err(Error::unavailable("stopping", "the handler is stopping", "ask for the run again")),
+        Ok(Ok(outcome)) => Ok(Started {
+            run: outcome?,
+            repeated: false,
+        }),
+        Ok(Err(_)) => Err(Error::unavailable(
+            "stopping",
+            "the handler is stopping",
+            "ask for the run again",
+        )),
         Err(_) => match cx.runs.get(scope, &id).await? {
             Some(run) => Ok(Started { run, repeated: false }),
             None => Err(store::Error::corrupt("a run that was written is gone").into()),
@@ -241,4 +273,3 @@ async fn wait_for(cx: &Context, scope: &Scope, mut run: StoredRun, wait: Option<
     }
     Ok(run)
 }
-

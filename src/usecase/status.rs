@@ -31,9 +31,15 @@ pub struct Status {
 /// # Errors
 /// When storage or the workspace can't be used.
 pub async fn ready(cx: &Context) -> Result<&'static str> {
-    cx.identities.list_organizations(&tenancy::system("ready"), 1, None).await?;
+    cx.identities
+        .list_organizations(&tenancy::system("ready"), 1, None)
+        .await?;
     let current = cx.catalogs.current().await?;
-    Ok(if current.catalog.findings.is_empty() { "ok" } else { "degraded" })
+    Ok(if current.catalog.findings.is_empty() {
+        "ok"
+    } else {
+        "degraded"
+    })
 }
 
 /// How the process is, for whoever may look at the platform.
@@ -42,7 +48,10 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
 /// When the caller may not.
 pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
     let extent = match &caller.principal {
-        Principal::User { administrator: true, .. } | Principal::Operator => Extent::All,
+        Principal::User {
+            administrator: true, ..
+        }
+        | Principal::Operator => Extent::All,
         Principal::Service { scopes, .. } => permitted_to_key(scopes, Action::Read, Resource::Platform),
         _ => Extent::None,
     };
@@ -63,8 +72,12 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
     Ok(Status {
         workers: cx.runner.status(),
         revision: current.as_ref().map(|current| current.bundle.digest.clone()),
-        workflows: catalog.map(|catalog| catalog.workflows.keys().cloned().collect()).unwrap_or_default(),
-        data_providers: catalog.map(|catalog| catalog.data_providers.keys().cloned().collect()).unwrap_or_default(),
+        workflows: catalog
+            .map(|catalog| catalog.workflows.keys().cloned().collect())
+            .unwrap_or_default(),
+        data_providers: catalog
+            .map(|catalog| catalog.data_providers.keys().cloned().collect())
+            .unwrap_or_default(),
         findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
         workspace_error,
         live_runs: cx.live.count(),

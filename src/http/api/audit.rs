@@ -66,7 +66,13 @@ pub struct AuditItem {
 
 impl From<Entry> for AuditItem {
     fn from(entry: Entry) -> Self {
-        let Entry { plain, personal, chain, sequence, .. } = entry;
+        let Entry {
+            plain,
+            personal,
+            chain,
+            sequence,
+            ..
+        } = entry;
         let state = match &personal {
             Opened::Readable(_) => "readable",
             Opened::Absent => "absent",
@@ -137,9 +143,8 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     let some = |text: Option<String>| text.filter(|text| !text.is_empty());
     let level = some(query.level)
         .map(|text| {
-            Level::parse(&text).ok_or_else(|| {
-                ApiError::bad_parameter("query:level", "`level` must be one of info, warning, critical")
-            })
+            Level::parse(&text)
+                .ok_or_else(|| ApiError::bad_parameter("query:level", "`level` must be one of info, warning, critical"))
         })
         .transpose()?;
     let event = some(query.event)
@@ -160,5 +165,8 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
         ..AuditQuery::default()
     };
     let page = audit_log::list(&admitted.app.cx, &admitted.scope, query).await?;
-    Ok(Json(PageOf { items: page.items.into_iter().map(AuditItem::from).collect(), next_cursor: page.next }))
+    Ok(Json(PageOf {
+        items: page.items.into_iter().map(AuditItem::from).collect(),
+        next_cursor: page.next,
+    }))
 }

@@ -55,7 +55,10 @@ pub async fn list(admitted: Admitted) -> Result<Json<PageOf<DataProviderView>>, 
             cache_ttl_seconds: declared.cache_ttl_seconds,
         })
         .collect();
-    Ok(Json(PageOf { items, next_cursor: None }))
+    Ok(Json(PageOf {
+        items,
+        next_cursor: None,
+    }))
 }
 
 /// Call a data provider. Its inputs are query parameters; each is text, or JSON where the declared type is not text.
@@ -67,7 +70,10 @@ pub async fn list(admitted: Admitted) -> Result<Json<PageOf<DataProviderView>>, 
     responses((status = 200, body = DataAnswer), (status = "default", body = Problem)))]
 pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> Result<Json<DataAnswer>, ApiError> {
     let app = &admitted.app;
-    let declared = provide_data::list(&app.cx, &admitted.scope).await?.into_iter().find(|provider| provider.name == name);
+    let declared = provide_data::list(&app.cx, &admitted.scope)
+        .await?
+        .into_iter()
+        .find(|provider| provider.name == name);
     let mut inputs = Map::new();
     for (key, text) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         // The function key may stand in the query; it is no input.

@@ -21,7 +21,9 @@ pub struct HealthAnswer {
 /// Whether the process lives.
 #[utoipa::path(get, path = "/api/health", tag = "health", security(), responses((status = 200, body = HealthAnswer)))]
 pub async fn health() -> Json<HealthAnswer> {
-    Json(HealthAnswer { status: "ok".to_owned() })
+    Json(HealthAnswer {
+        status: "ok".to_owned(),
+    })
 }
 
 /// Whether requests can be served: storage answers and the workspace is loaded.
@@ -33,7 +35,10 @@ pub async fn ready(State(gate): State<Gate>) -> Response {
         Err(error) => return error.into_response(),
     };
     match status::ready(&app.cx).await {
-        Ok(state) => Json(HealthAnswer { status: state.to_owned() }).into_response(),
+        Ok(state) => Json(HealthAnswer {
+            status: state.to_owned(),
+        })
+        .into_response(),
         Err(error) => ApiError::from(error).into_response(),
     }
 }

@@ -34,7 +34,10 @@ fn limit(text: Option<&str>) -> Result<usize, ApiError> {
         None | Some("") => Ok(DEFAULT_LIMIT),
         Some(text) => match text.parse::<usize>() {
             Ok(number) if number >= 1 => Ok(number.min(MAX_LIMIT)),
-            _ => Err(ApiError::bad_parameter("query:limit", format!("`limit` must be a number from 1 to {MAX_LIMIT}"))),
+            _ => Err(ApiError::bad_parameter(
+                "query:limit",
+                format!("`limit` must be a number from 1 to {MAX_LIMIT}"),
+            )),
         },
     }
 }
@@ -60,12 +63,15 @@ fn cursor_out(inner: Option<String>) -> Option<String> {
 
 fn cursor_in(text: Option<&str>) -> Result<Option<String>, ApiError> {
     use base64::Engine as _;
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     let bad = || ApiError::bad_parameter("query:cursor", "`cursor` is not one that a page has given");
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| bad())?;
     String::from_utf8(bytes).map(Some).map_err(|_| bad())
 }
-
 
 /// The header that says in which organization a request acts.
 #[derive(Debug, utoipa::IntoParams)]

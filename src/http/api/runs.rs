@@ -116,7 +116,12 @@ impl Links {
 
 impl RunAnswer {
     pub(super) fn new(details: Details) -> Self {
-        let Details { run, arguments, result, variables } = details;
+        let Details {
+            run,
+            arguments,
+            result,
+            variables,
+        } = details;
         let state = &run.state;
         Self {
             run_id: run.new.run.clone(),
@@ -178,7 +183,11 @@ pub struct Accepted {
 pub(super) fn accepted(run: &StoredRun) -> Response {
     let id = &run.new.run;
     let status = run.state.status;
-    let body = Accepted { run_id: id.clone(), status, links: Links::of(id, status) };
+    let body = Accepted {
+        run_id: id.clone(),
+        status,
+        links: Links::of(id, status),
+    };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/api/runs/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -280,11 +289,15 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     };
     let (runs, next) = query_run::list(&admitted.app.cx, &admitted.scope, query).await?;
     let items = runs.into_iter().map(RunItem::from).collect();
-    Ok(Json(PageOf { items, next_cursor: cursor_out(next.map(|next| next.0)) }))
+    Ok(Json(PageOf {
+        items,
+        next_cursor: cursor_out(next.map(|next| next.0)),
+    }))
 }
 
 fn run_id(text: &str) -> Result<RunId, ApiError> {
-    text.parse().map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:id", error.to_string()))
+    text.parse()
+        .map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:id", error.to_string()))
 }
 
 /// One run.
@@ -344,7 +357,10 @@ impl From<StoredStep> for StepView {
     responses((status = 200, body = PageOf<StepView>), (status = "default", body = Problem)))]
 pub async fn steps(admitted: Admitted, Path(id): Path<String>) -> Result<Json<PageOf<StepView>>, ApiError> {
     let steps = query_run::steps(&admitted.app.cx, &admitted.scope, &run_id(&id)?).await?;
-    Ok(Json(PageOf { items: steps.into_iter().map(StepView::from).collect(), next_cursor: None }))
+    Ok(Json(PageOf {
+        items: steps.into_iter().map(StepView::from).collect(),
+        next_cursor: None,
+    }))
 }
 
 /// A line of a run's log.
@@ -387,7 +403,11 @@ pub struct LogQuery {
 #[utoipa::path(get, path = "/api/runs/{id}/logs", tag = "runs",
     params(("id" = String, Path, description = "The run"), LogQuery, super::OrganizationHeader),
     responses((status = 200, body = LogAnswer), (status = "default", body = Problem)))]
-pub async fn logs(admitted: Admitted, Path(id): Path<String>, Query(query): Query<LogQuery>) -> Result<Json<LogAnswer>, ApiError> {
+pub async fn logs(
+    admitted: Admitted,
+    Path(id): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Json<LogAnswer>, ApiError> {
     let after = match query.after.as_deref().filter(|text| !text.is_empty()) {
         None => (0, 0),
         Some(text) => text
@@ -396,8 +416,16 @@ pub async fn logs(admitted: Admitted, Path(id): Path<String>, Query(query): Quer
             .ok_or_else(|| ApiError::bad_parameter("query:after", "`after` is not one that a page has given"))?,
     };
     let page = query_run::logs(&admitted.app.cx, &admitted.scope, &run_id(&id)?, after).await?;
-    let items = page.lines.into_iter().map(|(step, attempt, line)| LogItem { step, attempt, line }).collect();
-    Ok(Json(LogAnswer { items, next_cursor: format!("{}.{}", page.next.0, page.next.1), ended: page.ended }))
+    let items = page
+        .lines
+        .into_iter()
+        .map(|(step, attempt, line)| LogItem { step, attempt, line })
+        .collect();
+    Ok(Json(LogAnswer {
+        items,
+        next_cursor: format!("{}.{}", page.next.0, page.next.1),
+        ended: page.ended,
+    }))
 }
 
 /// End a run. It has ended as `cancelled` when this answers; its processes are killed.

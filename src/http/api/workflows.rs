@@ -83,8 +83,14 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     let after = cursor_in(query.cursor.as_deref())?;
     let (current, items, more) = catalog::list(&admitted.app.cx, &admitted.scope, after.as_deref(), limit).await?;
     let next = items.last().filter(|_| more).map(|last| last.name.clone());
-    let items = items.iter().map(|declared| WorkflowView::new(declared, &current.bundle.digest)).collect();
-    Ok(Json(PageOf { items, next_cursor: cursor_out(next) }))
+    let items = items
+        .iter()
+        .map(|declared| WorkflowView::new(declared, &current.bundle.digest))
+        .collect();
+    Ok(Json(PageOf {
+        items,
+        next_cursor: cursor_out(next),
+    }))
 }
 
 /// One workflow, with its parameters as JSON Schema.
@@ -135,9 +141,13 @@ pub async fn execute(
     let details = query_run::details(&app.cx, &admitted.scope, started.run).await?;
     let mut response = (StatusCode::OK, Json(RunAnswer::new(details))).into_response();
     if started.repeated {
-        response.headers_mut().insert("Idempotency-Replayed", axum::http::HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert("Idempotency-Replayed", axum::http::HeaderValue::from_static("true"));
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
@@ -167,10 +177,15 @@ fn idempotency_key(headers: &HeaderMap, empty_body: bool) -> Result<Option<Strin
     if let Some(value) = headers.get("idempotency-key") {
         let text = value.to_str().unwrap_or_default();
         if text.is_empty() || text.len() > 200 {
-            return Err(ApiError::bad_parameter("header:Idempotency-Key", "`Idempotency-Key` must have 1 to 200 characters"));
+            return Err(ApiError::bad_parameter(
+                "header:Idempotency-Key",
+                "`Idempotency-Key` must have 1 to 200 characters",
+            ));
         }
         return Ok(Some(format!("caller:{text}")));
     }
     let invocation = headers.get("x-azure-functions-invocationid").filter(|_| empty_body);
-    Ok(invocation.and_then(|value| value.to_str().ok()).map(|id| format!("invocation:{id}")))
+    Ok(invocation
+        .and_then(|value| value.to_str().ok())
+        .map(|id| format!("invocation:{id}")))
 }

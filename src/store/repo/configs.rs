@@ -54,7 +54,11 @@ impl Configs {
     /// Over these ports.
     #[must_use]
     pub fn new(ports: Ports, clock: Arc<dyn Clock>) -> Self {
-        Self { ports, clock, cache: Arc::default() }
+        Self {
+            ports,
+            clock,
+            cache: Arc::default(),
+        }
     }
 
     /// What a run of the organization may see: its own entries over the platform's. At most [`CACHED_FOR`] old.
@@ -63,7 +67,11 @@ impl Configs {
     /// Those of the table store.
     pub async fn merged(&self, scope: &Scope) -> Result<Merged> {
         let now = self.clock.now();
-        if let Some((read_at, merged)) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(scope.org())
+        if let Some((read_at, merged)) = self
+            .cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(scope.org())
             && now.since(*read_at) < CACHED_FOR
             && now >= *read_at
         {
@@ -71,7 +79,12 @@ impl Configs {
         }
         let mut entries = BTreeMap::new();
         for table in [PlatformTable::Config.name(), key::org_table(scope.org())] {
-            entries.extend(self.read(&table).await?.into_iter().map(|entry| (entry.name, entry.value)));
+            entries.extend(
+                self.read(&table)
+                    .await?
+                    .into_iter()
+                    .map(|entry| (entry.name, entry.value)),
+            );
         }
         let merged: Merged = Arc::new(entries);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +117,10 @@ impl Configs {
     /// [`Error::Malformed`] for a bad name, [`Error::TooLarge`] for a large value.
     pub async fn put(&self, scope: &Scope, entry: &ConfigEntry) -> Result<()> {
         self.write(&key::org_table(scope.org()), entry).await?;
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(scope.org());
+        self.cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(scope.org());
         Ok(())
     }
 
@@ -120,7 +136,10 @@ impl Configs {
 
     async fn write(&self, table: &TableName, entry: &ConfigEntry) -> Result<()> {
         if !is_name(&entry.name) {
-            return Err(Error::Malformed { what: entry.name.chars().take(60).collect(), expected: "name of a configuration entry" });
+            return Err(Error::Malformed {
+                what: entry.name.chars().take(60).collect(),
+                expected: "name of a configuration entry",
+            });
         }
         let properties = Properties::new()
             .with("v", 1i64)
@@ -142,7 +161,8 @@ impl Configs {
                 let text = row.properties.require_text("value")?;
                 entries.push(ConfigEntry {
                     name: row.row.as_str().to_owned(),
-                    value: serde_json::from_str(text).map_err(|_| Error::corrupt("a configuration value is not JSON"))?,
+                    value: serde_json::from_str(text)
+                        .map_err(|_| Error::corrupt("a configuration value is not JSON"))?,
                     description: row.properties.text("description")?.unwrap_or_default().to_owned(),
                     updated_at: row.properties.require_time("updatedAt")?,
                 });

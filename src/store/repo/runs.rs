@@ -222,7 +222,13 @@ impl Runs {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] when there is a run of this id.
-    pub async fn create(&self, scope: &Scope, new: NewRun, transition: &Transition, audit: Vec<SealedRecord>) -> Result<Committed> {
+    pub async fn create(
+        &self,
+        scope: &Scope,
+        new: NewRun,
+        transition: &Transition,
+        audit: Vec<SealedRecord>,
+    ) -> Result<Committed> {
         let run = StoredRun {
             new,
             state: transition.state().clone(),
@@ -232,14 +238,30 @@ impl Runs {
             audit: Head::EMPTY,
             etag: ETag(String::new()),
         };
-        self.commit(scope, run, transition, Additions { audit, ..Additions::default() }, None).await
+        self.commit(
+            scope,
+            run,
+            transition,
+            Additions {
+                audit,
+                ..Additions::default()
+            },
+            None,
+        )
+        .await
     }
 
     /// Writes a transition. The header must be as `run` has it.
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`] when somebody else wrote first: the caller reads again and decides again.
-    pub async fn apply(&self, scope: &Scope, run: StoredRun, transition: &Transition, additions: Additions) -> Result<Committed> {
+    pub async fn apply(
+        &self,
+        scope: &Scope,
+        run: StoredRun,
+        transition: &Transition,
+        additions: Additions,
+    ) -> Result<Committed> {
         let etag = run.etag.clone();
         self.commit(scope, run, transition, additions, Some(etag)).await
     }
@@ -279,7 +301,11 @@ impl Runs {
             operations.push(Operation::Insert(key::event_row(run.state.sequence), properties));
         }
         operations.extend(audit.operations);
-        let mut etags = self.ports.tables.commit(&key::org_table(scope.org()), &partition, operations).await?;
+        let mut etags = self
+            .ports
+            .tables
+            .commit(&key::org_table(scope.org()), &partition, operations)
+            .await?;
         if etags.is_empty() {
             return Err(Error::corrupt("a commit answered no ETag"));
         }
@@ -288,7 +314,11 @@ impl Runs {
     }
 
     async fn attempts_of(&self, scope: &Scope, run: &RunId, step: &str) -> Result<Vec<AttemptRecord>> {
-        let row = self.ports.tables.get(&key::org_table(scope.org()), &key::run(run), &key::step_row(step)?).await?;
+        let row = self
+            .ports
+            .tables
+            .get(&key::org_table(scope.org()), &key::run(run), &key::step_row(step)?)
+            .await?;
         match row {
             Some(row) => parse(&row.properties, "attempts"),
             None => Ok(Vec::new()),
@@ -301,7 +331,12 @@ impl Runs {
     /// Those of the table store.
     pub async fn get(&self, scope: &Scope, run: &RunId) -> Result<Option<StoredRun>> {
         let table = key::org_table(scope.org());
-        let row = match self.ports.tables.get(&table, &key::run(run), &key::run_header_row()).await {
+        let row = match self
+            .ports
+            .tables
+            .get(&table, &key::run(run), &key::run_header_row())
+            .await
+        {
             Ok(row) => row,
             // A message about an organization that has been deleted since.
             Err(Error::NotFound { .. }) => None,
@@ -319,7 +354,9 @@ impl Runs {
         let mut rows = std::collections::BTreeMap::new();
         let mut continuation = None;
         loop {
-            let query = Query::partition(key::run(&run.new.run)).prefix("step:")?.after(continuation);
+            let query = Query::partition(key::run(&run.new.run))
+                .prefix("step:")?
+                .after(continuation);
             let page = self.ports.tables.query(&table, query).await?;
             rows.extend(page.entities.into_iter().map(|row| (row.row.as_str().to_owned(), row)));
             continuation = page.next;
@@ -373,7 +410,10 @@ impl Runs {
         let row = key::index_run_row(run.new.created_at, &run.new.run);
         let mut operations = vec![Operation::Upsert(row, index_row(run))];
         operations.extend(index_operations(audit)?);
-        self.ports.tables.commit(&key::org_table(scope.org()), &key::index(), operations).await?;
+        self.ports
+            .tables
+            .commit(&key::org_table(scope.org()), &key::index(), operations)
+            .await?;
         Ok(())
     }
 
@@ -383,11 +423,29 @@ impl Runs {
     /// Those of the table store; [`Error::Malformed`] for a cursor that is not one.
     pub async fn list(&self, scope: &Scope, query: &RunQuery) -> Result<(Vec<ListedRun>, Option<Continuation>)> {
         let mut filters = Vec::new();
-        filters.extend(query.workflow.as_ref().map(|workflow| Filter::equal("workflow", workflow.clone())));
+        filters.extend(
+            query
+                .workflow
+                .as_ref()
+                .map(|workflow| Filter::equal("workflow", workflow.clone())),
+        );
         filters.extend(query.status.map(|status| Filter::equal("status", status.as_str())));
-        filters.extend(query.requester.as_ref().map(|requester| Filter::equal("requesterId", requester.clone())));
-        filters.extend(query.from.map(|from| Filter::Is("createdAt".into(), Comparison::GreaterOrEqual, from.into())));
-        filters.extend(query.to.map(|to| Filter::Is("createdAt".into(), Comparison::Less, to.into())));
+        filters.extend(
+            query
+                .requester
+                .as_ref()
+                .map(|requester| Filter::equal("requesterId", requester.clone())),
+        );
+        filters.extend(
+            query
+                .from
+                .map(|from| Filter::Is("createdAt".into(), Comparison::GreaterOrEqual, from.into())),
+        );
+        filters.extend(
+            query
+                .to
+                .map(|to| Filter::Is("createdAt".into(), Comparison::Less, to.into())),
+        );
         let mut base = Query::partition(key::index()).prefix(key::INDEX_RUNS)?;
         if let Some(to) = query.to {
             base.from = Some(Key::new(format!("{}{}", key::INDEX_RUNS, to.reversed()))?);
@@ -403,7 +461,11 @@ impl Runs {
         let mut scanned = 0;
         loop {
             let wanted = query.limit - runs.len();
-            let page = self.ports.tables.query(&table, base.clone().limit(wanted).after(cursor)).await?;
+            let page = self
+                .ports
+                .tables
+                .query(&table, base.clone().limit(wanted).after(cursor))
+                .await?;
             scanned += wanted.max(page.entities.len());
             for row in &page.entities {
                 runs.push(read_index(row)?);
@@ -419,14 +481,29 @@ impl Runs {
     ///
     /// # Errors
     /// Those of the blob store.
-    pub async fn append_log(&self, scope: &Scope, run: &RunId, attempt: &AttemptId, at: u64, lines: &[LogLine]) -> Result<u64> {
+    pub async fn append_log(
+        &self,
+        scope: &Scope,
+        run: &RunId,
+        attempt: &AttemptId,
+        at: u64,
+        lines: &[LogLine],
+    ) -> Result<u64> {
         let mut bytes = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut bytes, line).map_err(|error| Error::corrupt(error.to_string()))?;
             bytes.push(b'\n');
         }
         let end = at + bytes.len() as u64;
-        self.ports.blobs.append(&key::org_container(scope.org()), &key::log_blob(run, attempt), at, bytes.into()).await?;
+        self.ports
+            .blobs
+            .append(
+                &key::org_container(scope.org()),
+                &key::log_blob(run, attempt),
+                at,
+                bytes.into(),
+            )
+            .await?;
         Ok(end)
     }
 
@@ -434,9 +511,19 @@ impl Runs {
     ///
     /// # Errors
     /// Those of the blob store.
-    pub async fn read_log(&self, scope: &Scope, run: &RunId, attempt: &AttemptId, offset: u64) -> Result<(Vec<LogLine>, u64)> {
+    pub async fn read_log(
+        &self,
+        scope: &Scope,
+        run: &RunId,
+        attempt: &AttemptId,
+        offset: u64,
+    ) -> Result<(Vec<LogLine>, u64)> {
         let container = key::org_container(scope.org());
-        let bytes = self.ports.blobs.read(&container, &key::log_blob(run, attempt), offset, 1 << 20).await?;
+        let bytes = self
+            .ports
+            .blobs
+            .read(&container, &key::log_blob(run, attempt), offset, 1 << 20)
+            .await?;
         let bytes = bytes.unwrap_or_default();
         // A line may still be in the making at the end.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
@@ -476,7 +563,9 @@ fn read_header(id: &RunId, row: &Entity) -> Result<StoredRun> {
     let properties = &row.properties;
     let version = properties.require_int("v")?;
     if version != SCHEMA {
-        return Err(Error::corrupt(format!("run `{id}` has schema {version}, this build knows {SCHEMA}")));
+        return Err(Error::corrupt(format!(
+            "run `{id}` has schema {version}, this build knows {SCHEMA}"
+        )));
     }
     Ok(StoredRun {
         new: NewRun {
