@@ -187,7 +187,7 @@ fn quiet(config: &Config) -> Result<(), Failure> {
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_name("weft-worker")
+        .thread_name("weft-runtime")
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("threads can't be started: {error}")))?

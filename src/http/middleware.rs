@@ -2,6 +2,7 @@
 //! the application.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -11,10 +12,12 @@ use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
+use super::extract::AdmittedSlot;
 use super::problem::{ApiError, KEPT, Marked};
-use super::state::Gate;
+use super::state::{App, Gate};
 use crate::clock::Entropy;
 use crate::error::Kind;
+use crate::usecase::admit;
 
 /// The request's id, in its extensions.
 #[derive(Debug, Clone)]
@@ -93,6 +96,21 @@ pub async fn guard(request: Request, next: Next) -> Response {
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
         );
+    }
+    response
+}
+
+/// Records that an admitted caller was refused a verb. The refusal stands whether or not it could be recorded.
+pub async fn record_denials(mut request: Request, next: Next) -> Response {
+    let slot = AdmittedSlot::default();
+    let app = request.extensions().get::<Arc<App>>().cloned();
+    request.extensions_mut().insert(slot.clone());
+    let response = next.run(request).await;
+    let code = response.extensions().get::<Marked>().map(|marked| marked.0.code());
+    if let (Some("not_permitted"), Some(app), Some((scope, caller))) = (code, app, slot.0.get())
+        && let Err(error) = admit::denied_in(&app.cx, scope, caller, "not_permitted").await
+    {
+        tracing::error!(error = %error, "a denial could not be recorded");
     }
     response
 }

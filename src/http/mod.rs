@@ -28,6 +28,7 @@ pub fn router(gate: Gate) -> Router {
         .method_not_allowed_fallback(problem::no_such_method);
     Router::new()
         .merge(api)
+        .layer(axum::middleware::from_fn(middleware::record_denials))
         .layer(axum::middleware::from_fn_with_state(
             gate.clone(),
             middleware::wait_until_ready,

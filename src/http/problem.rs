@@ -37,7 +37,10 @@ pub struct Problem {
 
 /// An error on its way to the caller. The request id is filled in by the outermost layer.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub struct ApiError(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -45,7 +48,6 @@ pub struct ApiError {
     retriable: bool,
     findings: Vec<Finding>,
     www_authenticate: bool,
-    allow: Option<HeaderValue>,
 }
 
 /// Left in the response for the layers outside: the error's code, and what makes its body.
@@ -75,36 +77,35 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 impl ApiError {
     /// An error of this layer.
     pub fn new(kind: Kind, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Inner {
             status: status(kind),
             code,
             detail: detail.into(),
             hint: None,
             retriable: kind.retriable(),
             findings: Vec::new(),
-            www_authenticate: false,
-            allow: None,
-        }
+            www_authenticate: kind == Kind::Unauthenticated,
+        }))
     }
 
     /// With a next step.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// With everything that is wrong.
     #[must_use]
     pub fn findings(mut self, findings: Vec<Finding>) -> Self {
-        self.findings = findings;
+        self.0.findings = findings;
         self
     }
 
     /// With another status than its kind's.
     #[must_use]
-    pub const fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status;
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
         self
     }
 
@@ -124,29 +125,29 @@ impl ApiError {
 
     /// Its code.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
-        self.code
+    pub fn code(&self) -> &'static str {
+        self.0.code
     }
 
     /// Its status.
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.status
+    pub fn status(&self) -> StatusCode {
+        self.0.status
     }
 
     /// The response, for a request of this id.
     #[must_use]
     pub fn respond(&self, request_id: &str) -> Response {
         let problem = Problem {
-            kind: format!("/docs/errors/{}", self.code),
-            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
-            code: self.code.to_owned(),
-            hint: self.hint.clone(),
-            retriable: self.retriable,
+            kind: format!("/docs/errors/{}", self.0.code),
+            title: self.0.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.0.status.as_u16(),
+            detail: self.0.detail.clone(),
+            code: self.0.code.to_owned(),
+            hint: self.0.hint.clone(),
+            retriable: self.0.retriable,
             request_id: request_id.to_owned(),
-            errors: self.findings.clone(),
+            errors: self.0.findings.clone(),
         };
         let body = serde_json::to_vec(&problem).expect("a problem is plain data");
         let mut headers = HeaderMap::new();
@@ -155,25 +156,22 @@ impl ApiError {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.retriable {
+        if self.0.retriable {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
-        if self.www_authenticate || self.status == StatusCode::UNAUTHORIZED {
+        if self.0.www_authenticate {
             headers.insert(
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("WeftKey realm=\"weft\""),
             );
         }
-        if let Some(allow) = &self.allow {
-            headers.insert(header::ALLOW, allow.clone());
-        }
-        (self.status, headers, body).into_response()
+        (self.0.status, headers, body).into_response()
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         response.extensions_mut().insert(Marked(self));
         response
     }
@@ -204,8 +202,9 @@ impl From<usecase::Error> for ApiError {
             Kind::Internal => Some("report the request id; the log has the cause".to_owned()),
             _ => error.hint(),
         };
-        let api = Self::new(kind, error.code(), detail).findings(error.findings().to_vec());
-        Self { hint, ..api }
+        let mut api = Self::new(kind, error.code(), detail).findings(error.findings().to_vec());
+        api.0.hint = hint;
+        api
     }
 }
 
@@ -221,13 +220,11 @@ fn said(error: &usecase::Error) -> String {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        let api = Self::new(refusal.kind, refusal.code, refusal.detail)
+        let mut api = Self::new(refusal.kind, refusal.code, refusal.detail)
             .hint(refusal.hint)
             .findings(refusal.findings);
-        Self {
-            www_authenticate: refusal.www_authenticate,
-            ..api
-        }
+        api.0.www_authenticate = refusal.www_authenticate;
+        api
     }
 }
 

@@ -11,5 +11,5 @@ use crate::tenancy::Scope;
 /// When the scope may not, or the cursor is none.
 pub async fn list(cx: &Context, scope: &Scope, query: AuditQuery) -> Result<AuditPage> {
     scope.authorize(Action::List, Resource::Audit)?;
-    Ok(cx.audit.list(scope, query).await?)
+    cx.audit.list(scope, query).await.map_err(super::query_run::bad_cursor)
 }

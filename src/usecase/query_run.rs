@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::{Context, Error, Result};
 use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId};
+use crate::error::Finding;
 pub use crate::runner::LogLine;
+use crate::store;
 pub use crate::store::port::Continuation;
 pub use crate::store::repo::runs::{AttemptRecord, ListedRun, Requester, RunQuery, StoredRun, StoredStep, Timings};
 use crate::tenancy::Scope;
@@ -22,7 +24,23 @@ pub async fn list(cx: &Context, scope: &Scope, mut query: RunQuery) -> Result<(V
         }
         query.requester = Some(own);
     }
-    Ok(cx.runs.list(scope, &query).await?)
+    cx.runs.list(scope, &query).await.map_err(bad_cursor)
+}
+
+/// A cursor that no page has given is the caller's mistake, not a defect.
+pub(super) fn bad_cursor(error: store::Error) -> Error {
+    match error {
+        store::Error::Malformed { .. } => Error::invalid(
+            "parameter_invalid",
+            "`cursor` is not one that a page has given",
+            vec![Finding::new(
+                "query:cursor",
+                "invalid",
+                "`cursor` is not one that a page has given",
+            )],
+        ),
+        error => error.into(),
+    }
 }
 
 /// A run with its values.
