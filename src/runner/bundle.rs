@@ -76,7 +76,9 @@ fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
         };
         for entry in entries {
             let entry = entry.map_err(fail(&folder))?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
             if name.starts_with('.') || LEFT_OUT.contains(&name.as_str()) || name.ends_with(".pyc") {
                 continue;
             }
@@ -86,19 +88,35 @@ fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(fail(&path)(error)),
             };
-            let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            let relative = if prefix.is_empty() {
+                name
+            } else {
+                format!("{prefix}/{name}")
+            };
             if meta.is_dir() {
                 folders.push((path, relative));
             } else if meta.is_file() {
                 bytes += meta.len();
                 let (size, inode) = (meta.len(), meta.ino());
-                found.push(Found { relative, path, size, written: (meta.mtime(), meta.mtime_nsec()), inode });
+                found.push(Found {
+                    relative,
+                    path,
+                    size,
+                    written: (meta.mtime(), meta.mtime_nsec()),
+                    inode,
+                });
             }
             if found.len() > MAX_FILES {
-                return Err(BundleError::TooLarge { limit: MAX_FILES as u64, unit: "files" });
+                return Err(BundleError::TooLarge {
+                    limit: MAX_FILES as u64,
+                    unit: "files",
+                });
             }
             if bytes > MAX_BYTES {
-                return Err(BundleError::TooLarge { limit: MAX_BYTES, unit: "bytes" });
+                return Err(BundleError::TooLarge {
+                    limit: MAX_BYTES,
+                    unit: "bytes",
+                });
             }
         }
     }
@@ -141,9 +159,17 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         }
         contents.push((file.relative, bytes));
     }
-    let hex: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let dir = bundles.join(&hex);
-    let bundle = BundleRef { digest: format!("sha256:{hex}"), dir: dir.clone() };
+    let bundle = BundleRef {
+        digest: format!("sha256:{hex}"),
+        dir: dir.clone(),
+    };
     if dir.is_dir() {
         return Ok(bundle);
     }
@@ -171,9 +197,14 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
 /// The copy of a digest, when this machine has it.
 #[must_use]
 pub fn find(bundles: &Path, digest: &str) -> Option<BundleRef> {
-    let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let hex = digest
+        .strip_prefix("sha256:")
+        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let dir = bundles.join(hex);
-    dir.is_dir().then(|| BundleRef { digest: digest.to_owned(), dir })
+    dir.is_dir().then(|| BundleRef {
+        digest: digest.to_owned(),
+        dir,
+    })
 }
 
 #[cfg(test)]
