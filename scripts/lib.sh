@@ -64,17 +64,21 @@ install_azurite() {
 
 azurite_bin() { printf '%s\n' "$root/tests/node_modules/.bin/azurite"; }
 
+# Becomes COMMAND…, which gets SIGTERM when this script is killed, where the system can do that. For jobs only.
+ends_with_parent() {
+  if command -v setpriv >/dev/null; then exec setpriv --pdeathsig TERM -- "$@"; fi
+  exec "$@"
+}
+
 # start_azurite LOG ARGUMENTS…: starts the emulator on free ports and sets `azurite_pid` and `azurite_connection`.
 start_azurite() {
   local log=$1 bin
   shift
   bin=$(azurite_bin)
-  # Its own process group: Ctrl-C must reach Weft first, and the emulator when Weft has ended. It ends with this script
-  # even when that is killed, and always by SIGTERM, because it loses the last writes otherwise.
-  local -a with_parent=()
-  command -v setpriv >/dev/null && with_parent=(setpriv --pdeathsig TERM --)
+  # Its own process group: Ctrl-C must reach Weft first, and the emulator when Weft has ended. It is ended by SIGTERM
+  # alone, because it loses the last writes otherwise.
   set -m
-  ${with_parent[@]+"${with_parent[@]}"} "$bin" --blobPort 0 --queuePort 0 --tablePort 0 --silent --disableTelemetry \
+  ends_with_parent "$bin" --blobPort 0 --queuePort 0 --tablePort 0 --silent --disableTelemetry \
     --skipApiVersionCheck "$@" </dev/null >"$log" 2>&1 &
   azurite_pid=$!
   set +m

@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! Hands the arguments to [`weft::cli`] and sets the exit code.
+
+fn main() -> std::process::ExitCode {
+    weft::cli::main()
+}

@@ -245,6 +245,18 @@ pub fn config_row(name: &str) -> super::port::Result<Key> {
     Key::new(name)
 }
 
+/// The partition of what belongs to the installation itself, in `WeftConfig`.
+#[must_use]
+pub fn installation() -> Key {
+    key("installation".into())
+}
+
+/// The row of the key with which queue messages are signed.
+#[must_use]
+pub fn signing_key_row() -> Key {
+    key("signing-key".into())
+}
+
 // ── a run, in the organization's table ─────────────────────────────────────────────────────────────────────────────────
 
 /// A run's partition: everything that changes together.

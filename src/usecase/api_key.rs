@@ -9,7 +9,7 @@ use crate::audit::Event as AuditEvent;
 use crate::domain::KeyId;
 use crate::store::port::Continuation;
 use crate::store::repo::identity::Listed;
-use crate::store::repo::keys::{Created, KeyRecord, NewKey};
+pub use crate::store::repo::keys::{Created, KeyRecord, NewKey};
 use crate::tenancy::PlatformScope;
 
 /// Makes a key. Its text is in the answer and nowhere else.

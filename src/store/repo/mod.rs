@@ -4,6 +4,7 @@
 pub mod audit_log;
 pub mod configs;
 pub mod identity;
+pub mod installation;
 pub mod keys;
 pub mod runs;
 

@@ -1,0 +1,332 @@
+//! The one composition root: configuration → backends → use cases → servers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
+use crate::clock::{Clock, Entropy, SystemClock};
+use crate::config::{self, Config, Discovery};
+use crate::domain::sha256_hex;
+use crate::error::Coded as _;
+use crate::http::problem::ApiError;
+use crate::http::{self, App, Gate};
+use crate::runner::NodeRunner;
+use crate::runner::pool::Pool;
+use crate::runner::python;
+use crate::store::envelope::SigningKey;
+use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
+use crate::store::port::Ports;
+use crate::store::repo::installation;
+use crate::store::{self, azure, sqlite};
+use crate::usecase::{Bounds, CodeSource, Context, Parts};
+use crate::{host, telemetry, usecase};
+
+/// Why the process can't start, in one sentence each, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings.
+    #[error("the configuration has {} finding(s)", .0.len())]
+    Config(Vec<crate::error::Finding>),
+    /// Storage settings.
+    #[error("storage can't be set up: {0}")]
+    Storage(String),
+    /// Storage.
+    #[error("storage can't be used")]
+    Store(#[from] store::Error),
+    /// Python.
+    #[error(transparent)]
+    Runner(#[from] crate::runner::RunnerError),
+    /// The port.
+    #[error("port {port} can't be listened on: {source}")]
+    Listen {
+        /// Which.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or folder.
+    #[error("`{path}` can't be used: {source}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A use case.
+    #[error(transparent)]
+    UseCase(#[from] usecase::Error),
+    /// The workspace has findings, and the mode is strict.
+    #[error("the workspace has {} finding(s)", .0.len())]
+    Workspace(Vec<crate::error::Finding>),
+    /// Something that a sentence says.
+    #[error("{detail}")]
+    Said {
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(_) => Some("`weft config explain` shows every setting and its origin; docs/env-vars.md lists them".into()),
+            Self::Storage(_) => Some("set `AzureWebJobsStorage`, or `WEFT_STORE=sqlite` for the embedded store".into()),
+            Self::Store(error) => error.hint(),
+            Self::Runner(error) => error.hint(),
+            Self::Listen { port, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                Some(format!("another process listens on {port}; stop it, or choose another port with `--port`"))
+            }
+            Self::Listen { .. } => Some("choose another port with `--port`".into()),
+            Self::Path { .. } => Some("check that the folder exists and may be written, or name another".into()),
+            Self::UseCase(error) => error.hint(),
+            Self::Workspace(_) => Some("mend them; `weft check` shows them again without starting".into()),
+            Self::Said { hint, .. } => Some(hint.clone()),
+        }
+    }
+}
+
+/// Opens the backend that the configuration names. Sends nothing.
+///
+/// # Errors
+/// When the settings are no settings, or the embedded store's file can't be opened.
+pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error> {
+    let storage = &config.storage;
+    match storage.backend {
+        config::Backend::Sqlite => {
+            make_dir(&storage.data_dir)?;
+            Ok(sqlite::open(Some(&storage.data_dir.join("weft.db")), clock)?)
+        }
+        config::Backend::Azure => {
+            let settings = match (&storage.connection_string, &storage.account_name) {
+                (Some(text), _) => azure::Settings::from_connection_string(text.expose()),
+                (None, Some(account)) => {
+                    // On a developer's computer there is no managed identity; there the tools' login stands in for it.
+                    let identity = if storage.credential.is_some() || config.mode.on_azure {
+                        azure::Identity::Managed { client_id: storage.client_id.clone() }
+                    } else {
+                        azure::Identity::DeveloperTools
+                    };
+                    azure::Settings::from_account(account, identity)
+                }
+                (None, None) => return Err(Error::Storage("no storage account is named".to_owned())),
+            };
+            Ok(azure::open(settings.map_err(|error| Error::Storage(error.to_string()))?)?)
+        }
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|source| Error::Path { path: path.to_owned(), source })
+}
+
+/// Creates the platform's tables, containers and queues. Repeating it changes nothing.
+///
+/// # Errors
+/// When storage fails.
+pub async fn prepare(ports: &Ports) -> Result<(), store::Error> {
+    let tables = PLATFORM_TABLES.map(key::PlatformTable::name);
+    futures::future::try_join_all(tables.iter().map(|table| ports.tables.create_table(table))).await?;
+    ports.blobs.create_container(&key::bundles_container()).await?;
+    let queues = QUEUES.map(key::Queue::name);
+    futures::future::try_join_all(queues.iter().map(|queue| ports.queues.create_queue(queue))).await?;
+    Ok(())
+}
+
+/// What is made before storage is asked for anything: cheap, and the same for every try to become ready.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Storage.
+    pub ports: Ports,
+    /// Python.
+    pub runner: Arc<dyn NodeRunner>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<Entropy>,
+}
+
+/// Opens the store and starts the runner. Neither waits for anything: the zygote is started by the first step.
+///
+/// # Errors
+/// When Python is missing or the settings are wrong.
+pub fn base(config: Config) -> Result<Base, Error> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ports = open_store(&config, clock.clone())?;
+    let runner = start_runner(&config, clock.clone())?;
+    Ok(Base { config: Arc::new(config), ports, runner, clock, entropy: Arc::new(Entropy::System) })
+}
+
+fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRunner>, Error> {
+    let runner = &config.runner;
+    let python = python::find(Some(&runner.python.display().to_string()))?;
+    make_dir(&runner.scratch_dir)?;
+    let mut settings = crate::runner::pool::Settings::new(python, &runner.engine_dir, &runner.scratch_dir);
+    settings.slots = runner.worker_slots;
+    settings.ahead = runner.workers_ahead;
+    settings.preload.clone_from(&runner.preload);
+    settings.limits = config.limits.attempt.clone();
+    Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+/// Prepares storage and puts the use cases together.
+///
+/// # Errors
+/// When storage fails.
+pub async fn context(base: &Base) -> Result<Context, store::Error> {
+    let config = &base.config;
+    prepare(&base.ports).await?;
+    let signing = match &config.signing.key {
+        Some(secret) => SigningKey::new(sha256_hex(secret.expose().as_bytes()).as_bytes()),
+        None => installation::signing_key(&base.ports, &base.entropy).await?,
+    };
+    let http = &config.http;
+    Ok(Context::new(Parts {
+        ports: base.ports.clone(),
+        runner: base.runner.clone(),
+        clock: base.clock.clone(),
+        entropy: base.entropy.clone(),
+        bounds: Bounds {
+            attempt: config.limits.attempt.clone(),
+            run: config.limits.run(),
+            wait: (http.sync_wait(), MAX_WAIT),
+        },
+        code: CodeSource {
+            workspace: config.runner.workspace_dir.clone(),
+            bundles: config.storage.data_dir.join("bundles"),
+            live: config.mode.development,
+            strict: config.runner.discovery == Discovery::Strict,
+        },
+        signing,
+    }))
+}
+
+/// Longest time that a synchronous caller waits: the platform's front end cuts an idle answer at 230 s.
+const MAX_WAIT: Duration = Duration::from_secs(220);
+
+/// Puts the application behind the routes.
+#[must_use]
+pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
+    let config = &base.config;
+    let trust = TrustSettings {
+        principal_source: match config.auth.principal_source {
+            config::PrincipalSource::None => authn::PrincipalSource::None,
+            config::PrincipalSource::Swa => authn::PrincipalSource::Swa,
+            config::PrincipalSource::Easyauth => authn::PrincipalSource::Easyauth,
+        },
+        website_auth_enabled: config.auth.website_auth_enabled,
+        on_azure: config.mode.on_azure,
+        development: config.mode.development,
+    };
+    let source = SourceSettings {
+        behind_host: config.mode.on_azure,
+        client_ip_header: config.http.client_ip_header.as_deref().and_then(|name| name.parse().ok()),
+    };
+    let settings = authn::Settings { trust, source };
+    let authenticator = Authenticator::new(cx.identities.clone(), cx.keys.clone(), settings, base.clock.clone());
+    let settings = http::Settings {
+        max_body_bytes: usize::try_from(config.http.max_body_bytes).unwrap_or(usize::MAX),
+        wait: config.http.sync_wait(),
+        max_wait: MAX_WAIT,
+        listener_loopback,
+        about: json!({
+            "development": config.mode.development,
+            "onAzure": config.mode.on_azure,
+            "settings": config.redacted(),
+        }),
+    };
+    Arc::new(App { cx, authenticator, settings })
+}
+
+/// Becomes ready, and keeps trying while storage is away. Says why not to whoever asks meanwhile.
+pub async fn become_ready(base: Base, gate: Gate, listener_loopback: bool) -> Arc<Context> {
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match context(&base).await {
+            Ok(cx) => {
+                let cx = Arc::new(cx);
+                gate.open(app(&base, cx.clone(), listener_loopback));
+                // Described now rather than at the first call; what is wrong with it is said there.
+                if let Err(error) = cx.catalogs.current().await {
+                    tracing::error!(error = %error, error.code = error.code(), "the workspace can't be loaded");
+                }
+                return cx;
+            }
+            Err(error) => {
+                tracing::error!(error = %error, error.code = error.code(), "storage can't be used yet, trying again");
+                gate.failing(ApiError::from(usecase::Error::from(error)));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+}
+
+/// Binds the loopback. Port 0 takes a free one.
+///
+/// # Errors
+/// When the port is taken or may not be used.
+pub async fn listen(port: u16) -> Result<TcpListener, Error> {
+    TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await.map_err(|source| Error::Listen { port, source })
+}
+
+/// Serves until `stop` fires; then lets requests end for a moment.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, gate: Gate, stop: CancellationToken) -> std::io::Result<()> {
+    let router = http::router(gate.clone()).merge(host::router(gate));
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown({
+        let stop = stop.clone();
+        async move { stop.cancelled().await }
+    });
+    tokio::select! {
+        served = async { server.await } => served,
+        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => Ok(()),
+    }
+}
+
+/// Logs to a sink as the configuration says.
+///
+/// # Errors
+/// When the filter is none.
+pub fn init_telemetry(config: &Config, sink: telemetry::Sink) -> Result<(), telemetry::Error> {
+    telemetry::init(&telemetry::Options {
+        filter: &config.telemetry.filter,
+        json: config.telemetry.format == config::LogFormat::Json,
+        color: config.telemetry.color,
+        sink,
+    })
+}
+
+/// Describes the workspace in a worker, without storage.
+///
+/// # Errors
+/// When Python is missing or the workspace can't be read; what is wrong with it is in the catalog.
+pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalog, Error> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let runner = start_runner(&config, clock)?;
+    let bundles = config.storage.data_dir.join("bundles");
+    let bundle = crate::runner::bundle::snapshot(&config.runner.workspace_dir, &bundles).map_err(usecase::Error::from)?;
+    let described = runner.describe(&bundle).await;
+    runner.shutdown().await;
+    let described = described?;
+    Ok(crate::definition::Catalog::from_description(
+        &bundle.digest,
+        &described.modules,
+        described.findings,
+        described.files,
+        described.ms,
+    ))
+}

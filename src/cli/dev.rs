@@ -1,0 +1,152 @@
+//! `weft dev`: everything on this machine, until Ctrl-C.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, Outcome, Places, block_on, load, lock, output};
+use crate::boot::{self, Base};
+use crate::config::{Environment, env_var};
+use crate::definition::Catalog;
+use crate::http::Gate;
+use crate::telemetry::Sink;
+use crate::usecase::{self, Context, deliver, seed};
+use crate::tenancy;
+
+/// Flags of `weft dev`.
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    #[command(flatten)]
+    places: Places,
+    /// Leave the sample data out
+    #[arg(long)]
+    no_seed: bool,
+}
+
+impl Dev {
+    pub(super) fn run(self) -> Outcome {
+        let mut environment = Environment::of_process();
+        environment.set(&env_var::WEFT_ENVIRONMENT, "development", "weft dev");
+        self.places.apply(&mut environment);
+        if let Some(port) = self.port {
+            environment.set(&env_var::WEFT_PORT, port.to_string(), "--port");
+        }
+        let config = load(&environment)?;
+        boot::init_telemetry(&config, Sink::Stderr).map_err(|error| Failure::new(output::chain(&error)))?;
+        let _lock = lock::take(&config.storage.data_dir)?;
+        block_on(self.serve(config))
+    }
+
+    async fn serve(self, config: crate::config::Config) -> Outcome {
+        // The port first: what is wrong with it is known before anything is written.
+        let listener = boot::listen(config.http.port).await?;
+        let address = listener.local_addr().map_err(|error| Failure::new(format!("the listener has no address: {error}")))?;
+        let base = boot::base(config)?;
+        let cx = Arc::new(boot::context(&base).await?);
+        let current = cx.catalogs.current().await?;
+        if cx.catalogs.strict() && !current.catalog.findings.is_empty() {
+            base.runner.shutdown().await;
+            return Err(boot::Error::Workspace(current.catalog.findings.clone()).into());
+        }
+        if !self.no_seed {
+            seed_once(&cx).await?;
+        }
+        let gate = Gate::default();
+        gate.open(boot::app(&base, cx.clone(), true));
+        let stop = CancellationToken::new();
+        let background = [tokio::spawn(deliver::consume(cx.clone())), tokio::spawn(ticks(cx.clone()))];
+        let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
+        greet(address.port(), &current.catalog);
+        wait_for_signal().await?;
+        output::note("stopping");
+        let rest = async {
+            stop.cancel();
+            for task in &background {
+                task.abort();
+            }
+            base.runner.shutdown().await;
+            drop(server.await);
+        };
+        tokio::select! {
+            () = rest => {}
+            // A second Ctrl-C is not patient.
+            second = wait_for_signal() => second?,
+        }
+        finish(&base).await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Nothing that Weft started is left behind, whatever was interrupted.
+async fn finish(base: &Base) {
+    base.runner.shutdown().await;
+}
+
+async fn seed_once(cx: &Context) -> Result<(), Failure> {
+    let platform = tenancy::operator();
+    let seeded = seed::seed(cx, &platform, |step| output::progress(&format!("seeding {step}"))).await?;
+    output::progress_done();
+    if seeded.created > 0 {
+        output::note(&format!(
+            "seeded {} organizations, {} people, {} configuration entries",
+            seeded.organizations.len(),
+            seeded.people.len(),
+            seeded.config_entries
+        ));
+    }
+    Ok(())
+}
+
+/// The line that scripts wait for, and a call that works as printed. The development key is shown here and nowhere else.
+fn greet(port: u16, catalog: &Catalog) {
+    output::data(&format!("ready http://127.0.0.1:{port}"));
+    let example = match catalog.workflows.get("hello") {
+        Some(_) => Some(("hello", r#"{"name": "Ada"}"#)),
+        None => catalog
+            .workflows
+            .values()
+            .find(|workflow| !workflow.parameters.iter().any(|parameter| parameter.required && !parameter.has_default))
+            .map(|workflow| (workflow.name.as_str(), "{}")),
+    };
+    if let Some((name, arguments)) = example {
+        output::data(&format!(
+            "curl -s -X POST http://127.0.0.1:{port}/api/workflows/{name}/execute -H 'x-functions-key: {}' \
+             -H 'X-Organization-Id: contoso' -H 'Content-Type: application/json' -d '{arguments}'",
+            seed::DEVELOPMENT_KEY
+        ));
+    }
+    output::note(&format!("API: http://127.0.0.1:{port}/api/docs — Ctrl-C stops everything"));
+}
+
+/// What the timer function does under the Functions host.
+async fn ticks(cx: Arc<Context>) {
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
+    minute.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    minute.reset();
+    loop {
+        minute.tick().await;
+        if let Err(error) = usecase::tick::tick(&cx).await {
+            tracing::warn!(error = %error, "a tick failed, the next one tries again");
+        }
+    }
+}
+
+async fn wait_for_signal() -> Result<(), Failure> {
+    let fail = |error: std::io::Error| Failure::new(format!("signals can't be received: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(fail)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Ok(())
+}

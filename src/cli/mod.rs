@@ -1,0 +1,192 @@
+//! The command line. Data goes to stdout, everything else to stderr.
+//!
+//! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`). `serve` never exits with 0: the
+//! Functions host would take that for "still there" and not start it again.
+
+mod check;
+mod config;
+mod dev;
+mod doctor;
+pub mod emit;
+mod keys;
+mod lock;
+mod output;
+mod seed;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::boot;
+use crate::config::{Config, Environment, env_var};
+use crate::telemetry::Sink;
+
+/// A multi-tenant workflow engine for Azure Functions.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, about, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything on this machine: embedded store, sample data, workers, API. Nothing to install but Python
+    Dev(dev::Dev),
+    /// Run as the Functions host's custom handler
+    Serve,
+    /// Write the sample organizations, people, configuration and the development key
+    Seed(seed::Seed),
+    /// Manage function keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Check the workspace: syntax, forbidden imports, declarations
+    Check(check::Check),
+    /// Show the effective settings and where each comes from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Check Python, storage and the workspace, and say what to mend
+    Doctor(doctor::Doctor),
+    /// Write the generated files of this repository
+    #[command(hide = true)]
+    Emit(emit::Emit),
+}
+
+/// Where the data and the workspace are.
+#[derive(Debug, Clone, Args)]
+struct Places {
+    /// Folder for the embedded store and everything else that is written
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder with the workflows
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+}
+
+impl Places {
+    fn apply(&self, environment: &mut Environment) {
+        for (path, variable, flag) in [
+            (&self.data, &env_var::WEFT_DATA, "--data"),
+            (&self.workspace, &env_var::WEFT_WORKSPACE, "--workspace"),
+        ] {
+            if let Some(path) = path {
+                environment.set(variable, path.display().to_string(), flag);
+            }
+        }
+    }
+}
+
+/// Why a command was not done, ready to be shown.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    hint: Option<String>,
+    findings: Vec<crate::error::Finding>,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, findings: Vec::new() }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<boot::Error> for Failure {
+    fn from(error: boot::Error) -> Self {
+        let findings = match &error {
+            boot::Error::Config(findings) | boot::Error::Workspace(findings) => findings.clone(),
+            _ => Vec::new(),
+        };
+        Self { message: output::chain(&error), hint: error.hint(), findings }
+    }
+}
+
+impl From<crate::usecase::Error> for Failure {
+    fn from(error: crate::usecase::Error) -> Self {
+        boot::Error::from(error).into()
+    }
+}
+
+impl From<crate::store::Error> for Failure {
+    fn from(error: crate::store::Error) -> Self {
+        boot::Error::from(error).into()
+    }
+}
+
+/// What a command answers: an exit code.
+type Outcome = Result<ExitCode, Failure>;
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Dev(dev) => dev.run(),
+        Command::Serve => serve::run(),
+        Command::Seed(seed) => seed.run(),
+        Command::Keys(keys) => keys.run(),
+        Command::Check(check) => check.run(),
+        Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Emit(emit) => emit.run(),
+    };
+    outcome.unwrap_or_else(|failure| {
+        output::failure(&failure.message, failure.hint.as_deref(), &failure.findings);
+        ExitCode::from(1)
+    })
+}
+
+/// The settings of this process, with what flags say on top.
+fn load(environment: &Environment) -> Result<Config, Failure> {
+    let config = Config::from_env(environment).map_err(boot::Error::Config)?;
+    for warning in &config.warnings {
+        output::note(&format!("{}: {}", warning.pointer, warning.message));
+    }
+    Ok(config)
+}
+
+/// The settings of a command that works on storage or on the workspace, with logs on stderr.
+fn prepare(places: &Places) -> Result<Config, Failure> {
+    let mut environment = Environment::of_process();
+    places.apply(&mut environment);
+    let config = load(&environment)?;
+    quiet(&config)?;
+    Ok(config)
+}
+
+/// Commands that a person calls say what they have to say themselves; logs below a warning would only be in the way.
+fn quiet(config: &Config) -> Result<(), Failure> {
+    let mut config = config.clone();
+    if config.telemetry.filter == "info" {
+        "warn".clone_into(&mut config.telemetry.filter);
+    }
+    boot::init_telemetry(&config, Sink::Stderr).map_err(|error| Failure::new(output::chain(&error)))
+}
+
+/// A runtime for a command's own work.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("weft-worker")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("threads can't be started: {error}")))?
+        .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,88 @@
+//! What commands print: data on stdout, everything else on stderr.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+
+use std::io::{IsTerminal as _, Write as _};
+
+use crate::error::Finding;
+
+/// A line of data.
+pub(super) fn data(text: &str) {
+    println!("{text}");
+    // A reader that has gone away needs nothing more.
+    drop(std::io::stdout().flush());
+}
+
+/// JSON as data.
+pub(super) fn json(value: &impl serde::Serialize) {
+    data(&serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")));
+}
+
+/// Something that a person may want to know.
+pub(super) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// A step of long work, when a terminal looks on.
+pub(super) fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[2K{text}");
+        drop(std::io::stderr().flush());
+    }
+}
+
+/// Takes the last progress line away.
+pub(super) fn progress_done() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[2K");
+    }
+}
+
+/// Why a command was not done.
+pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
+    eprintln!("error: {message}");
+    for finding in findings {
+        eprintln!("  {}: {}", finding.pointer, finding.message);
+        if let Some(hint) = &finding.hint {
+            eprintln!("    hint: {hint}");
+        }
+    }
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// An error with everything below it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Rows under a heading, in columns.
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count().min(width + 1)));
+        }
+        text.trim_end().to_owned()
+    };
+    data(&line(heading.to_vec()));
+    for row in rows {
+        data(&line(row.iter().map(String::as_str).collect()));
+    }
+}

@@ -1,0 +1,102 @@
+//! Every public error code, with what it means and what to do: the source of `docs/errors/`.
+
+/// A public error code.
+#[derive(Debug, Clone, Copy)]
+pub struct Explained {
+    /// The code.
+    pub code: &'static str,
+    /// The usual HTTP status.
+    pub status: u16,
+    /// What has happened.
+    pub meaning: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+impl Explained {
+    /// Its page.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let retriable = matches!(self.status, 429 | 503);
+        format!(
+            "# `{}`\n\nStatus {}{}.\n\n{}\n\n## What to do\n\n{}\n",
+            self.code,
+            self.status,
+            if retriable { ", retriable: repeat the request after `Retry-After`" } else { "" },
+            self.meaning,
+            self.remedy
+        )
+    }
+}
+
+macro_rules! codes {
+    ($($code:literal $status:literal $meaning:literal $remedy:literal)+) => {
+        /// All of them, sorted.
+        pub const ALL: &[Explained] =
+            &[$(Explained { code: $code, status: $status, meaning: $meaning, remedy: $remedy }),+];
+    };
+}
+
+codes! {
+    "arguments_invalid" 400 "The arguments don't fit the declared parameters. `errors` lists every mistake, each with a JSON pointer." "Mend them all; `GET /api/workflows/{name}` has the parameters as JSON Schema."
+    "authentication_broken" 500 "What is stored about the caller can't be read." "The operator finds the reason in the log by the request id."
+    "authentication_unavailable" 503 "The caller could not be looked up because storage does not answer." "Repeat the request; the operator checks storage with `weft doctor`."
+    "body_not_an_object" 400 "The body is JSON, but not an object." "Send the arguments by name, as `{\"name\": \"Ada\"}`."
+    "body_not_json" 400 "The body is not JSON. `detail` has the line and column." "Mend the body."
+    "body_too_large" 413 "The body is over the limit." "Send less, or raise `WEFT_MAX_BODY_BYTES`."
+    "body_unreadable" 400 "The connection ended before the body was whole." "Send the request again."
+    "bundle_unavailable" 503 "The run is pinned to code that this instance doesn't have." "Start a new run, which takes the current code."
+    "conflict" 409 "Somebody else changed the same thing at the same moment." "Repeat the request."
+    "credential_ambiguous" 401 "A credential was sent more than once, with different values." "Send one."
+    "credential_too_large" 401 "A credential is longer than any that Weft has made." "Send the credential as it was given."
+    "credentials_missing" 403 "The request has neither a function key nor a client principal." "Send a function key in `x-functions-key`, or sign in."
+    "data_provider_failed" 503 "The code of the data provider failed." "Mend the code; `detail` has its error."
+    "data_provider_not_found" 404 "The workspace declares no data provider of this name." "`GET /api/data-providers` lists those that there are."
+    "email_taken" 409 "Another user has this e-mail address." "Use another address."
+    "idempotency_key_reused" 409 "The idempotency key was used with other arguments within 24 hours." "Use a new key for another request."
+    "identity_taken" 409 "The identity belongs to another user." "Remove it from the other user first."
+    "internal" 500 "A defect of Weft." "Report the request id; the log has the cause."
+    "key_expired" 401 "The function key has expired." "Use its successor, or make a new one with `weft keys create`."
+    "key_invalid" 401 "There is no such function key." "Check the key; `weft keys list` shows which there are."
+    "key_malformed" 400 "The key to be made has no right, or too many organizations." "Give at least one scope."
+    "key_not_current" 409 "The key is revoked, expired or already replaced, so it can't be rotated." "Make a new key."
+    "key_not_for_organization" 403 "The function key is for other organizations. This is said whether or not the organization exists." "Use a key of this organization."
+    "key_not_found" 404 "There is no key with this id." "`weft keys list` shows the ids."
+    "key_not_generated" 400 "Only a development key may be one that somebody thought up." "Let Weft make the key."
+    "key_revoked" 401 "The function key was revoked." "Use another key."
+    "media_type_unsupported" 415 "The body is not declared as JSON." "Send `Content-Type: application/json`."
+    "method_not_allowed" 405 "The route does not have this method." "`Allow` lists those that it has."
+    "not_permitted" 403 "The caller's role or the key's scopes don't allow this verb." "`hint` says what would be enough; `docs/authz-matrix.txt` has the whole table."
+    "organization_header_duplicated" 400 "`X-Organization-Id` was sent more than once." "Send it once."
+    "organization_header_malformed" 400 "`X-Organization-Id` is not an organization id." "Ids have 3 to 40 of a–z and 0–9."
+    "organization_header_missing" 400 "The route needs `X-Organization-Id`." "Send the organization's id."
+    "organization_id_used" 409 "The id is, or was, an organization's; ids are never used twice." "Leave the id out and one is generated."
+    "organization_inactive" 403 "The organization is switched off." "An administrator can switch it on again."
+    "organization_not_found" 404 "The organization does not exist, or the caller is no member and may not know." "Check the id; ask for a membership."
+    "parameter_invalid" 400 "A header, path or query parameter can't be read. `errors` names it." "Mend the parameter."
+    "principal_malformed" 401 "`X-MS-CLIENT-PRINCIPAL` is not a client principal." "It must be one of the two documented shapes, base64 of JSON."
+    "principal_not_trusted" 401 "`X-MS-CLIENT-PRINCIPAL` was sent where nothing vouches for it." "Set `WEFT_PRINCIPAL_SOURCE` when the app is behind Static Web Apps or App Service authentication."
+    "principal_wrong_shape" 401 "The client principal has the shape of another front door than the one that the operator named." "Check `WEFT_PRINCIPAL_SOURCE`."
+    "python_unavailable" 503 "Python is missing or too old." "Install Python 3.11 or newer, or name one in `WEFT_PYTHON`."
+    "role_not_for_members" 400 "`administrator` is no role of a member." "Set the user's administrator flag instead."
+    "route_not_found" 404 "There is no such route." "`/api/docs` shows the routes."
+    "run_ended" 409 "The run has ended already." "Nothing is left to cancel."
+    "run_not_found" 404 "There is no such run in this organization, or the caller may not see it." "Check the id and `X-Organization-Id`."
+    "slug_taken" 409 "Another organization has this slug." "Choose another."
+    "starting" 503 "The handler has just started and is not ready." "Repeat the request."
+    "stopping" 503 "The handler is stopping." "Repeat the request."
+    "storage_forbidden" 503 "Storage refuses the handler's credential." "The operator checks the account's key, SAS or role assignments with `weft doctor`."
+    "storage_not_prepared" 500 "A table, queue or container is missing." "Run `weft seed` in development; create the organization otherwise."
+    "storage_throttled" 503 "Storage asks for fewer requests." "Repeat the request later."
+    "storage_unavailable" 503 "Storage can't be reached, or its disk is full. Nothing half-written is visible." "Repeat the request; the operator checks storage with `weft doctor`."
+    "too_large" 413 "A value is over a limit of storage; `detail` names it." "Make it smaller."
+    "user_header_malformed" 400 "`X-User-Id` is not 1 to 128 printable characters." "Mend the header, or leave it out."
+    "user_id_used" 409 "A user with this id exists." "Leave the id out and one is generated."
+    "user_inactive" 403 "The user is switched off." "Ask an administrator."
+    "user_not_found" 404 "There is no such user." "Check the id."
+    "user_unknown" 403 "The client principal is genuine, but nobody has made an account for it." "Ask an administrator for an account."
+    "worker_unavailable" 503 "No worker process could be started." "Repeat the request; the operator finds the reason in the log."
+    "workers_busy" 503 "Every worker slot is taken, and the queue for one is full." "Repeat the request later, or raise `WEFT_WORKER_SLOTS`."
+    "workflow_not_found" 404 "The workspace declares no workflow of this name." "`hint` lists those that there are; `weft check` shows what keeps a file out."
+    "workspace_unavailable" 503 "The workspace folder can't be read." "Check `WEFT_WORKSPACE`."
+}
