@@ -29,10 +29,10 @@ use crate::domain::{Limits, Outcome, StepError};
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
+/// The most that a pipe can hold (`/proc/sys/fs/pipe-max-size` of an unprivileged process).
+const PIPE_BYTES: usize = 1 << 20;
 /// Messages that may wait for the consumer before no more output and no more frames are read.
 const WAITING_MESSAGES: usize = 64;
-/// How long output may go on after the last frame: what the function left running may hold the pipes.
-const GRACE: Duration = Duration::from_millis(100);
 /// How long a worker without anything left to do may take to end.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the zygote may take to report the end of a killed worker.
@@ -196,7 +196,7 @@ impl Worker {
     }
 
     fn drain_lines(&mut self) -> Vec<LogLine> {
-        self.wire.drain(&*self.clock);
+        self.wire.drain_streams(&*self.clock);
         self.wire.capture.finish(self.clock.now(), &mut self.wire.lines);
         self.wire.lines.drain(..).collect()
     }
@@ -421,8 +421,6 @@ struct Last {
 enum Stage {
     /// Frames are read; the timer is the wall deadline.
     Running,
-    /// The last frame has come; output is read until its end or the timer.
-    Draining,
     /// The socket was closed without a last frame; the process is expected to end before the timer.
     Leaving,
     /// Killed; its end is expected before the timer.
@@ -488,9 +486,6 @@ impl Attempt<'_> {
                 Happened::Event(Event::Closed) => self.enter(Stage::Leaving, LINGER),
                 Happened::End(ended) => self.end(ended),
             }
-            if self.stage == Stage::Draining && self.worker.wire.streams_closed() {
-                self.stage = Stage::Over;
-            }
         }
         let now = self.worker.clock.now();
         self.worker.wire.capture.finish(now, &mut self.worker.wire.lines);
@@ -532,12 +527,6 @@ impl Attempt<'_> {
     fn time_is_up(&mut self) {
         match self.stage {
             Stage::Running => self.kill(outcome::of_time_limit(&self.spec.limits)),
-            // Something that the function left behind holds the pipes, or the process does not end.
-            Stage::Draining => {
-                self.worker.zygote.kill(self.worker.id);
-                self.worker.wire.drain(&*self.worker.clock);
-                self.stage = Stage::Over;
-            }
             Stage::Leaving => self.violated(&Violation("it closed its socket and went on".into())),
             Stage::Killed => {
                 tracing::error!(id = self.worker.id, "a killed worker was not reported as ended");
@@ -625,10 +614,10 @@ impl Attempt<'_> {
 
     fn decided(&mut self, last: Last) {
         self.last = Some(last);
-        if !self.worker.wire.frames.is_empty() {
-            tracing::debug!(id = self.worker.id, "a worker went on after its last frame");
-        }
-        self.enter(Stage::Draining, GRACE);
+        // The worker has flushed its streams before its last frame, so all that belongs to the attempt is in the pipes by
+        // now: waiting for their end would be waiting for the process to be taken down.
+        self.worker.wire.drain_streams(&*self.worker.clock);
+        self.stage = Stage::Over;
     }
 
     fn call(&mut self, id: u64, name: String, args: Value) {
@@ -820,18 +809,28 @@ impl Wire {
         Poll::Ready(true)
     }
 
-    /// Reads what is there, without waiting, and closes: for a worker that has ended. Asks the kernel itself: the runtime
-    /// learns of readiness by another way than of the worker's end, and may not know yet.
-    fn drain(&mut self, clock: &dyn Clock) -> Vec<Result<Bytes, Violation>> {
+    /// Reads what is in the pipes, without waiting, and closes them. Asks the kernel itself: the runtime learns of readiness by
+    /// another way than of frames and ends, and may not know yet. Bounded, because somebody may go on writing.
+    fn drain_streams(&mut self, clock: &dyn Clock) {
         let mut space = [0; CHUNK];
         for stream in [STDOUT, STDERR] {
             if let Some(pipe) = self.streams[stream].take() {
-                while let length @ 1.. = read_now(&pipe, &mut space) {
+                let mut left = PIPE_BYTES;
+                while left > 0
+                    && let length @ 1.. = read_now(&pipe, &mut space)
+                {
                     self.capture
                         .push(stream, &space[..length], clock.now(), &mut self.lines);
+                    left = left.saturating_sub(length);
                 }
             }
         }
+    }
+
+    /// The same for the socket too, for a worker that has ended: the frames that nobody has read.
+    fn drain(&mut self, clock: &dyn Clock) -> Vec<Result<Bytes, Violation>> {
+        self.drain_streams(clock);
+        let mut space = [0; CHUNK];
         while self.open {
             let length = read_now(&self.socket, &mut space);
             self.frames.extend(&space[..length]);

@@ -106,6 +106,13 @@ def daemon_then_forever(mark: str):
         time.sleep(60)
 
 @workflow()
+def leaves_a_flood():
+    subprocess.Popen(["/bin/sh", "-c", "while :; do echo flood; done"], start_new_session=True)
+    time.sleep(0.05)
+    print("last words")
+    return "left"
+
+@workflow()
 def allocates():
     return len(bytearray(4 << 30))
 
