@@ -34,8 +34,14 @@ pub(super) fn run() -> Outcome {
                 tracing::error!(outcome = ?served, "the listener ended");
             }
         }
-        becoming_ready.abort();
         stop.cancel();
+        if becoming_ready.is_finished() {
+            if let Ok(cx) = becoming_ready.await {
+                cx.leave(std::time::Duration::from_secs(2)).await;
+            }
+        } else {
+            becoming_ready.abort();
+        }
         base.runner.shutdown().await;
         Ok(ExitCode::from(143))
     })

@@ -59,14 +59,15 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         owner: cx.instance.clone(),
         lease_until: now.plus(LEASE),
     };
-    if stored.state.owner.as_deref() == Some(&cx.instance) {
+    if cx.live.has(&run.run) {
+        // This message was the run's wake-up; another takes its place, or nobody would come if this instance died now.
+        rearm(cx, run, &stored, now).await?;
         return Ok(Continued::Here);
     }
     let transition = match scheduler::decide(&stored.new.plan, &stored.state, take, now) {
         Ok(transition) => transition,
         Err(Rejected::Leased) => {
-            let rest = stored.state.lease_until.map_or(LEASE, |until| until.since(now)) + WAKE_UP_AFTER_LEASE;
-            send(cx, run, "wake_up", rest).await?;
+            rearm(cx, run, &stored, now).await?;
             return Ok(Continued::Elsewhere);
         }
         Err(_) => return Ok(Continued::Here),
@@ -100,6 +101,12 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     Ok(Continued::Driven(ended.state.status))
 }
 
+async fn rearm(cx: &Context, run: &RunRef, stored: &StoredRun, now: Timestamp) -> Result<()> {
+    let rest = stored.state.lease_until.map_or(LEASE, |until| until.since(now));
+    send(cx, run, "wake_up", rest + WAKE_UP_AFTER_LEASE).await?;
+    Ok(())
+}
+
 async fn send(cx: &Context, run: &RunRef, reason: &str, delay: Duration) -> Result<MessageReceipt> {
     let message = Message::DriveRun {
         run: run.clone(),
@@ -128,6 +135,7 @@ pub(super) struct Driver {
 enum Happened {
     Finished(Box<Done>),
     Stopped,
+    Leaving,
     Time,
 }
 
@@ -160,6 +168,7 @@ impl Driver {
             let happened = loop {
                 tokio::select! {
                     biased;
+                    () = self.cx.stopping.cancelled() => break Happened::Leaving,
                     Some(done) = attempts.next() => break Happened::Finished(Box::new(done)),
                     () = driving.stop().cancelled() => break Happened::Stopped,
                     () = async { match listing.as_mut() {
@@ -179,6 +188,12 @@ impl Driver {
                     }
                     finish_listing(&mut listing).await;
                     return self.reload(&run).await;
+                }
+                Happened::Leaving => {
+                    // Dropping the attempts kills them; whoever takes the run makes them again, or fails them, as declared.
+                    drop(attempts);
+                    finish_listing(&mut listing).await;
+                    return self.rest(run, now).await;
                 }
                 Happened::Time if now >= due => (Event::Woken { epoch }, Additions::default()),
                 Happened::Time => (
@@ -431,7 +446,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Lets go of a run that waits, and leaves a message for when it goes on.
+    /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.
     async fn rest(&mut self, run: StoredRun, due: Timestamp) -> Result<StoredRun> {
         let now = self.cx.clock.now();
         let reference = RunRef {

@@ -52,6 +52,14 @@ impl Live {
         })
     }
 
+    /// Whether a run is driven here.
+    pub(super) fn has(&self, run: &RunId) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(run)
+    }
+
     /// Tells the driver of a run, when it is here, that the run has ended.
     pub(super) fn stop(&self, run: &RunId) {
         if let Some(stop) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(run) {

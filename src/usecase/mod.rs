@@ -26,6 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, RunId};
 use crate::runner::NodeRunner;
@@ -102,6 +104,8 @@ pub struct Context {
     pub instance: String,
     /// Runs that are driven here.
     live: live::Live,
+    /// Fires when this process is about to end.
+    stopping: CancellationToken,
 }
 
 /// The parts of a [`Context`] that `boot.rs` chooses.
@@ -155,6 +159,17 @@ impl Context {
             signing,
             instance,
             live: live::Live::default(),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Lets go of every run that is driven here, so that another instance, or the next start, goes on with it at once. Waits
+    /// until that is written, at most for `patience`.
+    pub async fn leave(&self, patience: Duration) {
+        self.stopping.cancel();
+        let until = tokio::time::Instant::now() + patience;
+        while self.live.count() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
