@@ -1,8 +1,10 @@
 //! Measures the figures that `README.md` and `docs/operations.md` speak of, and prints them beside `python3 -c pass` of the
 //! same minute, so that a ratio holds on any machine. Run by `scripts/bench`; never a test.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
-#![expect(clippy::disallowed_methods, reason = "it starts programs, and no environment of a worker depends on it")]
-#![expect(missing_docs, reason = "a program")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it starts programs, and no environment of a worker depends on it"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,7 +34,12 @@ impl Report {
 fn quantiles(mut samples: Vec<f64>) -> (f64, f64) {
     samples.sort_by(f64::total_cmp);
     let at = |part: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index"
+        )]
         let index = ((samples.len() as f64 - 1.0) * part).round() as usize;
         samples.get(index).copied().unwrap_or_default()
     };
@@ -54,7 +61,10 @@ fn main() -> Result<(), Error> {
     if !weft.exists() {
         return Err("build first: cargo build --release".into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(run(&root, &weft))
 }
 
@@ -62,7 +72,11 @@ async fn run(root: &Path, weft: &Path) -> Result<(), Error> {
     let mut report = Report(Vec::new());
     let home = tempfile::tempdir()?;
     let python = python::find(None)?;
-    println!("{} processors, load {}", std::thread::available_parallelism()?, load().trim());
+    println!(
+        "{} processors, load {}",
+        std::thread::available_parallelism()?,
+        load().trim()
+    );
 
     let start = |arguments: &[&str]| -> Result<f64, Error> {
         let mut samples = Vec::new();
@@ -81,7 +95,10 @@ async fn run(root: &Path, weft: &Path) -> Result<(), Error> {
     handler(&mut report, weft, home.path()).await?;
     api(&mut report, weft, home.path()).await?;
     command_line(&mut report, weft, home.path())?;
-    println!("{}", serde_json::to_string(&report.0.into_iter().collect::<std::collections::BTreeMap<_, _>>())?);
+    println!(
+        "{}",
+        serde_json::to_string(&report.0.into_iter().collect::<std::collections::BTreeMap<_, _>>())?
+    );
     Ok(())
 }
 
@@ -128,14 +145,23 @@ async fn step(pool: &Pool, bundle: &BundleRef) -> Result<f64, Error> {
 }
 
 /// The step runner alone: fresh processes, no storage.
-async fn steps(report: &mut Report, root: &Path, home: &Path, python: python::Python, isolated: f64) -> Result<(), Error> {
+async fn steps(
+    report: &mut Report,
+    root: &Path,
+    home: &Path,
+    python: python::Python,
+    isolated: f64,
+) -> Result<(), Error> {
     let bundle = bundle::snapshot(&root.join("workspace"), &home.join("bundles"))?;
     let mut settings = Settings::new(python, root.join("engine"), home.join("scratch"));
     settings.limits = Limits::default();
     let pool = Arc::new(Pool::start(settings, Arc::new(SystemClock))?);
     let begun = Instant::now();
     step(&pool, &bundle).await?;
-    report.add("step, first of all: zygote, fork, import", format!("{:.1} ms", millis(begun)));
+    report.add(
+        "step, first of all: zygote, fork, import",
+        format!("{:.1} ms", millis(begun)),
+    );
     let mut samples = Vec::new();
     for _ in 0..300 {
         samples.push(step(&pool, &bundle).await?);
@@ -144,7 +170,10 @@ async fn steps(report: &mut Report, root: &Path, home: &Path, python: python::Py
     let (p50, p99) = quantiles(samples);
     report.add(
         "step, request to report, one at a time, 15 ms apart (≤ 1.5 / 6 ms)",
-        format!("p50 {p50:.2} ms, p99 {p99:.2} ms, {:.2} of python3 -I -S", p50 / isolated),
+        format!(
+            "p50 {p50:.2} ms, p99 {p99:.2} ms, {:.2} of python3 -I -S",
+            p50 / isolated
+        ),
     );
     let mut samples = Vec::new();
     for _ in 0..500 {
@@ -156,7 +185,10 @@ async fn steps(report: &mut Report, root: &Path, home: &Path, python: python::Py
     for _ in 0..40 {
         step(&pool, &bundle).await?;
     }
-    report.add("40 steps in a row, each a fresh process, without storage", format!("{:.0} ms", millis(begun)));
+    report.add(
+        "40 steps in a row, each a fresh process, without storage",
+        format!("{:.0} ms", millis(begun)),
+    );
     let begun = Instant::now();
     let (workers, each) = (8, 200);
     let tasks: Vec<_> = (0..workers)
@@ -173,14 +205,20 @@ async fn steps(report: &mut Report, root: &Path, home: &Path, python: python::Py
     for task in tasks {
         task.await??;
     }
-    report.add("steps, eight at a time (≥ 500/s)", format!("{:.0}/s", rate(workers * each, begun)));
+    report.add(
+        "steps, eight at a time (≥ 500/s)",
+        format!("{:.0}/s", rate(workers * each, begun)),
+    );
     pool.shutdown().await;
     Ok(())
 }
 
 fn clean(weft: &Path) -> Command {
     let mut command = Command::new(weft);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", "/tmp");
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", "/tmp");
     command
 }
 
@@ -221,20 +259,36 @@ async fn handler(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Er
             tokio::time::sleep(Duration::from_secs(2)).await;
             let status = std::fs::read_to_string(format!("/proc/{}/status", child.0.id()))?;
             let line = status.lines().find(|line| line.starts_with("VmRSS"));
-            resident = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0u64);
+            resident = line
+                .and_then(|line| line.split_whitespace().nth(1))
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0u64);
         }
     }
     let (p50, p99) = quantiles(samples);
-    report.add("handler, start to first answer (≤ 50 ms)", format!("p50 {p50:.1} ms, worst {p99:.1} ms"));
-    report.add("handler, resident memory when idle (≤ 30 MiB)", format!("{:.1} MiB", f64::from(u32::try_from(resident)?) / 1024.0));
+    report.add(
+        "handler, start to first answer (≤ 50 ms)",
+        format!("p50 {p50:.1} ms, worst {p99:.1} ms"),
+    );
+    report.add(
+        "handler, resident memory when idle (≤ 30 MiB)",
+        format!("{:.1} MiB", f64::from(u32::try_from(resident)?) / 1024.0),
+    );
     Ok(())
 }
 
 /// The whole way over HTTP, durable, embedded store.
 async fn api(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Error> {
     let mut child = tokio::process::Command::from(clean(weft));
-    child.args(["dev", "--port", "0", "--data"]).arg(home.join("dev")).env("WEFT_LOG", "warn").kill_on_drop(true);
-    child.current_dir(env!("CARGO_MANIFEST_DIR")).stdout(Stdio::piped()).stderr(Stdio::null());
+    child
+        .args(["dev", "--port", "0", "--data"])
+        .arg(home.join("dev"))
+        .env("WEFT_LOG", "warn")
+        .kill_on_drop(true);
+    child
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = child.spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
     let base = loop {
@@ -269,7 +323,10 @@ async fn api(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Error>
             }
         }
         let (p50, p99) = quantiles(samples);
-        report.add(&format!("POST execute of one step, durable, {what}"), format!("p50 {p50:.2} ms, p99 {p99:.2} ms"));
+        report.add(
+            &format!("POST execute of one step, durable, {what}"),
+            format!("p50 {p50:.2} ms, p99 {p99:.2} ms"),
+        );
     }
     let begun = Instant::now();
     let (callers, each) = (8, 150);
@@ -288,16 +345,27 @@ async fn api(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Error>
     for task in tasks {
         task.await??;
     }
-    report.add("POST execute, eight callers (≥ 350/s)", format!("{:.0}/s", rate(callers * each, begun)));
+    report.add(
+        "POST execute, eight callers (≥ 350/s)",
+        format!("{:.0}/s", rate(callers * each, begun)),
+    );
 
     let begun = Instant::now();
     let count = 1000;
     let mut last = String::new();
     for _ in 0..count {
-        let answer: Value = execute("respond-async").send().await?.error_for_status()?.json().await?;
+        let answer: Value = execute("respond-async")
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
         last = answer["runId"].as_str().unwrap_or_default().to_owned();
     }
-    report.add("1000 runs accepted into the queue", format!("{:.0}/s", rate(count, begun)));
+    report.add(
+        "1000 runs accepted into the queue",
+        format!("{:.0}/s", rate(count, begun)),
+    );
     let open = |status: &str| {
         client
             .get(format!("{base}/api/runs?limit=1&status={status}"))
@@ -313,7 +381,10 @@ async fn api(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Error>
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    report.add("1000 queued one-step runs, accepted and ended (≥ 400/s)", format!("{:.0}/s ({last})", rate(count, begun)));
+    report.add(
+        "1000 queued one-step runs, accepted and ended (≥ 400/s)",
+        format!("{:.0}/s ({last})", rate(count, begun)),
+    );
     Ok(())
 }
 
@@ -332,15 +403,23 @@ fn command_line(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Err
             return Err(format!("{what}: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
         let took = millis(begun);
-        let inner = serde_json::from_slice::<Value>(&output.stdout).ok().and_then(|value| value["ms"].as_f64());
-        let inner = inner.map(|ms| format!(", {ms:.0} ms of it the check itself")).unwrap_or_default();
+        let inner = serde_json::from_slice::<Value>(&output.stdout)
+            .ok()
+            .and_then(|value| value["ms"].as_f64());
+        let inner = inner
+            .map(|ms| format!(", {ms:.0} ms of it the check itself"))
+            .unwrap_or_default();
         report.add(what, format!("{took:.0} ms{inner}"));
         Ok(())
     };
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("workspace");
     run("weft seed on nothing (< 5 s)", &["seed"], &sample)?;
     run("weft seed again", &["seed"], &sample)?;
-    run("weft check of the sample workspace (< 50 ms)", &["check", "--json"], &sample)?;
+    run(
+        "weft check of the sample workspace (< 50 ms)",
+        &["check", "--json"],
+        &sample,
+    )?;
     let large = home.join("large/workflows");
     std::fs::create_dir_all(&large)?;
     for number in 0..1000 {
@@ -349,6 +428,10 @@ fn command_line(report: &mut Report, weft: &Path, home: &Path) -> Result<(), Err
         );
         std::fs::write(large.join(format!("w{number}.py")), code)?;
     }
-    run("weft check of 1000 files (< 1 s)", &["check", "--json"], &home.join("large"))?;
+    run(
+        "weft check of 1000 files (< 1 s)",
+        &["check", "--json"],
+        &home.join("large"),
+    )?;
     Ok(())
 }

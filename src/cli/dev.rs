@@ -68,7 +68,7 @@ impl Dev {
             tokio::spawn(ticks(cx.clone())),
         ];
         let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
-        greet(address.port(), &current.catalog);
+        greet(address.port(), &current.catalog, base.config.mode.development);
         wait_for_signal().await?;
         output::note("stopping");
         let rest = async {
@@ -114,8 +114,12 @@ async fn seed_once(cx: &Context) -> Result<(), Failure> {
 }
 
 /// The line that scripts wait for, and a call that works as printed. The development key is shown here and nowhere else.
-fn greet(port: u16, catalog: &Catalog) {
+fn greet(port: u16, catalog: &Catalog, trusted: bool) {
     output::data(&format!("ready http://127.0.0.1:{port}"));
+    if !trusted {
+        output::note("the development key is refused here, so make one: weft keys create NAME --scope '*'");
+        return;
+    }
     let example = match catalog.workflows.get("hello") {
         Some(_) => Some(("hello", r#"{"name": "Ada"}"#)),
         None => catalog

@@ -2,7 +2,7 @@
 //! was read within its limit.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::middleware::RequestId;
 use super::problem::ApiError;
 use super::state::App;
+use crate::audit::LinkedRecord;
 use crate::authn::{self, Admission, RequestFacts, requested_organization};
 use crate::authz::{self, Origin};
 use crate::error::Kind;
@@ -101,11 +102,40 @@ pub struct Admitted {
     pub scope: Scope,
     /// Where the request came from.
     pub origin: Origin,
+    slot: AdmittedSlot,
 }
 
-/// Who was admitted to the request, for the layer that records denials.
+impl Admitted {
+    /// Takes the request's audit records that are not listed yet, to list them together with something else.
+    #[must_use]
+    pub fn take_unindexed(&self) -> Vec<LinkedRecord> {
+        self.slot.take_unindexed()
+    }
+}
+
+/// Who was admitted to a request, and what is still to be done about it when it has been answered.
 #[derive(Debug, Clone, Default)]
-pub struct AdmittedSlot(pub Arc<OnceLock<(Scope, authz::Caller)>>);
+pub struct AdmittedSlot(Arc<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    who: OnceLock<(Scope, authz::Caller)>,
+    unindexed: Mutex<Vec<LinkedRecord>>,
+}
+
+impl AdmittedSlot {
+    /// Who was admitted.
+    #[must_use]
+    pub fn who(&self) -> Option<&(Scope, authz::Caller)> {
+        self.0.who.get()
+    }
+
+    /// Takes the records that are not listed yet.
+    #[must_use]
+    pub fn take_unindexed(&self) -> Vec<LinkedRecord> {
+        std::mem::take(&mut self.0.unindexed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for Admitted {
     type Rejection = ApiError;
@@ -120,19 +150,28 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
                 return Err(refusal.into());
             }
         };
-        match &admission {
-            Admission::Key(scope) => admit::key_bypass(&app.cx, scope, &caller).await?,
-            Admission::Crossing(scope) => admit::crossing(&app.cx, scope, &caller).await?,
-            Admission::Member(_) => {}
-        }
+        let record = match &admission {
+            Admission::Key(scope) => Some(admit::key_bypass(&app.cx, scope, &caller).await?),
+            Admission::Crossing(scope) => Some(admit::crossing(&app.cx, scope, &caller).await?),
+            Admission::Member(_) => None,
+        };
         let scope = admission.into_scope();
         let origin = caller.origin.clone();
-        if let Some(slot) = parts.extensions.get::<AdmittedSlot>()
-            && slot.0.set((scope.clone(), caller)).is_err()
-        {
+        let slot = parts.extensions.get::<AdmittedSlot>().cloned().unwrap_or_default();
+        slot.0
+            .unindexed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(record);
+        if slot.0.who.set((scope.clone(), caller)).is_err() {
             tracing::error!("a request was admitted twice");
         }
-        Ok(Self { app, scope, origin })
+        Ok(Self {
+            app,
+            scope,
+            origin,
+            slot,
+        })
     }
 }
 

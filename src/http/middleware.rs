@@ -79,14 +79,19 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
 }
 
 /// A panic becomes a 500: a connection that is dropped instead would make the Functions host send a request without a body
-/// up to nine times more. And the headers that keep a browser from guessing.
+/// up to nine times more.
 pub async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => ApiError::new(Kind::Internal, "internal", "something went wrong inside Weft")
             .hint("report the request id; the log has the cause")
             .into_response(),
-    };
+    }
+}
+
+/// The headers that keep a browser from guessing, on every answer, problems included.
+pub async fn secure(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -100,17 +105,27 @@ pub async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-/// Records that an admitted caller was refused a verb. The refusal stands whether or not it could be recorded.
-pub async fn record_denials(mut request: Request, next: Next) -> Response {
+/// After an admitted request: records that it was refused a verb, and lists its audit records that no run has listed. What it
+/// was answered stands whether or not that could be written.
+pub async fn close_audit(mut request: Request, next: Next) -> Response {
     let slot = AdmittedSlot::default();
     let app = request.extensions().get::<Arc<App>>().cloned();
     request.extensions_mut().insert(slot.clone());
     let response = next.run(request).await;
+    let (Some(app), Some((scope, caller))) = (app, slot.who()) else {
+        return response;
+    };
     let code = response.extensions().get::<Marked>().map(|marked| marked.0.code());
-    if let (Some("not_permitted"), Some(app), Some((scope, caller))) = (code, app, slot.0.get())
+    if code == Some("not_permitted")
         && let Err(error) = admit::denied_in(&app.cx, scope, caller, "not_permitted").await
     {
         tracing::error!(error = %error, "a denial could not be recorded");
+    }
+    let unindexed = slot.take_unindexed();
+    if !unindexed.is_empty()
+        && let Err(error) = admit::list(&app.cx, scope, &unindexed).await
+    {
+        tracing::warn!(error = %error, "audit records could not be listed");
     }
     response
 }

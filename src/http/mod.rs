@@ -1,8 +1,8 @@
 //! Requests in, responses out. No decisions: a handler asks its extractors for what it may use, calls one use case, and
 //! converts the answer.
 //!
-//! Order of the layers, outermost first: request id and access log, panic guard, security headers, readiness, body limit,
-//! then the route. Authentication is an extractor (`extract/`), so a handler that names a scope can't run without one.
+//! Order of the layers, outermost first: headers for browsers, request id and access log, panic guard, readiness, the end of
+//! the audit, then the route. Authentication is an extractor (`extract/`), so a handler that names a scope can't run without one.
 
 pub mod api;
 pub mod extract;
@@ -28,7 +28,7 @@ pub fn router(gate: Gate) -> Router {
         .method_not_allowed_fallback(problem::no_such_method);
     Router::new()
         .merge(api)
-        .layer(axum::middleware::from_fn(middleware::record_denials))
+        .layer(axum::middleware::from_fn(middleware::close_audit))
         .layer(axum::middleware::from_fn_with_state(
             gate.clone(),
             middleware::wait_until_ready,
@@ -36,5 +36,6 @@ pub fn router(gate: Gate) -> Router {
         .route("/", get(async || axum::http::StatusCode::NO_CONTENT))
         .layer(axum::middleware::from_fn(middleware::guard))
         .layer(axum::middleware::from_fn(middleware::trace))
+        .layer(axum::middleware::from_fn(middleware::secure))
         .with_state(gate)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Context, Result};
-use crate::audit::{Event as AuditEvent, Record};
+use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::{Caller, Origin, Tier};
 use crate::domain::OrgId;
 use crate::tenancy::{self, Scope};
@@ -12,24 +12,32 @@ use crate::tenancy::{self, Scope};
 ///
 /// # Errors
 /// When the record can't be written: the call is refused with a retriable 503.
-pub async fn key_bypass(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()> {
+pub async fn key_bypass(cx: &Context, scope: &Scope, caller: &Caller) -> Result<LinkedRecord> {
     let record = cx
         .audit
         .of(AuditEvent::KeyBypass, caller)
         .resource("organization", scope.org().as_str());
-    write(cx, scope, record).await
+    Ok(cx.audit.append(scope, record).await?)
 }
 
 /// Records that a platform administrator who is no member acts in an organization.
 ///
 /// # Errors
 /// When the record can't be written: the call is refused with a retriable 503.
-pub async fn crossing(cx: &Context, scope: &Scope, caller: &Caller) -> Result<()> {
+pub async fn crossing(cx: &Context, scope: &Scope, caller: &Caller) -> Result<LinkedRecord> {
     let record = cx
         .audit
         .of(AuditEvent::AccessCrossed, caller)
         .resource("organization", scope.org().as_str());
-    write(cx, scope, record).await
+    Ok(cx.audit.append(scope, record).await?)
+}
+
+/// Lists records of an admitted request that no run has listed.
+///
+/// # Errors
+/// When storage fails: the records are durable, and `repair_index` lists them later.
+pub async fn list(cx: &Context, scope: &Scope, records: &[LinkedRecord]) -> Result<()> {
+    Ok(cx.audit.index(scope, records).await?)
 }
 
 /// Records that a permitted caller was refused a verb or an organization's resource.

@@ -23,6 +23,8 @@ use crate::tenancy::{RunRef, Scope, rehydrate};
 
 /// A run that waits longer than this for its next attempt is left to a message.
 const REST_AFTER: Duration = Duration::from_secs(5);
+/// A run that takes longer than this is listed as running; a shorter one is listed when it has ended.
+const LIST_AFTER: Duration = Duration::from_millis(20);
 /// How long a driver tries to write while storage is away; less than a lease, so that it ends as the owner or not at all.
 const KEEP_TRYING: Duration = Duration::from_secs(45);
 
@@ -101,6 +103,16 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     Ok(Continued::Driven(ended.state.status))
 }
 
+/// Takes a wake-up out of the queue, beside whatever else goes on. Left there it would find a run that has ended, and go.
+pub(super) fn drop_wake_up(cx: &Arc<Context>, receipt: MessageReceipt) {
+    let cx = cx.clone();
+    tokio::spawn(async move {
+        if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), &receipt).await {
+            tracing::debug!(error = %error, "a wake-up could not be deleted");
+        }
+    });
+}
+
 async fn rearm(cx: &Context, run: &RunRef, stored: &StoredRun, now: Timestamp) -> Result<()> {
     let rest = stored.state.lease_until.map_or(LEASE, |until| until.since(now));
     send(cx, run, "wake_up", rest + WAKE_UP_AFTER_LEASE).await?;
@@ -154,14 +166,12 @@ impl Driver {
         let mut attempts: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         run.timings.queue_ms += millis(queued);
         self.perform(&run, effects, &mut attempts, driving.stop()).await?;
-        // The row of the list is written while the first attempt runs.
-        let mut listing = Some(self.list_as_running(&run));
+        let mut list_at = Some(tokio::time::Instant::now() + LIST_AFTER);
         while !run.state.status.is_terminal() {
             let now = self.cx.clock.now();
             let due = run.state.next_due().unwrap_or(run.state.deadline);
             let renew = run.state.lease_until.map_or(now, |until| until.minus(LEASE / 2));
             if attempts.is_empty() && due.since(now) > REST_AFTER {
-                finish_listing(&mut listing).await;
                 return self.rest(run, due).await;
             }
             let pause = due.min(renew).since(now).max(Duration::from_millis(1));
@@ -171,10 +181,10 @@ impl Driver {
                     () = self.cx.stopping.cancelled() => break Happened::Leaving,
                     Some(done) = attempts.next() => break Happened::Finished(Box::new(done)),
                     () = driving.stop().cancelled() => break Happened::Stopped,
-                    () = async { match listing.as_mut() {
-                        Some(task) => drop(task.await),
-                        None => std::future::pending().await,
-                    } } => listing = None,
+                    () = wait_until(list_at) => {
+                        list_at = None;
+                        self.list_as_running(&run).await;
+                    }
                     () = tokio::time::sleep(pause) => break Happened::Time,
                 }
             };
@@ -186,13 +196,11 @@ impl Driver {
                     if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
                         tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
                     }
-                    finish_listing(&mut listing).await;
                     return self.reload(&run).await;
                 }
                 Happened::Leaving => {
                     // Dropping the attempts kills them; whoever takes the run makes them again, or fails them, as declared.
                     drop(attempts);
-                    finish_listing(&mut listing).await;
                     return self.rest(run, now).await;
                 }
                 Happened::Time if now >= due => (Event::Woken { epoch }, Additions::default()),
@@ -217,14 +225,12 @@ impl Driver {
             match self.commit(run, &transition, additions).await? {
                 Committed::Ours(stored) => run = *stored,
                 Committed::Theirs(stored) => {
-                    finish_listing(&mut listing).await;
                     return Ok(*stored);
                 }
             }
             self.perform(&run, effects, &mut attempts, driving.stop()).await?;
         }
-        finish_listing(&mut listing).await;
-        self.close(&run).await?;
+        self.close(&run).await;
         Ok(run)
     }
 
@@ -413,37 +419,25 @@ impl Driver {
         }
     }
 
-    fn list_as_running(&mut self, run: &StoredRun) -> tokio::task::JoinHandle<()> {
-        let (cx, scope, run) = (self.cx.clone(), self.scope.clone(), run.clone());
-        let records = std::mem::take(&mut self.unindexed);
-        tokio::spawn(async move {
-            // Written again when the run ends, and by whoever finds the run's wake-up.
-            if let Err(error) = cx.runs.index(&scope, &run, &records).await {
-                tracing::warn!(run.id = %run.new.run, error = %error, "the run could not be listed yet");
-            }
-        })
+    /// Written again when the run ends, and by whoever finds the run's wake-up.
+    async fn list_as_running(&mut self, run: &StoredRun) {
+        match self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+            Ok(()) => self.unindexed.clear(),
+            Err(error) => tracing::warn!(run.id = %run.new.run, error = %error, "the run could not be listed yet"),
+        }
     }
 
     /// After the last commit: the list shows it, and nobody needs to be woken.
-    async fn close(&mut self, run: &StoredRun) -> Result<()> {
-        let records = std::mem::take(&mut self.unindexed);
-        let index = self.cx.runs.index(&self.scope, run, &records);
-        let wake_up = self.wake_up.take();
-        let delete = async {
-            if let Some(receipt) = &wake_up
-                && let Err(error) = self.cx.ports.queues.delete(&Queue::Runs.name(), receipt).await
-            {
-                tracing::debug!(error = %error, "a wake-up could not be deleted");
-            }
-        };
-        // Only while the index is whole may the wake-up go: it is what would mend it.
-        match index.await {
-            Ok(()) => delete.await,
-            Err(error) => {
-                tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up")
-            }
+    async fn close(&mut self, run: &StoredRun) {
+        // Only when the list is whole may the wake-up go: it is what would mend the list.
+        if let Err(error) = self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+            tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up");
+            return;
         }
-        Ok(())
+        self.unindexed.clear();
+        if let Some(receipt) = self.wake_up.take() {
+            drop_wake_up(&self.cx, receipt);
+        }
     }
 
     /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.
@@ -460,7 +454,7 @@ impl Driver {
         };
         match self.commit(run, &transition, Additions::default()).await? {
             Committed::Ours(stored) => {
-                self.close(&stored).await?;
+                self.close(&stored).await;
                 Ok(*stored)
             }
             Committed::Theirs(stored) => Ok(*stored),
@@ -480,11 +474,10 @@ enum Committed {
     Theirs(Box<StoredRun>),
 }
 
-async fn finish_listing(listing: &mut Option<tokio::task::JoinHandle<()>>) {
-    if let Some(task) = listing.take()
-        && let Err(error) = task.await
-    {
-        tracing::warn!(error = %error, "the task that lists a run ended early");
+async fn wait_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

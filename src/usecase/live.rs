@@ -54,10 +54,7 @@ impl Live {
 
     /// Whether a run is driven here.
     pub(super) fn has(&self, run: &RunId) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(run)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(run)
     }
 
     /// Tells the driver of a run, when it is here, that the run has ended.

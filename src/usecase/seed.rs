@@ -96,9 +96,9 @@ fn config() -> [(Option<&'static str>, &'static str, Value, &'static str); 10] {
         ),
         (
             Some("contoso"),
-            "onboarding.licences",
+            "onboarding.licenses",
             json!(["office", "vpn"]),
-            "Licences of every new colleague.",
+            "Licenses of every new colleague.",
         ),
         (
             Some("contoso"),

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run};
-use crate::audit::Event as AuditEvent;
+use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::validate;
 use crate::domain::{RunId, Timestamp, sha256_hex};
@@ -38,6 +38,8 @@ pub struct StartRun {
     pub received_at: Timestamp,
     /// From where.
     pub origin: Origin,
+    /// Audit records of the request that are not listed yet; they are listed together with the run.
+    pub unindexed: Vec<LinkedRecord>,
 }
 
 /// What came of it.
@@ -53,7 +55,7 @@ pub struct Started {
 ///
 /// # Errors
 /// When the scope may not, the workflow is unknown, the arguments are wrong, or storage fails; then nothing was started.
-pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Result<Started> {
+pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
     let workflow = catalog::find(&current, &input.workflow)?;
@@ -129,7 +131,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         Ok(committed) => committed,
         Err(store::Error::AlreadyExists { .. }) if input.idempotency_key.is_some() => {
             // The same key at the same time: the other request was first.
-            drop_wake_up(cx, receipt);
+            drive_run::drop_wake_up(cx, receipt);
             let run = cx
                 .runs
                 .get(scope, &id)
@@ -143,14 +145,16 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         }
         Err(error) => return Err(error.into()),
     };
+    let mut unindexed = std::mem::take(&mut input.unindexed);
+    unindexed.extend(records);
     let Some(wait) = input.wait else {
         // Already on its way, a little later, should this fail: the run is then merely slower.
-        cx.runs.index(scope, &run, &records).await?;
+        cx.runs.index(scope, &run, &unindexed).await?;
         cx.ports
             .queues
             .send(&Queue::Runs.name(), &wake_up, Duration::ZERO)
             .await?;
-        drop_wake_up(cx, receipt);
+        drive_run::drop_wake_up(cx, receipt);
         return Ok(Started { run, repeated: false });
     };
 
@@ -161,7 +165,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         scope: scope.clone(),
         origin: input.origin.clone(),
         wake_up: Some(receipt),
-        unindexed: records,
+        unindexed,
     };
     let effects = transition.effects().to_vec();
     let queued = cx.clock.now().since(input.received_at);
@@ -192,16 +196,6 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
             None => Err(store::Error::corrupt("a run that was written is gone").into()),
         },
     }
-}
-
-fn drop_wake_up(cx: &Arc<Context>, receipt: store::port::MessageReceipt) {
-    let cx = cx.clone();
-    tokio::spawn(async move {
-        // Left in the queue it finds a run that has ended, and goes.
-        if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), &receipt).await {
-            tracing::debug!(error = %error, "a wake-up could not be deleted");
-        }
-    });
 }
 
 pub(super) fn requester(scope: &Scope) -> Requester {

@@ -133,6 +133,7 @@ pub async fn execute(
         idempotency_key: idempotency_key(&headers, body.empty)?,
         received_at: app.cx.clock.now(),
         origin: admitted.origin.clone(),
+        unindexed: admitted.take_unindexed(),
     };
     let started = start_run(&app.cx, &admitted.scope, input).await?;
     if !started.run.state.status.is_terminal() {
