@@ -89,6 +89,9 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let (caller, _) = Self::of(parts).await?;
         admit::key_bypass_of_platform(&caller.app.cx, &caller.caller).await?;
+        if let Some(slot) = parts.extensions.get::<AdmittedSlot>() {
+            slot.remember(None, caller.caller.clone());
+        }
         Ok(caller)
     }
 }
@@ -119,15 +122,21 @@ pub struct AdmittedSlot(Arc<Slot>);
 
 #[derive(Debug, Default)]
 struct Slot {
-    who: OnceLock<(Scope, authz::Caller)>,
+    who: OnceLock<(Option<Scope>, authz::Caller)>,
     unindexed: Mutex<Vec<LinkedRecord>>,
 }
 
 impl AdmittedSlot {
-    /// Who was admitted.
+    /// Who was admitted, and to which organization on a route that has one.
     #[must_use]
-    pub fn who(&self) -> Option<&(Scope, authz::Caller)> {
+    pub fn who(&self) -> Option<&(Option<Scope>, authz::Caller)> {
         self.0.who.get()
+    }
+
+    fn remember(&self, scope: Option<Scope>, caller: authz::Caller) {
+        if self.0.who.set((scope, caller)).is_err() {
+            tracing::error!("a request was admitted twice");
+        }
     }
 
     /// Takes the records that are not listed yet.
@@ -163,9 +172,7 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(record);
-        if slot.0.who.set((scope.clone(), caller)).is_err() {
-            tracing::error!("a request was admitted twice");
-        }
+        slot.remember(Some(scope.clone()), caller);
         Ok(Self {
             app,
             scope,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
@@ -115,12 +115,17 @@ pub async fn close_audit(mut request: Request, next: Next) -> Response {
     let (Some(app), Some((scope, caller))) = (app, slot.who()) else {
         return response;
     };
-    let code = response.extensions().get::<Marked>().map(|marked| marked.0.code());
-    if code == Some("not_permitted")
-        && let Err(error) = admit::denied_in(&app.cx, scope, caller, "not_permitted").await
-    {
-        tracing::error!(error = %error, "a denial could not be recorded");
+    let refused = response.extensions().get::<Marked>().map(|Marked(error)| error);
+    if let Some(error) = refused.filter(|error| error.status() == StatusCode::FORBIDDEN) {
+        let written = match scope {
+            Some(scope) => admit::denied_in(&app.cx, scope, caller, error.code()).await,
+            None => admit::denied_on_platform(&app.cx, caller, error.code()).await,
+        };
+        if let Err(failure) = written {
+            tracing::error!(error = %failure, error.code = error.code(), "a denial could not be recorded");
+        }
     }
+    let Some(scope) = scope else { return response };
     let unindexed = slot.take_unindexed();
     if !unindexed.is_empty()
         && let Err(error) = admit::list(&app.cx, scope, &unindexed).await

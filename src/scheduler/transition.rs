@@ -7,6 +7,8 @@ use super::{Effect, Fact, RunState};
 /// Every move of a run's status; a status may also stay. What is not here does not happen.
 pub const LEGAL: &[(Status, Status)] = &[
     (Status::Pending, Status::Running),
+    // A plan without steps has succeeded when it is taken.
+    (Status::Pending, Status::Succeeded),
     (Status::Pending, Status::Cancelled),
     (Status::Pending, Status::TimedOut),
     (Status::Running, Status::Waiting),
@@ -37,6 +39,12 @@ pub enum Rejected {
         /// The run's.
         current: u64,
     },
+    /// Nobody drives it: it must be taken first.
+    #[error("no instance drives the run")]
+    Unowned,
+    /// It can't be let go of while attempts are running.
+    #[error("attempts are running")]
+    Busy,
     /// The attempt is not the one that is running.
     #[error("the attempt is not running")]
     NotRunning,

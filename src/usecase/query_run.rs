@@ -5,9 +5,7 @@ use serde_json::Value;
 use super::{Context, Error, Result};
 use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId};
-use crate::error::Finding;
 pub use crate::runner::LogLine;
-use crate::store;
 pub use crate::store::port::Continuation;
 pub use crate::store::repo::runs::{AttemptRecord, ListedRun, Requester, RunQuery, StoredRun, StoredStep, Timings};
 use crate::tenancy::Scope;
@@ -24,23 +22,8 @@ pub async fn list(cx: &Context, scope: &Scope, mut query: RunQuery) -> Result<(V
         }
         query.requester = Some(own);
     }
-    cx.runs.list(scope, &query).await.map_err(bad_cursor)
-}
-
-/// A cursor that no page has given is the caller's mistake, not a defect.
-pub(super) fn bad_cursor(error: store::Error) -> Error {
-    match error {
-        store::Error::Malformed { .. } => Error::invalid(
-            "parameter_invalid",
-            "`cursor` is not one that a page has given",
-            vec![Finding::new(
-                "query:cursor",
-                "invalid",
-                "`cursor` is not one that a page has given",
-            )],
-        ),
-        error => error.into(),
-    }
+    let page = cx.runs.list(scope, &query).await;
+    page.map_err(|error| Error::of_page(error, query.cursor.is_some()))
 }
 
 /// A run with its values.

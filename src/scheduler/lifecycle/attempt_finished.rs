@@ -3,7 +3,7 @@
 use crate::domain::{AttemptId, Outcome, Status, StepError, Timestamp};
 use crate::scheduler::{Fact, Plan, Rejected, RunState, Transition};
 
-use super::{settle, start_ready};
+use super::{owned, settle, start_ready};
 
 #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
 pub fn attempt_finished(
@@ -16,12 +16,7 @@ pub fn attempt_finished(
     sample: f64,
     now: Timestamp,
 ) -> Result<Transition, Rejected> {
-    if epoch != state.epoch {
-        return Err(Rejected::Stale {
-            sent: epoch,
-            current: state.epoch,
-        });
-    }
+    owned(state, epoch)?;
     let place = plan.position(step_id).ok_or(Rejected::NotRunning)?;
     if state.steps[place].status != Status::Running || state.steps[place].attempt.as_ref() != Some(attempt) {
         return Err(Rejected::NotRunning);

@@ -3,7 +3,7 @@
 use crate::domain::{OnCrash, Status, StepError, Timestamp};
 use crate::scheduler::{Fact, Plan, Rejected, RunState, Transition};
 
-use super::{deadline_error, move_to, settle, start_ready, stop_all};
+use super::{deadline_error, move_to, owned, settle, start_ready, stop_all};
 
 /// An instance takes the run. Attempts of the last owner, whose end nobody saw, are made again or fail, as their step says.
 pub fn take(
@@ -73,12 +73,7 @@ pub fn take(
 
 /// The owner is still at it.
 pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Transition, Rejected> {
-    if epoch != state.epoch {
-        return Err(Rejected::Stale {
-            sent: epoch,
-            current: state.epoch,
-        });
-    }
+    owned(state, epoch)?;
     let next = RunState {
         lease_until: Some(lease_until),
         ..state.clone()
@@ -86,13 +81,11 @@ pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Tra
     Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
 }
 
-/// The owner lets go; whoever takes the run next raises the epoch.
+/// The owner lets go; whoever takes the run next raises the epoch. What still runs keeps it: its outcome would find no owner.
 pub fn release(state: &RunState, epoch: u64) -> Result<Transition, Rejected> {
-    if epoch != state.epoch {
-        return Err(Rejected::Stale {
-            sent: epoch,
-            current: state.epoch,
-        });
+    owned(state, epoch)?;
+    if state.running().next().is_some() {
+        return Err(Rejected::Busy);
     }
     let next = RunState {
         owner: None,
@@ -104,12 +97,7 @@ pub fn release(state: &RunState, epoch: u64) -> Result<Transition, Rejected> {
 
 /// Time has passed.
 pub fn wake(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
-    if epoch != state.epoch {
-        return Err(Rejected::Stale {
-            sent: epoch,
-            current: state.epoch,
-        });
-    }
+    owned(state, epoch)?;
     let mut next = state.clone();
     let (mut facts, mut effects) = (Vec::new(), Vec::new());
     if now >= next.deadline {

@@ -12,7 +12,22 @@ pub(super) use lease::{release, renew, take, wake};
 
 use crate::domain::{AttemptId, Status, StepError, Timestamp};
 
-use super::{Effect, Fact, Plan, RunState, readiness};
+use super::{Effect, Fact, Plan, Rejected, RunState, readiness};
+
+/// Only whoever drives the run now is heard about it.
+fn owned(state: &RunState, epoch: u64) -> Result<(), Rejected> {
+    if epoch != state.epoch {
+        return Err(Rejected::Stale {
+            sent: epoch,
+            current: state.epoch,
+        });
+    }
+    // Released, or never taken: the epoch alone would let its last owner, or anybody, begin attempts without a lease.
+    if state.owner.is_none() {
+        return Err(Rejected::Unowned);
+    }
+    Ok(())
+}
 
 /// Begins every step that may begin.
 fn start_ready(plan: &Plan, state: &mut RunState, facts: &mut Vec<Fact>, effects: &mut Vec<Effect>, now: Timestamp) {
