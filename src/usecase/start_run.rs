@@ -65,6 +65,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
                 workflow.name,
                 findings.len()
             ),
+            format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
             findings,
         )
     })?;

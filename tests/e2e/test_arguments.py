@@ -281,7 +281,8 @@ def test_a_method_that_a_route_does_not_have(shared: Weft, method: str, target: 
 )
 def test_parameters_that_can_not_be_read(shared: Weft, target: str, pointer: str, detail: str) -> None:
     answer = shared.call("GET", target)
-    problem(answer, 400, "parameter_invalid", hint=None, detail=detail, errors={pointer: "invalid"})
+    hint = "begin without" if pointer == "query:cursor" else None
+    problem(answer, 400, "parameter_invalid", hint=hint, detail=detail, errors={pointer: "invalid"})
 
 
 def test_a_log_position_that_can_not_be_read(shared: Weft) -> None:
