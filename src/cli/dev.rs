@@ -76,6 +76,7 @@ impl Dev {
             for task in &background {
                 task.abort();
             }
+            cx.leave().await;
             base.runner.shutdown().await;
             drop(server.await);
         };

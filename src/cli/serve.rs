@@ -27,6 +27,7 @@ pub(super) fn run() -> Outcome {
         let stop = CancellationToken::new();
         let mut server = tokio::spawn(boot::serve(listener, gate.clone(), stop.clone()));
         let base = boot::base(config)?;
+        let opened = gate.clone();
         let becoming_ready = tokio::spawn(boot::become_ready(base.clone(), gate, true));
         tokio::select! {
             _ = terminate.recv() => {}
@@ -36,6 +37,9 @@ pub(super) fn run() -> Outcome {
         }
         becoming_ready.abort();
         stop.cancel();
+        if let Some(app) = opened.app() {
+            app.cx.leave().await;
+        }
         base.runner.shutdown().await;
         Ok(ExitCode::from(143))
     })

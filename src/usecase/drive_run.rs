@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Done};
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::Origin;
-use crate::domain::{Outcome, Status, StepError, Timestamp};
+use crate::domain::{AttemptId, Outcome, Status, StepError, Timestamp};
 use crate::scheduler::{self, Effect, Event, Rejected, Transition};
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
@@ -54,6 +54,13 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         cx.runs.index(&scope, &stored, &[]).await?;
         return Ok(Continued::Ended(stored.state.status));
     }
+    if cx.live.is_leaving() {
+        return Err(Error::unavailable(
+            "stopping",
+            "the handler is stopping",
+            "the message is delivered again",
+        ));
+    }
     let now = cx.clock.now();
     let take = Event::Taken {
         owner: cx.instance.clone(),
@@ -86,9 +93,13 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         unindexed: Vec::new(),
     };
     let effects = transition.effects().to_vec();
+    let additions = Additions {
+        attempts: unreported(&stored, &transition, now),
+        ..Additions::default()
+    };
     let stored = match cx
         .runs
-        .apply(&driver.scope, stored, &transition, Additions::default())
+        .apply(&driver.scope, stored, &transition, additions)
         .await
     {
         Ok((stored, _)) => stored,
@@ -128,6 +139,7 @@ pub(super) struct Driver {
 enum Happened {
     Finished(Box<Done>),
     Stopped,
+    Leaving,
     Time,
 }
 
@@ -161,6 +173,7 @@ impl Driver {
                 tokio::select! {
                     biased;
                     Some(done) = attempts.next() => break Happened::Finished(Box::new(done)),
+                    () = driving.leaving().cancelled() => break Happened::Leaving,
                     () = driving.stop().cancelled() => break Happened::Stopped,
                     () = async { match listing.as_mut() {
                         Some(task) => drop(task.await),
@@ -172,13 +185,15 @@ impl Driver {
             let now = self.cx.clock.now();
             let (event, additions) = match happened {
                 Happened::Stopped => {
-                    // The attempts are being killed; what they said before belongs into their logs.
-                    let all = async { while attempts.next().await.is_some() {} };
-                    if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
-                        tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
-                    }
+                    killed(&run, &mut attempts).await;
                     finish_listing(&mut listing).await;
                     return self.reload(&run).await;
+                }
+                Happened::Leaving => {
+                    driving.stop().cancel();
+                    killed(&run, &mut attempts).await;
+                    finish_listing(&mut listing).await;
+                    return self.rest(run, now).await;
                 }
                 Happened::Time if now >= due => (Event::Woken { epoch }, Additions::default()),
                 Happened::Time => (
@@ -198,6 +213,8 @@ impl Driver {
                     continue;
                 }
             };
+            let mut additions = additions;
+            additions.attempts.extend(unreported(&run, &transition, now));
             let effects = transition.effects().to_vec();
             match self.commit(run, &transition, additions).await? {
                 Committed::Ours(stored) => run = *stored,
@@ -289,7 +306,7 @@ impl Driver {
             );
         }
         additions.timings = Some(timings);
-        additions.attempt = Some(AttemptRecord {
+        additions.attempts = vec![AttemptRecord {
             step: step.clone(),
             id: attempt.clone(),
             number,
@@ -305,7 +322,7 @@ impl Driver {
             output_bytes: report.output_bytes,
             output_truncated: report.output_truncated,
             posture: report.posture.iter().map(ToString::to_string).collect(),
-        });
+        }];
         let [a, b] = self.cx.entropy.bytes::<2>();
         let sample = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
         Ok((
@@ -346,7 +363,7 @@ impl Driver {
                 result: additions.result.clone(),
                 variables: additions.variables.clone(),
                 timings: additions.timings,
-                attempt: additions.attempt.clone(),
+                attempts: additions.attempts.clone(),
                 audit: additions.audit.clone(),
             };
             let error = match self.cx.runs.apply(&self.scope, run.clone(), transition, attempt).await {
@@ -465,6 +482,14 @@ enum Committed {
     Theirs(Box<StoredRun>),
 }
 
+/// Waits for attempts that are being killed: what they said before belongs into their logs.
+async fn killed(run: &StoredRun, attempts: &mut FuturesUnordered<BoxFuture<'static, Done>>) {
+    let all = async { while attempts.next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
+        tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
+    }
+}
+
 async fn finish_listing(listing: &mut Option<tokio::task::JoinHandle<()>>) {
     if let Some(task) = listing.take()
         && let Err(error) = task.await
@@ -501,6 +526,38 @@ fn bounded(mut error: StepError) -> StepError {
         error.data = Some(json!({"cut": format!("more than {DATA} bytes")}));
     }
     error
+}
+
+/// Records of the attempts that a transition ends without a report of theirs, so that they and their logs stay to be seen.
+pub(super) fn unreported(run: &StoredRun, transition: &Transition, now: Timestamp) -> Vec<AttemptRecord> {
+    let ended_unseen = |(place, attempt): (usize, &AttemptId)| {
+        let step = &transition.state().steps[place];
+        if step.attempt.as_ref() == Some(attempt) {
+            return None;
+        }
+        let (outcome, error) = match step.status {
+            Status::Cancelled => ("cancelled", None),
+            Status::TimedOut => ("timed_out", transition.state().error.clone()),
+            _ => {
+                let message = "the instance that ran the attempt ended, and its outcome is not known";
+                ("failed", Some(StepError::new("crashed", message)))
+            }
+        };
+        Some(AttemptRecord {
+            step: run.new.plan.steps[place].id.clone(),
+            id: attempt.clone(),
+            number: run.state.steps[place].attempts,
+            started_at: attempt.at(),
+            finished_at: now,
+            outcome: outcome.to_owned(),
+            error,
+            max_rss_kib: None,
+            output_bytes: 0,
+            output_truncated: false,
+            posture: Vec::new(),
+        })
+    };
+    run.state.running().filter_map(ended_unseen).collect()
 }
 
 /// The sums of a run, as its answer shows them.

@@ -47,6 +47,9 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// How long after the end of a lease its wake-up is delivered.
 pub const WAKE_UP_AFTER_LEASE: Duration = Duration::from_secs(5);
 
+/// How long a process that stops waits for its runs to be handed over.
+const HAND_OVER: Duration = Duration::from_secs(3);
+
 /// Bounds that the operator sets.
 #[derive(Debug, Clone)]
 pub struct Bounds {
@@ -124,6 +127,16 @@ pub struct Parts {
 }
 
 impl Context {
+    /// Hands the runs that are driven here over: their attempts are killed, and a message brings the next instance to each at
+    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer.
+    pub async fn leave(&self) {
+        self.live.leave();
+        let until = tokio::time::Instant::now() + HAND_OVER;
+        while self.live.count() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
