@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::attempt::{Attempt, Done};
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE};
-use crate::audit::{Event as AuditEvent, LinkedRecord};
+use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, Status, StepError, Timestamp};
 use crate::scheduler::{self, Effect, Event, Rejected, Transition};
@@ -81,7 +81,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     let receipt = send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?;
     let queued = delivered_at.since(stored.new.created_at);
     let first = stored.state.epoch == 0;
-    let driver = Driver {
+    let mut driver = Driver {
         cx: cx.clone(),
         scope,
         origin: Origin {
@@ -93,16 +93,25 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         unindexed: Vec::new(),
     };
     let effects = transition.effects().to_vec();
-    let additions = Additions {
+    let mut additions = Additions {
         attempts: unreported(&stored, &transition, now),
         ..Additions::default()
     };
+    // Taking a run over may be what ends it.
+    if transition.state().status.is_terminal() {
+        additions
+            .audit
+            .push(cx.audit.seal(&driver.scope, driver.finish_record(&stored, &transition)).await?);
+    }
     let stored = match cx
         .runs
         .apply(&driver.scope, stored, &transition, additions)
         .await
     {
-        Ok((stored, _)) => stored,
+        Ok((stored, records)) => {
+            driver.unindexed = records;
+            stored
+        }
         // Another instance took it at the same moment.
         Err(store::Error::PreconditionFailed { .. }) => return Ok(Continued::Elsewhere),
         Err(error) => return Err(error.into()),
@@ -337,20 +346,23 @@ impl Driver {
         ))
     }
 
+    fn finish_record(&self, run: &StoredRun, transition: &Transition) -> Record {
+        self.cx
+            .audit
+            .by(&self.scope, AuditEvent::RunFinished)
+            .came_from(&self.origin)
+            .resource("run", run.new.run.as_str())
+            .detail(&json!({
+                "workflow": run.new.workflow,
+                "status": transition.state().status,
+                "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
+            }))
+    }
+
     /// Writes a transition, waiting out an outage of storage; finds out whether an attempt of unknown outcome was written.
     async fn commit(&mut self, run: StoredRun, transition: &Transition, mut additions: Additions) -> Result<Committed> {
         if transition.state().status.is_terminal() {
-            let record = self
-                .cx
-                .audit
-                .by(&self.scope, AuditEvent::RunFinished)
-                .came_from(&self.origin)
-                .resource("run", run.new.run.as_str())
-                .detail(&json!({
-                    "workflow": run.new.workflow,
-                    "status": transition.state().status,
-                    "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
-                }));
+            let record = self.finish_record(&run, transition);
             additions.audit.push(
                 self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone()))
                     .await?,

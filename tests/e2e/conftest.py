@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_crash
 from weft import Weft, adopt_orphans, weft_at
 
 Start = Callable[..., Weft]
@@ -13,6 +14,28 @@ Start = Callable[..., Weft]
 
 def pytest_configure() -> None:
     adopt_orphans()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that wait for the end of a lease come last."""
+    items.sort(key=lambda item: "crash" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _crash(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Begun before all other tests, where there are tests that need it."""
+    if not any("crash" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("crash")
+    with weft_at(folder) as one:
+        yield test_crash.begin(one, folder)
+
+
+@pytest.fixture
+def crash(_crash: test_crash.Crash) -> test_crash.Crash:
+    """The killed instance, started again."""
+    return _crash
 
 
 @pytest.fixture(scope="session")
