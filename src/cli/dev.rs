@@ -76,7 +76,7 @@ impl Dev {
             for task in &background {
                 task.abort();
             }
-            cx.leave(LEAVE).await;
+            cx.leave().await;
             base.runner.shutdown().await;
             drop(server.await);
         };
@@ -89,9 +89,6 @@ impl Dev {
         Ok(ExitCode::SUCCESS)
     }
 }
-
-/// How long runs are given to be handed over.
-const LEAVE: Duration = Duration::from_secs(2);
 
 /// Nothing that Weft started is left behind, whatever was interrupted.
 async fn finish(base: &Base) {

@@ -27,6 +27,7 @@ pub(super) fn run() -> Outcome {
         let stop = CancellationToken::new();
         let mut server = tokio::spawn(boot::serve(listener, gate.clone(), stop.clone()));
         let base = boot::base(config)?;
+        let opened = gate.clone();
         let becoming_ready = tokio::spawn(boot::become_ready(base.clone(), gate, true));
         tokio::select! {
             _ = terminate.recv() => {}
@@ -35,13 +36,10 @@ pub(super) fn run() -> Outcome {
             }
         }
         stop.cancel();
-        if becoming_ready.is_finished() {
-            if let Ok(cx) = becoming_ready.await {
-                cx.leave(std::time::Duration::from_secs(2)).await;
-            }
-        } else {
-            becoming_ready.abort();
+        if let Some(app) = opened.app() {
+            app.cx.leave().await;
         }
+        becoming_ready.abort();
         base.runner.shutdown().await;
         Ok(ExitCode::from(143))
     })

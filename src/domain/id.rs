@@ -40,6 +40,13 @@ fn encode(at: Timestamp, random: [u8; 10]) -> String {
         .collect()
 }
 
+/// The first 48 bits: they fill ten characters.
+fn decode_time(text: &str) -> Timestamp {
+    let digit = |byte: u8| ALPHABET.iter().position(|known| *known == byte).unwrap_or_default() as u64;
+    let millis = text.bytes().take(10).fold(0, |value, byte| value << 5 | digit(byte));
+    Timestamp::from_millis(i64::try_from(millis).unwrap_or_default())
+}
+
 fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
 }
@@ -70,6 +77,12 @@ macro_rules! generated_id {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The time that it was made from.
+            #[must_use]
+            pub fn at(&self) -> Timestamp {
+                decode_time(&self.0[$prefix.len()..])
             }
         }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -215,6 +215,10 @@ impl<S: Sync> FromRequest<S> for JsonObject {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let limit = app(&parts)?.settings.max_body_bytes;
+        // What is announced as too large is refused before it is sent.
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+            return Err(too_large(limit));
+        }
         let bytes = read(body, limit).await?;
         if bytes.is_empty() {
             return Ok(Self {
@@ -268,18 +272,18 @@ fn is_json(content_type: &str) -> bool {
 async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::new(
-            Kind::TooLarge,
-            "body_too_large",
-            format!("the body is over the limit of {limit} bytes"),
-        )
-        .hint("send less, or raise `WEFT_MAX_BODY_BYTES`")),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large(limit)),
         Err(_) => Err(ApiError::new(
             Kind::Invalid,
             "body_unreadable",
             "the body ended before it was whole",
         )),
     }
+}
+
+fn too_large(limit: usize) -> ApiError {
+    let detail = format!("the body is over the limit of {limit} bytes");
+    ApiError::new(Kind::TooLarge, "body_too_large", detail).hint("send less, or raise `WEFT_MAX_BODY_BYTES`")
 }
 
 /// The path parameters of a route, each decoded once.

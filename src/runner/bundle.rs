@@ -44,7 +44,8 @@ pub enum BundleError {
     },
 }
 
-/// Changes whenever a file of the workspace was added, removed, or written: paths, sizes, inodes and modification times.
+/// Changes whenever a file of the workspace was added, removed, or written: paths, sizes, inodes and times of change, which
+/// unlike those of modification nobody can set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
@@ -52,7 +53,7 @@ struct Found {
     relative: String,
     path: PathBuf,
     size: u64,
-    written: (i64, i64),
+    changed: (i64, i64),
     inode: u64,
 }
 
@@ -102,7 +103,7 @@ fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
                     relative,
                     path,
                     size,
-                    written: (meta.mtime(), meta.mtime_nsec()),
+                    changed: (meta.ctime(), meta.ctime_nsec()),
                     inode,
                 });
             }
@@ -131,7 +132,7 @@ fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
 pub fn fingerprint(workspace: &Path) -> Result<Fingerprint, BundleError> {
     let mut hasher = DefaultHasher::new();
     for file in walk(workspace)? {
-        (file.relative, file.size, file.written, file.inode).hash(&mut hasher);
+        (file.relative, file.size, file.changed, file.inode).hash(&mut hasher);
     }
     Ok(Fingerprint(hasher.finish()))
 }

@@ -132,7 +132,7 @@ pub fn of_large_result(bytes: usize, limits: &Limits) -> Outcome {
     }
 }
 
-/// Adds to a `MemoryError`, which says nothing by itself, which limit was met.
+/// Adds to errors that say nothing of a limit which one was met: `MemoryError`, and EFBIG of a file that became too large.
 #[must_use]
 pub fn with_limit_named(mut error: StepError, limits: &Limits) -> StepError {
     if error.kind == "MemoryError" {
@@ -145,6 +145,10 @@ pub fn with_limit_named(mut error: StepError, limits: &Limits) -> StepError {
             "{said}; the limit is {} (`memory_bytes`)",
             bytes_in_words(limits.memory_bytes)
         );
+    }
+    if error.kind == "OSError" && error.message.starts_with("[Errno 27]") {
+        let limit = bytes_in_words(limits.file_bytes);
+        error.message = format!("{}; the limit is {limit} (`file_bytes`)", error.message);
     }
     error
 }
@@ -208,9 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_error_names_the_limit() {
+    fn errors_of_a_limit_name_it() {
         let error = with_limit_named(StepError::new("MemoryError", ""), &Limits::default());
         assert_eq!(error.message, "out of memory; the limit is 512 MiB (`memory_bytes`)");
+        let error = with_limit_named(
+            StepError::new("OSError", "[Errno 27] File too large"),
+            &Limits::default(),
+        );
+        assert_eq!(
+            error.message,
+            "[Errno 27] File too large; the limit is 64 MiB (`file_bytes`)"
+        );
         let other = with_limit_named(StepError::new("ValueError", "x"), &Limits::default());
         assert_eq!(other.message, "x");
     }

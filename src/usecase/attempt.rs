@@ -124,10 +124,16 @@ impl Attempt {
             limits,
             messages,
         };
-        let (report, ()) = tokio::join!(
+        let (report, mut log) = tokio::join!(
             self.cx.runner.run(spec, self.stop.clone()),
             self.serve(received, &config)
         );
+        if let Ok(report) = &report
+            && report.output_truncated
+        {
+            log.add(dropped(report.output_bytes, self.cx.clock.now())).await;
+        }
+        log.close().await;
         Ok(report?)
     }
 
@@ -150,8 +156,8 @@ impl Attempt {
         })
     }
 
-    /// Answers the worker and writes what it says, until it has nothing more to say.
-    async fn serve(&self, mut received: mpsc::Receiver<WorkerMessage>, config: &Merged) {
+    /// Answers the worker and writes what it says, until it has nothing more to say. The log is still open.
+    async fn serve(&self, mut received: mpsc::Receiver<WorkerMessage>, config: &Merged) -> Log<'_> {
         let mut log = Log {
             attempt: self,
             lines: Vec::new(),
@@ -191,10 +197,7 @@ impl Attempt {
                 }
             }
         }
-        log.flush().await;
-        if log.lost > 0 {
-            tracing::error!(run.id = %self.run, lines = log.lost, "log lines were lost because storage could not be written");
-        }
+        log
     }
 
     async fn answer(&self, name: &str, args: &Value, config: &Merged) -> std::result::Result<Value, Refusal> {
@@ -271,6 +274,14 @@ impl Log<'_> {
         }
     }
 
+    async fn close(mut self) {
+        self.flush().await;
+        let lost = self.lost + self.lines.len();
+        if lost > 0 {
+            tracing::error!(run.id = %self.attempt.run, lines = lost, "log lines were lost because storage could not be written");
+        }
+    }
+
     async fn flush(&mut self) {
         if self.lines.is_empty() {
             return;
@@ -298,6 +309,19 @@ impl Log<'_> {
                 }
             }
         }
+    }
+}
+
+/// The last line of a log that is not whole.
+fn dropped(bytes: u64, at: Timestamp) -> LogLine {
+    LogLine {
+        at,
+        stream: "log".into(),
+        level: "warning".into(),
+        message: format!(
+            "output over the limit was dropped; {bytes} bytes were written (`WEFT_MAX_OUTPUT_BYTES`, `WEFT_MAX_LOG_LINES`)"
+        ),
+        fields: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::drive_run::unreported;
 use super::{Context, Error, Result, query_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin};
@@ -45,6 +46,7 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
         let sealed = cx.audit.seal(scope, record).await?;
         let additions = Additions {
             audit: vec![sealed],
+            attempts: unreported(&run, &transition, now),
             ..Additions::default()
         };
         match cx.runs.apply(scope, run, &transition, additions).await {

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::attempt::{Attempt, Done};
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE};
-use crate::audit::{Event as AuditEvent, LinkedRecord};
+use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::Origin;
-use crate::domain::{Outcome, Status, StepError, Timestamp};
+use crate::domain::{AttemptId, Outcome, Status, StepError, Timestamp};
 use crate::scheduler::{self, Effect, Event, Rejected, Transition};
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
@@ -56,6 +56,13 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         cx.runs.index(&scope, &stored, &[]).await?;
         return Ok(Continued::Ended(stored.state.status));
     }
+    if cx.live.is_leaving() {
+        return Err(Error::unavailable(
+            "stopping",
+            "the handler is stopping",
+            "the message is delivered again",
+        ));
+    }
     let now = cx.clock.now();
     let take = Event::Taken {
         owner: cx.instance.clone(),
@@ -77,7 +84,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     let receipt = send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?;
     let queued = delivered_at.since(stored.new.created_at);
     let first = stored.state.epoch == 0;
-    let driver = Driver {
+    let mut driver = Driver {
         cx: cx.clone(),
         scope,
         origin: Origin {
@@ -89,12 +96,23 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         unindexed: Vec::new(),
     };
     let effects = transition.effects().to_vec();
-    let stored = match cx
-        .runs
-        .apply(&driver.scope, stored, &transition, Additions::default())
-        .await
-    {
-        Ok((stored, _)) => stored,
+    let mut additions = Additions {
+        attempts: unreported(&stored, &transition, now),
+        ..Additions::default()
+    };
+    // Taking a run over may be what ends it.
+    if transition.state().status.is_terminal() {
+        additions.audit.push(
+            cx.audit
+                .seal(&driver.scope, driver.finish_record(&stored, &transition))
+                .await?,
+        );
+    }
+    let stored = match cx.runs.apply(&driver.scope, stored, &transition, additions).await {
+        Ok((stored, records)) => {
+            driver.unindexed = records;
+            stored
+        }
         // Another instance took it at the same moment.
         Err(store::Error::PreconditionFailed { .. }) => return Ok(Continued::Elsewhere),
         Err(error) => return Err(error.into()),
@@ -178,7 +196,8 @@ impl Driver {
             let happened = loop {
                 tokio::select! {
                     biased;
-                    () = self.cx.stopping.cancelled() => break Happened::Leaving,
+                    // Before what is finished: a shutdown that kills workers must not look like their own end.
+                    () = driving.leaving().cancelled() => break Happened::Leaving,
                     Some(done) = attempts.next() => break Happened::Finished(Box::new(done)),
                     () = driving.stop().cancelled() => break Happened::Stopped,
                     () = wait_until(list_at) => {
@@ -191,16 +210,12 @@ impl Driver {
             let now = self.cx.clock.now();
             let (event, additions) = match happened {
                 Happened::Stopped => {
-                    // The attempts are being killed; what they said before belongs into their logs.
-                    let all = async { while attempts.next().await.is_some() {} };
-                    if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
-                        tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
-                    }
+                    killed(&run, &mut attempts).await;
                     return self.reload(&run).await;
                 }
                 Happened::Leaving => {
-                    // Dropping the attempts kills them; whoever takes the run makes them again, or fails them, as declared.
-                    drop(attempts);
+                    driving.stop().cancel();
+                    killed(&run, &mut attempts).await;
                     return self.rest(run, now).await;
                 }
                 Happened::Time if now >= due => (Event::Woken { epoch }, Additions::default()),
@@ -221,6 +236,8 @@ impl Driver {
                     continue;
                 }
             };
+            let mut additions = additions;
+            additions.attempts.extend(unreported(&run, &transition, now));
             let effects = transition.effects().to_vec();
             match self.commit(run, &transition, additions).await? {
                 Committed::Ours(stored) => run = *stored,
@@ -310,7 +327,7 @@ impl Driver {
             );
         }
         additions.timings = Some(timings);
-        additions.attempt = Some(AttemptRecord {
+        additions.attempts = vec![AttemptRecord {
             step: step.clone(),
             id: attempt.clone(),
             number,
@@ -326,7 +343,7 @@ impl Driver {
             output_bytes: report.output_bytes,
             output_truncated: report.output_truncated,
             posture: report.posture.iter().map(ToString::to_string).collect(),
-        });
+        }];
         let [a, b] = self.cx.entropy.bytes::<2>();
         let sample = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
         Ok((
@@ -341,20 +358,23 @@ impl Driver {
         ))
     }
 
+    fn finish_record(&self, run: &StoredRun, transition: &Transition) -> Record {
+        self.cx
+            .audit
+            .by(&self.scope, AuditEvent::RunFinished)
+            .came_from(&self.origin)
+            .resource("run", run.new.run.as_str())
+            .detail(&json!({
+                "workflow": run.new.workflow,
+                "status": transition.state().status,
+                "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
+            }))
+    }
+
     /// Writes a transition, waiting out an outage of storage; finds out whether an attempt of unknown outcome was written.
     async fn commit(&mut self, run: StoredRun, transition: &Transition, mut additions: Additions) -> Result<Committed> {
         if transition.state().status.is_terminal() {
-            let record = self
-                .cx
-                .audit
-                .by(&self.scope, AuditEvent::RunFinished)
-                .came_from(&self.origin)
-                .resource("run", run.new.run.as_str())
-                .detail(&json!({
-                    "workflow": run.new.workflow,
-                    "status": transition.state().status,
-                    "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
-                }));
+            let record = self.finish_record(&run, transition);
             additions.audit.push(
                 self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone()))
                     .await?,
@@ -367,7 +387,7 @@ impl Driver {
                 result: additions.result.clone(),
                 variables: additions.variables.clone(),
                 timings: additions.timings,
-                attempt: additions.attempt.clone(),
+                attempts: additions.attempts.clone(),
                 audit: additions.audit.clone(),
             };
             let error = match self.cx.runs.apply(&self.scope, run.clone(), transition, attempt).await {
@@ -474,6 +494,14 @@ enum Committed {
     Theirs(Box<StoredRun>),
 }
 
+/// Waits for attempts that are being killed: what they said before belongs into their logs.
+async fn killed(run: &StoredRun, attempts: &mut FuturesUnordered<BoxFuture<'static, Done>>) {
+    let all = async { while attempts.next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
+        tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
+    }
+}
+
 async fn wait_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -509,6 +537,38 @@ fn bounded(mut error: StepError) -> StepError {
         error.data = Some(json!({"cut": format!("more than {DATA} bytes")}));
     }
     error
+}
+
+/// Records of the attempts that a transition ends without a report of theirs, so that they and their logs stay to be seen.
+pub(super) fn unreported(run: &StoredRun, transition: &Transition, now: Timestamp) -> Vec<AttemptRecord> {
+    let ended_unseen = |(place, attempt): (usize, &AttemptId)| {
+        let step = &transition.state().steps[place];
+        if step.attempt.as_ref() == Some(attempt) {
+            return None;
+        }
+        let (outcome, error) = match step.status {
+            Status::Cancelled => ("cancelled", None),
+            Status::TimedOut => ("timed_out", transition.state().error.clone()),
+            _ => {
+                let message = "the instance that ran the attempt ended, and its outcome is not known";
+                ("failed", Some(StepError::new("crashed", message)))
+            }
+        };
+        Some(AttemptRecord {
+            step: run.new.plan.steps[place].id.clone(),
+            id: attempt.clone(),
+            number: run.state.steps[place].attempts,
+            started_at: attempt.at(),
+            finished_at: now,
+            outcome: outcome.to_owned(),
+            error,
+            max_rss_kib: None,
+            output_bytes: 0,
+            output_truncated: false,
+            posture: Vec::new(),
+        })
+    };
+    run.state.running().filter_map(ended_unseen).collect()
 }
 
 /// The sums of a run, as its answer shows them.

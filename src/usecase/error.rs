@@ -59,29 +59,32 @@ impl Error {
         }
     }
 
-    /// Why a page could not be read. A cursor that storage can't make sense of is the caller's to mend.
-    pub(super) fn of_page(error: store::Error, cursor: bool) -> Self {
-        match error {
-            store::Error::Malformed { .. } if cursor => {
-                let detail = "`cursor` is not one that a page has given";
-                Self::invalid(
-                    "parameter_invalid",
-                    detail,
-                    vec![Finding::new("query:cursor", "invalid", detail)],
-                )
-            }
-            error => error.into(),
-        }
-    }
-
     /// A request that is wrong.
-    pub fn invalid(code: &'static str, detail: impl Into<String>, findings: Vec<Finding>) -> Self {
+    pub fn invalid(
+        code: &'static str,
+        detail: impl Into<String>,
+        hint: impl Into<String>,
+        findings: Vec<Finding>,
+    ) -> Self {
         Self::Request {
             kind: Kind::Invalid,
             code,
             detail: detail.into(),
-            hint: None,
+            hint: Some(hint.into()),
             findings,
+        }
+    }
+
+    /// Why a page could not be read. What storage finds malformed there is the cursor, which is the caller's.
+    pub(super) fn of_page(error: store::Error, with_cursor: bool) -> Self {
+        match error {
+            store::Error::Malformed { .. } if with_cursor => {
+                let message = "`cursor` is not one that a page has given";
+                let finding = Finding::new("query:cursor", "invalid", message);
+                let hint = "begin without a cursor, and give each `nextCursor` to the same query";
+                Self::invalid("parameter_invalid", message, hint, vec![finding])
+            }
+            error => error.into(),
         }
     }
 

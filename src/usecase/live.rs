@@ -9,7 +9,10 @@ use crate::domain::RunId;
 
 /// The runs that are driven here.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Live(Arc<Mutex<HashMap<RunId, CancellationToken>>>);
+pub(super) struct Live {
+    runs: Arc<Mutex<HashMap<RunId, CancellationToken>>>,
+    leaving: CancellationToken,
+}
 
 /// A place in the list; leaves it when dropped.
 #[derive(Debug)]
@@ -24,12 +27,17 @@ impl Driving {
     pub(super) const fn stop(&self) -> &CancellationToken {
         &self.stop
     }
+
+    /// Fires when this process is to hand its runs over.
+    pub(super) const fn leaving(&self) -> &CancellationToken {
+        &self.live.leaving
+    }
 }
 
 impl Drop for Driving {
     fn drop(&mut self) {
         self.live
-            .0
+            .runs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.run);
@@ -37,9 +45,19 @@ impl Drop for Driving {
 }
 
 impl Live {
+    /// Asks every driver to let go of its run.
+    pub(super) fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// Whether no run is to be taken any more.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled()
+    }
+
     /// Enters a run; nothing when it is driven here already.
     pub(super) fn enter(&self, run: &RunId) -> Option<Driving> {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         if runs.contains_key(run) {
             return None;
         }
@@ -54,18 +72,21 @@ impl Live {
 
     /// Whether a run is driven here.
     pub(super) fn has(&self, run: &RunId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(run)
+        self.runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(run)
     }
 
     /// Tells the driver of a run, when it is here, that the run has ended.
     pub(super) fn stop(&self, run: &RunId) {
-        if let Some(stop) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
+        if let Some(stop) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
             stop.cancel();
         }
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }

@@ -26,8 +26,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, RunId};
 use crate::runner::NodeRunner;
@@ -48,6 +46,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub const LEASE: Duration = Duration::from_secs(60);
 /// How long after the end of a lease its wake-up is delivered.
 pub const WAKE_UP_AFTER_LEASE: Duration = Duration::from_secs(5);
+
+/// How long a process that stops waits for its runs to be handed over.
+const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// Bounds that the operator sets.
 #[derive(Debug, Clone)]
@@ -104,8 +105,6 @@ pub struct Context {
     pub instance: String,
     /// Runs that are driven here.
     live: live::Live,
-    /// Fires when this process is about to end.
-    stopping: CancellationToken,
 }
 
 /// The parts of a [`Context`] that `boot.rs` chooses.
@@ -128,6 +127,16 @@ pub struct Parts {
 }
 
 impl Context {
+    /// Hands the runs that are driven here over: their attempts are killed, and a message brings the next instance to each at
+    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer.
+    pub async fn leave(&self) {
+        self.live.leave();
+        let until = tokio::time::Instant::now() + HAND_OVER;
+        while self.live.count() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -159,17 +168,6 @@ impl Context {
             signing,
             instance,
             live: live::Live::default(),
-            stopping: CancellationToken::new(),
-        }
-    }
-
-    /// Lets go of every run that is driven here, so that another instance, or the next start, goes on with it at once. Waits
-    /// until that is written, at most for `patience`.
-    pub async fn leave(&self, patience: Duration) {
-        self.stopping.cancel();
-        let until = tokio::time::Instant::now() + patience;
-        while self.live.count() > 0 && tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

@@ -84,6 +84,7 @@ pub async fn provide(
         Error::invalid(
             "arguments_invalid",
             format!("the inputs of `{name}` have {} finding(s)", findings.len()),
+            "`GET /api/data-providers` shows the parameters of each",
             findings,
         )
     })?;

@@ -67,6 +67,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
                 workflow.name,
                 findings.len()
             ),
+            format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
             findings,
         )
     })?;

@@ -268,6 +268,7 @@ fn the_reader_of_imports_reads_them() {
 #[test]
 fn some_doors_are_narrow() {
     let mut wrong = Vec::new();
+    let repo = Regex::new(r"crate::store::(\w+)(?:::(\w+))?").unwrap();
     for source in sources() {
         let module = source.module[0].as_str();
         for (import, part) in paths(&source) {
@@ -286,7 +287,6 @@ fn some_doors_are_narrow() {
             }
         }
         if module == "authn" {
-            let repo = Regex::new(r"crate::store::(\w+)(?:::(\w+))?").unwrap();
             for path in repo.captures_iter(&source.code) {
                 let to = (&path[1], path.get(2).map_or("", |part| part.as_str()));
                 if !matches!(to, ("repo", "identity" | "keys")) {
@@ -515,8 +515,9 @@ fn traits_exist_at_the_seams_only() {
 
 #[test]
 fn unsafe_code_is_nowhere_unexplained() {
+    let is_unsafe = Regex::new(r"\bunsafe\s*(\{|fn|impl)").unwrap();
     for source in sources() {
-        if Regex::new(r"\bunsafe\s*(\{|fn|impl)").unwrap().is_match(&source.code) {
+        if is_unsafe.is_match(&source.code) {
             let text = read(&root().join("src").join(&source.path));
             assert!(
                 text.contains("SAFETY"),

@@ -37,12 +37,9 @@ fn codes_are_sorted_unique_and_say_something() {
     let names: Vec<_> = codes::ALL.iter().map(|code| code.code).collect();
     assert!(names.is_sorted());
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    let form = Regex::new("^[a-z]+(_[a-z]+)*$").unwrap();
     for code in codes::ALL {
-        assert!(
-            Regex::new("^[a-z]+(_[a-z]+)*$").unwrap().is_match(code.code),
-            "{}",
-            code.code
-        );
+        assert!(form.is_match(code.code), "{}", code.code);
         assert!((400..600).contains(&code.status), "{}", code.code);
         for sentence in [code.meaning, code.remedy] {
             assert!(

@@ -66,7 +66,10 @@ fn cursor_in(text: Option<&str>) -> Result<Option<String>, ApiError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let bad = || ApiError::bad_parameter("query:cursor", "`cursor` is not one that a page has given");
+    let bad = || {
+        ApiError::bad_parameter("query:cursor", "`cursor` is not one that a page has given")
+            .hint("begin without a cursor, and give each `nextCursor` to the same query")
+    };
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|_| bad())?;

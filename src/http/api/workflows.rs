@@ -157,7 +157,9 @@ fn preferred_wait(headers: &HeaderMap, default: Duration, most: Duration) -> Res
     let mut wait = Some(default);
     for value in headers.get_all("prefer") {
         let value = value.to_str().unwrap_or_default();
-        for preference in value.split(',').map(str::trim) {
+        for preference in value.split(',') {
+            // What follows a semicolon are the preference's parameters, none of which is known here.
+            let preference = preference.split(';').next().unwrap_or_default().trim();
             let (name, setting) = preference.split_once('=').unwrap_or((preference, ""));
             if name.trim().eq_ignore_ascii_case("respond-async") {
                 wait = None;

@@ -97,8 +97,8 @@ pub struct Additions {
     pub variables: Option<Payload>,
     /// The new sums.
     pub timings: Option<Timings>,
-    /// An attempt that ended with this transition.
-    pub attempt: Option<AttemptRecord>,
+    /// Attempts that ended with this transition.
+    pub attempts: Vec<AttemptRecord>,
     /// Audit records of the transition.
     pub audit: Vec<SealedRecord>,
 }
@@ -287,7 +287,7 @@ impl Runs {
         }];
         for place in transition.changed_steps() {
             let id = &run.new.plan.steps[*place].id;
-            let ended = additions.attempt.as_ref().filter(|attempt| attempt.step == *id);
+            let ended = additions.attempts.iter().find(|attempt| attempt.step == *id);
             let kept = match ended {
                 Some(_) if run.state.steps[*place].attempts > 1 => self.attempts_of(scope, &run.new.run, id).await?,
                 _ => Vec::new(),

@@ -1,0 +1,63 @@
+"""One Weft for all tests that don't harm it, and others for those that do."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_crash
+from weft import Weft, adopt_orphans, weft_at
+
+Start = Callable[..., Weft]
+
+
+def pytest_configure() -> None:
+    adopt_orphans()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that wait for the end of a lease come last."""
+    items.sort(key=lambda item: "crash" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _crash(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Begun before all other tests, where there are tests that need it."""
+    if not any("crash" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("crash")
+    with weft_at(folder) as one:
+        yield test_crash.begin(one, folder)
+
+
+@pytest.fixture
+def crash(_crash: test_crash.Crash) -> test_crash.Crash:
+    """The killed instance, started again."""
+    return _crash
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weft]:
+    """Runs for the whole session. What a test does to it, the next must not notice."""
+    with weft_at(tmp_path_factory.mktemp("shared")) as one:
+        one.start()
+        yield one
+        assert one.stop(signal.SIGINT) == 0, one.said()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Start]:
+    """Makes instances that are ended with the test; nothing of them is left."""
+    open_ones: list[Any] = []
+
+    def one(name: str = "weft", **more: Any) -> Weft:
+        context = weft_at(tmp_path / name, **more)
+        open_ones.append(context)
+        made: Weft = context.__enter__()
+        return made
+
+    yield one
+    for context in reversed(open_ones):
+        context.__exit__(None, None, None)
