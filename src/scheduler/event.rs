@@ -37,7 +37,7 @@ pub enum Event {
         /// The owner's epoch.
         epoch: u64,
     },
-    /// The owner lets go of a run in which nothing is being done.
+    /// The owner lets go: of a run that rests, or of every run because its instance ends.
     Released {
         /// The owner's epoch.
         epoch: u64,

@@ -49,7 +49,7 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
             sample,
         } => lifecycle::attempt_finished(plan, state, epoch, &step, &attempt, &outcome, sample, now),
         Event::Woken { epoch } => lifecycle::wake(plan, state, epoch, now),
-        Event::Released { epoch } => lifecycle::release(state, epoch),
+        Event::Released { epoch } => lifecycle::release(plan, state, epoch, now),
         Event::CancelRequested { by } => Ok(lifecycle::cancel(plan, state, &by, now)),
     }
 }

@@ -42,9 +42,6 @@ pub enum Rejected {
     /// Nobody drives it: it must be taken first.
     #[error("no instance drives the run")]
     Unowned,
-    /// It can't be let go of while attempts are running.
-    #[error("attempts are running")]
-    Busy,
     /// The attempt is not the one that is running.
     #[error("the attempt is not running")]
     NotRunning,

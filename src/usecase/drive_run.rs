@@ -467,13 +467,20 @@ impl Driver {
             org: self.scope.org().clone(),
             run: run.new.run.clone(),
         };
-        send(&self.cx, &reference, "continued", due.since(now)).await?;
         let epoch = run.state.epoch;
         let Ok(transition) = scheduler::decide(&run.new.plan, &run.state, Event::Released { epoch }, now) else {
             return Ok(run);
         };
-        match self.commit(run, &transition, Additions::default()).await? {
+        let additions = Additions {
+            attempts: unreported(&run, &transition, now),
+            ..Additions::default()
+        };
+        match self.commit(run, &transition, additions).await? {
             Committed::Ours(stored) => {
+                // Until this is sent the wake-up is still there. Sent before, it could find the run still owned.
+                if !stored.state.status.is_terminal() {
+                    send(&self.cx, &reference, "continued", due.since(now)).await?;
+                }
                 self.close(&stored).await;
                 Ok(*stored)
             }

@@ -1,7 +1,7 @@
 //! Who drives: taking, renewing, waking.
 
 use crate::domain::{OnCrash, Status, StepError, Timestamp};
-use crate::scheduler::{Fact, Plan, Rejected, RunState, Transition};
+use crate::scheduler::{Effect, Fact, Plan, Rejected, RunState, Transition};
 
 use super::{deadline_error, move_to, owned, settle, start_ready, stop_all};
 
@@ -32,6 +32,46 @@ pub fn take(
         move_to(&mut next, Status::TimedOut, &mut facts, &mut effects, now);
         return Ok(Transition::new(Some(state), next, facts, effects));
     }
+    lose_attempts(plan, &mut next, &mut facts, now);
+    start_ready(plan, &mut next, &mut facts, &mut effects, now);
+    if next.status == Status::Pending {
+        // Every path from here is legal from `running`, so a run that is taken has begun.
+        move_to(&mut next, Status::Running, &mut facts, &mut effects, now);
+    }
+    settle(plan, &mut next, &mut facts, &mut effects, now);
+    Ok(Transition::new(Some(state), next, facts, effects))
+}
+
+/// The owner is still at it.
+pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    let next = RunState {
+        lease_until: Some(lease_until),
+        ..state.clone()
+    };
+    Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
+}
+
+/// The owner lets go; whoever takes the run next raises the epoch. Attempts that still run are killed by the owner and are made
+/// again or fail, as their step says.
+pub fn release(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    let mut next = RunState {
+        owner: None,
+        lease_until: None,
+        ..state.clone()
+    };
+    let (mut facts, mut effects) = (Vec::new(), Vec::new());
+    effects.extend(state.running().map(|(_, attempt)| Effect::KillAttempt {
+        attempt: attempt.clone(),
+    }));
+    lose_attempts(plan, &mut next, &mut facts, now);
+    settle(plan, &mut next, &mut facts, &mut effects, now);
+    Ok(Transition::new(Some(state), next, facts, effects))
+}
+
+/// Running attempts whose end nobody will see: their steps wait for the next one, or fail.
+fn lose_attempts(plan: &Plan, next: &mut RunState, facts: &mut Vec<Fact>, now: Timestamp) {
     for (place, planned) in plan.steps.iter().enumerate() {
         let step = &mut next.steps[place];
         if step.status != Status::Running {
@@ -62,37 +102,6 @@ pub fn take(
             }
         }
     }
-    start_ready(plan, &mut next, &mut facts, &mut effects, now);
-    if next.status == Status::Pending {
-        // Every path from here is legal from `running`, so a run that is taken has begun.
-        move_to(&mut next, Status::Running, &mut facts, &mut effects, now);
-    }
-    settle(plan, &mut next, &mut facts, &mut effects, now);
-    Ok(Transition::new(Some(state), next, facts, effects))
-}
-
-/// The owner is still at it.
-pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Transition, Rejected> {
-    owned(state, epoch)?;
-    let next = RunState {
-        lease_until: Some(lease_until),
-        ..state.clone()
-    };
-    Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
-}
-
-/// The owner lets go; whoever takes the run next raises the epoch. What still runs keeps it: its outcome would find no owner.
-pub fn release(state: &RunState, epoch: u64) -> Result<Transition, Rejected> {
-    owned(state, epoch)?;
-    if state.running().next().is_some() {
-        return Err(Rejected::Busy);
-    }
-    let next = RunState {
-        owner: None,
-        lease_until: None,
-        ..state.clone()
-    };
-    Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
 }
 
 /// Time has passed.
