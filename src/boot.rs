@@ -305,13 +305,17 @@ pub async fn listen(port: u16) -> Result<TcpListener, Error> {
         .map_err(|source| Error::Listen { port, source })
 }
 
+/// Every route of this process: the API, and the functions that the host invokes.
+pub fn router(gate: Gate) -> axum::Router {
+    http::router(gate.clone()).merge(host::router(gate))
+}
+
 /// Serves until `stop` fires; then lets requests end for a moment.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, gate: Gate, stop: CancellationToken) -> std::io::Result<()> {
-    let router = http::router(gate.clone()).merge(host::router(gate));
-    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let service = router(gate).into_make_service_with_connect_info::<std::net::SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown({
         let stop = stop.clone();
         async move { stop.cancelled().await }

@@ -18,4 +18,6 @@ pub mod scheduler;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod usecase;

@@ -1,0 +1,218 @@
+//! The builder: which store, which runner, which clock; then everything else as in production.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use serde_json::{Value, json};
+
+use super::Request;
+use crate::authz::KeyScope;
+use crate::boot::{self, Base};
+use crate::clock::{Clock, Entropy, SystemClock};
+use crate::config::Config;
+use crate::domain::{OrgId, Timestamp};
+use crate::http::Gate;
+use crate::runner::pool::{self, Pool};
+use crate::runner::scripted::Scripted;
+use crate::runner::{BundleDescription, NodeRunner, python};
+use crate::store::fault::{Faults, Faulty, Plan};
+use crate::store::port::Ports;
+use crate::store::sqlite;
+use crate::tenancy;
+use crate::usecase::{Context, api_key, seed};
+
+/// The workflow that the scripted runner declares; it takes any `name`, and returns its arguments without a script.
+pub const WORKFLOW: &str = "hello";
+/// The data provider that the scripted runner declares.
+pub const DATA_PROVIDER: &str = "departments";
+
+/// A folder below the system's temporary one, removed when dropped.
+#[derive(Debug)]
+struct Home(PathBuf);
+
+impl Home {
+    fn new() -> Self {
+        let random = Entropy::System.bytes::<8>().map(|byte| format!("{byte:02x}")).concat();
+        let path = std::env::temp_dir().join(format!("weft-testing-{random}"));
+        std::fs::create_dir_all(path.join("workspace/workflows")).expect("the temporary folder can be written");
+        Self(path)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // What is left behind is in the temporary folder.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Which application.
+#[derive(Debug)]
+pub struct Builder {
+    on_disk: bool,
+    python: bool,
+    seeded: bool,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            on_disk: false,
+            python: false,
+            seeded: true,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Builder {
+    /// Keeps the database in a file, [`TestApp::database`], so that a test can look at every row.
+    #[must_use]
+    pub const fn on_disk(mut self) -> Self {
+        self.on_disk = true;
+        self
+    }
+
+    /// Runs steps in real workers, of the repository's own workspace.
+    #[must_use]
+    pub const fn python(mut self) -> Self {
+        self.python = true;
+        self
+    }
+
+    /// Without the sample organizations, people and keys.
+    #[must_use]
+    pub const fn empty(mut self) -> Self {
+        self.seeded = false;
+        self
+    }
+
+    /// By this clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Puts it together.
+    pub async fn start(self) -> TestApp {
+        let home = Home::new();
+        let mut config = Config::for_testing(&home.0);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let database = home.0.join("weft.db");
+        let file = self.on_disk.then_some(database.as_path());
+        let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
+        let (ports, faults) = Faulty::wrap(ports, Plan::Calm);
+        let scripted = Arc::new(Scripted::new());
+        scripted.describes(description());
+        let runner: Arc<dyn NodeRunner> = if self.python {
+            config.runner.workspace_dir = root.join("workspace");
+            let python = python::find(None).expect("the tests need Python 3.11 or newer");
+            let settings = pool::Settings::new(python, root.join("engine"), home.0.join("scratch"));
+            std::fs::create_dir_all(&settings.scratch_dir).expect("the temporary folder can be written");
+            Arc::new(Pool::start(settings, self.clock.clone()).expect("workers can be started"))
+        } else {
+            scripted.clone()
+        };
+        let base = Base {
+            config: Arc::new(config),
+            ports: ports.clone(),
+            runner,
+            clock: self.clock,
+            entropy: Arc::new(Entropy::System),
+        };
+        let cx = Arc::new(boot::context(&base).await.expect("storage can be prepared"));
+        if self.seeded {
+            seed::seed(&cx, &tenancy::operator(), |_| {})
+                .await
+                .expect("the sample can be written");
+        }
+        let gate = Gate::default();
+        gate.open(boot::app(&base, cx.clone(), true));
+        TestApp {
+            cx,
+            ports,
+            faults,
+            scripted,
+            router: boot::router(gate),
+            database,
+            _home: home,
+        }
+    }
+}
+
+/// What every bundle declares to the scripted runner.
+fn description() -> BundleDescription {
+    let name = json!({"name": "name", "type": "string", "required": false, "default": "World", "has_default": true});
+    let parameters = json!([name]);
+    BundleDescription {
+        modules: vec![json!({
+            "module": "workflows.hello",
+            "path": "workspace/workflows/hello.py",
+            "workflows": [{"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters}],
+            "data_providers": [{"name": DATA_PROVIDER, "function": "departments", "line": 9, "parameters": parameters}],
+        })],
+        files: 1,
+        ..BundleDescription::default()
+    }
+}
+
+/// An application that answers in this process.
+#[derive(Debug)]
+pub struct TestApp {
+    /// Use cases.
+    pub cx: Arc<Context>,
+    /// Storage, below the use cases.
+    pub ports: Ports,
+    /// The hand on the switches of storage, and its counters.
+    pub faults: Arc<Faults>,
+    /// The script of the runner; without effect on real workers.
+    pub scripted: Arc<Scripted>,
+    /// Every route, HTTP and host, as `boot::serve` serves them.
+    pub router: Router,
+    /// The file of the database, where it is kept in one.
+    pub database: PathBuf,
+    _home: Home,
+}
+
+impl TestApp {
+    /// One with the sample data, in memory, by a script.
+    pub async fn start() -> Self {
+        Builder::default().start().await
+    }
+
+    /// A request to it: from this machine, without a credential.
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        Request::new(self.router.clone(), method, path)
+    }
+
+    /// A new function key, as text. Without organizations it is for every one.
+    pub async fn key(&self, organizations: &[&OrgId], scopes: &[KeyScope], expires_at: Option<Timestamp>) -> String {
+        let new = api_key::NewKey {
+            name: "test".parse().expect("a good name"),
+            organizations: organizations.iter().map(|org| (*org).clone()).collect(),
+            scopes: scopes.to_vec(),
+            expires_at,
+            development: false,
+        };
+        let created = api_key::create(&self.cx, &tenancy::operator(), new)
+            .await
+            .expect("a key can be made");
+        created.secret.expose().to_owned()
+    }
+
+    /// Starts a run of [`WORKFLOW`] with a key that may everything, waits for its end, and answers what the API says.
+    pub async fn run(&self, organization: &str, arguments: Value) -> Value {
+        let answer = self
+            .request("POST", &format!("/api/workflows/{WORKFLOW}/execute"))
+            .key(seed::DEVELOPMENT_KEY)
+            .organization(organization)
+            .json(&arguments)
+            .send()
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+}
