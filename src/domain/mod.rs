@@ -3,6 +3,7 @@
 mod api_key;
 mod id;
 mod limits;
+mod log_line;
 mod outcome;
 mod payload;
 mod retry;
@@ -14,6 +15,7 @@ mod workflow;
 pub use api_key::{Secret, equal_in_constant_time};
 pub use id::{AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use limits::Limits;
+pub use log_line::LogLine;
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use retry::{Backoff, RetryPolicy};

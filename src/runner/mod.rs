@@ -27,6 +27,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::domain::LogLine;
 use crate::domain::{AttemptId, Limits, Outcome, Timestamp};
 use crate::error::{Coded, Finding, Kind};
 
@@ -105,25 +106,6 @@ pub struct Refusal {
     pub code: String,
     /// One sentence for the workflow's author.
     pub message: String,
-}
-
-/// A line of output.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LogLine {
-    /// When it was received (or said, for `ctx.log`).
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
-    /// `stdout`, `stderr` or `log`.
-    pub stream: String,
-    /// `debug`, `info`, `warning` or `error`.
-    pub level: String,
-    /// The text, without the line's end; bytes that are not UTF-8 are replaced.
-    pub message: String,
-    /// What `ctx.log` was given beside the message.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    #[schema(value_type = Option<Object>)]
-    pub fields: Option<Value>,
 }
 
 /// Where an attempt's time went, in milliseconds.

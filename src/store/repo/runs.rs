@@ -5,8 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
 use crate::audit::{Head, LinkedRecord, SealedRecord};
-use crate::domain::{AttemptId, ClaimCheck, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex};
-use crate::runner::LogLine;
+use crate::domain::{AttemptId, ClaimCheck, LogLine, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex};
 use crate::scheduler::{Plan, RunState, Transition};
 use crate::store::claim_check;
 use crate::store::error::Error;
