@@ -88,6 +88,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let (caller, _) = Self::of(parts).await?;
         admit::key_bypass_of_platform(&caller.app.cx, &caller.caller).await?;
+        remember(parts, None, &caller.caller);
         Ok(caller)
     }
 }
@@ -103,9 +104,17 @@ pub struct Admitted {
     pub origin: Origin,
 }
 
-/// Who was admitted to the request, for the layer that records denials.
+/// Who was admitted to the request, and to which organization on a route that has one: for the layer that records denials.
 #[derive(Debug, Clone, Default)]
-pub struct AdmittedSlot(pub Arc<OnceLock<(Scope, authz::Caller)>>);
+pub struct AdmittedSlot(pub Arc<OnceLock<(Option<Scope>, authz::Caller)>>);
+
+fn remember(parts: &Parts, scope: Option<Scope>, caller: &authz::Caller) {
+    if let Some(slot) = parts.extensions.get::<AdmittedSlot>()
+        && slot.0.set((scope, caller.clone())).is_err()
+    {
+        tracing::error!("a request was admitted twice");
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for Admitted {
     type Rejection = ApiError;
@@ -127,11 +136,7 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
         }
         let scope = admission.into_scope();
         let origin = caller.origin.clone();
-        if let Some(slot) = parts.extensions.get::<AdmittedSlot>()
-            && slot.0.set((scope.clone(), caller)).is_err()
-        {
-            tracing::error!("a request was admitted twice");
-        }
+        remember(parts, Some(scope.clone()), &caller);
         Ok(Self { app, scope, origin })
     }
 }

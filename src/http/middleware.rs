@@ -2,19 +2,22 @@
 //! the application.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
+use super::extract::AdmittedSlot;
 use super::problem::{ApiError, KEPT, Marked};
-use super::state::Gate;
+use super::state::{App, Gate};
 use crate::clock::Entropy;
 use crate::error::Kind;
+use crate::usecase::admit;
 
 /// The request's id, in its extensions.
 #[derive(Debug, Clone)]
@@ -110,4 +113,26 @@ pub async fn wait_until_ready(State(gate): State<Gate>, mut request: Request, ne
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Records that a caller who was let in was refused a verb; who is not let in is recorded where that is decided. The caller is
+/// refused whether or not the record could be written.
+pub async fn record_denials(mut request: Request, next: Next) -> Response {
+    let app = request.extensions().get::<Arc<App>>().cloned();
+    let slot = AdmittedSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let response = next.run(request).await;
+    let error = response.extensions().get::<Marked>().map(|Marked(error)| error);
+    if let (Some(app), Some((scope, caller)), Some(error)) = (app, slot.0.get(), error)
+        && error.status() == StatusCode::FORBIDDEN
+    {
+        let written = match scope {
+            Some(scope) => admit::denied_in(&app.cx, scope, caller, error.code()).await,
+            None => admit::denied_on_platform(&app.cx, caller, error.code()).await,
+        };
+        if let Err(failure) = written {
+            tracing::error!(error = %failure, error.code = error.code(), "a denial could not be recorded");
+        }
+    }
+    response
 }

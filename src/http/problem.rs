@@ -45,7 +45,6 @@ pub struct ApiError {
     retriable: bool,
     findings: Vec<Finding>,
     www_authenticate: bool,
-    allow: Option<HeaderValue>,
 }
 
 /// Left in the response for the layers outside: the error's code, and what makes its body.
@@ -83,7 +82,6 @@ impl ApiError {
             retriable: kind.retriable(),
             findings: Vec::new(),
             www_authenticate: false,
-            allow: None,
         }
     }
 
@@ -163,9 +161,6 @@ impl ApiError {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("WeftKey realm=\"weft\""),
             );
-        }
-        if let Some(allow) = &self.allow {
-            headers.insert(header::ALLOW, allow.clone());
         }
         (self.status, headers, body).into_response()
     }

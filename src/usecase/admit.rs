@@ -41,8 +41,17 @@ pub async fn denied_in(cx: &Context, scope: &Scope, caller: &Caller, code: &str)
         .audit
         .of(AuditEvent::AccessDenied, caller)
         .resource("organization", scope.org().as_str())
-        .detail(&json!({"code": code}));
+        .detail(&json!({"errorCode": code}));
     write(cx, scope, record).await
+}
+
+/// Records that a permitted caller was refused a verb on a route without an organization.
+///
+/// # Errors
+/// When the record can't be written.
+pub async fn denied_on_platform(cx: &Context, caller: &Caller, code: &str) -> Result<()> {
+    let record = cx.audit.of(AuditEvent::AccessDenied, caller);
+    write_platform(cx, record.detail(&json!({"errorCode": code}))).await
 }
 
 /// Records that a function key stands in for user authentication on a route without an organization.
@@ -87,7 +96,7 @@ pub async fn denied(cx: &Context, caller: Option<&Caller>, origin: &Origin, refu
         record = record.claimed(claimed);
     }
     let record = record.detail(&json!({
-        "code": refused.code,
+        "errorCode": refused.code,
         "credential": refused.credential,
         "reason": refused.reason,
         "label": refused.key,

@@ -59,6 +59,21 @@ impl Error {
         }
     }
 
+    /// Why a page could not be read. A cursor that storage can't make sense of is the caller's to mend.
+    pub(super) fn of_page(error: store::Error, cursor: bool) -> Self {
+        match error {
+            store::Error::Malformed { .. } if cursor => {
+                let detail = "`cursor` is not one that a page has given";
+                Self::invalid(
+                    "parameter_invalid",
+                    detail,
+                    vec![Finding::new("query:cursor", "invalid", detail)],
+                )
+            }
+            error => error.into(),
+        }
+    }
+
     /// A request that is wrong.
     pub fn invalid(code: &'static str, detail: impl Into<String>, findings: Vec<Finding>) -> Self {
         Self::Request {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, Error, Result};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
-use crate::domain::{AttemptId, Declared, Limits, Outcome};
+use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter};
 use crate::error::Kind;
 use crate::runner::{AttemptSpec, Entry, Refusal, WorkerMessage};
 use crate::tenancy::Scope;
@@ -32,6 +32,17 @@ pub async fn list(cx: &Context, scope: &Scope) -> Result<Vec<Declared>> {
         .values()
         .cloned()
         .collect())
+}
+
+/// What a data provider takes; nothing when there is none of this name.
+///
+/// # Errors
+/// When the scope may not call it, or the workspace can't be read.
+pub async fn inputs(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<Parameter>> {
+    scope.authorize(Action::Run, Resource::DataProvider)?;
+    let current = cx.catalogs.current().await?;
+    let provider = current.catalog.data_providers.get(name);
+    Ok(provider.map(|provider| provider.parameters.clone()).unwrap_or_default())
 }
 
 /// The options that a data provider returns for these inputs.

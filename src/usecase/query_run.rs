@@ -22,7 +22,8 @@ pub async fn list(cx: &Context, scope: &Scope, mut query: RunQuery) -> Result<(V
         }
         query.requester = Some(own);
     }
-    Ok(cx.runs.list(scope, &query).await?)
+    let page = cx.runs.list(scope, &query).await;
+    page.map_err(|error| Error::of_page(error, query.cursor.is_some()))
 }
 
 /// A run with its values.

@@ -70,10 +70,7 @@ pub async fn list(admitted: Admitted) -> Result<Json<PageOf<DataProviderView>>, 
     responses((status = 200, body = DataAnswer), (status = "default", body = Problem)))]
 pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> Result<Json<DataAnswer>, ApiError> {
     let app = &admitted.app;
-    let declared = provide_data::list(&app.cx, &admitted.scope)
-        .await?
-        .into_iter()
-        .find(|provider| provider.name == name);
+    let declared = provide_data::inputs(&app.cx, &admitted.scope, &name).await?;
     let mut inputs = Map::new();
     for (key, text) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         // The function key may stand in the query; it is no input.
@@ -81,8 +78,8 @@ pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> 
             continue;
         }
         let kind = declared
-            .as_ref()
-            .and_then(|declared| declared.parameters.iter().find(|parameter| parameter.name == key))
+            .iter()
+            .find(|parameter| parameter.name == key)
             .map_or(ParameterType::String, |parameter| parameter.kind);
         let value = match kind {
             ParameterType::String | ParameterType::Email => Value::from(text.as_ref()),

@@ -1,0 +1,744 @@
+//! Every route × every kind of caller, from the table of routes: who is turned away, with which code, and that it leaves a
+//! record. A route that is new is covered from the moment that it is in the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use weft::authz::{Action, Extent, KeyScope, Resource, Role, permitted};
+use weft::codes;
+use weft::domain::{OrgId, Secret};
+use weft::http::openapi;
+use weft::http::routes::{self, Access};
+use weft::tenancy::{operator, operator_in};
+use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
+use weft::usecase::api_key;
+use weft::usecase::audit_log::{AuditQuery, Entry};
+use weft::usecase::seed::DEVELOPMENT_KEY;
+
+/// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
+const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
+
+/// What each route of an organization is, in the words of the policy.
+const VERBS: [(&str, &str, Action, Resource); 11] = [
+    ("GET", "/api/workflows", Action::List, Resource::Workflow),
+    ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
+    ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
+    ("GET", "/api/runs", Action::List, Resource::Run),
+    ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
+    ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
+    ("GET", "/api/audit", Action::List, Resource::Audit),
+    ("GET", "/api/data-providers", Action::List, Resource::DataProvider),
+    ("GET", "/api/data-providers/{name}", Action::Run, Resource::DataProvider),
+];
+
+fn org(id: &str) -> OrgId {
+    id.parse().unwrap()
+}
+
+/// A route with its parameters filled in.
+#[derive(Clone)]
+struct Target {
+    method: &'static str,
+    template: &'static str,
+    path: String,
+    access: Access,
+}
+
+struct World {
+    app: TestApp,
+    targets: Vec<Target>,
+    /// A run of contoso that somebody else asked for.
+    run: String,
+    requests: AtomicUsize,
+}
+
+impl World {
+    async fn new() -> Self {
+        let app = TestApp::start().await;
+        let run = app.run("contoso", json!({"name": "Ada"})).await["runId"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let targets = routes::table()
+            .into_iter()
+            .map(|route| {
+                let name = if route.path.contains("data-providers") {
+                    DATA_PROVIDER
+                } else {
+                    WORKFLOW
+                };
+                Target {
+                    method: route.method,
+                    template: route.path,
+                    path: route.path.replace("{name}", name).replace("{id}", &run),
+                    access: route.access,
+                }
+            })
+            .collect();
+        Self {
+            app,
+            targets,
+            run,
+            requests: AtomicUsize::new(0),
+        }
+    }
+
+    fn of(&self, access: Access) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(move |target| target.access == access)
+    }
+
+    /// A request with an id of its own, by which its records are found.
+    fn to(&self, target: &Target) -> Request {
+        let number = self.requests.fetch_add(1, Ordering::SeqCst);
+        self.app
+            .request(target.method, &target.path)
+            .header("x-request-id", &format!("coverage-{number:06}"))
+    }
+
+    /// All records of the platform and of the sample's organizations, by request.
+    async fn records(&self) -> BTreeMap<String, Vec<Entry>> {
+        let platform = operator();
+        let mut found: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        let mut owners = vec![None];
+        owners.extend(["contoso", "fabrikam", "northwind"].map(|id| Some(operator_in(&platform, &org(id)))));
+        for scope in owners {
+            let mut cursor = None;
+            loop {
+                let query = AuditQuery {
+                    limit: 200,
+                    cursor,
+                    ..AuditQuery::default()
+                };
+                let page = match &scope {
+                    None => self.app.cx.audit.list(&platform, query).await,
+                    Some(scope) => self.app.cx.audit.list(scope, query).await,
+                };
+                let page = page.unwrap();
+                for entry in page.items {
+                    let id = entry.plain.request_id.clone().unwrap_or_default();
+                    found.entry(id).or_default().push(entry);
+                }
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The body is a problem of RFC 9457 with our members, and agrees with the response that it is in.
+fn is_problem(answer: &Answer, of: &str) {
+    assert_eq!(
+        answer.header("content-type"),
+        "application/problem+json",
+        "{of}: {answer:?}"
+    );
+    assert_eq!(answer.header("cache-control"), "no-store", "{of}");
+    let body = answer.json();
+    let text = |member: &str| {
+        let text = body[member].as_str();
+        text.unwrap_or_else(|| panic!("{of}: no `{member}` in {body}"))
+            .to_owned()
+    };
+    let code = text("code");
+    assert!(
+        codes::ALL.iter().any(|known| known.code == code),
+        "{of}: `{code}` is not in codes::ALL"
+    );
+    assert_eq!(text("type"), format!("/docs/errors/{code}"), "{of}");
+    assert_eq!(body["status"], answer.status, "{of}");
+    assert!(!text("title").is_empty() && !text("detail").is_empty(), "{of}");
+    assert_eq!(
+        body["retriable"],
+        answer.status == 503 || answer.status == 429,
+        "{of}: {body}"
+    );
+    assert_eq!(
+        !answer.header("retry-after").is_empty(),
+        body["retriable"] == true,
+        "{of}"
+    );
+    assert_eq!(text("requestId"), answer.header("x-request-id"), "{of}");
+    assert_eq!(
+        !answer.header("www-authenticate").is_empty(),
+        answer.status == 401,
+        "{of}"
+    );
+    let known = [
+        "type",
+        "title",
+        "status",
+        "detail",
+        "code",
+        "hint",
+        "retriable",
+        "requestId",
+        "errors",
+    ];
+    for member in body.as_object().unwrap().keys() {
+        assert!(known.contains(&member.as_str()), "{of}: `{member}`");
+    }
+    for finding in body["errors"].as_array().into_iter().flatten() {
+        for member in ["pointer", "code", "message"] {
+            assert!(finding[member].is_string(), "{of}: {finding}");
+        }
+    }
+}
+
+/// A key is nowhere in an answer, in no header and in no body.
+fn keeps_secret(answer: &Answer, secrets: &[&str], of: &str) {
+    let mut said = answer.text();
+    for (name, value) in &answer.headers {
+        said.push_str(&format!("\n{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+    }
+    for secret in secrets {
+        assert!(!said.contains(secret), "{of} repeats a key");
+    }
+}
+
+/// A kind of caller, what is done to the request, and the answer that is due.
+struct Case {
+    name: &'static str,
+    request: Box<dyn Fn(Request) -> Request>,
+    expected: (u16, &'static str),
+}
+
+fn case(name: &'static str, expected: (u16, &'static str), request: impl Fn(Request) -> Request + 'static) -> Case {
+    Case {
+        name,
+        request: Box::new(request),
+        expected,
+    }
+}
+
+/// Nobody who is not let in comes further, on any route that asks who is calling.
+fn bad_callers(expired: &str, revoked: &str) -> Vec<Case> {
+    let (expired, revoked) = (expired.to_owned(), revoked.to_owned());
+    let unknown = Secret::generate([7; 32]).expose().to_owned();
+    let also = unknown.clone();
+    vec![
+        case("nobody", (403, "credentials_missing"), |r| r),
+        case("a bearer token, which is not read", (403, "credentials_missing"), |r| {
+            r.header("authorization", "Bearer e30.e30.e30")
+        }),
+        case("an unknown key", (401, "key_invalid"), move |r| r.key(&unknown)),
+        case("an empty key", (401, "key_invalid"), |r| r.key("")),
+        case("an unknown key and a good principal", (401, "key_invalid"), move |r| {
+            r.key(&also).person("ann")
+        }),
+        case("two keys", (401, "credential_ambiguous"), |r| {
+            r.key(DEVELOPMENT_KEY).also("x-functions-key", "another")
+        }),
+        case("a key that is too long", (401, "credential_too_large"), |r| {
+            r.key(&"k".repeat(300))
+        }),
+        case("an expired key", (401, "key_expired"), move |r| r.key(&expired)),
+        case("a revoked key", (401, "key_revoked"), move |r| r.key(&revoked)),
+        case("the development key from afar", (401, "key_invalid"), |r| {
+            r.key(DEVELOPMENT_KEY).from_afar()
+        }),
+        case(
+            "a principal that nobody vouches for",
+            (401, "principal_not_trusted"),
+            |r| r.person("ann").from_afar(),
+        ),
+        case("a principal that is none", (401, "principal_malformed"), |r| {
+            r.header("x-ms-client-principal", "e30=")
+        }),
+        case("two principals", (401, "credential_ambiguous"), |r| {
+            r.person("ann").also("x-ms-client-principal", "e30=")
+        }),
+        case("a person without an account", (403, "user_unknown"), |r| {
+            r.person("mallory")
+        }),
+        case(
+            "a claimed user that no record could show",
+            (400, "user_header_malformed"),
+            |r| r.key(DEVELOPMENT_KEY).header("x-user-id", ""),
+        ),
+    ]
+}
+
+/// Whoever is let in, but not in that organization.
+fn bad_organizations(fabrikam: &str) -> Vec<Case> {
+    let (one, two) = (fabrikam.to_owned(), fabrikam.to_owned());
+    vec![
+        case("no organization", (400, "organization_header_missing"), |r| {
+            r.key(DEVELOPMENT_KEY)
+        }),
+        case(
+            "no organization, by a person",
+            (400, "organization_header_missing"),
+            |r| r.person("ann"),
+        ),
+        case("no organization's id", (400, "organization_header_malformed"), |r| {
+            r.key(DEVELOPMENT_KEY).organization("Contoso'; --")
+        }),
+        case("an empty id", (400, "organization_header_malformed"), |r| {
+            r.key(DEVELOPMENT_KEY).organization("")
+        }),
+        case("two organizations", (400, "organization_header_duplicated"), |r| {
+            r.key(DEVELOPMENT_KEY)
+                .organization("contoso")
+                .also("x-organization-id", "fabrikam")
+        }),
+        case("an unknown one", (404, "organization_not_found"), |r| {
+            r.key(DEVELOPMENT_KEY).organization("nosuch")
+        }),
+        case("an unknown one, by a person", (404, "organization_not_found"), |r| {
+            r.person("ann").organization("nosuch")
+        }),
+        case(
+            "an unknown one, by an administrator",
+            (404, "organization_not_found"),
+            |r| r.person("eve").organization("nosuch"),
+        ),
+        case("one that is switched off", (403, "organization_inactive"), |r| {
+            r.key(DEVELOPMENT_KEY).organization("northwind")
+        }),
+        case(
+            "one that is switched off, by a member",
+            (403, "organization_inactive"),
+            |r| r.person("ann").organization("northwind"),
+        ),
+        case(
+            "one that is switched off, by a stranger",
+            (404, "organization_not_found"),
+            |r| r.person("ben").organization("northwind"),
+        ),
+        case("a foreign one, by a person", (404, "organization_not_found"), |r| {
+            r.person("dora").organization("contoso")
+        }),
+        case("a foreign one, by a key", (403, "key_not_for_organization"), move |r| {
+            r.key(&one).organization("contoso")
+        }),
+        case(
+            "an unknown one, by a key of another",
+            (403, "key_not_for_organization"),
+            move |r| r.key(&two).organization("nosuch"),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn nobody_comes_in_who_may_not() {
+    let world = World::new().await;
+    let app = &world.app;
+    let expired = app.key(&[], &[KeyScope::All], Some(app.cx.clock.now())).await;
+    let revoked = app.key(&[], &[KeyScope::All], None).await;
+    let record = app.cx.keys.find(&Secret::presented(&revoked)).await.unwrap().unwrap();
+    api_key::revoke(&app.cx, &operator(), &record.id).await.unwrap();
+    let fabrikam = app.key(&[&org("fabrikam")], &[KeyScope::All], None).await;
+    let secrets = [expired.as_str(), &revoked, &fabrikam, DEVELOPMENT_KEY, &"k".repeat(300)];
+
+    let mut denied = Vec::new();
+    let callers = bad_callers(&expired, &revoked);
+    let organizations = bad_organizations(&fabrikam);
+    for target in world.targets.iter().filter(|target| target.access != Access::Open) {
+        let cases = match target.access {
+            Access::Organization => callers.iter().chain(&organizations[..]),
+            _ => callers.iter().chain(&organizations[..0]),
+        };
+        for case in cases {
+            let of = format!("{} {}, {}", target.method, target.template, case.name);
+            // Whoever is turned away for who they are names an organization that exists.
+            let request = if callers.iter().any(|caller| caller.name == case.name) {
+                world.to(target).organization("contoso")
+            } else {
+                world.to(target)
+            };
+            let answer = (case.request)(request).send().await;
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                case.expected,
+                "{of}: {}",
+                answer.text()
+            );
+            is_problem(&answer, &of);
+            keeps_secret(&answer, &secrets, &of);
+            if answer.status != 400 {
+                denied.push((of, answer.header("x-request-id").to_owned(), answer.code()));
+            }
+        }
+    }
+    assert!(denied.len() > 200, "too few cases: {}", denied.len());
+    let records = world.records().await;
+    for (of, request, code) in denied {
+        let found: Vec<_> = records.get(&request).into_iter().flatten().collect();
+        assert_eq!(found.len(), 1, "{of}: one record of the denial");
+        let plain = &found[0].plain;
+        assert_eq!(plain.event, "access.denied", "{of}");
+        assert_eq!(plain.outcome.as_str(), "denied", "{of}");
+        assert_eq!(plain.detail.as_ref().unwrap()["errorCode"], code.as_str(), "{of}");
+        let text = format!("{found:?}");
+        assert!(
+            secrets.iter().all(|secret| !text.contains(secret)),
+            "{of}: the record holds a key"
+        );
+    }
+}
+
+#[tokio::test]
+async fn open_routes_are_these_and_no_others() {
+    let world = World::new().await;
+    let open: BTreeSet<_> = world.of(Access::Open).map(|target| target.template).collect();
+    assert_eq!(
+        open,
+        OPEN.into(),
+        "a route that is open to everybody must be meant to be"
+    );
+    for target in world.of(Access::Open) {
+        let answer = world.to(target).from_afar().send().await;
+        assert_eq!(answer.status, 200, "{}", target.template);
+        let said = answer.text();
+        for telling in ["Contoso Ltd", "northwind", "sqlite", "weft.db", &world.run] {
+            assert!(
+                !said.contains(telling),
+                "{} tells everybody of `{telling}`",
+                target.template
+            );
+        }
+    }
+    for (method, path, expected) in [
+        ("GET", "/api/nothing", (404, "route_not_found")),
+        ("GET", "/api", (404, "route_not_found")),
+        ("GET", "/", (204, "")),
+        ("DELETE", "/api/runs", (405, "method_not_allowed")),
+        ("GET", "/api/workflows/hello/execute", (405, "method_not_allowed")),
+        ("GET", "/api//runs", (404, "route_not_found")),
+        ("GET", "/api/../drive_run", (404, "route_not_found")),
+    ] {
+        let answer = world.app.request(method, path).send().await;
+        assert_eq!((answer.status, answer.code().as_str()), expected, "{method} {path}");
+        if answer.status >= 400 {
+            is_problem(&answer, path);
+        }
+        assert_eq!(
+            answer.status == 405,
+            !answer.header("allow").is_empty(),
+            "{method} {path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
+    let world = World::new().await;
+    // The sample has no viewer in contoso, where the run is.
+    let people = [
+        (Role::Viewer, "dora", "fabrikam"),
+        (Role::User, "cleo", "contoso"),
+        (Role::Manager, "ben", "contoso"),
+        (Role::OrgAdmin, "ann", "contoso"),
+        (Role::Administrator, "eve", "contoso"),
+    ];
+    let listed: BTreeSet<_> = VERBS.iter().map(|(method, path, ..)| (*method, *path)).collect();
+    let there: BTreeSet<_> = world
+        .of(Access::Organization)
+        .map(|target| (target.method, target.template))
+        .collect();
+    assert_eq!(there, listed, "each route of an organization has its verb in this test");
+
+    let (mut denied, mut crossed) = (Vec::new(), Vec::new());
+    for target in world.of(Access::Organization) {
+        let verb = VERBS
+            .iter()
+            .find(|verb| (verb.0, verb.1) == (target.method, target.template));
+        let (.., action, resource) = *verb.unwrap();
+        for (role, person, organization) in people {
+            let of = format!("{} {} as {}", target.method, target.template, role.as_str());
+            let answer = world.to(target).person(person).organization(organization).send().await;
+            let id = answer.header("x-request-id").to_owned();
+            match permitted(role, action, resource) {
+                Extent::None => {
+                    assert_eq!((answer.status, answer.code().as_str()), (403, "not_permitted"), "{of}");
+                    is_problem(&answer, &of);
+                    denied.push((of, id.clone()));
+                }
+                Extent::Own if target.template.contains("{id}") => {
+                    assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+                }
+                _ if target.template.ends_with("/cancel") => {
+                    assert_eq!((answer.status, answer.code().as_str()), (409, "run_ended"), "{of}");
+                }
+                _ => assert_eq!(answer.status, 200, "{of}: {}", answer.text()),
+            }
+            if role == Role::Administrator {
+                crossed.push((format!("{} {}", target.method, target.template), id));
+            }
+        }
+    }
+    let status = world
+        .of(Access::Caller)
+        .find(|target| target.template == "/api/status")
+        .unwrap();
+    for (role, person, _) in people {
+        let answer = world.to(status).person(person).send().await;
+        let may = permitted(role, Action::Read, Resource::Platform) == Extent::All;
+        assert_eq!(answer.status, if may { 200 } else { 403 }, "{}", role.as_str());
+        if !may {
+            denied.push((
+                format!("/api/status as {}", role.as_str()),
+                answer.header("x-request-id").to_owned(),
+            ));
+        }
+    }
+    assert!(denied.len() >= 8, "{denied:?}");
+    let records = world.records().await;
+    let events = |id: &str| -> Vec<&str> {
+        let found = records.get(id).into_iter().flatten();
+        found.map(|entry| entry.plain.event.as_str()).collect()
+    };
+    for (of, id) in denied {
+        assert_eq!(events(&id), ["access.denied"], "{of}");
+    }
+    for (of, id) in crossed {
+        assert!(events(&id).contains(&"access.crossed"), "{of}: {:?}", events(&id));
+    }
+}
+
+/// A key needs the one scope of a route's verb and no other, and each of its calls is on record before it is answered.
+#[tokio::test]
+async fn a_key_needs_exactly_the_scope_of_the_verb() {
+    let world = World::new().await;
+    let (mut bypassed, mut denied) = (Vec::new(), Vec::new());
+    for target in world.of(Access::Organization) {
+        let verb = VERBS
+            .iter()
+            .find(|verb| (verb.0, verb.1) == (target.method, target.template));
+        let (.., action, resource) = *verb.unwrap();
+        let of = format!("{} {}", target.method, target.template);
+        let enough = [KeyScope::One(resource, action)];
+        let others: Vec<_> = Action::ALL
+            .iter()
+            .flat_map(|verb| Resource::ALL.iter().map(|on| KeyScope::One(*on, *verb)))
+            .filter(|scope| !enough.contains(scope))
+            .collect();
+        for (scopes, may) in [(&enough[..], true), (&others, false)] {
+            let key = world.app.key(&[&org("contoso")], scopes, None).await;
+            // In the query too, where it must not come back from.
+            let mut asked = target.clone();
+            asked.path += &format!("?code={key}");
+            let answer = world
+                .to(&asked)
+                .organization("contoso")
+                .header("x-user-id", "somebody")
+                .send()
+                .await;
+            let id = answer.header("x-request-id").to_owned();
+            keeps_secret(&answer, &[&key], &of);
+            if may {
+                assert!(matches!(answer.status, 200 | 409), "{of}: {}", answer.text());
+            } else {
+                assert_eq!((answer.status, answer.code().as_str()), (403, "not_permitted"), "{of}");
+                let hint = answer.json()["hint"].as_str().unwrap().to_owned();
+                assert!(hint.contains(&enough[0].to_string()), "{of}: {hint}");
+                denied.push((of.clone(), id.clone()));
+            }
+            bypassed.push((of.clone(), id));
+        }
+    }
+    for (path, scope) in [("/api/status", "platform:read"), ("/api/me", "run:read")] {
+        let target = world.targets.iter().find(|target| target.template == path).unwrap();
+        let key = world.app.key(&[], &[scope.parse().unwrap()], None).await;
+        let answer = world.to(target).key(&key).header("x-user-id", "somebody").send().await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        keeps_secret(&answer, &[&key], path);
+        bypassed.push((path.to_owned(), answer.header("x-request-id").to_owned()));
+    }
+    let records = world.records().await;
+    for (of, id) in bypassed {
+        let found: Vec<_> = records.get(&id).into_iter().flatten().collect();
+        let bypass: Vec<_> = found.iter().filter(|entry| entry.plain.event == "key.bypass").collect();
+        assert_eq!(bypass.len(), 1, "{of}: {found:?}");
+        let Entry { plain, personal, .. } = bypass[0];
+        assert_eq!(plain.level.as_str(), "warning", "{of}");
+        assert_eq!(plain.key.as_deref(), Some("test"), "{of}");
+        let personal = personal.readable().unwrap();
+        assert_eq!(personal.claimed_user.as_deref(), Some("somebody"), "{of}");
+        assert!(personal.address.is_some(), "{of}");
+    }
+    for (of, id) in denied {
+        let found = records.get(&id).into_iter().flatten();
+        assert!(
+            found.into_iter().any(|entry| entry.plain.event == "access.denied"),
+            "{of}"
+        );
+    }
+}
+
+/// A run, a workflow or a form that is not there looks the same whoever else may have one like it.
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let world = World::new().await;
+    let cases = [
+        // The run is contoso's.
+        ("fabrikam", format!("/api/runs/{}", world.run), (404, "run_not_found")),
+        (
+            "contoso",
+            "/api/runs/run_00000000000000000000000000".to_owned(),
+            (404, "run_not_found"),
+        ),
+        ("contoso", "/api/runs/nonsense".to_owned(), (400, "parameter_invalid")),
+        (
+            "contoso",
+            "/api/runs/..%2F..%2Fsecrets".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/workflows/nosuch".to_owned(),
+            (404, "workflow_not_found"),
+        ),
+        ("contoso", "/api/workflows/%00".to_owned(), (404, "workflow_not_found")),
+        (
+            "contoso",
+            "/api/data-providers/nosuch".to_owned(),
+            (404, "data_provider_not_found"),
+        ),
+        ("contoso", "/api/runs?limit=many".to_owned(), (400, "parameter_invalid")),
+        ("contoso", "/api/runs?limit=0".to_owned(), (400, "parameter_invalid")),
+        (
+            "contoso",
+            "/api/runs?cursor=bm9uc2Vuc2U".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/audit?cursor=bm9uc2Vuc2U".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/workflows?cursor=%21".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/runs?status=sleeping".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/runs?cursor=nonsense".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/audit?cursor=nonsense".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/audit?level=loud".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            format!("/api/runs/{}/logs?after=x", world.run),
+            (400, "parameter_invalid"),
+        ),
+        (
+            "contoso",
+            "/api/workflows?limit=%FF".to_owned(),
+            (400, "parameter_invalid"),
+        ),
+    ];
+    for (organization, path, expected) in cases {
+        let request = world
+            .app
+            .request("GET", &path)
+            .key(DEVELOPMENT_KEY)
+            .organization(organization);
+        let answer = request.send().await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            expected,
+            "{path}: {}",
+            answer.text()
+        );
+        is_problem(&answer, &path);
+    }
+    let foreign = world.app.request("GET", &format!("/api/runs/{}", world.run));
+    let foreign = foreign.key(DEVELOPMENT_KEY).organization("fabrikam").send().await;
+    let absent = world.app.request("GET", "/api/runs/run_00000000000000000000000000");
+    let absent = absent.key(DEVELOPMENT_KEY).organization("fabrikam").send().await;
+    let alike = |answer: &Answer, id: &str| {
+        let mut body = answer.json();
+        body["requestId"] = Value::Null;
+        body.to_string().replace(id, "ID")
+    };
+    assert_eq!(
+        alike(&foreign, &world.run),
+        alike(&absent, "run_00000000000000000000000000")
+    );
+}
+
+#[tokio::test]
+async fn every_route_says_that_storage_is_away() {
+    let world = World::new().await;
+    world.app.faults.down(true);
+    for target in &world.targets {
+        let answer = world
+            .to(target)
+            .key(DEVELOPMENT_KEY)
+            .organization("contoso")
+            .send()
+            .await;
+        if target.access == Access::Open && target.template != "/api/ready" {
+            assert_eq!(answer.status, 200, "{}", target.template);
+        } else {
+            assert_eq!(answer.status, 503, "{}: {}", target.template, answer.text());
+            is_problem(&answer, target.template);
+        }
+    }
+}
+
+#[test]
+fn every_route_is_described_and_the_reverse() {
+    let description = serde_json::to_value(openapi::description()).unwrap();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut described = BTreeSet::new();
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            described.insert((method.to_uppercase(), path.clone()));
+            let open = OPEN.contains(&path.as_str());
+            // An empty list says: nothing is asked for here.
+            let asks = operation.get("security").is_none_or(|security| {
+                security
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|way| !way.as_object().unwrap().is_empty())
+            });
+            assert_eq!(asks, !open, "{method} {path}: {:?}", operation.get("security"));
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(
+                open || responses.contains_key("default"),
+                "{method} {path} does not say how errors look"
+            );
+            let parameters: Vec<_> = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let named = |place: &str, name: &str| {
+                parameters
+                    .iter()
+                    .any(|p| p["in"] == place && p["name"].as_str().unwrap().eq_ignore_ascii_case(name))
+            };
+            let route = routes::table().into_iter().find(|route| route.path == path);
+            let organization = route.is_some_and(|route| route.access == Access::Organization);
+            assert_eq!(named("header", "X-Organization-Id"), organization, "{method} {path}");
+            for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
+                assert!(named("path", part.trim_end_matches('}')), "{method} {path}: {part}");
+            }
+        }
+    }
+    let routed: BTreeSet<_> = routes::table()
+        .into_iter()
+        .map(|route| (route.method.to_owned(), route.path.to_owned()))
+        .collect();
+    assert_eq!(described, routed);
+}
