@@ -1,11 +1,18 @@
 //! The integration tests: everything that needs a process, a store or a socket, in one program.
 
+mod architecture;
 mod audit;
 mod authn_repositories;
 mod authn_table;
+mod authz_matrix;
 mod azure;
 mod conformance;
+mod emitted_files;
+mod endpoint_coverage;
 mod fault;
+mod host_envelope;
 mod protocol;
 mod runner_outcomes;
+mod scheduler_properties;
 mod sqlite;
+mod tenancy_matrix;

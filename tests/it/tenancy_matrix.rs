@@ -1,0 +1,414 @@
+//! Every use case × the scope of a foreign organization: it finds nothing, and not one row, blob or message changes except
+//! audit records of whoever tried.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use regex::Regex;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Map, Value, json};
+use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
+use weft::domain::{KeyId, LogLine, OrgId, RunId, Timestamp, UserId};
+use weft::error::{Coded as _, Kind};
+use weft::runner::WorkerMessage;
+use weft::runner::scripted::Scene;
+use weft::store::envelope::{Message, seal};
+use weft::store::key;
+use weft::store::repo::runs::{RunQuery, StoredRun};
+use weft::tenancy::{self, Membership, Organization, RunRef, Scope, operator, operator_in, rehydrate};
+use weft::testing::app::Builder;
+use weft::testing::{DATA_PROVIDER, TestApp, WORKFLOW};
+use weft::usecase::audit_log::AuditQuery;
+use weft::usecase::deliver::{Delivered, From, deliver};
+use weft::usecase::drive_run::Continued;
+use weft::usecase::start_run::{StartRun, start_run};
+use weft::usecase::{Error, admit, audit_log, catalog, control_run, drive_run, provide_data, quarantine, query_run};
+
+/// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
+const COVERED: [&str; 18] = [
+    "admit::crossing",
+    "admit::denied_in",
+    "admit::key_bypass",
+    "audit_log::list",
+    "catalog::get",
+    "catalog::list",
+    "control_run::cancel",
+    "drive_run::continue_run",
+    "provide_data::inputs",
+    "provide_data::list",
+    "provide_data::provide",
+    "quarantine::quarantine",
+    "query_run::details",
+    "query_run::get",
+    "query_run::list",
+    "query_run::logs",
+    "query_run::steps",
+    "start_run::start_run",
+];
+
+#[test]
+fn the_matrix_has_every_use_case() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/usecase");
+    let function = Regex::new(r"(?s)\npub (?:async )?fn (\w+)\((.*?)\) ->").unwrap();
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let source = std::fs::read_to_string(&path).unwrap();
+        for declared in function.captures_iter(&source) {
+            if declared[2].contains(": &Scope") || declared[2].contains(": &RunRef") {
+                found.insert(format!("{module}::{}", &declared[1]));
+            }
+        }
+    }
+    assert_eq!(found, COVERED.map(str::to_owned).into());
+}
+
+/// Everything that is stored: rows by table, partition and row, blobs by container and path, messages by queue.
+type Dump = BTreeMap<(String, String, String), Vec<u8>>;
+
+fn dump(app: &TestApp) -> Dump {
+    let database = Connection::open_with_flags(&app.database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut all = Dump::new();
+    for (kind, sql) in [
+        (
+            "row",
+            "SELECT tables.name, partition, row, CAST(etag AS TEXT) || ':' || hex(props) FROM entity JOIN tables ON tables.id = tbl",
+        ),
+        (
+            "blob",
+            "SELECT container.name, path, CAST(start AS TEXT), hex(bytes) FROM blob
+             JOIN container ON container.id = container JOIN chunk ON chunk.blob = blob.id",
+        ),
+        (
+            "message",
+            "SELECT queue.name, CAST(message.id AS TEXT), CAST(visible AS TEXT), text FROM message JOIN queue ON queue.id = queue",
+        ),
+        ("table", "SELECT name, '', '', '' FROM tables"),
+        ("container", "SELECT name, '', '', '' FROM container"),
+    ] {
+        let mut statement = database.prepare(sql).unwrap();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let text = |column: usize| row.get::<_, String>(column).unwrap();
+            all.insert((format!("{kind} {}", text(0)), text(1), text(2)), text(3).into_bytes());
+        }
+    }
+    all
+}
+
+/// Places that differ and are no audit records.
+fn changed(before: &Dump, after: &Dump) -> Vec<(String, String, String)> {
+    let places: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    places
+        .into_iter()
+        .filter(|place| before.get(*place) != after.get(*place))
+        .filter(|(_, partition, row)| {
+            let audit = partition.starts_with("audit") || partition == key::subjects().as_str();
+            !(audit || (partition == key::index().as_str() && row.starts_with(key::INDEX_AUDIT)))
+        })
+        .cloned()
+        .collect()
+}
+
+fn org(id: &str) -> OrgId {
+    id.parse().unwrap()
+}
+
+/// Everybody who may all in an organization that is not the run's.
+fn strangers(run: &RunId) -> Vec<(&'static str, Scope)> {
+    let fabrikam = org("fabrikam");
+    let organization = Organization {
+        id: fabrikam.clone(),
+        name: "Fabrikam Inc".into(),
+        active: true,
+    };
+    let membership = Membership {
+        org: fabrikam.clone(),
+        role: Role::OrgAdmin,
+    };
+    let at = Timestamp::from_millis(0);
+    let user = |administrator| Principal::User {
+        // Whoever asked for the run, to whom "own" would apply.
+        id: UserId::derived(at, "sample:ann"),
+        name: "Ann Archer".into(),
+        administrator,
+    };
+    let key = Principal::Service {
+        key: KeyId::derived(at, "foreign"),
+        name: "foreign".into(),
+        scopes: vec![KeyScope::All],
+        claimed_user: None,
+    };
+    let found = Some(&organization);
+    let reference = RunRef {
+        org: fabrikam.clone(),
+        run: run.clone(),
+    };
+    vec![
+        (
+            "an administrator of the organization",
+            tenancy::resolve(&fabrikam, found, Some(&membership), user(false), Tier::ClientPrincipal).unwrap(),
+        ),
+        (
+            "a platform administrator who crossed into it",
+            tenancy::cross(&fabrikam, found, user(true), Tier::ClientPrincipal).unwrap(),
+        ),
+        (
+            "a key that may all",
+            tenancy::resolve_key(&fabrikam, found, std::slice::from_ref(&fabrikam), key).unwrap(),
+        ),
+        (
+            "the driver, by a message about a foreign run",
+            rehydrate(&reference, "drive_run"),
+        ),
+        ("the operator", operator_in(&operator(), &fabrikam)),
+        (
+            "the operator, in one that does not exist",
+            operator_in(&operator(), &org("nosuch")),
+        ),
+    ]
+}
+
+/// A run of contoso with values that are too large for a row, and a log.
+async fn contoso_run(app: &TestApp) -> StoredRun {
+    let line = LogLine {
+        at: app.cx.clock.now(),
+        stream: "stdout".into(),
+        level: "info".into(),
+        message: "contoso's own words".into(),
+        fields: None,
+    };
+    app.scripted.push(
+        WORKFLOW,
+        Scene::returns(json!("contoso ".repeat(10_000))).says(WorkerMessage::Line(line)),
+    );
+    let answer = app.run("contoso", json!({"name": "contoso ".repeat(10_000)})).await;
+    assert_eq!(answer["status"], "succeeded", "{answer}");
+    let run: RunId = answer["runId"].as_str().unwrap().parse().unwrap();
+    let scope = operator_in(&operator(), &org("contoso"));
+    let page = query_run::logs(&app.cx, &scope, &run, (0, 0)).await.unwrap();
+    assert_eq!(page.lines.len(), 1, "the run has a log");
+    app.cx.runs.get(&scope, &run).await.unwrap().unwrap()
+}
+
+fn not_found<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {
+    match result {
+        Err(error) => assert!(
+            matches!(error.kind(), Kind::NotFound | Kind::Denied) || error.code() == "storage_not_prepared",
+            "{of}: {} {error}",
+            error.code()
+        ),
+        Ok(found) => panic!("{of}: {found:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
+    let app = Builder::default().on_disk().start().await;
+    let stored = contoso_run(&app).await;
+    let run = stored.new.run.clone();
+    for (who, scope) in strangers(&run) {
+        let reference = RunRef {
+            org: scope.org().clone(),
+            run: run.clone(),
+        };
+        let before = dump(&app);
+        for name in COVERED {
+            let of = format!("{name} by {who}");
+            let earlier = dump(&app);
+            try_it(&app, name, &of, &scope, &reference, &stored).await;
+            assert_eq!(
+                changed(&earlier, &dump(&app)),
+                [],
+                "{of} changed what is no audit record"
+            );
+            // That the records of those who come in are there shows that the comparison sees what is written.
+            if name.starts_with("admit::") && scope.org().as_str() != "nosuch" {
+                assert_ne!(earlier, dump(&app), "{of} left no record");
+            }
+        }
+        // A message about the pair is signed by us and still finds nothing: the organization is part of the key.
+        let text = seal(
+            &app.cx.signing,
+            &Message::DriveRun {
+                run: reference,
+                reason: "foreign".into(),
+            },
+        );
+        for from in [From::Runs, From::Attempts, From::RunsPoison, From::AttemptsPoison] {
+            let delivered = deliver(&app.cx, from, &text, app.cx.clock.now(), None).await.unwrap();
+            assert_eq!(delivered, Delivered::Done(Continued::Unknown), "{from:?}");
+        }
+        let after = dump(&app);
+        assert_eq!(changed(&before, &after), [], "{who} changed what is no audit record");
+        // Of the organization itself not even those.
+        let theirs = |dump: &Dump| -> Dump {
+            dump.iter()
+                .filter(|((name, ..), _)| name.ends_with("orgcontoso") || name.ends_with("org-contoso"))
+                .map(|(place, value)| (place.clone(), value.clone()))
+                .collect()
+        };
+        assert_eq!(theirs(&before), theirs(&after), "{who} changed contoso");
+        assert!(!theirs(&after).is_empty());
+    }
+}
+
+async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &RunRef, stored: &StoredRun) {
+    let (cx, run) = (&app.cx, &reference.run);
+    let there = scope.org().as_str() != "nosuch";
+    let origin = Origin {
+        request_id: "foreign-0001".into(),
+        ..Origin::default()
+    };
+    let caller = Caller {
+        principal: scope.principal().clone(),
+        tier: scope.tier(),
+        key_organizations: Vec::new(),
+        also_principal: None,
+        origin: origin.clone(),
+    };
+    match name {
+        "audit_log::list" => match audit_log::list(cx, scope, AuditQuery::default()).await {
+            Ok(page) => {
+                for entry in page.items {
+                    assert_eq!(entry.plain.owner.to_string(), scope.org().as_str(), "{of}");
+                    assert!(!format!("{entry:?}").contains(run.as_str()), "{of}: {entry:?}");
+                }
+            }
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "catalog::get" => drop(catalog::get(cx, scope, WORKFLOW).await.unwrap()),
+        "catalog::list" => drop(catalog::list(cx, scope, None, 10).await.unwrap()),
+        "control_run::cancel" => not_found(of, control_run::cancel(cx, scope, &origin, run).await),
+        "drive_run::continue_run" => {
+            let continued = drive_run::continue_run(cx, reference, cx.clock.now()).await.unwrap();
+            assert_eq!(continued, Continued::Unknown, "{of}");
+        }
+        "quarantine::quarantine" => {
+            let continued = quarantine::quarantine(cx, reference, cx.clock.now()).await.unwrap();
+            assert_eq!(continued, Continued::Unknown, "{of}");
+        }
+        "provide_data::inputs" => assert_eq!(provide_data::inputs(cx, scope, DATA_PROVIDER).await.unwrap().len(), 1),
+        "provide_data::list" => assert_eq!(provide_data::list(cx, scope).await.unwrap().len(), 1),
+        "provide_data::provide" => {
+            let asked = app.scripted.asked().len();
+            let answer = provide_data::provide(cx, scope, &origin, DATA_PROVIDER, Map::new()).await;
+            if there {
+                answer.unwrap();
+            }
+            for asked in &app.scripted.asked()[asked..] {
+                // What foreign code is told is of its own organization.
+                assert_eq!(asked.context["organization"]["id"], scope.org().as_str(), "{of}");
+                let said = asked.context.to_string();
+                assert!(
+                    !said.contains("Engineering") && !said.contains("contoso"),
+                    "{of}: {said}"
+                );
+            }
+        }
+        "query_run::details" => {
+            // Who holds the row of a foreign run still gets none of the values that it refers to.
+            not_found_or_missing(of, query_run::details(cx, scope, stored.clone()).await);
+        }
+        "query_run::get" => not_found(of, query_run::get(cx, scope, run).await),
+        "query_run::list" => {
+            for requester in [None, Some(stored.new.requester.id.clone())] {
+                let query = RunQuery {
+                    requester,
+                    limit: 200,
+                    ..RunQuery::default()
+                };
+                match query_run::list(cx, scope, query).await {
+                    Ok((runs, _)) => assert!(runs.is_empty(), "{of}: {runs:?}"),
+                    Err(error) => assert!(!there, "{of}: {error}"),
+                }
+            }
+        }
+        "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
+        "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "start_run::start_run" => {
+            let mut input = start(cx.clock.now(), None);
+            input.workflow = "nosuch".into();
+            not_found(of, start_run(cx, scope, input).await);
+        }
+        "admit::crossing" | "admit::denied_in" | "admit::key_bypass" => {
+            let written = match name {
+                "admit::crossing" => admit::crossing(cx, scope, &caller).await,
+                "admit::denied_in" => admit::denied_in(cx, scope, &caller, "not_permitted").await,
+                _ => admit::key_bypass(cx, scope, &caller).await,
+            };
+            // Where it can't be written the call is refused.
+            assert_eq!(written.is_ok(), there, "{of}: {written:?}");
+        }
+        other => panic!("`{other}` is not tried"),
+    }
+}
+
+fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {
+    match result {
+        Err(Error::Store(_)) => {}
+        other => panic!("{of}: {other:?}"),
+    }
+}
+
+fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
+    StartRun {
+        workflow: WORKFLOW.into(),
+        arguments: Map::from_iter([("name".to_owned(), Value::from("Ada"))]),
+        wait: Some(std::time::Duration::from_secs(30)),
+        idempotency_key: idempotency_key.map(str::to_owned),
+        received_at,
+        origin: Origin::default(),
+    }
+}
+
+/// The same idempotency key of two organizations is two keys, and the second run is in its own organization only.
+#[tokio::test]
+async fn an_idempotency_key_does_not_reach_across() {
+    let app = Builder::default().on_disk().start().await;
+    let cx: &Arc<_> = &app.cx;
+    let (contoso, fabrikam) = (org("contoso"), org("fabrikam"));
+    let scopes = [&contoso, &fabrikam].map(|org| operator_in(&operator(), org));
+    let first = start_run(cx, &scopes[0], start(cx.clock.now(), Some("caller:one")))
+        .await
+        .unwrap();
+    let before = dump(&app);
+    let second = start_run(cx, &scopes[1], start(cx.clock.now(), Some("caller:one")))
+        .await
+        .unwrap();
+    assert!(!second.repeated);
+    assert_ne!(first.run.new.run, second.run.new.run);
+    let touched = changed(&before, &dump(&app));
+    assert!(!touched.is_empty());
+    for (name, partition, row) in touched {
+        assert!(
+            name.ends_with("orgfabrikam") || name.ends_with("org-fabrikam") || name == "message weft-runs",
+            "{name} {partition} {row}"
+        );
+    }
+    let again = start_run(cx, &scopes[0], start(cx.clock.now(), Some("caller:one")))
+        .await
+        .unwrap();
+    assert!(again.repeated);
+    assert_eq!(again.run.new.run, first.run.new.run);
+}
+
+/// The same values of two organizations are two blobs: that somebody else has a value can't be found out.
+#[tokio::test]
+async fn values_are_kept_apart() {
+    let app = Builder::default().on_disk().start().await;
+    let large = json!({"name": "the same ".repeat(10_000)});
+    for id in ["contoso", "fabrikam"] {
+        app.run(id, large.clone()).await;
+    }
+    let all = dump(&app);
+    let blobs = |container: &str| {
+        all.keys()
+            .filter(|(name, ..)| *name == format!("blob {container}"))
+            .count()
+    };
+    assert!(blobs("org-contoso") > 0);
+    assert_eq!(blobs("org-contoso"), blobs("org-fabrikam"));
+}
