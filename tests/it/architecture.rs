@@ -515,9 +515,9 @@ fn traits_exist_at_the_seams_only() {
 
 #[test]
 fn unsafe_code_is_nowhere_unexplained() {
-    let is_unsafe = Regex::new(r"\bunsafe\s*(\{|fn|impl)").unwrap();
+    let unsafe_code = Regex::new(r"\bunsafe\s*(\{|fn|impl)").unwrap();
     for source in sources() {
-        if is_unsafe.is_match(&source.code) {
+        if unsafe_code.is_match(&source.code) {
             let text = read(&root().join("src").join(&source.path));
             assert!(
                 text.contains("SAFETY"),

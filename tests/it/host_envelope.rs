@@ -13,6 +13,7 @@ use weft::store::envelope::{Message, SigningKey, seal};
 use weft::store::fault::Call;
 use weft::store::key::Queue;
 use weft::tenancy::{RunRef, operator, operator_in};
+use weft::testing::app::Builder;
 use weft::testing::{Answer, Request, TestApp, WORKFLOW};
 use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::seed::DEVELOPMENT_KEY;
@@ -315,6 +316,22 @@ async fn a_message_of_this_installation_drives_its_run() {
     assert_eq!(again.status, 200);
     completes(&again, "the second delivery");
     assert_eq!(app.scripted.asked().len(), 1, "a step ran twice");
+}
+
+/// The same with the repository's own workspace and a real worker behind it.
+#[tokio::test]
+async fn a_message_reaches_a_real_worker() {
+    let app = Builder::default().python().start().await;
+    let run = waiting_run(&app).await;
+    let body = invocation(&seal(&app.cx.signing, &about(&run)));
+    let answer = app.request("POST", "/drive_run").body(body).send().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    completes(&answer, "a real worker");
+    let request = app.request("GET", &format!("/api/runs/{run}"));
+    let told = request.key(DEVELOPMENT_KEY).organization("contoso").send().await.json();
+    assert_eq!(told["status"], "succeeded", "{told}");
+    assert!(told["result"].to_string().contains("Ada"), "{told}");
+    app.cx.runner.shutdown().await;
 }
 
 #[tokio::test]
