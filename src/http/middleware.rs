@@ -5,16 +5,18 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
+use super::extract::AdmittedSlot;
 use super::problem::{ApiError, KEPT, Marked};
 use super::state::Gate;
 use crate::clock::Entropy;
 use crate::error::Kind;
+use crate::usecase::admit;
 
 /// The request's id, in its extensions.
 #[derive(Debug, Clone)]
@@ -93,6 +95,22 @@ pub async fn guard(request: Request, next: Next) -> Response {
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
         );
+    }
+    response
+}
+
+/// Puts on record that somebody who was let into an organization may not do there what the request asks for. The answer
+/// stays what it is, whether or not the record could be written.
+pub async fn record_denials(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let slot = AdmittedSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let response = next.run(request).await;
+    if let Some(Marked(error)) = response.extensions().get::<Marked>()
+        && error.status() == StatusCode::FORBIDDEN
+        && let (Some((scope, caller)), Some(app)) = (slot.0.get(), gate.app())
+        && let Err(failure) = admit::denied_in(&app.cx, scope, caller, error.code()).await
+    {
+        tracing::error!(error = %failure, error.code = error.code(), "a refused request could not be recorded");
     }
     response
 }

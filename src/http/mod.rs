@@ -1,8 +1,9 @@
 //! Requests in, responses out. No decisions: a handler asks its extractors for what it may use, calls one use case, and
 //! converts the answer.
 //!
-//! Order of the layers, outermost first: request id and access log, panic guard, security headers, readiness, body limit,
-//! then the route. Authentication is an extractor (`extract/`), so a handler that names a scope can't run without one.
+//! Order of the layers, outermost first: request id and access log, panic guard, security headers, readiness, record of
+//! denials, then the route, which reads its body within the limit. Authentication is an extractor (`extract/`), so a handler
+//! that names a scope can't run without one.
 
 pub mod api;
 pub mod extract;
@@ -28,6 +29,10 @@ pub fn router(gate: Gate) -> Router {
         .method_not_allowed_fallback(problem::no_such_method);
     Router::new()
         .merge(api)
+        .layer(axum::middleware::from_fn_with_state(
+            gate.clone(),
+            middleware::record_denials,
+        ))
         .layer(axum::middleware::from_fn_with_state(
             gate.clone(),
             middleware::wait_until_ready,

