@@ -215,7 +215,10 @@ mod tests {
     fn errors_of_a_limit_name_it() {
         let error = with_limit_named(StepError::new("MemoryError", ""), &Limits::default());
         assert_eq!(error.message, "out of memory; the limit is 512 MiB (`memory_bytes`)");
-        let error = with_limit_named(StepError::new("OSError", "[Errno 27] File too large"), &Limits::default());
+        let error = with_limit_named(
+            StepError::new("OSError", "[Errno 27] File too large"),
+            &Limits::default(),
+        );
         assert_eq!(
             error.message,
             "[Errno 27] File too large; the limit is 64 MiB (`file_bytes`)"

@@ -99,15 +99,13 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     };
     // Taking a run over may be what ends it.
     if transition.state().status.is_terminal() {
-        additions
-            .audit
-            .push(cx.audit.seal(&driver.scope, driver.finish_record(&stored, &transition)).await?);
+        additions.audit.push(
+            cx.audit
+                .seal(&driver.scope, driver.finish_record(&stored, &transition))
+                .await?,
+        );
     }
-    let stored = match cx
-        .runs
-        .apply(&driver.scope, stored, &transition, additions)
-        .await
-    {
+    let stored = match cx.runs.apply(&driver.scope, stored, &transition, additions).await {
         Ok((stored, records)) => {
             driver.unindexed = records;
             stored

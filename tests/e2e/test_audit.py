@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weft import Answer, Weft, problem, until, weft
 
 
 def principal(user: str) -> str:
     """As Static Web Apps sends it."""
-    claims = {"identityProvider": "aad", "userId": user, "userDetails": f"{user}@contoso.example", "userRoles": ["authenticated"]}
+    claims = {
+        "identityProvider": "aad",
+        "userId": user,
+        "userDetails": f"{user}@contoso.example",
+        "userRoles": ["authenticated"],
+    }
     return base64.b64encode(json.dumps(claims).encode()).decode()
 
 
@@ -61,7 +67,9 @@ def test_a_key_leaves_a_warning_before_anything_happens(shared: Weft) -> None:
     assert "ann" in bypass["alsoPrincipal"]
     assert bypass["endpoint"] == "POST /api/workflows/echo/execute"
     assert bypass["resource"] == {"kind": "organization", "id": "contoso"}
-    started, finished = (next(r for r in mine if r["event"] == event) for event in ("run.started", "run.finished"))
+    started, finished = (
+        next(r for r in mine if r["event"] == event) for event in ("run.started", "run.finished")
+    )
     assert bypass["at"] <= started["at"] <= finished["at"]
     assert started["claimedUser"] == "ada@example.org"
     assert started["resource"] == {"kind": "run", "id": answer.json["runId"]}
@@ -70,13 +78,22 @@ def test_a_key_leaves_a_warning_before_anything_happens(shared: Weft) -> None:
 
 @pytest.mark.parametrize(
     ("method", "target"),
-    [("GET", "/runs"), ("GET", "/workflows"), ("GET", "/audit"), ("GET", "/runs/run_01m7xwwbv9r8d8dys0ss4qqzy4")],
+    [
+        ("GET", "/runs"),
+        ("GET", "/workflows"),
+        ("GET", "/audit"),
+        ("GET", "/runs/run_01m7xwwbv9r8d8dys0ss4qqzy4"),
+    ],
 )
 def test_every_call_with_a_key_leaves_one(shared: Weft, method: str, target: str) -> None:
     request = f"every-call-{time.monotonic_ns()}"
     shared.call(method, target, X_Request_Id=request)
     [record] = by_request(shared.audit("&event=key.bypass"), request)
-    assert (record["level"], record["sourceAddress"], record["keyName"]) == ("warning", "127.0.0.1", "weft-dev")
+    assert (record["level"], record["sourceAddress"], record["keyName"]) == (
+        "warning",
+        "127.0.0.1",
+        "weft-dev",
+    )
 
 
 def test_a_forwarded_address_is_marked_as_unverified(shared: Weft) -> None:
@@ -118,7 +135,9 @@ def test_whoever_is_turned_away_is_on_record(
     assert (answer.status, answer.json["code"]) == (status, code), answer
     records = until(lambda: by_request(platform_records(shared), request), "its record")
     [record] = records
-    assert (record["event"], record["outcome"], record["level"]) == ("access.denied", "denied", "warning"), record
+    assert (record["event"], record["outcome"], record["level"]) == ("access.denied", "denied", "warning"), (
+        record
+    )
     assert record["detail"]["problem"] == code
     assert credential in record["detail"]["presented"], record
     assert record["endpoint"] == "POST /api/workflows/echo/execute"
@@ -126,7 +145,18 @@ def test_whoever_is_turned_away_is_on_record(
 
 def test_a_right_that_is_missing_is_on_record_in_the_organization(shared: Weft) -> None:
     created = weft(
-        "keys", "create", "reader", "-s", "run:read", "-s", "run:list", "-o", "contoso", "--json", "--data", shared.data
+        "keys",
+        "create",
+        "reader",
+        "-s",
+        "run:read",
+        "-s",
+        "run:list",
+        "-o",
+        "contoso",
+        "--json",
+        "--data",
+        shared.data,
     ).json
     request = f"may-not-{time.monotonic_ns()}"
     answer = shared.execute("echo", {"value": 1}, x_functions_key=created["key"], X_Request_Id=request)
@@ -137,7 +167,11 @@ def test_a_right_that_is_missing_is_on_record_in_the_organization(shared: Weft) 
     assert (denied["level"], denied["outcome"], denied["keyName"]) == ("warning", "denied", "reader")
     assert denied["sourceAddress"] == "127.0.0.1"
     assert denied["detail"]["problem"] == "not_permitted"
-    problem(shared.call("GET", "/status", x_functions_key=created["key"], X_Request_Id=request), 403, "not_permitted")
+    problem(
+        shared.call("GET", "/status", x_functions_key=created["key"], X_Request_Id=request),
+        403,
+        "not_permitted",
+    )
     platform = {record["event"] for record in by_request(platform_records(shared), request)}
     assert platform == {"key.bypass", "access.denied"}, platform
     assert shared.call("GET", "/runs", x_functions_key=created["key"]).status == 200
@@ -206,7 +240,11 @@ def test_changes_of_keys_are_on_record(shared: Weft) -> None:
     created = weft("keys", "create", "audited", "-s", "*", "--json", "--data", shared.data).json
     rotated = weft("keys", "rotate", created["id"], "--json", "--data", shared.data).json
     weft("keys", "revoke", rotated["id"], "--data", shared.data)
-    mine = [r for r in platform_records(shared) if (r.get("resource") or {}).get("id") in (created["id"], rotated["id"])]
+    mine = [
+        r
+        for r in platform_records(shared)
+        if (r.get("resource") or {}).get("id") in (created["id"], rotated["id"])
+    ]
     assert [r["event"] for r in mine] == ["key.created", "key.rotated", "key.revoked"], mine
     assert all(record["principal"]["kind"] == "operator" for record in mine)
     assert created["key"] not in json.dumps(mine)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weft import WORKSPACE, Weft, copy_workspace, problem, until, weft
 
 COMMANDS: list[list[str]] = [
@@ -31,7 +32,9 @@ def test_every_command_explains_itself(command: list[str]) -> None:
         done = weft(*command, flag)
         assert (done.status, done.stderr) == (0, "")
         assert "Usage: weft" in done.stdout
-        assert not re.search(r"^ +--[a-z-]+( <[A-Z]+>)?$\n\n", done.stdout, re.MULTILINE), "a flag without a word on it"
+        assert not re.search(r"^ +--[a-z-]+( <[A-Z]+>)?$\n\n", done.stdout, re.MULTILINE), (
+            "a flag without a word on it"
+        )
     listed = weft("--help").stdout
     if command:
         assert re.search(rf"^  {command[0]} +\w", listed, re.MULTILINE)
@@ -46,7 +49,10 @@ def test_every_command_explains_itself(command: list[str]) -> None:
         (["dev", "--port", "x"], "invalid value"),
         (["dev", "--nonsense"], "unexpected argument"),
         (["keys", "create", "robot"], "--scope"),
-        (["keys", "create", "robot", "--scope", "nonsense"], r"`nonsense` is not a scope; scopes are .*workflow:run"),
+        (
+            ["keys", "create", "robot", "--scope", "nonsense"],
+            r"`nonsense` is not a scope; scopes are .*workflow:run",
+        ),
         (["keys", "create", "robot", "--scope", "*", "-o", "No Such"], "invalid value"),
         (["keys", "create", "robot", "--scope", "*", "--expires-in-days", "0"], "1..=3650"),
         (["keys", "revoke", "nonsense"], "key id"),
@@ -70,7 +76,11 @@ def test_seeding_twice_changes_nothing(tmp_path: Path) -> None:
     again = weft("seed", "--json", "--data", tmp_path / "data")
     assert (first.status, again.status) == (0, 0), (first, again)
     assert first.json["created"] > 0
-    assert (again.json["created"], again.json["changed"], again.json["unchanged"]) == (0, 0, first.json["created"])
+    assert (again.json["created"], again.json["changed"], again.json["unchanged"]) == (
+        0,
+        0,
+        first.json["created"],
+    )
     assert first.json["people"] == again.json["people"]
     in_words = weft("seed", "--data", tmp_path / "data")
     assert re.search(r"0 created, 0 changed, \d+ as they were, in \d", in_words.stdout)
@@ -79,7 +89,19 @@ def test_seeding_twice_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_life_of_a_key(shared: Weft) -> None:
     places = ["--data", str(shared.data)]
-    done = weft("keys", "create", "robot", "-o", "contoso", "-s", "workflow:*", "--expires-in-days", "30", "--json", *places)
+    done = weft(
+        "keys",
+        "create",
+        "robot",
+        "-o",
+        "contoso",
+        "-s",
+        "workflow:*",
+        "--expires-in-days",
+        "30",
+        "--json",
+        *places,
+    )
     assert done.status == 0, done
     made = done.json
     assert re.fullmatch(r"weft_[A-Za-z0-9_-]{40,}", made["key"]), made
@@ -128,9 +150,14 @@ def test_keys_that_are_not_there(tmp_path: Path) -> None:
     for command in ("revoke", "rotate"):
         done = weft("keys", command, "key_01m7xwwbt0cyyf0fwctb5fygxk", "--json", "--data", tmp_path)
         assert (done.status, done.stdout) == (1, "")
-        assert re.search("^error: key `key_01m7xwwbt0cyyf0fwctb5fygxk` does not exist\nhint: .*weft keys list", done.stderr), done
+        assert re.search(
+            "^error: key `key_01m7xwwbt0cyyf0fwctb5fygxk` does not exist\nhint: .*weft keys list", done.stderr
+        ), done
     done = weft("keys", "create", "x", "-s", "*", "-o", "nobody", "--data", tmp_path)
-    assert (done.status, done.stderr) == (1, "error: organization `nobody` does not exist\nhint: check the id\n")
+    assert (done.status, done.stderr) == (
+        1,
+        "error: organization `nobody` does not exist\nhint: check the id\n",
+    )
     assert weft("keys", "list", "--json", "--data", tmp_path).json == []
 
 
@@ -159,7 +186,13 @@ def test_doctor(tmp_path: Path) -> None:
     workspace = copy_workspace(tmp_path / "workspace")
     (workspace / "workflows" / "bad.py").write_text("import weft_runtime\n")
     bad = weft(
-        "doctor", "--json", "--workspace", workspace, "--data", "/dev/null/x", environment={"WEFT_PYTHON": "/nowhere"}
+        "doctor",
+        "--json",
+        "--workspace",
+        workspace,
+        "--data",
+        "/dev/null/x",
+        environment={"WEFT_PYTHON": "/nowhere"},
     )
     assert bad.status == 1
     checks = {check["what"]: check for check in bad.json}
@@ -190,7 +223,14 @@ def test_a_closed_pipe_is_no_panic(shared: Weft) -> None:
     from weft import clean_environment, program
 
     done = subprocess.run(
-        ["sh", "-c", '"$0" check --json --workspace "$1" --data "$2" | head -c 10; exit 0', program(), WORKSPACE, shared.data],
+        [
+            "sh",
+            "-c",
+            '"$0" check --json --workspace "$1" --data "$2" | head -c 10; exit 0',
+            program(),
+            WORKSPACE,
+            shared.data,
+        ],
         env=clean_environment(),
         capture_output=True,
         text=True,
