@@ -115,7 +115,7 @@ impl KeyScope {
 
 /// A text that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope")]
+#[error("`{0}` is not a scope; scopes are `*`, `workflow:*`, `workflow:run`, `run:read` and so on")]
 pub struct ScopeError(pub String);
 
 impl FromStr for KeyScope {

@@ -1,5 +1,7 @@
 //! What commands print: data on stdout, everything else on stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+//!
+//! A reader that has gone away (`weft … | head`, a terminal that was closed) needs nothing more: not being able to print is
+//! no failure, and no panic.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -7,9 +9,8 @@ use crate::error::Finding;
 
 /// A line of data.
 pub(super) fn data(text: &str) {
-    println!("{text}");
-    // A reader that has gone away needs nothing more.
-    drop(std::io::stdout().flush());
+    let mut stdout = std::io::stdout();
+    drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
 }
 
 /// JSON as data.
@@ -19,13 +20,13 @@ pub(super) fn json(value: &impl serde::Serialize) {
 
 /// Something that a person may want to know.
 pub(super) fn note(text: &str) {
-    eprintln!("{text}");
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 /// A step of long work, when a terminal looks on.
 pub(super) fn progress(text: &str) {
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[2K{text}");
+        drop(write!(std::io::stderr(), "\r\x1b[2K{text}"));
         drop(std::io::stderr().flush());
     }
 }
@@ -33,21 +34,26 @@ pub(super) fn progress(text: &str) {
 /// Takes the last progress line away.
 pub(super) fn progress_done() {
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[2K");
+        drop(write!(std::io::stderr(), "\r\x1b[2K"));
     }
 }
 
 /// Why a command was not done.
 pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
-    eprintln!("error: {message}");
+    drop(writeln!(std::io::stderr(), "error: {message}"));
     for finding in findings {
-        eprintln!("  {}: {}", finding.pointer, finding.message);
+        drop(writeln!(
+            std::io::stderr(),
+            "  {}: {}",
+            finding.pointer,
+            finding.message
+        ));
         if let Some(hint) = &finding.hint {
-            eprintln!("    hint: {hint}");
+            drop(writeln!(std::io::stderr(), "    hint: {hint}"));
         }
     }
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        drop(writeln!(std::io::stderr(), "hint: {hint}"));
     }
 }
 

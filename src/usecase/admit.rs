@@ -49,7 +49,7 @@ pub async fn denied_in(cx: &Context, scope: &Scope, caller: &Caller, code: &str)
         .audit
         .of(AuditEvent::AccessDenied, caller)
         .resource("organization", scope.org().as_str())
-        .detail(&json!({"errorCode": code}));
+        .detail(&json!({"problem": code}));
     write(cx, scope, record).await
 }
 
@@ -59,7 +59,7 @@ pub async fn denied_in(cx: &Context, scope: &Scope, caller: &Caller, code: &str)
 /// When the record can't be written.
 pub async fn denied_on_platform(cx: &Context, caller: &Caller, code: &str) -> Result<()> {
     let record = cx.audit.of(AuditEvent::AccessDenied, caller);
-    write_platform(cx, record.detail(&json!({"errorCode": code}))).await
+    write_platform(cx, record.detail(&json!({"problem": code}))).await
 }
 
 /// Records that a function key stands in for user authentication on a route without an organization.
@@ -103,9 +103,10 @@ pub async fn denied(cx: &Context, caller: Option<&Caller>, origin: &Origin, refu
     if let (None, Some(claimed)) = (caller, refused.claimed_user) {
         record = record.claimed(claimed);
     }
+    // `code` and `credential` as names would have their values redacted.
     let record = record.detail(&json!({
-        "errorCode": refused.code,
-        "credential": refused.credential,
+        "problem": refused.code,
+        "presented": refused.credential,
         "reason": refused.reason,
         "label": refused.key,
         "organization": refused.organization,

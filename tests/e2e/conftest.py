@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import test_crash
 from weft import Weft, adopt_orphans, weft_at
 

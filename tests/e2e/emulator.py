@@ -27,7 +27,8 @@ class Emulator:
     def start(self) -> None:
         """Start it and wait until all services accept connections."""
         node = shutil.which("node")
-        assert node and PACKAGE.is_file(), "Azurite is not installed: run `npm ci --prefix tests`"
+        assert node, "Node.js is missing"
+        assert PACKAGE.is_file(), "Azurite is not installed: run `npm ci --prefix tests`"
         command = [node, str(PACKAGE), "--location", str(self.folder), "--silent", "--disableTelemetry"]
         command.append("--skipApiVersionCheck")
         for service, port in self.ports.items():
@@ -53,5 +54,8 @@ class Emulator:
     def environment(self) -> dict[str, str]:
         """What leads Weft to it."""
         parts = ["DefaultEndpointsProtocol=http", f"AccountName={ACCOUNT}", f"AccountKey={KEY}"]
-        parts += [f"{name.capitalize()}Endpoint=http://127.0.0.1:{port}/{ACCOUNT}" for name, port in self.ports.items()]
+        parts += [
+            f"{name.capitalize()}Endpoint=http://127.0.0.1:{port}/{ACCOUNT}"
+            for name, port in self.ports.items()
+        ]
         return {"WEFT_STORE": "azure", "AzureWebJobsStorage": ";".join(parts) + ";"}

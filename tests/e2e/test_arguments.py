@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+
 from weft import Weft, problem, send, until
 
 JSON = "application/json"
@@ -40,13 +41,17 @@ def test_a_body_that_is_no_json_object(shared: Weft, body: bytes, code: str, hin
         assert re.search(r"line \d+, column \d+$", said["detail"]), said
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "json", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "json", ""]
+)
 def test_a_body_of_another_kind(shared: Weft, kind: str) -> None:
     answer = shared.call("POST", "/workflows/echo/execute", b'{"value": 1}', Content_Type=kind)
     problem(answer, 415, "media_type_unsupported", hint="Content-Type: application/json")
 
 
-@pytest.mark.parametrize("kind", [JSON, "application/json; charset=utf-8", "application/cloudevents+json", None])
+@pytest.mark.parametrize(
+    "kind", [JSON, "application/json; charset=utf-8", "application/cloudevents+json", None]
+)
 def test_a_body_of_a_good_kind(shared: Weft, kind: str | None) -> None:
     answer = shared.call("POST", "/workflows/echo/execute", b'{"value": 1}', Content_Type=kind)
     assert answer.status == 200, answer
@@ -192,7 +197,9 @@ def strict(one: Weft, arguments: Any) -> Any:
 )
 def test_arguments_that_do_not_fit(shared: Weft, arguments: Any, errors: dict[str, str]) -> None:
     answer = shared.execute("strict", arguments)
-    said = problem(answer, 400, "arguments_invalid", errors=errors, hint="GET /api/workflows/strict", detail="`strict`")
+    said = problem(
+        answer, 400, "arguments_invalid", errors=errors, hint="GET /api/workflows/strict", detail="`strict`"
+    )
     for item in said["errors"]:
         assert item["message"], item
 
@@ -216,7 +223,18 @@ def test_refused_calls_start_nothing(shared: Weft) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["no-such", "Echo", "echo%20", "..%2f..%2fetc", "%00", "%F0%9F%A7%B5", "a" * 2000, "'%20OR%201=1", "%3Cb%3E"]
+    "name",
+    [
+        "no-such",
+        "Echo",
+        "echo%20",
+        "..%2f..%2fetc",
+        "%00",
+        "%F0%9F%A7%B5",
+        "a" * 2000,
+        "'%20OR%201=1",
+        "%3Cb%3E",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_workflow_that_does_not_exist(shared: Weft, name: str, method: str) -> None:
@@ -227,7 +245,11 @@ def test_a_workflow_that_does_not_exist(shared: Weft, name: str, method: str) ->
 
 def test_a_name_that_is_no_text(shared: Weft) -> None:
     problem(
-        shared.call("GET", "/workflows/%ff%fe"), 400, "parameter_invalid", hint=None, errors={"path": "invalid"}
+        shared.call("GET", "/workflows/%ff%fe"),
+        400,
+        "parameter_invalid",
+        hint=None,
+        errors={"path": "invalid"},
     )
 
 
@@ -235,7 +257,9 @@ def test_a_data_provider_that_does_not_exist(shared: Weft) -> None:
     problem(shared.call("GET", "/data-providers/no-such"), 404, "data_provider_not_found")
 
 
-@pytest.mark.parametrize("target", ["/no-such", "/runs/x/no-such", "/workflows/echo/no-such", "//runs", "/runs/"])
+@pytest.mark.parametrize(
+    "target", ["/no-such", "/runs/x/no-such", "/workflows/echo/no-such", "//runs", "/runs/"]
+)
 def test_a_route_that_does_not_exist(shared: Weft, target: str) -> None:
     problem(shared.call("GET", target), 404, "route_not_found", hint="/api/openapi.json")
 
@@ -307,13 +331,17 @@ def test_a_log_position_that_can_not_be_read(shared: Weft) -> None:
     ],
 )
 def test_headers_that_can_not_be_read(shared: Weft, headers: dict[str, str], pointer: str) -> None:
-    problem(shared.execute("nothing", **headers), 400, "parameter_invalid", hint=None, errors={pointer: "invalid"})
+    problem(
+        shared.execute("nothing", **headers), 400, "parameter_invalid", hint=None, errors={pointer: "invalid"}
+    )
 
 
 UNKNOWN_RUN = "run_01m7xwwbv9r8d8dys0ss4qqzy4"
 
 
-@pytest.mark.parametrize(("method", "more"), [("GET", ""), ("GET", "/steps"), ("GET", "/logs"), ("POST", "/cancel")])
+@pytest.mark.parametrize(
+    ("method", "more"), [("GET", ""), ("GET", "/steps"), ("GET", "/logs"), ("POST", "/cancel")]
+)
 def test_a_run_that_does_not_exist(shared: Weft, method: str, more: str) -> None:
     problem(shared.call(method, f"/runs/{UNKNOWN_RUN}{more}"), 404, "run_not_found", hint="X-Organization-Id")
 
@@ -369,7 +397,10 @@ def test_a_request_id_is_taken_when_it_is_harmless(shared: Weft) -> None:
     good = shared.call("GET", "/no-such", X_Request_Id="request-of-mine_1")
     assert problem(good, 404, "route_not_found")["requestId"] == "request-of-mine_1"
     for bad in ("short", "x" * 65, "with space in it", "<script>alert(1)"):
-        assert problem(shared.call("GET", "/no-such", X_Request_Id=bad), 404, "route_not_found")["requestId"] != bad
+        assert (
+            problem(shared.call("GET", "/no-such", X_Request_Id=bad), 404, "route_not_found")["requestId"]
+            != bad
+        )
 
 
 def test_an_argument_reaches_the_workflow_as_it_is(shared: Weft) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weft import Weft, copy_workspace, problem, until
 
 ANSWERS = """
@@ -54,7 +55,9 @@ def test_an_edit_of_the_same_length_at_the_same_time_of_day(one: Weft) -> None:
 def test_an_editor_that_writes_beside_and_renames(one: Weft) -> None:
     write(one, ANSWERS.format(answer="old"))
     assert one.run("edited")["result"] == "old"
-    write(one, ANSWERS.format(answer="new"), "edited.py.swp").rename(one.workspace / "workflows" / "edited.py")
+    write(one, ANSWERS.format(answer="new"), "edited.py.swp").rename(
+        one.workspace / "workflows" / "edited.py"
+    )
     assert one.run("edited")["result"] == "new"
 
 
@@ -88,7 +91,11 @@ def test_a_helper_module_is_live_too(one: Weft) -> None:
         ("import weft_runtime\n", "import_forbidden", 1),
         ("import os\nfrom engine import weft\n", "import_forbidden", 2),
         ("from weft import workflow\n1 / 0\n\n\n@workflow\ndef edited():\n    pass\n", "import_failed", 2),
-        ("import nowhere\nfrom weft import workflow\n\n\n@workflow\ndef edited():\n    pass\n", "import_failed", 1),
+        (
+            "import nowhere\nfrom weft import workflow\n\n\n@workflow\ndef edited():\n    pass\n",
+            "import_failed",
+            1,
+        ),
         ("from weft import workflow\n\n\n@workflow\ndef echo():\n    pass\n", "duplicate_name", None),
     ],
 )
@@ -111,7 +118,10 @@ def test_a_mistake_keeps_only_its_own_file_out(one: Weft, text: str, code: str, 
 
 
 def test_a_file_that_leaves_at_its_import(one: Weft) -> None:
-    write(one, "import sys\nfrom weft import workflow\nsys.exit('not here')\n@workflow\ndef edited():\n    pass\n")
+    write(
+        one,
+        "import sys\nfrom weft import workflow\nsys.exit('not here')\n@workflow\ndef edited():\n    pass\n",
+    )
     assert one.get("/ready")["status"] == "degraded"
     one.lives()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weft import Weft, problem, until
 
 
@@ -22,7 +23,9 @@ def settled(run: dict[str, Any]) -> dict[str, Any]:
     return {**run, "timings": {**run["timings"], "storeMs": 0}}
 
 
-@pytest.mark.parametrize("prefer", ["respond-async", "respond-async, wait=10", "wait=0", "Respond-Async; foo"])
+@pytest.mark.parametrize(
+    "prefer", ["respond-async", "respond-async, wait=10", "wait=0", "Respond-Async; foo"]
+)
 def test_not_waiting(shared: Weft, prefer: str, tmp_path: Path) -> None:
     answer = shared.execute("counts", {"path": str(tmp_path / "n"), "seconds": 0.5}, Prefer=prefer)
     assert answer.status == 202, answer
@@ -51,7 +54,11 @@ def test_a_caller_that_goes_away_ends_nothing(shared: Weft, tmp_path: Path) -> N
     path = tmp_path / "n"
     with pytest.raises(OSError, match="timed out"):
         shared.call(
-            "POST", "/workflows/counts/execute", {"path": str(path), "seconds": 1.5}, timeout=0.7, Prefer="wait=30"
+            "POST",
+            "/workflows/counts/execute",
+            {"path": str(path), "seconds": 1.5},
+            timeout=0.7,
+            Prefer="wait=30",
         )
     run = until(lambda: counted(path), "its first line")[0].split()[0]
     assert shared.ended(run)["status"] == "succeeded"
@@ -92,7 +99,13 @@ def test_cancelling_ends_run_and_process_within_a_second(shared: Weft, how: str)
     [attempt] = step["attempts"]
     assert (attempt["outcome"], attempt["number"]) == ("cancelled", 1)
     assert step["startedAt"] <= attempt["startedAt"] <= attempt["finishedAt"]
-    problem(shared.call("POST", f"/runs/{run}/cancel"), 409, "run_ended", hint="nothing is left", detail="cancelled")
+    problem(
+        shared.call("POST", f"/runs/{run}/cancel"),
+        409,
+        "run_ended",
+        hint="nothing is left",
+        detail="cancelled",
+    )
     page = shared.get(f"/runs/{run}/logs")
     assert [line["message"] for line in page["items"]] == said
     until(lambda: shared.get(f"/runs/{run}/logs?after={page['nextCursor']}")["ended"], "the log has ended", 5)
@@ -130,7 +143,13 @@ def test_cancelling_while_somebody_waits(shared: Weft) -> None:
 
 def test_cancelling_what_has_ended(shared: Weft) -> None:
     run = shared.run("nothing")["runId"]
-    problem(shared.call("POST", f"/runs/{run}/cancel"), 409, "run_ended", detail="succeeded", hint="nothing is left")
+    problem(
+        shared.call("POST", f"/runs/{run}/cancel"),
+        409,
+        "run_ended",
+        detail="succeeded",
+        hint="nothing is left",
+    )
 
 
 def test_many_cancel_at_once(shared: Weft) -> None:
@@ -138,7 +157,9 @@ def test_many_cancel_at_once(shared: Weft) -> None:
     until(lambda: shared.log(run), "it has begun")
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: shared.call("POST", f"/runs/{run}/cancel"), range(8)))
-    assert sorted(answer.status for answer in answers) == [200] + [409] * 7, [str(answer) for answer in answers]
+    assert sorted(answer.status for answer in answers) == [200] + [409] * 7, [
+        str(answer) for answer in answers
+    ]
     assert len([r for r in shared.audit(f"&resource={run}") if r["event"] == "run.cancelled"]) == 1
 
 
@@ -150,7 +171,9 @@ def test_steps_and_logs_tell_the_whole_story(shared: Weft) -> None:
     [attempt] = step["attempts"]
     assert (attempt["outcome"], attempt["number"], attempt["outputTruncated"]) == ("succeeded", 1, False)
     lines = shared.log(run["runId"])
-    assert [line["message"] for line in lines if line["stream"] == "stdout"] == [f"line {n}" for n in range(5)]
+    assert [line["message"] for line in lines if line["stream"] == "stdout"] == [
+        f"line {n}" for n in range(5)
+    ]
     assert [line["message"] for line in lines if line["stream"] == "stderr"] == ["to stderr"]
     logged = {line["message"]: line for line in lines if line["stream"] == "log"}
     assert logged["structured"]["fields"] == {"answer": 42}
@@ -240,11 +263,18 @@ def test_an_idempotency_key_starts_one_run(shared: Weft, tmp_path: Path) -> None
     assert len(counted(path)) == 1
     # With other arguments it is another request under the same name.
     problem(
-        shared.execute("counts", {"path": str(path), "seconds": 0.1}, **key), 409, "idempotency_key_reused", hint="new key"
+        shared.execute("counts", {"path": str(path), "seconds": 0.1}, **key),
+        409,
+        "idempotency_key_reused",
+        hint="new key",
     )
     # It belongs to the workflow and to the organization.
     other = shared.execute("echo", {"value": 1}, **key)
-    assert (other.status, other.json["workflow"], other.headers["Idempotency-Replayed"]) == (200, "echo", None)
+    assert (other.status, other.json["workflow"], other.headers["Idempotency-Replayed"]) == (
+        200,
+        "echo",
+        None,
+    )
     foreign = shared.run("counts", {"path": str(path)}, X_Organization_Id="fabrikam", **key)
     assert foreign["runId"] != first.json["runId"]
     assert len(counted(path)) == 2
@@ -255,7 +285,8 @@ def test_an_idempotency_key_repeats_a_failure_and_a_202(shared: Weft) -> None:
     assert settled(shared.run("exits", {"code": 3}, Idempotency_Key="failing")) == settled(first)
     assert first["status"] == "failed"
     pending = [
-        shared.execute("hangs", {"note": "key"}, Prefer="respond-async", Idempotency_Key="hanging") for _ in range(3)
+        shared.execute("hangs", {"note": "key"}, Prefer="respond-async", Idempotency_Key="hanging")
+        for _ in range(3)
     ]
     assert {answer.status for answer in pending} == {202}
     [run] = {answer.json["runId"] for answer in pending}
@@ -270,12 +301,17 @@ def test_the_same_key_at_the_same_time_starts_one_run(shared: Weft, tmp_path: Pa
     def ask(_: int) -> Any:
         together.wait()
         return shared.execute(
-            "counts", {"path": str(path), "seconds": 0.3}, Prefer=prefer, Idempotency_Key=f"together-{tmp_path.name}"
+            "counts",
+            {"path": str(path), "seconds": 0.3},
+            Prefer=prefer,
+            Idempotency_Key=f"together-{tmp_path.name}",
         )
 
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(ask, range(12)))
-    assert {answer.status for answer in answers} == {200 if prefer == "wait=30" else 202}, [str(a) for a in answers]
+    assert {answer.status for answer in answers} == {200 if prefer == "wait=30" else 202}, [
+        str(a) for a in answers
+    ]
     [run] = {answer.json["runId"] for answer in answers}
     assert shared.ended(run)["status"] == "succeeded"
     assert len(counted(path)) == 1

@@ -43,7 +43,9 @@ def test_nothing_shows_a_key(make: Any, tmp_path: Path) -> None:
     answers: list[bytes] = []
 
     def ask(method: str, target: str, headers: dict[str, str], body: Any = None) -> int:
-        answer = send(one.url, method, f"/api{target}", headers={"X-Organization-Id": "contoso", **headers}, body=body)
+        answer = send(
+            one.url, method, f"/api{target}", headers={"X-Organization-Id": "contoso", **headers}, body=body
+        )
         answers.append(answer.body + str(answer.headers).encode())
         return answer.status
 
@@ -78,7 +80,9 @@ def test_nothing_shows_a_key(make: Any, tmp_path: Path) -> None:
         "listed": weft("keys", "list", "--data", one.data).stdout.encode(),
         "listed as JSON": weft("keys", "list", "--json", "--data", one.data).stdout.encode(),
         "explained": json.dumps(
-            weft("config", "explain", environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_DATA": str(one.data)}).json
+            weft(
+                "config", "explain", environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_DATA": str(one.data)}
+            ).json
         ).encode(),
     }
     assert len(texts["said"]) > 10_000
@@ -124,8 +128,12 @@ def test_errors_at_the_start_name_no_secret(make: Any) -> None:
         f"AccountName=weft;AccountKey={secret};TableEndpoint=http://127.0.0.1:1/weft;"
         "BlobEndpoint=http://127.0.0.1:1/weft;QueueEndpoint=http://127.0.0.1:1/weft",
     ):
-        done = weft("doctor", "--json", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure", **LOUD})
+        done = weft(
+            "doctor", "--json", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure", **LOUD}
+        )
         assert done.status == 1
         assert secret not in done.stdout + done.stderr
-        explained = weft("config", "explain", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure"})
+        explained = weft(
+            "config", "explain", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure"}
+        )
         assert secret not in explained.stdout + explained.stderr

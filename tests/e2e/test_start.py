@@ -1,5 +1,6 @@
 """Starts that can't work say why in one sentence and what to do; ends leave nothing behind."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weft import Weft, copy_workspace, free_port, problem, until, weft
 
 
@@ -37,7 +39,11 @@ def test_a_port_that_is_taken(make: Any) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         one = make(port=port)
-        fails(one, rf"^error: port {port} can't be listened on: ", hint=rf"another process listens on {port}.*--port")
+        fails(
+            one,
+            rf"^error: port {port} can't be listened on: ",
+            hint=rf"another process listens on {port}.*--port",
+        )
         # Nothing was written but the lock, and it is free again.
         assert not (one.data / "weft.db").exists()
     one.start()
@@ -69,7 +75,12 @@ def fake_python(folder: Path, text: str) -> dict[str, str]:
 )
 def test_a_python_that_will_not_do(make: Any, tmp_path: Path, script: str, words: str) -> None:
     one = make(environment=fake_python(tmp_path / "bin", script))
-    fails(one, "^error: python can't be started: ", words, hint=r"install Python 3\.11 or newer.*WEFT_PYTHON.*doctor")
+    fails(
+        one,
+        "^error: python can't be started: ",
+        words,
+        hint=r"install Python 3\.11 or newer.*WEFT_PYTHON.*doctor",
+    )
 
 
 def test_no_python_at_all(make: Any, tmp_path: Path) -> None:
@@ -117,7 +128,9 @@ def test_settings_that_are_none(make: Any, name: str, value: str, words: str) ->
 
 def test_all_settings_that_are_none_at_once(make: Any) -> None:
     environment = {"WEFT_MAX_BODY_BYTES": "lots", "WEFT_WORKER_SLOTS": "0", "WEFT_SYNC_WAIT_SECONDS": "-1"}
-    said = fails(make(environment=environment), r"has 3 finding\(s\)", *environment, hint="weft config explain")
+    said = fails(
+        make(environment=environment), r"has 3 finding\(s\)", *environment, hint="weft config explain"
+    )
     assert said.count("error: ") == 1
 
 
@@ -142,7 +155,12 @@ PLACES = [
 
 def test_findings_stop_a_strict_start(make: Any, broken: Path) -> None:
     one = make(workspace=broken)
-    fails(one, r"^error: the workspace has 3 finding\(s\)|error: the workspace has 3 finding\(s\)", *PLACES, hint="weft check")
+    fails(
+        one,
+        r"^error: the workspace has 3 finding\(s\)|error: the workspace has 3 finding\(s\)",
+        *PLACES,
+        hint="weft check",
+    )
 
 
 def test_check_says_the_same_without_starting(broken: Path, tmp_path: Path) -> None:
@@ -164,7 +182,12 @@ def test_quarantine_serves_the_rest(make: Any, broken: Path) -> None:
     findings = one.get("/status")["workspace"]["findings"]
     assert len(findings) == 3
     assert all(finding["pointer"].startswith("workspace/workflows/") for finding in findings)
-    problem(one.execute("nosy"), 404, "workflow_not_found", hint=r"3 finding\(s\) keep files out, see `weft check`")
+    problem(
+        one.execute("nosy"),
+        404,
+        "workflow_not_found",
+        hint=r"3 finding\(s\) keep files out, see `weft check`",
+    )
 
 
 def test_data_that_was_in_use_before(make: Any) -> None:
@@ -221,7 +244,7 @@ def test_nothing_is_left(make: Any, number: int) -> None:
     assert one.stop(number) == (-number if number == signal.SIGKILL else 0)
     assert time.monotonic() - begun < 10
     if number != signal.SIGKILL:
-        left = [path for path in (one.data / "scratch").rglob("*")]
+        left = list((one.data / "scratch").rglob("*"))
         assert left == [], left
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -229,7 +252,7 @@ def test_nothing_is_left(make: Any, number: int) -> None:
     # What a killed one left in its scratch folder goes with the next.
     one.start()
     assert one.stop() == 0
-    assert [path for path in (one.data / "scratch").rglob("*")] == []
+    assert list((one.data / "scratch").rglob("*")) == []
 
 
 def test_a_second_interrupt_is_not_patient(make: Any) -> None:
@@ -239,10 +262,8 @@ def test_a_second_interrupt_is_not_patient(make: Any) -> None:
     one.kill(signal.SIGINT)
     until(lambda: "stopping" in one.stderr.read_text() or one.process is None, "it is stopping", 5)
     begun = time.monotonic()
-    try:
+    with contextlib.suppress(ProcessLookupError):
         one.kill(signal.SIGINT)
-    except ProcessLookupError:
-        pass
     assert one.wait() in (0, 130, -signal.SIGINT)
     assert time.monotonic() - begun < 8
 

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+
 from weft import Weft, until
 
 
@@ -84,7 +85,13 @@ def test_a_retriable_error_is_tried_again(shared: Weft) -> None:
         ("returns", {"what": "bytes"}, "failed", "ResultNotJson", "decode"),
         ("returns", {"what": "huge_number"}, "failed", "ResultNotJson", "64 bits"),
         ("returns", {"what": "deep"}, "failed", "ResultNotJson", "100 levels"),
-        ("returns", {"what": "huge"}, "failed", "ResultTooLarge", "50000002 bytes.*limit is 1048576.*return less"),
+        (
+            "returns",
+            {"what": "huge"},
+            "failed",
+            "ResultTooLarge",
+            "50000002 bytes.*limit is 1048576.*return less",
+        ),
     ],
 )
 def test_ends_as_what_it_is(
@@ -125,7 +132,9 @@ def test_children_end_with_the_step(shared: Weft) -> None:
     run = shared.run("forks", {"count": 4})
     assert (run["status"], run["result"]) == ("succeeded", 4)
     # A worker has no children of its own while it is idle: the zygote's children are all that may be left.
-    until(lambda: all(depth(shared, process.pid) <= 2 for process in shared.tree()), "its children are gone", 5)
+    until(
+        lambda: all(depth(shared, process.pid) <= 2 for process in shared.tree()), "its children are gone", 5
+    )
 
 
 def depth(one: Weft, pid: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from emulator import Emulator
 from weft import TERMINAL, Weft, problem, until
 
@@ -97,10 +98,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 6 MiB, where this user may make one; otherwise a folder with a limit on file sizes is no substitute."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "weft-test", disk], capture_output=True, check=False)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "weft-test", disk], capture_output=True, check=False
+    )
     yield disk if made.returncode == 0 else tmp_path / "no-disk"
     if made.returncode == 0:
         subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill(path: Path) -> None:
+    """Until there is no room left."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
 
 
 def test_a_disk_that_is_full(make: Any, tmp_path: Path, small_disk: Path) -> None:
@@ -112,13 +122,12 @@ def test_a_disk_that_is_full(make: Any, tmp_path: Path, small_disk: Path) -> Non
     filler = small_disk / "filler"
     if not small_disk.is_dir():
         # Without the right to mount, a database that may not be written stands in for it.
-        assert os.geteuid() != 0, "root may mount, or else this machine forbids it: see tests/e2e/README.md"
+        assert os.geteuid() != 0, "root, and no right to mount: this machine allows neither way"
         for file in [one.data, *one.data.glob("weft.db*")]:
             file.chmod(0o500 if file.is_dir() else 0o400)
     else:
-        with filler.open("wb", buffering=0) as full, pytest.raises(OSError, match="No space"):
-            while True:
-                full.write(b"x" * 4096)
+        with pytest.raises(OSError, match="No space"):
+            fill(filler)
 
     # Small writes may still fit into pages that are there; large ones don't.
     def full_now() -> bool:
@@ -180,7 +189,10 @@ def test_the_emulator_stopped_and_started(make: Any, tmp_path: Path) -> None:
         one = make(environment=emulator.environment).start(60)
         outage(one, tmp_path, emulator.stop, emulator.start)
         text = one.said()
-        for secret in (emulator.environment["AzureWebJobsStorage"], "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6"):
+        for secret in (
+            emulator.environment["AzureWebJobsStorage"],
+            "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6",
+        ):
             assert secret not in text
         assert "AccountKey=" not in text
         one.stop()

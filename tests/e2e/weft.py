@@ -21,7 +21,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -100,7 +100,8 @@ def processes() -> list[Process]:
 
 def descendants(pid: int) -> list[Process]:
     """Everything below a process, nearest first."""
-    everything, below, parents = processes(), [], {pid}
+    everything, parents = processes(), {pid}
+    below: list[Process] = []
     while True:
         more = [process for process in everything if process.parent in parents and process not in below]
         if not more:
@@ -210,7 +211,7 @@ class Weft:
     """A `weft dev`."""
 
     #: Those that run, whose processes are not left-overs.
-    running: set[int] = set()
+    running: ClassVar[set[int]] = set()
 
     def __init__(
         self,
@@ -319,7 +320,11 @@ class Weft:
             if process.state not in "ZX"
             and (
                 (process.pid, process.started) in known
-                or (process.parent == here and process.name.startswith("weft") and process.pid not in Weft.running)
+                or (
+                    process.parent == here
+                    and process.name.startswith("weft")
+                    and process.pid not in Weft.running
+                )
             )
         ]
 
@@ -331,7 +336,7 @@ class Weft:
     # Calls.
 
     def call(
-        self, method: str, target: str, body: Any = None, *, timeout: float = 60, **headers: str | None
+        self, method: str, target: str, body: Any = None, *, timeout: float = 60, **headers: Any
     ) -> Answer:
         """A request below ``/api`` with the development key for contoso. ``X_Some_Header=None`` leaves one out."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -340,23 +345,23 @@ class Weft:
         sent = {name: value for name, value in merged.items() if value is not None}
         return send(self.url, method, f"/api{target}", headers=sent, body=body, timeout=timeout)
 
-    def get(self, target: str, **headers: str | None) -> Any:
+    def get(self, target: str, **headers: Any) -> Any:
         """A GET that is expected to work."""
         answer = self.call("GET", target, **headers)
         assert answer.status == 200, answer
         return answer.json
 
-    def execute(self, workflow: str, arguments: Any = None, **headers: str | None) -> Answer:
+    def execute(self, workflow: str, arguments: Any = None, **headers: Any) -> Answer:
         """Ask for a run."""
         return self.call("POST", f"/workflows/{workflow}/execute", arguments or {}, **headers)
 
-    def run(self, workflow: str, arguments: Any = None, **headers: str | None) -> Any:
+    def run(self, workflow: str, arguments: Any = None, **headers: Any) -> Any:
         """A run to its end, whichever."""
         answer = self.execute(workflow, arguments, **headers)
         assert answer.status == 200, answer
         return answer.json
 
-    def begin(self, workflow: str, arguments: Any = None, **headers: str | None) -> str:
+    def begin(self, workflow: str, arguments: Any = None, **headers: Any) -> str:
         """Start a run without waiting for it; its id."""
         answer = self.execute(workflow, arguments, Prefer="respond-async", **headers)
         assert answer.status == 202, answer
@@ -364,7 +369,7 @@ class Weft:
         assert answer.headers["Location"] == f"/api/runs/{run}", dict(answer.headers)
         return run
 
-    def ended(self, run: str, within: float = 20.0, **headers: str | None) -> Any:
+    def ended(self, run: str, within: float = 20.0, **headers: Any) -> Any:
         """A run that has ended."""
 
         def probe() -> Any:
@@ -387,7 +392,7 @@ class Weft:
                 return lines
             after = page["nextCursor"]
 
-    def audit(self, query: str = "", **headers: str | None) -> list[dict[str, Any]]:
+    def audit(self, query: str = "", **headers: Any) -> list[dict[str, Any]]:
         """The newest audit records of the organization."""
         items: list[dict[str, Any]] = self.get(f"/audit?limit=200{query}", **headers)["items"]
         return items

@@ -374,7 +374,7 @@ async fn nobody_comes_in_who_may_not() {
         let plain = &found[0].plain;
         assert_eq!(plain.event, "access.denied", "{of}");
         assert_eq!(plain.outcome.as_str(), "denied", "{of}");
-        assert_eq!(plain.detail.as_ref().unwrap()["errorCode"], code.as_str(), "{of}");
+        assert_eq!(plain.detail.as_ref().unwrap()["problem"], code.as_str(), "{of}");
         let text = format!("{found:?}");
         assert!(
             secrets.iter().all(|secret| !text.contains(secret)),

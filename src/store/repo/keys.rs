@@ -82,6 +82,7 @@ impl Coded for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Storage(error) => error.hint(),
+            Self::Unknown(_) => Some("`weft keys list` shows the ids".into()),
             Self::NotCurrent { .. } => Some("create a new key".into()),
             Self::NotGenerated => Some("let Weft make the key: it has 256 random bits".into()),
             _ => None,
