@@ -109,10 +109,16 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Takes the request's audit records that are not listed yet, to list them together with something else.
+    /// The request's audit records that are not listed yet, to list them together with something else.
     #[must_use]
-    pub fn take_unindexed(&self) -> Vec<LinkedRecord> {
-        self.slot.take_unindexed()
+    pub fn unindexed(&self) -> Vec<LinkedRecord> {
+        let unindexed = self.slot.0.unindexed.lock();
+        unindexed.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// They have been listed. Until this is said, they are listed when the request has been answered.
+    pub fn indexed(&self) {
+        drop(self.slot.take_unindexed());
     }
 }
 

@@ -332,7 +332,7 @@ impl World {
         );
         prop_assert!(new.attempts == old.attempts || new.attempts == old.attempts + 1);
         prop_assert!(old.started_at.is_none() || new.started_at == old.started_at);
-        let lost = old.status == Status::Running && matches!(event, Event::Taken { .. });
+        let lost = old.status == Status::Running && matches!(event, Event::Taken { .. } | Event::Released { .. });
         self.lost[place] += u32::from(lost);
         if lost && planned.on_crash == OnCrash::Fail && !after.status.is_terminal() {
             prop_assert_eq!(new.status, Status::Failed, "it may not be made again");

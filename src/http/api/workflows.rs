@@ -133,9 +133,12 @@ pub async fn execute(
         idempotency_key: idempotency_key(&headers, body.empty)?,
         received_at: app.cx.clock.now(),
         origin: admitted.origin.clone(),
-        unindexed: admitted.take_unindexed(),
+        unindexed: admitted.unindexed(),
     };
     let started = start_run(&app.cx, &admitted.scope, input).await?;
+    if !started.repeated {
+        admitted.indexed();
+    }
     if !started.run.state.status.is_terminal() {
         return Ok(super::runs::accepted(&started.run));
     }

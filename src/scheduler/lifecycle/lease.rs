@@ -66,6 +66,16 @@ pub fn release(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Res
         attempt: attempt.clone(),
     }));
     lose_attempts(plan, &mut next, &mut facts, now);
+    for (place, _) in state.running() {
+        let step = &next.steps[place];
+        if step.status == Status::Waiting {
+            facts.push(Fact::StepStatus {
+                step: plan.steps[place].id.clone(),
+                status: Status::Waiting,
+                attempt: step.attempts,
+            });
+        }
+    }
     settle(plan, &mut next, &mut facts, &mut effects, now);
     Ok(Transition::new(Some(state), next, facts, effects))
 }
