@@ -40,6 +40,9 @@ from .tracebacks import error_json
 
 ATTEMPT_FD = 3
 
+# `inspect.CO_COROUTINE`; importing `inspect` for it would make every fork dearer.
+_CO_COROUTINE = 0x80
+
 
 class Link:
     """The worker's socket as `Context` sees it, and the place where frames are kept in order.
@@ -167,6 +170,9 @@ def run(order: Order, jail: Jail, guard: Guard) -> NoReturn:
         link.finish(encode(last))
     try:
         module = loader.load(str(order.module))
+        if _has_coroutines(module):
+            # Ahead of the attempt, which would wait for the heaviest import of all otherwise.
+            import asyncio  # noqa: F401
     except BaseException as error:
         link.finish(_failed(error, booted, None))
     link.send({"t": "ready", "import_ms": _milliseconds(time.perf_counter() - booted), "boot_ms": boot_ms})
@@ -258,6 +264,11 @@ def _prepare(
     resolved = declaration.resolve()
     arguments = bind(resolved, attempt.get("arguments") or {})
     return function, [context] if resolved.takes_context else [], arguments
+
+
+def _has_coroutines(module: Any) -> bool:
+    codes = (getattr(value, "__code__", None) for value in vars(module).values())
+    return any(getattr(code, "co_flags", 0) & _CO_COROUTINE for code in codes)
 
 
 def _wait_for(awaitable: Any) -> Any:
