@@ -5,14 +5,17 @@
 
 mod check;
 mod config;
+mod config_entry;
 mod dev;
 mod doctor;
 pub mod emit;
 mod keys;
 mod lock;
+mod org;
 mod output;
 mod seed;
 mod serve;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,12 +43,21 @@ enum Command {
     Serve,
     /// Write the sample organizations, people, configuration and the development key
     Seed(seed::Seed),
+    /// Make organizations, list them, switch them on and off
+    #[command(subcommand)]
+    Org(org::Org),
+    /// Make people, say as whom they sign in and where they are members
+    #[command(subcommand)]
+    User(user::User),
     /// Manage function keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Manage configuration entries: what workflows read as `ctx.config`. (Settings of Weft itself: `weft config`)
+    #[command(subcommand)]
+    Entry(config_entry::Entry),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
-    /// Show the effective settings and where each comes from
+    /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Check Python, storage and the workspace, and say what to mend
@@ -139,7 +151,10 @@ pub fn main() -> ExitCode {
         Command::Dev(dev) => dev.run(),
         Command::Serve => serve::run(),
         Command::Seed(seed) => seed.run(),
+        Command::Org(org) => org.run(),
+        Command::User(user) => user.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Entry(entry) => entry.run(),
         Command::Check(check) => check.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),

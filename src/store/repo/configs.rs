@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::domain::{OrgId, Timestamp};
 use crate::store::error::Error;
 use crate::store::key::{self, PlatformTable};
-use crate::store::port::{Operation, Ports, Properties, Query, Result, TableName};
+use crate::store::port::{Match, Operation, Ports, Properties, Query, Result, TableName};
 use crate::tenancy::{PlatformScope, Scope};
 
 /// How long a change may stay unseen by other instances.
@@ -132,6 +132,38 @@ impl Configs {
         self.write(&PlatformTable::Config.name(), entry).await?;
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
+    }
+
+    /// Deletes an entry of the organization; whether there was one. It inherits the platform's again, where there is one.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn delete(&self, scope: &Scope, name: &str) -> Result<bool> {
+        let deleted = self.remove(&key::org_table(scope.org()), name).await?;
+        self.cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(scope.org());
+        Ok(deleted)
+    }
+
+    /// Deletes an entry that every organization inherits; whether there was one.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn delete_platform(&self, _platform: &PlatformScope, name: &str) -> Result<bool> {
+        let deleted = self.remove(&PlatformTable::Config.name(), name).await?;
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(deleted)
+    }
+
+    async fn remove(&self, table: &TableName, name: &str) -> Result<bool> {
+        let operations = vec![Operation::Delete(key::config_row(name)?, Match::Any)];
+        match self.ports.tables.commit(table, &key::config(), operations).await {
+            Ok(_) => Ok(true),
+            Err(Error::PreconditionFailed { .. } | Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn write(&self, table: &TableName, entry: &ConfigEntry) -> Result<()> {
