@@ -36,7 +36,7 @@ def error_json(error: BaseException) -> dict[str, Any]:
 
 def type_name(kind: type[BaseException]) -> str:
     """`ValueError`, `InvalidInput`, `workflows.hello.Trouble`."""
-    module = kind.__module__
+    module = str(kind.__module__)
     if module == "builtins" or module == "weft" or module.startswith("weft."):
         return kind.__qualname__
     return f"{module}.{kind.__qualname__}"
@@ -50,7 +50,9 @@ def message_of(error: BaseException) -> str:
                 f"the code called sys.exit({error.code!r:.200}); return a value or raise an exception instead"
             )
         message = str(error)
-    except Exception as broken:
+    except (
+        BaseException
+    ) as broken:  # A hostile `__str__` may raise SystemExit, which must not end the worker.
         return f"(the exception's text can't be made: {type(broken).__name__})"
     if not message and isinstance(error, KeyboardInterrupt):
         return "interrupted"

@@ -324,8 +324,8 @@ def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            # Closed or replaced by user code, or nobody reads any more.
+        except BaseException:
+            # Closed or replaced by user code, or nobody reads any more. A result is not lost for it.
             pass
 
 

@@ -55,7 +55,12 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let probe = path == "/";
     let begun = Instant::now();
     let span = tracing::info_span!("request", request.id = %id);
-    let mut response = next.run(request).instrument(span).await;
+    // In a task of its own: a caller that hangs up must not leave a change without its audit record in the list.
+    let handled = tokio::spawn(next.run(request).instrument(span)).await;
+    let mut response = handled.unwrap_or_else(|error| {
+        tracing::error!(request.id = %id, error = %error, "a request's task ended early");
+        ApiError::new(Kind::Internal, "internal", "something went wrong inside Weft").into_response()
+    });
     let code = response.extensions().get::<Marked>().map(|marked| marked.0.code());
     if let Some(Marked(error)) = response.extensions_mut().remove::<Marked>() {
         let kept: Vec<_> = KEPT

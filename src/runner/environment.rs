@@ -1,6 +1,7 @@
 //! What the zygote is started with, and where workers may write: nothing of the handler's environment, and a folder of
 //! their own each.
 
+use super::remove::remove_tree;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -109,7 +110,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        if let Err(error) = remove_tree(&self.dir) {
+            tracing::debug!(path = %self.dir.display(), %error, "scratch files stay until the next start");
+        }
     }
 }
 
@@ -127,7 +130,7 @@ fn remove_leftovers(root: &Path) {
         let path = entry.path();
         let Ok(folder) = File::open(&path) else { continue };
         if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && let Err(error) = fs::remove_dir_all(&path)
+            && let Err(error) = remove_tree(&path)
         {
             tracing::warn!(path = %path.display(), %error, "scratch files of a dead handler can't be removed");
         }

@@ -12,6 +12,7 @@ mod output;
 pub mod pool;
 pub mod protocol;
 pub mod python;
+mod remove;
 #[cfg(feature = "testing")]
 pub mod scripted;
 mod worker;

@@ -191,7 +191,12 @@ impl WorkerFrame {
                     message.truncate(message.floor_char_boundary_at(LINE_BYTES));
                     message.push_str(" … [cut]");
                 }
-                let fields = frame.object("fields")?;
+                let mut fields = frame.object("fields")?;
+                if bytes.len() > SMALL_JSON_BYTES && fields.as_ref().is_some_and(|it| json_bytes(it) > SMALL_JSON_BYTES)
+                {
+                    // Cut like a long message: a line is not worth an attempt.
+                    fields = Some(serde_json::json!({"cut": format!("more than {SMALL_JSON_BYTES} bytes")}));
+                }
                 let at = frame.millis("at")? * 1_000.0;
                 #[expect(clippy::cast_possible_truncation, reason = "saturates, and timestamps are clamped")]
                 let at = Timestamp::from_millis(at as i64);

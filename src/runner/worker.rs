@@ -573,8 +573,11 @@ impl Attempt<'_> {
                 }
             }
             Ok(WorkerFrame::Checkpoint { name, data }) => {
-                let at = self.worker.clock.now();
-                self.messages.push_back(WorkerMessage::Checkpoint { name, data, at });
+                // A checkpoint is a line of the log, and counts as one.
+                if self.worker.wire.capture.count_line() {
+                    let at = self.worker.clock.now();
+                    self.messages.push_back(WorkerMessage::Checkpoint { name, data, at });
+                }
             }
             Ok(WorkerFrame::Call { id, name, args }) => self.call(id, name, args),
             Ok(WorkerFrame::Succeeded {

@@ -348,7 +348,7 @@ impl Inner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => {
                 self.runtime.spawn_blocking(move || {
-                    if let Err(error) = std::fs::remove_dir_all(&scratch)
+                    if let Err(error) = super::remove::remove_tree(&scratch)
                         && error.kind() != io::ErrorKind::NotFound
                     {
                         tracing::debug!(path = %scratch.display(), %error, "a scratch folder stays until the next start");

@@ -1,6 +1,7 @@
 //! One attempt: its context, its run in a worker, and the broker that answers what it asks for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -10,7 +11,9 @@ use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
-use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerTimings, WorkerMessage};
+use crate::runner::{
+    AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerError, RunnerTimings, WorkerMessage,
+};
 use crate::scheduler::StepPlan;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::StoredRun;
@@ -20,8 +23,14 @@ use crate::tenancy::Scope;
 const WAITING_MESSAGES: usize = 256;
 /// How many lines are written to the log at once.
 const LINES_AT_ONCE: usize = 512;
+/// How many bytes of lines are written to the log at once; an append takes 4 MiB.
+const BYTES_AT_ONCE: usize = 512 * 1024;
+/// How long a worker is tried to be started for an attempt.
+const STARTING: Duration = Duration::from_secs(30);
+/// How many refused calls of an attempt are recorded one by one; a flood would fill the audit log.
+const RECORDED_REFUSALS: u32 = 10;
 /// Longest time that a line waits for company.
-const FLUSH_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// Most bytes of configuration that a worker is handed unasked.
 const CONFIG_BYTES: usize = 32 * 1024;
 
@@ -41,6 +50,8 @@ pub(super) struct Attempt {
     pub(super) number: u32,
     pub(super) bundle: BundleRef,
     pub(super) stop: CancellationToken,
+    /// Broker calls that were refused so far.
+    pub(super) refused: std::sync::atomic::AtomicU32,
 }
 
 /// How it ended.
@@ -83,15 +94,30 @@ impl Attempt {
             number,
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
             stop: stop.child_token(),
+            refused: std::sync::atomic::AtomicU32::new(0),
         })
     }
 
     /// Makes the attempt. Never fails: what keeps it from being made is its outcome.
     pub(super) async fn make(self) -> Done {
         let started_at = self.cx.clock.now();
-        let report = match self.cx.configs.merged(&self.scope).await {
-            Ok(config) => Box::pin(self.run_with(config, started_at)).await,
-            Err(error) => Err(Error::from(error)),
+        let mut pause = Duration::from_millis(100);
+        let report = loop {
+            let report = match self.cx.configs.merged(&self.scope).await {
+                Ok(config) => Box::pin(self.run_with(config, started_at)).await,
+                Err(error) => Err(Error::from(error)),
+            };
+            match report {
+                // Nothing has run, so trying again is no second attempt. Whatever keeps workers from starting may be
+                // somebody else's doing, and must not end this run.
+                Err(Error::Runner(RunnerError::NoWorker { .. } | RunnerError::Busy { .. }))
+                    if self.cx.clock.now().since(started_at) < STARTING && !self.stop.is_cancelled() =>
+                {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                report => break report,
+            }
         };
         let report = report.unwrap_or_else(|error| not_made(&error));
         Done {
@@ -137,7 +163,7 @@ impl Attempt {
         Ok(report?)
     }
 
-    fn context(&self, config: &Merged, started_at: Timestamp, wall: std::time::Duration) -> Value {
+    fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration) -> Value {
         json!({
             "organization": {"id": self.scope.org(), "name": self.scope.org_name()},
             "caller": self.requester,
@@ -161,6 +187,7 @@ impl Attempt {
         let mut log = Log {
             attempt: self,
             lines: Vec::new(),
+            bytes: 0,
             end: 0,
             lost: 0,
         };
@@ -217,6 +244,14 @@ impl Attempt {
             },
             other => {
                 let shown: String = other.chars().take(60).collect();
+                let before = self.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let refused = refusal(
+                    "not_available",
+                    format!("`{shown}` is not available in this version of Weft"),
+                );
+                if before >= RECORDED_REFUSALS {
+                    return Err(refused);
+                }
                 let record = self
                     .cx
                     .audit
@@ -231,10 +266,7 @@ impl Attempt {
                 if let Err(error) = recorded.await {
                     tracing::error!(error = %error, "a refused broker call could not be recorded");
                 }
-                Err(refusal(
-                    "not_available",
-                    format!("`{shown}` is not available in this version of Weft"),
-                ))
+                Err(refused)
             }
         }
     }
@@ -262,14 +294,16 @@ impl Done {
 struct Log<'a> {
     attempt: &'a Attempt,
     lines: Vec<LogLine>,
+    bytes: usize,
     end: u64,
     lost: usize,
 }
 
 impl Log<'_> {
     async fn add(&mut self, line: LogLine) {
+        self.bytes += line_bytes(&line);
         self.lines.push(line);
-        if self.lines.len() >= LINES_AT_ONCE {
+        if self.lines.len() >= LINES_AT_ONCE || self.bytes >= BYTES_AT_ONCE {
             self.flush().await;
         }
     }
@@ -293,12 +327,33 @@ impl Log<'_> {
             attempt,
             ..
         } = self.attempt;
-        match cx.runs.append_log(scope, run, attempt, self.end, &self.lines).await {
-            Ok(end) => {
-                self.end = end;
-                self.lines.clear();
+        // What was kept through an outage may be more than one append takes.
+        let mut written = 0;
+        let mut failed = None;
+        while written < self.lines.len() && failed.is_none() {
+            let mut bytes = 0;
+            let piece = self.lines[written..]
+                .iter()
+                .take_while(|line| {
+                    bytes += line_bytes(line);
+                    bytes <= 2 * BYTES_AT_ONCE
+                })
+                .count()
+                .max(1);
+            let lines = &self.lines[written..written + piece];
+            match cx.runs.append_log(scope, run, attempt, self.end, lines).await {
+                Ok(end) => {
+                    self.end = end;
+                    written += piece;
+                }
+                Err(error) => failed = Some(error),
             }
-            Err(error) => {
+        }
+        self.lines.drain(..written);
+        self.bytes = self.lines.iter().map(line_bytes).sum();
+        match failed {
+            None => {}
+            Some(error) => {
                 tracing::warn!(run.id = %run, error = %error, "log lines could not be written, they are kept for another try");
                 // Bounded: the newest lines tell more than the oldest about how it ended.
                 let keep = 4 * LINES_AT_ONCE;
@@ -306,10 +361,16 @@ impl Log<'_> {
                     let drop = self.lines.len() - keep;
                     self.lines.drain(..drop);
                     self.lost += drop;
+                    self.bytes = self.lines.iter().map(line_bytes).sum();
                 }
             }
         }
     }
+}
+
+/// About what a line takes in the log; JSON escapes can double it, and the margin below an append's limit takes that.
+fn line_bytes(line: &LogLine) -> usize {
+    128 + line.message.len() + line.fields.as_ref().map_or(0, |fields| fields.to_string().len())
 }
 
 /// The last line of a log that is not whole.

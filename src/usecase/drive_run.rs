@@ -54,6 +54,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     };
     if stored.state.status.is_terminal() {
         cx.runs.index(&scope, &stored, &[]).await?;
+        cx.audit.repair_run_index(&scope, &stored.new.run).await?;
         return Ok(Continued::Ended(stored.state.status));
     }
     if cx.live.is_leaving() {

@@ -52,7 +52,10 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
             administrator: true, ..
         }
         | Principal::Operator => Extent::All,
-        Principal::Service { scopes, .. } => permitted_to_key(scopes, Action::Read, Resource::Platform),
+        // A key of some organizations is not one of the platform, whatever its scopes say.
+        Principal::Service { scopes, .. } if caller.key_organizations.is_empty() => {
+            permitted_to_key(scopes, Action::Read, Resource::Platform)
+        }
         _ => Extent::None,
     };
     if extent == Extent::None {

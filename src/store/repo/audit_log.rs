@@ -675,6 +675,18 @@ impl AuditLog {
         }
     }
 
+    /// Writes the rows for listing anew from a run's chain, and answers how many.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub async fn repair_run_index(&self, scope: &Scope, run: &RunId) -> Result<usize> {
+        let chain = Chain::Run {
+            org: scope.org().clone(),
+            run: run.clone(),
+        };
+        self.repair_index(scope, &chain).await
+    }
+
     // ── forgetting and sealing ─────────────────────────────────────────────────────────────────────────────────────────
 
     /// Destroys the key of a person's data in these records; whether there was one. Every chain still verifies. Instances
