@@ -178,3 +178,20 @@ def test_many_at_once_and_half_of_them_bad(shared: Weft) -> None:
     for run, bad in runs:
         assert shared.ended(run, 30)["status"] == ("failed" if bad else "succeeded")
     until(lambda: nothing_runs(shared), "all slots are free")
+
+
+def test_a_tree_of_folders_of_any_depth_is_cleaned_up(shared: Weft) -> None:
+    run = shared.run("digs")
+    assert (run["status"], run["result"]) == ("succeeded", 8000)
+    # The handler outlives it, which `_goes_on` checks, and the tree goes.
+    until(
+        lambda: not any(any(folder.glob("*/d/d")) for folder in (shared.data / "scratch").iterdir()),
+        "the folders are gone",
+    )
+
+
+def test_a_log_larger_than_one_append_is_kept_whole(shared: Weft) -> None:
+    run = shared.run("logs_much")
+    assert (run["status"], run["result"]) == ("succeeded", 1500)
+    said = [line["message"].split(" ", 1)[0] for line in shared.log(run["runId"])]
+    assert said == [str(number) for number in range(1500)]

@@ -260,3 +260,20 @@ def talks(ctx: Context, lines: int = 5) -> int:
 def surroundings(ctx: Context) -> dict[str, Any]:
     """All that a step can see of where it is."""
     return {"environ": dict(os.environ), "cwd": os.getcwd(), "argv": sys.argv}
+
+
+@workflow
+def digs(ctx: Context, depth: int = 8000) -> int:
+    """A folder tree deeper than a stack, and than any path may be long."""
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    return depth
+
+
+@workflow
+def logs_much(ctx: Context, lines: int = 1500, size: int = 8000) -> int:
+    """Each line and their number are allowed; together they are more than storage takes at once."""
+    for number in range(lines):
+        ctx.log(f"{number} " + "x" * size)
+    return lines
