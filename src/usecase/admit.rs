@@ -35,7 +35,7 @@ pub async fn crossing(cx: &Context, scope: &Scope, caller: &Caller) -> Result<Li
 /// Lists records of an admitted request that no run has listed.
 ///
 /// # Errors
-/// When storage fails: the records are durable, and `repair_index` lists them later.
+/// When storage fails: the records are durable in their chain, and missing from the list until `repair_index` is called for it.
 pub async fn list(cx: &Context, scope: &Scope, records: &[LinkedRecord]) -> Result<()> {
     Ok(cx.audit.index(scope, records).await?)
 }
