@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft::clock::{Clock, Entropy, SystemClock};
-use weft::domain::{AttemptId, Limits, Outcome};
+use weft::domain::{AttemptId, Limits, Outcome, Rights};
 use weft::runner::pool::{Pool, Settings};
 use weft::runner::{AttemptSpec, BundleRef, Entry, NodeRunner, bundle, python};
 
@@ -127,6 +127,7 @@ fn attempt(bundle: &BundleRef) -> (AttemptSpec, mpsc::Receiver<weft::runner::Wor
         },
         arguments: json!({"name": "Ada"}),
         limits: Limits::default(),
+        rights: Rights::of_workspace(&[]),
         messages,
     };
     (spec, received)

@@ -26,10 +26,10 @@ def apply(limits: dict[str, Any]) -> None:
     if cpu is not None:
         _set(resource.RLIMIT_CPU, cpu, CPU_GRACE_SECONDS)
     _set(resource.RLIMIT_NOFILE, limits.get("open_files"))
-    _set(resource.RLIMIT_FSIZE, limits.get("file_bytes"))
+    _set(resource.RLIMIT_FSIZE, limits.get("disk_bytes"))
     # The kernel exempts uid 0 and counts all processes of a uid together.
     if os.getuid() != 0:
-        _set(resource.RLIMIT_NPROC, limits.get("processes"))
+        _set(resource.RLIMIT_NPROC, limits.get("threads"))
 
 
 def highest_descriptor() -> int:

@@ -202,10 +202,12 @@ variables! {
         "Processor time of an attempt.";
     WEFT_STEP_MEMORY_MIB = "WEFT_STEP_MEMORY_MIB", Limits, Number(32, 1_048_576), Value("512"),
         "Resident memory of an attempt with everything that it starts, in MiB.";
-    WEFT_STEP_PROCESSES = "WEFT_STEP_PROCESSES", Limits, Number(1, 4_096), Value("128"),
-        "Processes and threads of an attempt.";
-    WEFT_MAX_FILE_BYTES = "WEFT_MAX_FILE_BYTES", Limits, Number(65_536, 1_099_511_627_776), Value("67108864"),
-        "Largest file that an attempt may write.";
+    WEFT_STEP_PROCESSES = "WEFT_STEP_PROCESSES", Limits, Number(1, 4_096), Value("32"),
+        "Processes of an attempt at the same time, its own included.";
+    WEFT_STEP_THREADS = "WEFT_STEP_THREADS", Limits, Number(1, 65_536), Value("128"),
+        "Threads of an attempt at the same time, of all its processes together.";
+    WEFT_STEP_DISK_BYTES = "WEFT_STEP_DISK_BYTES", Limits, Number(65_536, 1_099_511_627_776), Value("67108864"),
+        "Bytes that an attempt may write to its folder and to shared memory.";
     WEFT_MAX_OUTPUT_BYTES = "WEFT_MAX_OUTPUT_BYTES", Limits, Number(0, 1_073_741_824), Value("1048576"),
         "Bytes of stdout and of stderr that are kept of an attempt.";
     WEFT_MAX_RESULT_BYTES = "WEFT_MAX_RESULT_BYTES", Limits, Number(1_024, 104_857_600), Value("1048576"),

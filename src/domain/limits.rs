@@ -16,10 +16,14 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Open files of one process.
     pub open_files: u64,
-    /// Processes and threads of the attempt's user, where it has one of its own.
+    /// Processes at the same time, its own included.
     pub processes: u64,
-    /// Largest file that may be written, in bytes.
-    pub file_bytes: u64,
+    /// Threads at the same time, of all its processes together.
+    pub threads: u64,
+    /// Bytes in its folder, shared memory included; no file can be larger.
+    pub disk_bytes: u64,
+    /// Files and folders in its folder.
+    pub disk_files: u64,
     /// Bytes of stdout and of stderr that are kept; what is above is counted and dropped.
     pub output_bytes: u64,
     /// Bytes of the result's JSON.
@@ -37,8 +41,10 @@ impl Default for Limits {
             cpu_seconds: 300,
             memory_bytes: 512 << 20,
             open_files: 256,
-            processes: 128,
-            file_bytes: 64 << 20,
+            processes: 32,
+            threads: 128,
+            disk_bytes: 64 << 20,
+            disk_files: 8_192,
             output_bytes: 1 << 20,
             result_bytes: 1 << 20,
             log_lines: 10_000,
@@ -63,7 +69,9 @@ impl Limits {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             open_files: self.open_files.min(other.open_files),
             processes: self.processes.min(other.processes),
-            file_bytes: self.file_bytes.min(other.file_bytes),
+            threads: self.threads.min(other.threads),
+            disk_bytes: self.disk_bytes.min(other.disk_bytes),
+            disk_files: self.disk_files.min(other.disk_files),
             output_bytes: self.output_bytes.min(other.output_bytes),
             result_bytes: self.result_bytes.min(other.result_bytes),
             log_lines: self.log_lines.min(other.log_lines),

@@ -15,10 +15,14 @@ pub struct ForkLimits {
     pub cpu_seconds: u64,
     /// `RLIMIT_NOFILE`.
     pub open_files: u64,
-    /// `RLIMIT_NPROC`, where the user is not root.
+    /// Processes at the same time.
     pub processes: u64,
-    /// `RLIMIT_FSIZE`, in bytes.
-    pub file_bytes: u64,
+    /// Threads of all processes; `RLIMIT_NPROC`, where the user is the worker's own.
+    pub threads: u64,
+    /// Size of its folder in bytes; `RLIMIT_FSIZE`.
+    pub disk_bytes: u64,
+    /// Files and folders in its folder.
+    pub disk_files: u64,
     /// Bytes of the result's JSON.
     pub result_bytes: u64,
     /// Bytes of a frame.
@@ -32,7 +36,9 @@ impl From<&Limits> for ForkLimits {
             cpu_seconds: limits.cpu_seconds,
             open_files: limits.open_files,
             processes: limits.processes,
-            file_bytes: limits.file_bytes,
+            threads: limits.threads,
+            disk_bytes: limits.disk_bytes,
+            disk_files: limits.disk_files,
             result_bytes: limits.result_bytes,
             frame_bytes: limits.frame_bytes,
         }
@@ -48,7 +54,9 @@ impl ForkLimits {
             cpu_seconds: self.cpu_seconds,
             open_files: self.open_files,
             processes: self.processes,
-            file_bytes: self.file_bytes,
+            threads: self.threads,
+            disk_bytes: self.disk_bytes,
+            disk_files: self.disk_files,
             result_bytes: self.result_bytes,
             frame_bytes: self.frame_bytes,
             ..Limits::default()

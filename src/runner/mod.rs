@@ -6,6 +6,7 @@
 
 pub mod bundle;
 mod environment;
+pub mod jail;
 mod limits;
 mod outcome;
 mod output;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::domain::LogLine;
-use crate::domain::{AttemptId, Limits, Outcome, Timestamp};
+use crate::domain::{AttemptId, Limits, Outcome, Rights, Timestamp};
 use crate::error::{Coded, Finding, Kind};
 
 /// Code that a run is pinned to: an immutable folder named by the digest of what is in it.
@@ -71,6 +72,8 @@ pub struct AttemptSpec {
     pub context: Value,
     /// What it may use.
     pub limits: Limits,
+    /// What it may do.
+    pub rights: Rights,
     /// Where requests, log lines and checkpoints go; bounded, so that a flood waits instead of filling memory.
     pub messages: mpsc::Sender<WorkerMessage>,
 }
@@ -219,7 +222,7 @@ pub trait NodeRunner: Send + Sync + fmt::Debug {
     async fn describe(&self, bundle: &BundleRef) -> Result<BundleDescription, RunnerError>;
 
     /// Forks workers ahead for a module that will probably be called soon; returns at once.
-    fn warm(&self, bundle: &BundleRef, module: &str);
+    fn warm(&self, bundle: &BundleRef, module: &str, rights: &Rights);
 
     /// Kills everything and waits until it is gone.
     async fn shutdown(&self);

@@ -23,8 +23,8 @@ pub fn of_exit(exit: &Exit, limits: &Limits) -> Outcome {
         (_, Some(SIGXFSZ)) => StepError::new(
             "crashed",
             format!(
-                "the process was killed by SIGXFSZ: it wrote a file of more than {} (`file_bytes` of its limits)",
-                bytes_in_words(limits.file_bytes)
+                "the process was killed by SIGXFSZ: it wrote a file of more than {} (`disk_bytes` of its limits)",
+                bytes_in_words(limits.disk_bytes)
             ),
         ),
         (_, Some(SIGKILL)) if near_memory_limit(exit, limits) => StepError::new(
@@ -147,8 +147,8 @@ pub fn with_limit_named(mut error: StepError, limits: &Limits) -> StepError {
         );
     }
     if error.kind == "OSError" && error.message.starts_with("[Errno 27]") {
-        let limit = bytes_in_words(limits.file_bytes);
-        error.message = format!("{}; the limit is {limit} (`file_bytes`)", error.message);
+        let limit = bytes_in_words(limits.disk_bytes);
+        error.message = format!("{}; the limit is {limit} (`disk_bytes`)", error.message);
     }
     error
 }
@@ -221,7 +221,7 @@ mod tests {
         );
         assert_eq!(
             error.message,
-            "[Errno 27] File too large; the limit is 64 MiB (`file_bytes`)"
+            "[Errno 27] File too large; the limit is 64 MiB (`disk_bytes`)"
         );
         let other = with_limit_named(StepError::new("ValueError", "x"), &Limits::default());
         assert_eq!(other.message, "x");

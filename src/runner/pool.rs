@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
+use super::jail::Jail;
 use super::limits::ForkLimits;
 use super::protocol::Task;
 use super::python::Python;
@@ -26,7 +27,7 @@ use super::{
     WorkerMessage,
 };
 use crate::clock::Clock;
-use crate::domain::{Limits, Outcome};
+use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, Tier, Trust};
 use crate::error::Finding;
 
 /// The time in which [`FAILURES`] ends of a zygote are too many.
@@ -38,6 +39,16 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const TRIES: usize = 3;
 const DESCRIBE_PATIENCE: Duration = Duration::from_secs(30);
 const DESCRIPTIONS: usize = 2;
+/// Modules are imported to be described, which is no reason to reach anything.
+const DESCRIBING: Rights = Rights {
+    trust: Trust::Trusted,
+    network: Network::None,
+    modules: ModuleRules {
+        allow: None,
+        deny: Vec::new(),
+    },
+    minimum: Tier::Process,
+};
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a pool is set up.
@@ -127,6 +138,7 @@ struct Kind {
     bundle: BundleRef,
     module: String,
     limits: ForkLimits,
+    jail: Jail,
 }
 
 struct Shelf {
@@ -226,6 +238,7 @@ impl NodeRunner for Pool {
             bundle: spec.bundle.clone(),
             module: spec.entry.module.clone(),
             limits: ForkLimits::from(&spec.limits),
+            jail: Jail::from(&spec.rights),
         }));
         let asked = Instant::now();
         let mut timings = RunnerTimings::default();
@@ -291,11 +304,12 @@ impl NodeRunner for Pool {
         })
     }
 
-    fn warm(&self, bundle: &BundleRef, module: &str) {
+    fn warm(&self, bundle: &BundleRef, module: &str, rights: &Rights) {
         let key = Key(Arc::new(Kind {
             bundle: bundle.clone(),
             module: module.to_owned(),
             limits: ForkLimits::from(&self.shared.settings.limits),
+            jail: Jail::from(rights),
         }));
         self.shared.refill(&key);
     }
@@ -435,7 +449,13 @@ impl Shared {
     /// Starts one worker, and gives it to whoever has waited longest.
     async fn bring_up(self: Arc<Self>, key: Key) {
         let started = self
-            .fork(Task::Attempt, &key.0.bundle, Some(&key.0.module), key.0.limits)
+            .fork(
+                Task::Attempt,
+                &key.0.bundle,
+                Some(&key.0.module),
+                key.0.limits,
+                &key.0.jail,
+            )
             .await;
         let arrival = match started {
             Ok(worker) => {
@@ -486,6 +506,7 @@ impl Shared {
         bundle: &BundleRef,
         module: Option<&str>,
         limits: ForkLimits,
+        jail: &Jail,
     ) -> Result<Worker, RunnerError> {
         let zygote = self.zygote().await?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -496,6 +517,7 @@ impl Shared {
             module,
             scratch: self.scratch.of_worker(id),
             limits,
+            jail,
         };
         Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
             reason: error.to_string(),
@@ -571,7 +593,16 @@ impl Shared {
         let limits = &self.settings.limits;
         let mut lost = RunnerError::Stopping;
         for _ in 0..TRIES {
-            let worker = match self.fork(Task::Describe, bundle, None, ForkLimits::from(limits)).await {
+            let worker = match self
+                .fork(
+                    Task::Describe,
+                    bundle,
+                    None,
+                    ForkLimits::from(limits),
+                    &Jail::from(&DESCRIBING),
+                )
+                .await
+            {
                 Ok(worker) => worker,
                 Err(error) => {
                     lost = error;

@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::jail::Jail;
 use super::{Entry, Refusal};
 use crate::domain::{StepError, Timestamp};
 
@@ -435,6 +436,8 @@ pub enum Request<'a> {
         scratch: &'a str,
         /// What it may use.
         limits: super::limits::ForkLimits,
+        /// Its walls.
+        jail: &'a Jail,
     },
     /// Kill a worker with everything below it.
     Kill {

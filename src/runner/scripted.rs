@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, NodeRunner, RunnerError, RunnerTimings, WorkerMessage,
 };
-use crate::domain::{Outcome, StepError};
+use crate::domain::{Outcome, Rights, StepError};
 
 /// What one attempt does.
 #[derive(Debug, Default)]
@@ -166,7 +166,7 @@ impl NodeRunner for Scripted {
         Ok(lock(&self.description).clone())
     }
 
-    fn warm(&self, _bundle: &BundleRef, _module: &str) {}
+    fn warm(&self, _bundle: &BundleRef, _module: &str, _rights: &Rights) {}
 
     async fn shutdown(&self) {}
 

@@ -22,6 +22,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::BundleRef;
 use super::environment::zygote_command;
+use super::jail::Jail;
 use super::limits::ForkLimits;
 use super::protocol::{Answer, CONTROL_BYTES, Exit, Request, RequestBundle, Task, VERSION};
 use super::python::Python;
@@ -72,6 +73,8 @@ pub struct Order<'a> {
     pub scratch: PathBuf,
     /// What it may use.
     pub limits: ForkLimits,
+    /// Its walls.
+    pub jail: &'a Jail,
 }
 
 /// The handler's ends of what a worker is connected by. All close-on-exec.
@@ -185,6 +188,7 @@ impl Zygote {
             module: order.module,
             scratch: &scratch,
             limits: order.limits,
+            jail: order.jail,
         }
         .encode()
         .map_err(too_large)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Declared, Limits, OnCrash, RetryPolicy};
+use crate::domain::{Declared, Limits, OnCrash, RetryPolicy, Rights};
 
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct StepPlan {
     pub on_crash: OnCrash,
     /// What an attempt may use.
     pub limits: Limits,
+    /// What an attempt may do.
+    #[serde(default)]
+    pub rights: Rights,
 }
 
 /// Everything that is executed for one run; immutable.
@@ -63,6 +66,7 @@ impl Plan {
                 retry: declared.retry.clone(),
                 on_crash: declared.on_crash,
                 limits,
+                rights: Rights::of_workspace(&declared.network),
             }],
         }
     }

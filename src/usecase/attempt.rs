@@ -148,6 +148,7 @@ impl Attempt {
             arguments: self.arguments.clone(),
             context: self.context(&config, started_at, limits.wall()),
             limits,
+            rights: self.step.rights.clone(),
             messages,
         };
         let (report, mut log) = tokio::join!(

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{CodeSource, Context, Error, Result};
 use crate::authz::{Action, Resource};
 use crate::definition::Catalog;
-use crate::domain::Declared;
+use crate::domain::{Declared, Rights};
 use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::{BundleRef, NodeRunner};
 use crate::tenancy::Scope;
@@ -93,8 +93,9 @@ impl Catalogs {
             describe.ms = catalog.ms,
             "workspace loaded"
         );
-        for module in catalog.workflows.values().map(|workflow| workflow.module.as_str()) {
-            self.runner.warm(&bundle, module);
+        for workflow in catalog.workflows.values() {
+            let rights = Rights::of_workspace(&workflow.network);
+            self.runner.warm(&bundle, &workflow.module, &rights);
         }
         let current = Current {
             bundle,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, Error, Result};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
-use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter};
+use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
 use crate::error::Kind;
 use crate::runner::{AttemptSpec, Entry, Refusal, WorkerMessage};
 use crate::tenancy::Scope;
@@ -115,6 +115,7 @@ pub async fn provide(
         },
         arguments: Value::Object(arguments),
         limits,
+        rights: Rights::of_workspace(&provider.network),
         messages,
     };
     let serve = async {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
-use weft::domain::Limits;
+use weft::domain::{Limits, Rights};
+use weft::runner::jail::Jail;
 use weft::runner::protocol::{Answer, FrameBuffer, HandlerFrame, Request, RequestBundle, Task, WorkerFrame};
 use weft::runner::{Entry, Refusal};
 
@@ -149,6 +150,7 @@ fn control_messages_are_written_and_read() {
         }
         let limit = |name: &str| message["limits"][name].as_u64().unwrap();
         let preload: Vec<String> = serde_json::from_value(message["preload"].clone()).unwrap_or_default();
+        let jail = Jail::from(&Rights::of_workspace(&[]));
         let request = match text(message, "op") {
             "hello" => Request::Hello {
                 version: 1,
@@ -173,12 +175,15 @@ fn control_messages_are_written_and_read() {
                     cpu_seconds: limit("cpu_seconds"),
                     open_files: limit("open_files"),
                     processes: limit("processes"),
-                    file_bytes: limit("file_bytes"),
+                    threads: limit("threads"),
+                    disk_bytes: limit("disk_bytes"),
+                    disk_files: limit("disk_files"),
                     result_bytes: limit("result_bytes"),
                     frame_bytes: limit("frame_bytes"),
                     ..Limits::default()
                 })
                     .into(),
+                jail: &jail,
             },
             other => panic!("{other}"),
         };

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft::clock::SystemClock;
-use weft::domain::{AttemptId, Limits, Outcome, StepError, Timestamp};
+use weft::domain::{AttemptId, Limits, Outcome, Rights, StepError, Timestamp};
 use weft::runner::pool::{Pool, Settings};
 use weft::runner::{
     AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, NodeRunner, Refusal, RunnerError, WorkerMessage, python,
@@ -225,6 +225,7 @@ impl Stage {
                 "config": {"greeting": "Hello"},
             }),
             limits: Limits::default(),
+            rights: Rights::of_workspace(&[]),
             messages,
         };
         (spec, receiver)
@@ -706,7 +707,9 @@ async fn a_worker_is_given_nothing_of_the_handler() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_workers_are_few_and_fresh() {
     let stage = Stage::with(|settings| settings.idle = 2);
-    stage.pool.warm(&stage.bundle, "workflows.victim");
+    stage
+        .pool
+        .warm(&stage.bundle, "workflows.victim", &Rights::of_workspace(&[]));
     until("nothing is forked ahead", || stage.pool.status()["idle"] == 2).await;
     let pid = |played: &Played| played.said("stdout")[0].to_owned();
     let one = stage
@@ -722,7 +725,7 @@ async fn idle_workers_are_few_and_fresh() {
         digest: format!("sha256:{}", "1".repeat(64)),
         dir: stage.bundle.dir.clone(),
     };
-    stage.pool.warm(&other, "workflows.victim");
+    stage.pool.warm(&other, "workflows.victim", &Rights::of_workspace(&[]));
     until("the older ones stay", || {
         let status = stage.pool.status();
         status["idle"] == 2 && status["starting"] == 0

@@ -7,7 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::Value;
-use weft::domain::{AttemptId, Backoff, Limits, OnCrash, Outcome, RetryPolicy, RunId, Status, StepError, Timestamp};
+use weft::domain::{
+    AttemptId, Backoff, Limits, OnCrash, Outcome, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
+};
 use weft::scheduler::{
     Effect, Event, Fact, LEGAL, Plan, Rejected, RunState, StepPlan, StepState, Transition, begin, decide,
 };
@@ -121,6 +123,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             .into_iter()
             .enumerate()
             .map(|(place, (edges, retry, on_crash))| StepPlan {
+                rights: Rights::default(),
                 id: format!("step-{place}"),
                 module: "workflows.any".into(),
                 function: "any".into(),

@@ -155,7 +155,7 @@ def test_the_cpu_limit(handler: Handler) -> None:
 
 
 def test_the_file_limit(handler: Handler) -> None:
-    assert "File too large" in victim(handler, "writes_file", limits={"file_bytes": 4096}).error["message"]
+    assert "File too large" in victim(handler, "writes_file", limits={"disk_bytes": 4096}).error["message"]
 
 
 def test_the_descriptor_limit(handler: Handler) -> None:

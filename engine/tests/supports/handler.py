@@ -23,7 +23,9 @@ LIMITS = {
     "cpu_seconds": 60,
     "open_files": 256,
     "processes": 4096,
-    "file_bytes": 64 * 1024 * 1024,
+    "threads": 4096,
+    "disk_files": 8192,
+    "disk_bytes": 64 * 1024 * 1024,
     "result_bytes": 1024 * 1024,
     "frame_bytes": 1024 * 1024 + 64 * 1024,
 }
