@@ -170,6 +170,8 @@ class Handler:
         self.control.settimeout(PATIENCE_SECONDS)
         self.errors = tempfile.TemporaryFile()
         self.scratch = tempfile.TemporaryDirectory(prefix="weft-test-")
+        # Other users get to what is theirs in it, and see nothing else.
+        os.chmod(self.scratch.name, 0o711)
         self.process = subprocess.Popen(
             [os.path.realpath(python), "-I", "-S", "-B", "-c", START, str(ENGINE_DIR), "zygote"],
             stdin=theirs,

@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass, field
 
 from .identity import Slots, become, enter_user_namespace
-from .kernel import CLONE_NEWNS, MS_NODEV, MS_NOEXEC, MS_NOSUID, Kernel
+from .kernel import CLONE_NEWNS, MS_NODEV, MS_NOEXEC, MS_NOSUID, Kernel, LayerError
 from .landlock import READ, RUN, Landlock
 from .process import Process
 from .root import BOUND, COPIED, OWN, PROC, SCRATCH, SHARED_MEMORY, SYSTEM, Root
@@ -146,7 +146,10 @@ class Walls:
         if self.has_root and cell.trusted:
             os.mkdir(SCRATCH, 0o700)
             os.mkdir(SHARED_MEMORY, 0o700)
-        os.chdir(cell.home)
+        try:
+            os.chdir(cell.home)
+        except PermissionError as error:
+            raise LayerError("own_uid", f"chdir {cell.home}", error.errno) from None
 
     def enter_landlock(self, cell: Cell) -> None:
         """In the worker: which files, ports and processes are out of reach."""

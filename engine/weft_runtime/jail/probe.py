@@ -227,6 +227,9 @@ class Probe:
     def _own_user(self, cell: Cell) -> str:
         if os.getresuid() != (cell.uid,) * 3 or os.getresgid() != (cell.uid,) * 3 or os.getgroups():
             return "the user was not changed"
+        for path in (os.__file__, self._walls.inside(self._bundle)):
+            if not os.access(path, os.R_OK):
+                return f"another user can't read {path}: make it readable to all"
         return _must_fail(lambda: os.setuid(0), "root can be had back")
 
     def _no_capabilities(self, cell: Cell) -> str:
