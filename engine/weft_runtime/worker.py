@@ -235,12 +235,15 @@ def _set_up(order: Order, process: Process, walls: Walls) -> Link:
     process.adopt_orphans()
     cell = order.cell
     walls.enter_files(cell)
-    # The zygote set the rest.
-    os.environ["HOME"] = os.environ["TMPDIR"] = cell.home
+    if cell.home != walls.home:
+        # The zygote set the rest.
+        os.environ["HOME"] = os.environ["TMPDIR"] = cell.home
     if cell.network:
         _name_network(cell)
     limits.apply(order.limits, counted_alone=walls.counts_alone(cell))
     _reseed()
+    # What was made since the zygote's last collection would be collected at once: a millisecond of copied pages.
+    gc.freeze()
     gc.enable()
     walls.enter_landlock(cell)
     last = ATTEMPT_FD if len(order.fds) == 3 else LISTENER_FD

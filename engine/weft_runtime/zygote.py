@@ -159,6 +159,8 @@ class Zygote:
         gc.collect()
         gc.freeze()
         self._walls, found = self._raise_walls(jail, world)
+        if self._walls.home is not None:
+            os.environ["HOME"] = os.environ["TMPDIR"] = self._walls.home
         version = ".".join(map(str, sys.version_info[:3]))
         self._send(
             {

@@ -78,6 +78,11 @@ class Walls:
         self._rooms: set[str] = set()
 
     @property
+    def home(self) -> str | None:
+        """Where trusted workers have their folder, when it is the same place for all."""
+        return SCRATCH if self.has_root else None
+
+    @property
     def has_root(self) -> bool:
         """Whether workers have a file system of their own."""
         return self.world.root is not None
