@@ -39,6 +39,7 @@ use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
+use crate::store::repo::kv::Kv;
 use crate::store::repo::runs::Runs;
 
 pub use error::Error;
@@ -91,6 +92,8 @@ pub struct Context {
     pub keys: Arc<Keys>,
     /// Configuration.
     pub configs: Configs,
+    /// Key-value pairs of workflows.
+    pub kv: Kv,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -163,6 +166,7 @@ impl Context {
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
+            kv: Kv::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,
