@@ -4,7 +4,7 @@
 //! unless it is checked or hashed here. Row keys that list newest first start with [`Timestamp::reversed`].
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
-use crate::domain::{AttemptId, KeyId, OrgId, RecordId, RunId, Slug, Timestamp, UserId, sha256_hex};
+use crate::domain::{ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, Slug, Timestamp, UserId, sha256_hex};
 
 /// Formed from checked parts, so a refusal is a defect of this file.
 fn key(text: String) -> Key {
@@ -297,6 +297,21 @@ pub fn audit_row(sequence: u64) -> Key {
     key(format!("audit:{sequence:010}"))
 }
 
+/// A named output of the run.
+#[must_use]
+pub fn artifact_row(id: &ArtifactId) -> Key {
+    key(format!("{ARTIFACTS}{id}"))
+}
+
+/// The prefix of all named outputs of a run.
+pub const ARTIFACTS: &str = "artifact:";
+
+/// How many named outputs there are, and how large they are together.
+#[must_use]
+pub fn artifact_total_row() -> Key {
+    key("artifact-total".into())
+}
+
 // ── audit chains outside runs: an organization's table, and WeftAudit ─────────────────────────────────────────────────
 
 /// One writer's chain of one day. Writers are process instances; `writer` is 26 characters of an id.
@@ -489,6 +504,13 @@ pub fn due_until(at: Timestamp) -> Key {
 pub fn value_blob(sha256: &str) -> BlobPath {
     let clean: String = sha256.chars().filter(char::is_ascii_hexdigit).take(64).collect();
     path(format!("value/{clean}"))
+}
+
+/// A named output's bytes, named by their SHA-256.
+#[must_use]
+pub fn artifact_blob(sha256: &str) -> BlobPath {
+    let clean: String = sha256.chars().filter(char::is_ascii_hexdigit).take(64).collect();
+    path(format!("artifact/{clean}"))
 }
 
 /// The log of an attempt.

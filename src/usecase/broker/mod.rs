@@ -6,6 +6,7 @@
 //! refusal, and the audit log a record; a flood of them is recorded up to a bound.
 
 mod args;
+mod artifacts;
 mod config;
 mod kv;
 mod mask;
@@ -88,6 +89,7 @@ pub(super) struct Broker {
     calls: AtomicU32,
     refused: AtomicU32,
     writes: pace::Pace,
+    uploads: artifacts::Uploads,
 }
 
 impl Broker {
@@ -99,6 +101,7 @@ impl Broker {
             calls: AtomicU32::new(0),
             refused: AtomicU32::new(0),
             writes: pace::Pace::default(),
+            uploads: artifacts::Uploads::default(),
         }
     }
 
@@ -141,6 +144,7 @@ impl Broker {
             ));
         }
         match name.split_once('.') {
+            Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),
             Some(("kv", verb)) => kv::call(self, verb, args).await,
             Some(("variables", verb)) => variables::call(self, verb, args),
