@@ -328,6 +328,10 @@ impl NodeRunner for Pool {
         drop(shelves);
     }
 
+    fn slots(&self) -> usize {
+        self.shared.settings.slots
+    }
+
     fn status(&self) -> Value {
         let shared = &self.shared;
         let state = shared.state();

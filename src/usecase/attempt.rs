@@ -16,7 +16,7 @@ use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::StepPlan;
 use crate::store::repo::configs::Merged;
-use crate::store::repo::runs::{Requester, StoredRun};
+use crate::store::repo::runs::{Parent, Requester, StoredRun};
 use crate::tenancy::Scope;
 
 /// Messages of a worker that wait for the broker; a worker that floods waits.
@@ -40,6 +40,7 @@ pub(super) struct Attempt {
     pub(super) origin: Origin,
     pub(super) run: RunId,
     pub(super) workflow: String,
+    pub(super) parent: Option<Parent>,
     pub(super) requester: Requester,
     pub(super) arguments: Value,
     pub(super) deadline: Timestamp,
@@ -76,6 +77,7 @@ impl Attempt {
             origin: origin.clone(),
             run: run.new.run.clone(),
             workflow: run.new.workflow.clone(),
+            parent: run.new.parent.clone(),
             requester: run.new.requester.clone(),
             arguments: cx.runs.resolve(scope, &run.new.arguments).await?,
             deadline: run.state.deadline,
@@ -165,6 +167,7 @@ impl Attempt {
                 run: self.run.clone(),
                 workflow: self.workflow.clone(),
                 step: self.step.id.clone(),
+                parent: self.parent.clone(),
             },
             attempt: self.attempt.clone(),
             rights: self.step.rights.clone(),

@@ -238,10 +238,13 @@ async fn read(broker: &Broker, run: &RunId, asked: Read) -> Answer {
         }
         _ => return Err(refusal("invalid", "`artifacts.read` needs a `name` or an `id`")),
     };
-    let artifact = found.ok_or_else(|| {
+    let Some(artifact) = found else {
+        if asked.id.is_some() {
+            broker.record("artifacts.read", "not_found").await;
+        }
         let wanted = asked.id.or(asked.name).unwrap_or_default();
-        refusal("not_found", format!("this run has no artifact `{wanted:.80}`"))
-    })?;
+        return Err(refusal("not_found", format!("this run has no artifact `{wanted:.80}`")));
+    };
     let bytes = cx
         .artifacts
         .read(scope, &artifact, asked.offset, PIECE)

@@ -8,10 +8,12 @@
 mod args;
 mod artifacts;
 mod config;
+mod data;
 mod kv;
 mod mask;
 mod pace;
 mod refused;
+mod runs;
 mod variables;
 
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use crate::authz::Origin;
 use crate::domain::{AttemptId, Rights, RunId};
 use crate::runner::Refusal;
 use crate::store::repo::configs::Merged;
-use crate::store::repo::runs::Requester;
+use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
 
 pub(super) use mask::{Masker, Unmasked};
@@ -52,6 +54,8 @@ pub(super) enum Asker {
         workflow: String,
         /// The step's id in the run's plan.
         step: String,
+        /// The step that started the run, if one did.
+        parent: Option<Parent>,
     },
     /// A data provider, for a form or for a step. It is part of no run, and may ask for less.
     DataProvider {
@@ -90,6 +94,8 @@ pub(super) struct Broker {
     refused: AtomicU32,
     writes: pace::Pace,
     uploads: artifacts::Uploads,
+    started: AtomicU32,
+    unkeyed: AtomicU32,
 }
 
 impl Broker {
@@ -102,6 +108,8 @@ impl Broker {
             refused: AtomicU32::new(0),
             writes: pace::Pace::default(),
             uploads: artifacts::Uploads::default(),
+            started: AtomicU32::new(0),
+            unkeyed: AtomicU32::new(0),
         }
     }
 
@@ -114,7 +122,7 @@ impl Broker {
     pub(super) async fn call(&self, name: &str, args: Value) -> Answer {
         let answer = self.answered(name, args).await;
         if let Err(refusal) = &answer
-            && matches!(refusal.code.as_str(), "denied" | "not_found" | "not_available")
+            && matches!(refusal.code.as_str(), "denied" | "not_available")
         {
             self.record(name, &refusal.code).await;
         }
@@ -146,6 +154,8 @@ impl Broker {
         match name.split_once('.') {
             Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),
+            Some(("data", verb)) => data::call(self, verb, args).await,
+            Some(("runs", verb)) => runs::call(self, verb, args).await,
             Some(("kv", verb)) => kv::call(self, verb, args).await,
             Some(("variables", verb)) => variables::call(self, verb, args),
             _ => Err(self.not_available(name)),
@@ -176,7 +186,8 @@ impl Broker {
         refusal("not_available", message)
     }
 
-    /// Writes that the attempt wanted what it may not have.
+    /// Writes that the attempt wanted what it may not have. What merely isn't there is no such thing, unless it was named by
+    /// an id, which nobody guesses by accident.
     async fn record(&self, call: &str, code: &str) {
         if self.refused.fetch_add(1, Ordering::Relaxed) >= RECORDED_REFUSALS {
             return;
@@ -187,6 +198,7 @@ impl Broker {
             origin,
             attempt,
             asker,
+            rights,
             ..
         } = &self.bound;
         let shown: String = call.chars().take(60).collect();
@@ -199,7 +211,7 @@ impl Broker {
             .by(scope, AuditEvent::StepOverreached)
             .came_from(origin)
             .resource(kind, id)
-            .detail(&json!({"call": shown, "code": code, "attempt": attempt}));
+            .detail(&json!({"call": shown, "code": code, "attempt": attempt, "trust": rights.trust.as_str()}));
         let recorded = async {
             let linked = cx.audit.append(scope, record).await?;
             cx.audit.index(scope, &[linked]).await
