@@ -287,6 +287,7 @@ impl Worker {
             replies: FuturesUnordered::new(),
             calls: 0,
             last: None,
+            broken: false,
             stage: Stage::Running,
             timer: Box::pin(tokio::time::sleep(spec.limits.wall())),
         };
@@ -409,6 +410,10 @@ fn out_of_order(frame: &WorkerFrame) -> Violation {
     Violation(format!("a frame `{}` was out of order", frame.kind()))
 }
 
+fn after_the_last() -> Violation {
+    Violation("something came after the last frame".into())
+}
+
 /// What decided the attempt.
 #[derive(Debug)]
 struct Last {
@@ -439,6 +444,8 @@ struct Attempt<'a> {
     replies: FuturesUnordered<Reply>,
     calls: u64,
     last: Option<Last>,
+    /// It has sent what it must not send.
+    broken: bool,
     stage: Stage,
     timer: Pin<Box<Sleep>>,
 }
@@ -449,7 +456,9 @@ impl Attempt<'_> {
         while self.stage != Stage::Over {
             self.take_lines();
             let room = self.messages.len() < WAITING_MESSAGES;
-            let frames = room && self.stage == Stage::Running;
+            // A worker that asks and does not read its answers is not read either.
+            let unread = self.worker.wire.out.len() as u64 > self.spec.limits.frame_bytes;
+            let frames = room && !(unread && self.given) && self.stage == Stage::Running;
             let happened = tokio::select! {
                 biased;
                 () = self.timer.as_mut() => Happened::Time,
@@ -520,7 +529,10 @@ impl Attempt<'_> {
         self.enter(Stage::Killed, KILL_PATIENCE);
     }
 
+    /// Kills it, and takes back what it had said of its end: nothing that it says counts.
     fn violated(&mut self, violation: &Violation) {
+        self.last = None;
+        self.broken = true;
         self.kill(outcome::of_violation(violation));
     }
 
@@ -544,8 +556,11 @@ impl Attempt<'_> {
             for frame in frames {
                 match frame {
                     Ok(bytes) if self.last.is_none() => self.frame(&bytes),
-                    Ok(_) => {}
+                    Ok(_) => self.violated(&after_the_last()),
                     Err(violation) => self.violated(&violation),
+                }
+                if self.broken {
+                    break;
                 }
             }
         }
@@ -553,6 +568,10 @@ impl Attempt<'_> {
     }
 
     fn frame(&mut self, bytes: &[u8]) {
+        if !self.given {
+            // It can't know yet what to do: whatever it says is made up.
+            return self.violated(&Violation("a frame came before the attempt was given".into()));
+        }
         let limits = &self.spec.limits;
         match WorkerFrame::parse(bytes) {
             Ok(WorkerFrame::Log {
@@ -617,6 +636,9 @@ impl Attempt<'_> {
 
     fn decided(&mut self, last: Last) {
         self.last = Some(last);
+        if self.worker.wire.has_unread_frames() {
+            return self.violated(&after_the_last());
+        }
         // The worker has flushed its streams before its last frame, so all that belongs to the attempt is in the pipes by
         // now: waiting for their end would be waiting for the process to be taken down.
         self.worker.wire.drain_streams(&*self.worker.clock);
@@ -828,6 +850,12 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Whether more has come than was taken, also what the kernel still has.
+    fn has_unread_frames(&mut self) -> bool {
+        let mut space = [0; 1];
+        !self.frames.is_empty() || (self.open && read_now(&self.socket, &mut space) > 0)
     }
 
     /// The same for the socket too, for a worker that has ended: the frames that nobody has read.

@@ -147,7 +147,10 @@ impl Attempt {
             self.cx.runner.run(spec, self.stop.clone()),
             self.serve(received, &broker)
         );
-        let report = report.map(|report| broker.masker().report(report));
+        let report = match report {
+            Ok(report) => Ok(broker.finish(report).await),
+            Err(error) => Err(error),
+        };
         if let Ok(report) = &report
             && report.output_truncated
         {

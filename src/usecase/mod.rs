@@ -105,7 +105,7 @@ pub struct Context {
     /// What artifacts that are being written may hold of memory, in KiB.
     uploads: Arc<Semaphore>,
     /// How many steps may wait for runs or data providers of this instance: one slot fewer than there are.
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
     /// Queues, and what prepares storage.
@@ -183,7 +183,7 @@ impl Context {
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
-            waiting: Semaphore::new(runner.slots().saturating_sub(1)),
+            waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,

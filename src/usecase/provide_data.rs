@@ -163,7 +163,7 @@ pub(super) async fn call(
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match broker.masker().report(report?).outcome {
+    match broker.finish(report?).await.outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
             kind: Kind::CodeFailed,

@@ -16,18 +16,18 @@ mod refused;
 mod runs;
 mod variables;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Rights, RunId};
-use crate::runner::Refusal;
+use crate::domain::{AttemptId, Outcome, Rights, RunId};
+use crate::runner::{AttemptReport, Refusal};
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
@@ -94,6 +94,8 @@ pub(super) struct Broker {
     refused: AtomicU32,
     writes: pace::Pace,
     uploads: artifacts::Uploads,
+    /// Held from the first wait for a run on, until one has ended.
+    waiting: Mutex<Option<OwnedSemaphorePermit>>,
     started: AtomicU32,
     unkeyed: AtomicU32,
 }
@@ -108,6 +110,7 @@ impl Broker {
             refused: AtomicU32::new(0),
             writes: pace::Pace::default(),
             uploads: artifacts::Uploads::default(),
+            waiting: Mutex::default(),
             started: AtomicU32::new(0),
             unkeyed: AtomicU32::new(0),
         }
@@ -133,6 +136,16 @@ impl Broker {
                 ..refusal
             }),
         }
+    }
+
+    /// Takes note of how the attempt ended, and masks it. One that disturbed its connection wanted more than it may.
+    pub(super) async fn finish(&self, report: AttemptReport) -> AttemptReport {
+        if let Outcome::Failed { error } = &report.outcome
+            && error.kind == "protocol_violation"
+        {
+            self.record("(frame)", "protocol_violation").await;
+        }
+        self.masker.report(report)
     }
 
     /// As [`Broker::call`], sending the answer on.

@@ -1,5 +1,6 @@
 //! `runs.*`: runs that a step starts, looks at and waits for.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -72,19 +73,33 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
                 let message = "a run can't wait for itself, or for one that may wait for it";
                 return Err(refusal("invalid", message));
             }
-            // Whoever waits holds a worker slot; one slot must stay for what is waited for.
-            let Ok(_place) = cx.waiting.try_acquire() else {
-                return Err(refusal(
-                    "unavailable",
-                    "every worker slot but one is held by steps that wait for other runs, so waiting would end nothing; \
-                     end this step without waiting, or try again later",
-                ));
-            };
-            let ended = sub_run::wait(cx, scope, found, timeout).await;
-            shown(broker, ended.map_err(|error| refusal_of(&error))?).await
+            take_place(broker)?;
+            let run = sub_run::wait(cx, scope, found, timeout).await;
+            let run = run.map_err(|error| refusal_of(&error))?;
+            if run.state.status.is_terminal() {
+                *broker.waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            shown(broker, run).await
         }
         _ => Err(broker.not_available(&format!("runs.{verb}"))),
     }
+}
+
+/// Whoever waits holds a worker slot; one slot must stay for what is waited for. An attempt that waits by and by keeps its
+/// place meanwhile.
+fn take_place(broker: &Broker) -> Result<(), Refusal> {
+    let mut place = broker.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    if place.is_none() {
+        let free = broker.bound.cx.waiting.clone().try_acquire_owned();
+        *place = Some(free.map_err(|_| {
+            refusal(
+                "unavailable",
+                "every worker slot but one is held by steps that wait for other runs, so waiting would end nothing; end \
+                 this step without waiting, or try again later",
+            )
+        })?);
+    }
+    Ok(())
 }
 
 async fn start(broker: &Broker, asked: Start) -> Answer {
