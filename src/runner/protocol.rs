@@ -482,7 +482,24 @@ pub enum HandlerFrame<'a> {
     Describe {
         /// What paths in descriptions and tracebacks start with.
         root_name: &'a str,
+        /// Where an earlier worker was lost, if one was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resume: Option<&'a Resume>,
     },
+}
+
+/// Where to go on with a description: behind the file that took a worker down.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Resume {
+    /// How many files are described; the next one is the lost worker's.
+    pub described: usize,
+    /// What happened to it.
+    pub reason: String,
+    /// Names that those files declare: kind, name, and `path:line`.
+    pub taken: Vec<(String, String, String)>,
+    /// How often that has happened; the handler's own count.
+    #[serde(skip)]
+    pub crashes: u32,
 }
 
 impl HandlerFrame<'_> {
@@ -654,7 +671,12 @@ mod tests {
     #[test]
     fn frames_come_whole_and_in_order() {
         let mut buffer = FrameBuffer::new(64);
-        let sent = HandlerFrame::Describe { root_name: "workspace" }.encode(64).unwrap();
+        let sent = HandlerFrame::Describe {
+            root_name: "workspace",
+            resume: None,
+        }
+        .encode(64)
+        .unwrap();
         for byte in &sent[..sent.len() - 1] {
             buffer.extend(&[*byte]);
             assert_eq!(buffer.take(), Ok(None));
@@ -674,9 +696,12 @@ mod tests {
             assert!(buffer.take().is_err(), "{length}");
         }
         assert_eq!(
-            HandlerFrame::Describe { root_name: "workspace" }
-                .encode(10)
-                .unwrap_err(),
+            HandlerFrame::Describe {
+                root_name: "workspace",
+                resume: None,
+            }
+            .encode(10)
+            .unwrap_err(),
             40
         );
     }

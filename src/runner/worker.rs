@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
-use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Violation, WorkerFrame, json_bytes};
+use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Resume, Violation, WorkerFrame, json_bytes};
 use super::zygote::{Connection, Ended, Order, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
 use crate::clock::Clock;
@@ -35,6 +35,8 @@ const PIPE_BYTES: usize = 1 << 20;
 const WAITING_MESSAGES: usize = 64;
 /// How long a worker without anything left to do may take to end.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long describing one file may take.
+const FILE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the zygote may take to report the end of a killed worker.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the consumer of messages may leave one untouched after the attempt's end.
@@ -335,9 +337,15 @@ impl Worker {
     ///
     /// # Errors
     /// How it ended instead, with the frames until then.
-    pub async fn describe(mut self, root_name: &str, limits: &Limits) -> Result<Description, (Vec<Value>, Outcome)> {
+    pub async fn describe(
+        mut self,
+        root_name: &str,
+        resume: Option<&Resume>,
+        limits: &Limits,
+    ) -> Result<Description, (Vec<Value>, Outcome)> {
         let mut modules = Vec::new();
-        match (HandlerFrame::Describe { root_name }).encode(limits.frame_bytes) {
+        let before = resume.map_or(0, |resume| resume.described);
+        match (HandlerFrame::Describe { root_name, resume }).encode(limits.frame_bytes) {
             Ok(bytes) => self.wire.out.extend_from_slice(&bytes),
             Err(_) => {
                 return Err((
@@ -346,8 +354,14 @@ impl Worker {
                 ));
             }
         }
+        let mut file_until = Instant::now() + FILE_PATIENCE;
         loop {
-            let frame = match self.wire.next(&*self.clock, true, true).await {
+            let event = tokio::time::timeout_at(file_until, self.wire.next(&*self.clock, true, true)).await;
+            let Ok(event) = event else {
+                self.kill_and_wait().await;
+                return Err((modules, outcome::of_import_limit("the file", FILE_PATIENCE)));
+            };
+            let frame = match event {
                 Event::Frame(bytes) => WorkerFrame::parse(&bytes),
                 Event::Malformed(violation) => Err(violation),
                 Event::Flushed | Event::Output => {
@@ -364,7 +378,15 @@ impl Worker {
                 }
             };
             match frame {
-                Ok(WorkerFrame::Described(module)) => modules.push(module),
+                Ok(WorkerFrame::Described(module)) => {
+                    modules.push(module);
+                    file_until = Instant::now() + FILE_PATIENCE;
+                }
+                // A file that says so while it is imported would hide the others.
+                Ok(WorkerFrame::DescribedAll { files, .. }) if files != (before + modules.len()) as u64 => {
+                    let text = format!("{} of {files} files were described", before + modules.len());
+                    return Err((modules, outcome::of_violation(&Violation(text))));
+                }
                 Ok(WorkerFrame::DescribedAll { files, ms }) => {
                     self.linger();
                     return Ok(Description { modules, files, ms });
