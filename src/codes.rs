@@ -43,6 +43,7 @@ macro_rules! codes {
 
 codes! {
     "arguments_invalid" 400 "The arguments don't fit the declared parameters. `errors` lists every mistake, each with a JSON pointer." "Mend them all; `GET /api/workflows/{name}` has the parameters as JSON Schema."
+    "artifact_not_found" 404 "The run has no such artifact." "`GET /api/runs/{id}/artifacts` lists those that there are."
     "authentication_broken" 500 "What is stored about the caller can't be read." "The operator finds the reason in the log by the request id."
     "authentication_unavailable" 503 "The caller could not be looked up because storage does not answer." "Repeat the request; the operator checks storage with `weft doctor`."
     "body_not_an_object" 400 "The body is JSON, but not an object." "Send the arguments by name, as `{\"name\": \"Ada\"}`."
@@ -55,7 +56,7 @@ codes! {
     "credential_ambiguous" 401 "A credential was sent more than once, with different values." "Send one."
     "credential_too_large" 401 "A credential is longer than any that Weft has made." "Send the credential as it was given."
     "credentials_missing" 403 "The request has neither a function key nor a client principal." "Send a function key in `x-functions-key`, or sign in."
-    "data_provider_failed" 503 "The code of the data provider failed." "Mend the code; `detail` has its error."
+    "data_provider_failed" 502 "The code of the data provider failed." "Mend the code; `detail` has its error."
     "data_provider_not_found" 404 "The workspace declares no data provider of this name." "`GET /api/data-providers` lists those that there are."
     "email_taken" 409 "Another user has this e-mail address." "Use another address."
     "idempotency_key_reused" 409 "The idempotency key was used with other arguments within 24 hours." "Use a new key for another request."
