@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::policy::{Ceilings, Reason};
 use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
@@ -133,7 +134,9 @@ impl Attempt {
         let left = u64::try_from(self.deadline.since(started_at).as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
-        let mut limits = self.step.limits.clone();
+        let ceilings = Ceilings::of(&self.cx, &self.scope).await?;
+        let allowed = ceilings.settled(&self.step.rights, &self.step.limits);
+        let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
         let spec = AttemptSpec {
@@ -148,13 +151,16 @@ impl Attempt {
             arguments: self.arguments.clone(),
             context: self.context(&config, started_at, limits.wall()),
             limits,
-            rights: self.step.rights.clone(),
+            rights: allowed.rights,
             messages,
         };
         let (report, mut log) = tokio::join!(
             self.cx.runner.run(spec, self.stop.clone()),
             self.serve(received, &config)
         );
+        for reason in allowed.reasons.iter().filter(|reason| reason.refused) {
+            log.add(withdrawn(reason, self.cx.clock.now())).await;
+        }
         if let Ok(report) = &report
             && report.output_truncated
         {
@@ -372,6 +378,20 @@ impl Log<'_> {
 /// About what a line takes in the log; JSON escapes can double it, and the margin below an append's limit takes that.
 fn line_bytes(line: &LogLine) -> usize {
     128 + line.message.len() + line.fields.as_ref().map_or(0, |fields| fields.to_string().len())
+}
+
+/// What the plan has and a policy took away since.
+fn withdrawn(reason: &Reason, at: Timestamp) -> LogLine {
+    LogLine {
+        at,
+        stream: "log".into(),
+        level: "warning".into(),
+        message: format!(
+            "a policy was changed since the run began: {}; {}",
+            reason.message, reason.remedy
+        ),
+        fields: None,
+    }
 }
 
 /// The last line of a log that is not whole.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod me;
 pub mod organization;
 pub mod person;
+pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
@@ -38,6 +39,7 @@ use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
+use crate::store::repo::policies::Policies;
 use crate::store::repo::runs::Runs;
 
 pub use error::Error;
@@ -90,6 +92,8 @@ pub struct Context {
     pub keys: Arc<Keys>,
     /// Configuration.
     pub configs: Configs,
+    /// What steps are allowed to do.
+    pub policies: Policies,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -162,6 +166,7 @@ impl Context {
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
+            policies: Policies::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,

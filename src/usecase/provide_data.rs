@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, policy};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
 use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
@@ -48,7 +48,8 @@ pub async fn inputs(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<Param
 /// The options that a data provider returns for these inputs.
 ///
 /// # Errors
-/// When the scope may not, there is none of this name, the inputs are wrong, or its code fails.
+/// When the scope may not, there is none of this name, the inputs are wrong, a policy refuses what it
+/// declares, or its code fails.
 pub async fn provide(
     cx: &Arc<Context>,
     scope: &Scope,
@@ -94,6 +95,10 @@ pub async fn provide(
         wall_ms: WALL_MS,
         ..cx.bounds.attempt.clone()
     });
+    let declared = Rights::of_workspace(&provider.network);
+    policy::admit(cx, scope, origin, "data_provider", provider, (&declared, &limits)).await?;
+    let allowed = policy::Ceilings::of(cx, scope).await?.settled(&declared, &limits);
+    let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
     let requester = super::start_run::requester(scope);
@@ -115,7 +120,7 @@ pub async fn provide(
         },
         arguments: Value::Object(arguments),
         limits,
-        rights: Rights::of_workspace(&provider.network),
+        rights,
         messages,
     };
     let serve = async {

@@ -6,6 +6,7 @@ pub mod configs;
 pub mod identity;
 pub mod installation;
 pub mod keys;
+pub mod policies;
 pub mod runs;
 
 mod cache;
