@@ -352,7 +352,7 @@ pub async fn platform_policy(config: &Config) -> Result<Policy, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = open_store(config, clock.clone()).map_err(|error| error.to_string())?;
     let policies = Policies::new(ports, clock);
-    let platform = tenancy::operator();
+    let platform = tenancy::system("check");
     match tokio::time::timeout(Duration::from_secs(3), policies.platform(&platform)).await {
         Ok(Ok(stored)) => Ok(stored.policy),
         Ok(Err(error)) => Err(error.to_string()),
