@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::boot;
 use crate::config::{Config, Environment, env_var};
+use crate::error::Coded as _;
 use crate::telemetry::Sink;
 
 /// A multi-tenant workflow engine for Azure Functions.
@@ -122,6 +123,7 @@ impl From<boot::Error> for Failure {
     fn from(error: boot::Error) -> Self {
         let findings = match &error {
             boot::Error::Config(findings) | boot::Error::Workspace(findings) => findings.clone(),
+            boot::Error::UseCase(error) => error.findings().to_vec(),
             _ => Vec::new(),
         };
         Self {

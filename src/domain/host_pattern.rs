@@ -4,9 +4,9 @@
 //! host too; what a name leads to is judged where the connection is made. Whatever is a pattern here is one to the broker of
 //! connections, with the same meaning.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 /// Ports that a pattern without one means.

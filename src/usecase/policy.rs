@@ -42,19 +42,20 @@ impl Ceilings {
     /// Rights and limits below both ceilings, and why they are less.
     #[must_use]
     pub fn restrict(&self, rights: &Rights, limits: &Limits) -> Restricted {
-        let platform = self.both.platform.restrict(&Holder::Platform, rights, limits);
-        let Restricted {
-            rights,
-            limits,
-            reasons,
-        } = self
-            .both
-            .organization
-            .restrict(&self.organization, &platform.rights, &platform.limits);
+        let (above, own) = (&self.both.platform, &self.both.organization);
+        let platform = above.restrict(&Holder::Platform, rights, limits);
+        let below = own.restrict(&self.organization, &platform.rights, &platform.limits);
+        // What the organization would refuse too is said at once, and not when the platform has changed its mind.
+        let refused = own.restrict(&self.organization, rights, limits).reasons.into_iter();
+        let lowered = below.reasons.into_iter().filter(|reason| !reason.refused);
+        let reasons = platform
+            .reasons
+            .into_iter()
+            .chain(refused.filter(|reason| reason.refused));
         Restricted {
-            rights,
-            limits,
-            reasons: platform.reasons.into_iter().chain(reasons).collect(),
+            rights: below.rights,
+            limits: below.limits,
+            reasons: reasons.chain(lowered).collect(),
         }
     }
 

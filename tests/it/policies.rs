@@ -341,6 +341,25 @@ async fn a_declaration_that_a_policy_refuses_is_not_started() {
             "`files.example.org` is not among the domains that Contoso Ltd allows",
         ]
     );
+    // Both of one host, at once.
+    let platform = json!({"network": {"domains": ["nowhere.example"]}});
+    ask(&app, "eve", "PUT", "/api/platform/policy", Some(platform)).await;
+    let errors = run(&app).await.json()["errors"].clone();
+    let whose: Vec<_> = errors
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["message"].as_str().unwrap())
+        .filter(|message| message.starts_with("`files"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        whose,
+        [
+            "`files.example.org` is not among the domains that the platform allows",
+            "`files.example.org` is not among the domains that Contoso Ltd allows",
+        ]
+    );
     let scope = operator_in(&operator(), &"contoso".parse::<OrgId>().unwrap());
     let query = AuditQuery {
         limit: 100,
