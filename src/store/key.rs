@@ -245,6 +245,12 @@ pub fn config_row(name: &str) -> super::port::Result<Key> {
     Key::new(name)
 }
 
+/// The partition of the policy: the platform's in `WeftConfig`, an organization's in its own table. One row, [`only_row`].
+#[must_use]
+pub fn policy() -> Key {
+    key("policy".into())
+}
+
 /// The partition of what belongs to the installation itself, in `WeftConfig`.
 #[must_use]
 pub fn installation() -> Key {

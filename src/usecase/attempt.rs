@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{Asker, Bound, Broker, Unmasked};
+use super::policy::{Ceilings, Reason};
 use super::{Context, Error, Result};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
@@ -124,7 +125,9 @@ impl Attempt {
         let left = u64::try_from(self.deadline.since(started_at).as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
-        let mut limits = self.step.limits.clone();
+        let ceilings = Ceilings::of(&self.cx, &self.scope).await?;
+        let allowed = ceilings.settled(&self.step.rights, &self.step.limits);
+        let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
         let spec = AttemptSpec {
@@ -139,7 +142,7 @@ impl Attempt {
             arguments: self.arguments.clone(),
             context: self.context(&config, started_at, limits.wall()),
             limits,
-            rights: self.step.rights.clone(),
+            rights: allowed.rights,
             messages,
         };
         let broker = self.broker(config);
@@ -151,6 +154,9 @@ impl Attempt {
             Ok(report) => Ok(broker.finish(report).await),
             Err(error) => Err(error),
         };
+        for reason in allowed.reasons.iter().filter(|reason| reason.refused) {
+            log.add(withdrawn(reason, self.cx.clock.now())).await;
+        }
         if let Ok(report) = &report
             && report.output_truncated
         {
@@ -346,6 +352,20 @@ impl Log<'_> {
 /// About what a line takes in the log; JSON escapes can double it, and the margin below an append's limit takes that.
 fn line_bytes(line: &LogLine) -> usize {
     128 + line.message.len() + line.fields.as_ref().map_or(0, |fields| fields.to_string().len())
+}
+
+/// What the plan has and a policy took away since.
+fn withdrawn(reason: &Reason, at: Timestamp) -> LogLine {
+    LogLine {
+        at,
+        stream: "log".into(),
+        level: "warning".into(),
+        message: format!(
+            "a policy was changed since the run began: {}; {}",
+            reason.message, reason.remedy
+        ),
+        fields: None,
+    }
 }
 
 /// The last line of a log that is not whole.

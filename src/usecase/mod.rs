@@ -15,6 +15,7 @@ pub mod error;
 pub mod me;
 pub mod organization;
 pub mod person;
+pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
@@ -45,6 +46,7 @@ use crate::store::repo::configs::Configs;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
+use crate::store::repo::policies::Policies;
 use crate::store::repo::runs::Runs;
 
 pub use error::Error;
@@ -108,6 +110,8 @@ pub struct Context {
     waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
+    /// What steps are allowed to do.
+    pub policies: Policies,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -184,6 +188,7 @@ impl Context {
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
+            policies: Policies::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{Asker, Bound, Broker, Unmasked};
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, policy};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
 use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
@@ -52,7 +52,8 @@ pub async fn inputs(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<Param
 /// The options that a data provider returns for these inputs.
 ///
 /// # Errors
-/// When the scope may not, there is none of this name, the inputs are wrong, or its code fails.
+/// When the scope may not, there is none of this name, the inputs are wrong, a policy refuses what it
+/// declares, or its code fails.
 pub async fn provide(
     cx: &Arc<Context>,
     scope: &Scope,
@@ -113,9 +114,12 @@ pub(super) async fn call(
         wall_ms: WALL_MS,
         ..cx.bounds.attempt.clone()
     });
+    let declared = Rights::of_workspace(&provider.network);
+    policy::admit(cx, scope, origin, "data_provider", provider, (&declared, &limits)).await?;
+    let allowed = policy::Ceilings::of(cx, scope).await?.settled(&declared, &limits);
+    let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
-    let rights = Rights::of_workspace(&provider.network);
     let spec = AttemptSpec {
         context: json!({
             "organization": {"id": scope.org(), "name": scope.org_name()},

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, sub_run};
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, policy, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::validate;
@@ -54,7 +54,8 @@ pub struct Started {
 /// Starts a run.
 ///
 /// # Errors
-/// When the scope may not, the workflow is unknown, the arguments are wrong, or storage fails; then nothing was started.
+/// When the scope may not, the workflow is unknown, the arguments are wrong, a policy refuses what it declares, or storage
+/// fails; then nothing was started.
 pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
@@ -75,6 +76,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
             }
         },
     };
+    let plan = policy::admit_plan(cx, scope, &input.origin, workflow, plan).await?;
     let arguments = cx.runs.keep(scope, Value::Object(arguments)).await?;
     let new = NewRun {
         run: id.clone(),

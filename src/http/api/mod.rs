@@ -6,6 +6,7 @@ pub mod data_providers;
 pub mod docs;
 pub mod health;
 pub mod me;
+pub mod policy;
 pub mod runs;
 pub mod workflows;
 

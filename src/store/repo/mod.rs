@@ -8,6 +8,7 @@ pub mod identity;
 pub mod installation;
 pub mod keys;
 pub mod kv;
+pub mod policies;
 pub mod runs;
 
 mod cache;

@@ -5,7 +5,9 @@ use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
 use crate::audit::{Head, LinkedRecord, SealedRecord};
-use crate::domain::{AttemptId, ClaimCheck, LogLine, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex};
+use crate::domain::{
+    AttemptId, ClaimCheck, LogLine, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
+};
 use crate::scheduler::{Plan, RunState, Transition};
 use crate::store::claim_check;
 use crate::store::error::Error;
@@ -156,6 +158,8 @@ pub struct StoredStep {
     pub id: String,
     /// Its status.
     pub status: Status,
+    /// What its attempts may do at most, as the plan has it.
+    pub rights: Rights,
     /// Attempts begun.
     pub attempts_begun: u32,
     /// When it began.
@@ -389,6 +393,7 @@ impl Runs {
                 Ok(StoredStep {
                     id: planned.id.clone(),
                     status: state.status,
+                    rights: planned.rights.clone(),
                     attempts_begun: state.attempts,
                     started_at: state.started_at,
                     finished_at: state.finished_at,
