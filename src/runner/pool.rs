@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
 use super::jail::Jail;
 use super::limits::ForkLimits;
+use super::meter::Meter;
 use super::protocol::Task;
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
@@ -109,6 +110,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
     scratch: Scratch,
+    meter: Meter,
     posture: Arc<Vec<&'static str>>,
     slots: Semaphore,
     waiting: AtomicUsize,
@@ -188,7 +190,11 @@ impl Pool {
                 settings.scratch_dir.display()
             ),
         })?;
+        let meter = Meter::start().map_err(|error| RunnerError::NoWorker {
+            reason: format!("the thread that holds workers to their limits can't be started: {error}"),
+        })?;
         let shared = Arc::new(Shared {
+            meter,
             clock,
             runtime: tokio::runtime::Handle::current(),
             scratch,
@@ -332,6 +338,7 @@ impl NodeRunner for Pool {
         let shared = &self.shared;
         let state = shared.state();
         let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
+        let (looks, micros) = shared.meter.cost().per_look();
         let (forks, kills) = state.zygote.as_ref().map_or((0, 0), |zygote| zygote.counts());
         json!({
             "python": {"path": shared.settings.python.path, "version": shared.settings.python.version},
@@ -347,6 +354,7 @@ impl NodeRunner for Pool {
             "starting": state.shelves.values().map(|shelf| shelf.starting).sum::<usize>(),
             "forks": state.past.0 + forks,
             "kills": state.past.1 + kills,
+            "meter": {"looks": looks, "microsPerLook": (micros * 10.0).round() / 10.0},
             "posture": *shared.posture,
         })
     }
@@ -519,7 +527,7 @@ impl Shared {
             limits,
             jail,
         };
-        Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
+        Worker::fork(zygote, Arc::clone(&self.clock), &self.meter, &order).map_err(|error| RunnerError::NoWorker {
             reason: error.to_string(),
         })
     }

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::meter::{Exceeded, Meter, Subject, Watch};
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
 use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Violation, WorkerFrame, json_bytes};
@@ -56,6 +57,7 @@ pub struct Worker {
     ended: Option<Ended>,
     ending: oneshot::Receiver<Ended>,
     released: bool,
+    watch: Watch,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -108,13 +110,25 @@ impl Worker {
     ///
     /// # Errors
     /// When descriptors run out or the order can't be said.
-    pub fn fork(zygote: Arc<Zygote>, clock: Arc<dyn Clock>, order: &Order<'_>) -> io::Result<Self> {
+    pub fn fork(zygote: Arc<Zygote>, clock: Arc<dyn Clock>, meter: &Meter, order: &Order<'_>) -> io::Result<Self> {
         let Connection {
             socket,
             stdout,
             stderr,
             ended,
+            pid,
         } = zygote.fork(order)?;
+        let (killer, id) = (Arc::downgrade(&zygote), order.id);
+        let watch = meter.watch(Subject {
+            pid,
+            limits: order.limits,
+            folder: Some(order.scratch.clone()),
+            kill: Box::new(move || {
+                if let Some(zygote) = killer.upgrade() {
+                    zygote.kill(id);
+                }
+            }),
+        });
         let wire = Wire {
             socket: UnixStream::from_std(socket)?,
             open: true,
@@ -135,6 +149,7 @@ impl Worker {
             ended: None,
             ending: ended,
             released: false,
+            watch,
             import_ms: 0.0,
         })
     }
@@ -153,6 +168,10 @@ impl Worker {
                         return BroughtUp::No("the zygote did not answer".into());
                     }
                     break outcome::of_import_limit(module, patience);
+                }
+                exceeded = self.watch.exceeded() => {
+                    self.kill_and_wait().await;
+                    break outcome::of_meter(exceeded, limits);
                 }
                 event = self.wire.next(&*self.clock, true, true) => event,
             };
@@ -175,6 +194,7 @@ impl Worker {
             match frame {
                 Ok(WorkerFrame::Ready { import_ms, .. }) => {
                     self.import_ms = import_ms;
+                    self.watch.set_busy(false);
                     return BroughtUp::Ready(Box::new(self));
                 }
                 Ok(WorkerFrame::Failed { error, .. }) => {
@@ -242,10 +262,13 @@ impl Worker {
         let (_, replacement) = oneshot::channel();
         let ending = std::mem::replace(&mut self.ending, replacement);
         let (zygote, id) = (Arc::clone(&self.zygote), self.id);
+        // It is held to its limits until it is gone.
+        let watched = self.watch.life();
         tokio::spawn(async move {
             if tokio::time::timeout(LINGER, ending).await.is_err() {
                 zygote.kill(id);
             }
+            drop(watched);
         });
     }
 
@@ -279,6 +302,7 @@ impl Worker {
             bytes: spec.limits.output_bytes,
             lines: spec.limits.log_lines,
         });
+        self.watch.set_busy(true);
         let mut attempt = Attempt {
             worker: &mut self,
             spec,
@@ -346,7 +370,12 @@ impl Worker {
             }
         }
         loop {
-            let frame = match self.wire.next(&*self.clock, true, true).await {
+            let event = tokio::select! {
+                biased;
+                exceeded = self.watch.exceeded() => return Err((modules, outcome::of_meter(exceeded, limits))),
+                event = self.wire.next(&*self.clock, true, true) => event,
+            };
+            let frame = match event {
                 Event::Frame(bytes) => WorkerFrame::parse(&bytes),
                 Event::Malformed(violation) => Err(violation),
                 Event::Flushed | Event::Output => {
@@ -454,6 +483,9 @@ impl Attempt<'_> {
                 biased;
                 () = self.timer.as_mut() => Happened::Time,
                 () = cancel.cancelled(), if matches!(self.stage, Stage::Running | Stage::Leaving) => Happened::Cancel,
+                exceeded = self.worker.watch.exceeded(), if matches!(self.stage, Stage::Running | Stage::Leaving) => {
+                    Happened::Exceeded(exceeded)
+                }
                 Some((id, reply)) = self.replies.next(), if !self.replies.is_empty() => Happened::Reply(id, reply),
                 permit = self.spec.messages.reserve(), if !self.messages.is_empty() => {
                     match (permit, self.messages.pop_front()) {
@@ -473,6 +505,7 @@ impl Attempt<'_> {
             match happened {
                 Happened::Time => self.time_is_up(),
                 Happened::Cancel => self.kill(Outcome::Cancelled),
+                Happened::Exceeded(exceeded) => self.kill(outcome::of_meter(exceeded, &self.spec.limits)),
                 Happened::Reply(id, reply) => self.answer(id, reply),
                 Happened::Event(Event::Output) => {}
                 Happened::Event(Event::Flushed) => {
@@ -689,6 +722,7 @@ impl Attempt<'_> {
 enum Happened {
     Time,
     Cancel,
+    Exceeded(Exceeded),
     Reply(u64, Result<Value, Refusal>),
     Event(Event),
     End(Ended),

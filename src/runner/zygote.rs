@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -88,11 +88,14 @@ pub struct Connection {
     pub stderr: OwnedFd,
     /// How it ends. Dropped when the zygote is gone.
     pub ended: oneshot::Receiver<Ended>,
+    /// Its process id as the handler sees it; 0 until it is known.
+    pub pid: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
 struct Known {
     ended: oneshot::Sender<Ended>,
+    pid: Arc<AtomicU32>,
     scratch: PathBuf,
 }
 
@@ -197,10 +200,12 @@ impl Zygote {
         let (stdout, worker_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, worker_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let (sender, ended) = oneshot::channel();
+        let pid = Arc::new(AtomicU32::new(0));
         lock(&self.inner.known).insert(
             order.id,
             Known {
                 ended: sender,
+                pid: Arc::clone(&pid),
                 scratch: order.scratch.clone(),
             },
         );
@@ -214,6 +219,7 @@ impl Zygote {
             stdout,
             stderr,
             ended,
+            pid,
         })
     }
 
@@ -328,7 +334,11 @@ impl Inner {
                 }
                 Ok(Answer::Ready { .. }) => {}
                 Ok(Answer::Refused { reason, .. }) => return reason,
-                Ok(Answer::Forked { id, pid }) => tracing::trace!(id, pid, "forked"),
+                Ok(Answer::Forked { id, pid }) => {
+                    if let Some(known) = lock(&self.known).get(&id) {
+                        known.pid.store(pid, Ordering::Release);
+                    }
+                }
                 Ok(Answer::ForkFailed { id: Some(id), error }) => self.ended(id, Ended::ForkFailed(error)),
                 Ok(Answer::ForkFailed { id: None, error }) => return format!("it could not read a request: {error}"),
                 Ok(Answer::Exited { id, exit }) => self.ended(id, Ended::Exited(exit)),
