@@ -203,9 +203,17 @@ struct Entry {
     ticks: HashMap<(u32, u64), u64>,
     /// Ticks of processes that are gone.
     gone_ticks: u64,
-    looked: Option<(Instant, u64)>,
+    looked: Option<Look>,
     exact: Option<Exact>,
     disk_due: Instant,
+}
+
+/// What there was at the last look.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    memory: u64,
+    tasks: u64,
 }
 
 /// The last exact reading of memory.
@@ -323,15 +331,21 @@ impl Instrument {
         {
             return Some(exceeded);
         }
-        if busy
-            && (memory > limits.memory_bytes / 2
-                || tree.processes > limits.processes / 2
-                || tree.threads > limits.threads / 2
-                || memory_in(PERIOD * 3, memory, entry.looked, now) > limits.memory_bytes)
-        {
+        let this = Look {
+            at: now,
+            memory,
+            tasks: tree.processes + tree.threads,
+        };
+        let near = memory > limits.memory_bytes / 2
+            || tree.processes > limits.processes / 2
+            || tree.threads > limits.threads / 2
+            || entry
+                .looked
+                .is_none_or(|last| this.is_growing(last, limits.memory_bytes));
+        if busy && near {
             entry.due = now + NEAR;
         }
-        entry.looked = Some((now, memory));
+        entry.looked = Some(this);
         None
     }
 
@@ -386,11 +400,15 @@ fn spent_ticks(entry: &mut Entry, tree: &Tree) -> u64 {
     tree.ticks.values().sum::<u64>() + entry.gone_ticks.max(tree.waited_ticks)
 }
 
-fn memory_in(time: Duration, memory: u64, before: Option<(Instant, u64)>, now: Instant) -> u64 {
-    let Some((at, was)) = before else { return memory };
-    let elapsed = u64::try_from(now.duration_since(at).as_millis()).unwrap_or(1).max(1);
-    let time = u64::try_from(time.as_millis()).unwrap_or(0);
-    memory.saturating_add(memory.saturating_sub(was).saturating_mul(time) / elapsed)
+impl Look {
+    /// Whether there are more processes or threads than before, which may double from one look to the next, or memory would
+    /// be above its limit in a little while.
+    fn is_growing(self, last: Self, memory_bytes: u64) -> bool {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        let grown = self.memory.saturating_sub(last.memory);
+        let soon = grown.saturating_mul(millis(PERIOD * 3)) / millis(self.at.duration_since(last.at));
+        self.tasks > last.tasks || self.memory.saturating_add(soon) > memory_bytes
+    }
 }
 
 fn disk(entry: &mut Entry, tree: &Tree) -> Option<Exceeded> {
