@@ -358,5 +358,6 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
         described.findings,
         described.files,
         described.ms,
-    ))
+    )
+    .within(&config.limits.attempt))
 }

@@ -162,7 +162,7 @@ impl Context {
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
-            catalogs: catalog::Catalogs::new(code, runner.clone()),
+            catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,
             clock,
