@@ -193,6 +193,8 @@ variables! {
         "What a file of the workspace that breaks the rules does: `strict` stops the start, `quarantine` leaves that file out and reports degraded health.";
     WEFT_SCRATCH = "WEFT_SCRATCH", Runner, Path, Words("`scratch` in the data folder"),
         "The folder in which each attempt gets its own temporary folder.";
+    WEFT_CGROUP = "WEFT_CGROUP", Runner, Choice(&["auto", "v1", "off"]), Value("auto"),
+        "Whether all steps together get a control group, with bounds on memory and tasks. `auto`: where one with both controllers is delegated to this process (version 2). `v1`: also with version 1, where nothing tells whether that is so.";
 
     WEFT_STEP_TIMEOUT_SECONDS = "WEFT_STEP_TIMEOUT_SECONDS", Limits, Number(1, 86_400), Value("300"),
         "Wall time of an attempt whose workflow or node declares none.";

@@ -5,6 +5,7 @@
 //! `engine/weft_runtime/`.
 
 pub mod bundle;
+pub mod cgroup;
 mod disk_usage;
 mod environment;
 pub mod jail;

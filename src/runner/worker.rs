@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::cgroup::Group;
 use super::meter::{Exceeded, Meter, Subject, Watch};
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
@@ -303,6 +304,7 @@ impl Worker {
             lines: spec.limits.log_lines,
         });
         self.watch.set_busy(true);
+        let kills_before = self.zygote.group().map(Group::memory_kills);
         let mut attempt = Attempt {
             worker: &mut self,
             spec,
@@ -331,7 +333,12 @@ impl Worker {
                     Some(Ended::Exited(exit)) if exit.code == Some(0) && !self.wire.frames.is_empty() => {
                         outcome::of_violation(&Violation("its connection ended within a frame".into()))
                     }
-                    Some(Ended::Exited(exit)) => outcome::of_exit(exit, &spec.limits),
+                    Some(Ended::Exited(exit)) => match self.zygote.group() {
+                        Some(group) if exit.was_killed() && Some(group.memory_kills()) > kills_before => {
+                            outcome::of_shared_memory(group.bounds().memory_bytes)
+                        }
+                        _ => outcome::of_exit(exit, &spec.limits),
+                    },
                     Some(Ended::ForkFailed(error)) => outcome::of_lost_zygote(error),
                     Some(Ended::ZygoteGone) | None => outcome::of_lost_zygote("it ended"),
                 };

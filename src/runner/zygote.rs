@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::{oneshot, watch};
 
 use super::BundleRef;
+use super::cgroup::Group;
 use super::environment::zygote_command;
 use super::jail::Jail;
 use super::limits::ForkLimits;
@@ -121,6 +122,8 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     forks: AtomicU64,
     kills: AtomicU64,
+    group: Option<Arc<Group>>,
+    grouped: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,6 +139,7 @@ impl Zygote {
         python: &Python,
         engine_dir: &Path,
         preload: &[String],
+        group: Option<Arc<Group>>,
         runtime: &tokio::runtime::Handle,
     ) -> io::Result<Self> {
         let (ours, theirs) =
@@ -149,6 +153,8 @@ impl Zygote {
             runtime: runtime.clone(),
             forks: AtomicU64::new(0),
             kills: AtomicU64::new(0),
+            group,
+            grouped: AtomicBool::new(false),
         });
         let (outbox, messages) = mpsc::channel();
         let hello = Request::Hello {
@@ -268,6 +274,13 @@ impl Zygote {
         lock(&self.inner.child).as_ref().map(Child::id)
     }
 
+    /// The control group that it is in, as the kernel has confirmed.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        let grouped = self.inner.grouped.load(Ordering::Acquire);
+        self.inner.group.as_deref().filter(|_| grouped)
+    }
+
     /// Workers asked for and kills asked for, so far.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
@@ -292,6 +305,13 @@ impl Inner {
             Ok(mut child) => {
                 // The command holds the zygote's end of the control socket, which must be nowhere but there.
                 drop(command);
+                // Before it has forked anything: Python itself is not up yet.
+                if let Some(group) = &self.group {
+                    match group.add(child.id()) {
+                        Ok(()) => self.grouped.store(group.holds(child.id()), Ordering::Release),
+                        Err(error) => tracing::warn!(%error, "the zygote can't be put into its control group"),
+                    }
+                }
                 let stderr = child.stderr.take();
                 *lock(&self.child) = Some(child);
                 if let Some(stderr) = stderr {
