@@ -16,6 +16,7 @@ use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
 use crate::runner::NodeRunner;
+use crate::runner::cgroup;
 use crate::runner::pool::Pool;
 use crate::runner::python;
 use crate::store::envelope::SigningKey;
@@ -192,6 +193,11 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
     settings.ahead = runner.workers_ahead;
     settings.preload.clone_from(&runner.preload);
     settings.limits = config.limits.attempt.clone();
+    settings.group = match runner.control_group {
+        config::ControlGroup::Auto => cgroup::When::Delegated,
+        config::ControlGroup::V1 => cgroup::When::Possible,
+        config::ControlGroup::Off => cgroup::When::Never,
+    };
     Ok(Arc::new(Pool::start(settings, clock)?))
 }
 
@@ -312,18 +318,11 @@ pub fn router(gate: Gate) -> axum::Router {
 }
 
 /// Serves until `stop` fires; then lets requests end for a moment.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, gate: Gate, stop: CancellationToken) -> std::io::Result<()> {
-    let service = router(gate).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown({
-        let stop = stop.clone();
-        async move { stop.cancelled().await }
-    });
+pub async fn serve(listener: TcpListener, gate: Gate, stop: CancellationToken) {
+    let patience = http::listener::Patience::default();
     tokio::select! {
-        served = async { server.await } => served,
-        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => Ok(()),
+        () = http::listener::serve(listener, router(gate), patience, stop.clone()) => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => {}
     }
 }
 
@@ -379,5 +378,6 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
         described.findings,
         described.files,
         described.ms,
-    ))
+    )
+    .within(&config.limits.attempt))
 }

@@ -30,6 +30,9 @@ pub fn posture() -> Vec<&'static str> {
     ];
     if cfg!(target_os = "linux") {
         layers.extend(["subreaper", "non_dumpable", "no_new_privs"]);
+        if super::meter::available().is_ok() {
+            layers.push("memory_meter");
+        }
     }
     layers
 }

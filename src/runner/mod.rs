@@ -5,12 +5,16 @@
 //! `engine/weft_runtime/`.
 
 pub mod bundle;
+pub mod cgroup;
+mod disk_usage;
 mod environment;
 pub mod jail;
 mod limits;
+mod meter;
 mod outcome;
 mod output;
 pub mod pool;
+mod process_tree;
 pub mod protocol;
 pub mod python;
 mod remove;

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,9 +15,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::cgroup::{self, Bounds, Group};
 use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
 use super::jail::Jail;
 use super::limits::ForkLimits;
+use super::meter::Meter;
 use super::protocol::{Resume, Task};
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
@@ -78,6 +80,8 @@ pub struct Settings {
     pub preload: Vec<String>,
     /// What workers get that are forked for no attempt yet, and those that describe.
     pub limits: Limits,
+    /// When all workers together get a control group.
+    pub group: cgroup::When,
 }
 
 impl Settings {
@@ -97,6 +101,7 @@ impl Settings {
             import_timeout: Duration::from_secs(30),
             preload: Vec::new(),
             limits: Limits::default(),
+            group: cgroup::When::default(),
         }
     }
 }
@@ -111,7 +116,10 @@ struct Shared {
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
     scratch: Scratch,
+    meter: Meter,
+    group: Option<Arc<Group>>,
     posture: Arc<Vec<&'static str>>,
+    posture_in_group: Arc<Vec<&'static str>>,
     slots: Semaphore,
     waiting: AtomicUsize,
     descriptions: Semaphore,
@@ -190,11 +198,23 @@ impl Pool {
                 settings.scratch_dir.display()
             ),
         })?;
+        let meter = Meter::start().map_err(|error| RunnerError::NoWorker {
+            reason: format!("the thread that holds workers to their limits can't be started: {error}"),
+        })?;
+        let bounds = Bounds::of(settings.slots, settings.limits.memory_bytes, settings.limits.threads);
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let group = Group::create(Path::new(cgroup::ROOT), &own, settings.group, bounds)
+            .inspect_err(|reason| tracing::debug!(reason, "workers have no control group"))
+            .ok()
+            .map(Arc::new);
         let shared = Arc::new(Shared {
+            meter,
+            group,
             clock,
             runtime: tokio::runtime::Handle::current(),
             scratch,
             posture: Arc::new(posture()),
+            posture_in_group: Arc::new([posture(), vec!["cgroup"]].concat()),
             slots: Semaphore::new(settings.slots),
             waiting: AtomicUsize::new(0),
             descriptions: Semaphore::new(DESCRIPTIONS),
@@ -338,6 +358,8 @@ impl NodeRunner for Pool {
         let shared = &self.shared;
         let state = shared.state();
         let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
+        let group = zygote.and_then(|zygote| zygote.group());
+        let (looks, micros) = shared.meter.cost().per_look();
         let (forks, kills) = state.zygote.as_ref().map_or((0, 0), |zygote| zygote.counts());
         json!({
             "python": {"path": shared.settings.python.path, "version": shared.settings.python.version},
@@ -353,7 +375,13 @@ impl NodeRunner for Pool {
             "starting": state.shelves.values().map(|shelf| shelf.starting).sum::<usize>(),
             "forks": state.past.0 + forks,
             "kills": state.past.1 + kills,
-            "posture": *shared.posture,
+            "meter": {"looks": looks, "microsPerLook": (micros * 10.0).round() / 10.0},
+            "group": group.map(|group| json!({
+                "memoryBytes": group.bounds().memory_bytes,
+                "tasks": group.bounds().tasks,
+                "memoryKills": group.memory_kills(),
+            })),
+            "posture": if group.is_some() { &*shared.posture_in_group } else { &*shared.posture },
         })
     }
 }
@@ -371,7 +399,17 @@ impl Shared {
             output_bytes: finished.output_bytes,
             output_truncated: finished.output_truncated,
             max_rss_kib: finished.max_rss_kib,
-            posture: Arc::clone(&self.posture),
+            posture: self.posture(),
+        }
+    }
+
+    /// The layers that are in force now.
+    fn posture(&self) -> Arc<Vec<&'static str>> {
+        let state = self.state();
+        if state.zygote.as_ref().is_some_and(|zygote| zygote.group().is_some()) {
+            Arc::clone(&self.posture_in_group)
+        } else {
+            Arc::clone(&self.posture)
         }
     }
 
@@ -525,7 +563,7 @@ impl Shared {
             limits,
             jail,
         };
-        Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
+        Worker::fork(zygote, Arc::clone(&self.clock), &self.meter, &order).map_err(|error| RunnerError::NoWorker {
             reason: error.to_string(),
         })
     }
@@ -564,11 +602,10 @@ impl Shared {
                             preload,
                             ..
                         } = &self.settings;
-                        let zygote = Zygote::start(python, engine_dir, preload, &self.runtime).map_err(|error| {
-                            RunnerError::NoPython {
+                        let zygote = Zygote::start(python, engine_dir, preload, self.group.clone(), &self.runtime)
+                            .map_err(|error| RunnerError::NoPython {
                                 reason: error.to_string(),
-                            }
-                        })?;
+                            })?;
                         let zygote = Arc::new(zygote);
                         state.zygote = Some(Arc::clone(&zygote));
                         return Ok(zygote);

@@ -654,6 +654,14 @@ pub struct Exit {
     pub cpu_ms: Option<u64>,
 }
 
+impl Exit {
+    /// Whether it was SIGKILL that ended it.
+    #[must_use]
+    pub const fn was_killed(&self) -> bool {
+        matches!(self.signal, Some(9))
+    }
+}
+
 impl Answer {
     /// Reads one datagram.
     ///

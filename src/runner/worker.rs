@@ -19,6 +19,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::cgroup::Group;
+use super::meter::{Exceeded, Meter, Subject, Watch};
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
 use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Resume, Violation, WorkerFrame, json_bytes};
@@ -58,6 +60,7 @@ pub struct Worker {
     ended: Option<Ended>,
     ending: oneshot::Receiver<Ended>,
     released: bool,
+    watch: Watch,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -110,13 +113,25 @@ impl Worker {
     ///
     /// # Errors
     /// When descriptors run out or the order can't be said.
-    pub fn fork(zygote: Arc<Zygote>, clock: Arc<dyn Clock>, order: &Order<'_>) -> io::Result<Self> {
+    pub fn fork(zygote: Arc<Zygote>, clock: Arc<dyn Clock>, meter: &Meter, order: &Order<'_>) -> io::Result<Self> {
         let Connection {
             socket,
             stdout,
             stderr,
             ended,
+            pid,
         } = zygote.fork(order)?;
+        let (killer, id) = (Arc::downgrade(&zygote), order.id);
+        let watch = meter.watch(Subject {
+            pid,
+            limits: order.limits,
+            folder: Some(order.scratch.clone()),
+            kill: Box::new(move || {
+                if let Some(zygote) = killer.upgrade() {
+                    zygote.kill(id);
+                }
+            }),
+        });
         let wire = Wire {
             socket: UnixStream::from_std(socket)?,
             open: true,
@@ -137,6 +152,7 @@ impl Worker {
             ended: None,
             ending: ended,
             released: false,
+            watch,
             import_ms: 0.0,
         })
     }
@@ -155,6 +171,10 @@ impl Worker {
                         return BroughtUp::No("the zygote did not answer".into());
                     }
                     break outcome::of_import_limit(module, patience);
+                }
+                exceeded = self.watch.exceeded() => {
+                    self.kill_and_wait().await;
+                    break outcome::of_meter(exceeded, limits);
                 }
                 event = self.wire.next(&*self.clock, true, true) => event,
             };
@@ -177,6 +197,7 @@ impl Worker {
             match frame {
                 Ok(WorkerFrame::Ready { import_ms, .. }) => {
                     self.import_ms = import_ms;
+                    self.watch.set_busy(false);
                     return BroughtUp::Ready(Box::new(self));
                 }
                 Ok(WorkerFrame::Failed { error, .. }) => {
@@ -244,10 +265,13 @@ impl Worker {
         let (_, replacement) = oneshot::channel();
         let ending = std::mem::replace(&mut self.ending, replacement);
         let (zygote, id) = (Arc::clone(&self.zygote), self.id);
+        // It is held to its limits until it is gone.
+        let watched = self.watch.life();
         tokio::spawn(async move {
             if tokio::time::timeout(LINGER, ending).await.is_err() {
                 zygote.kill(id);
             }
+            drop(watched);
         });
     }
 
@@ -281,6 +305,8 @@ impl Worker {
             bytes: spec.limits.output_bytes,
             lines: spec.limits.log_lines,
         });
+        self.watch.set_busy(true);
+        let kills_before = self.zygote.group().map(Group::memory_kills);
         let mut attempt = Attempt {
             worker: &mut self,
             spec,
@@ -310,7 +336,12 @@ impl Worker {
                     Some(Ended::Exited(exit)) if exit.code == Some(0) && !self.wire.frames.is_empty() => {
                         outcome::of_violation(&Violation("its connection ended within a frame".into()))
                     }
-                    Some(Ended::Exited(exit)) => outcome::of_exit(exit, &spec.limits),
+                    Some(Ended::Exited(exit)) => match self.zygote.group() {
+                        Some(group) if exit.was_killed() && Some(group.memory_kills()) > kills_before => {
+                            outcome::of_shared_memory(group.bounds().memory_bytes)
+                        }
+                        _ => outcome::of_exit(exit, &spec.limits),
+                    },
                     Some(Ended::ForkFailed(error)) => outcome::of_lost_zygote(error),
                     Some(Ended::ZygoteGone) | None => outcome::of_lost_zygote("it ended"),
                 };
@@ -356,7 +387,11 @@ impl Worker {
         }
         let mut file_until = Instant::now() + FILE_PATIENCE;
         loop {
-            let event = tokio::time::timeout_at(file_until, self.wire.next(&*self.clock, true, true)).await;
+            let event = tokio::select! {
+                biased;
+                exceeded = self.watch.exceeded() => return Err((modules, outcome::of_meter(exceeded, limits))),
+                event = tokio::time::timeout_at(file_until, self.wire.next(&*self.clock, true, true)) => event,
+            };
             let Ok(event) = event else {
                 self.kill_and_wait().await;
                 return Err((modules, outcome::of_import_limit("the file", FILE_PATIENCE)));
@@ -485,6 +520,9 @@ impl Attempt<'_> {
                 biased;
                 () = self.timer.as_mut() => Happened::Time,
                 () = cancel.cancelled(), if matches!(self.stage, Stage::Running | Stage::Leaving) => Happened::Cancel,
+                exceeded = self.worker.watch.exceeded(), if matches!(self.stage, Stage::Running | Stage::Leaving) => {
+                    Happened::Exceeded(exceeded)
+                }
                 Some((id, reply)) = self.replies.next(), if !self.replies.is_empty() => Happened::Reply(id, reply),
                 permit = self.spec.messages.reserve(), if !self.messages.is_empty() => {
                     match (permit, self.messages.pop_front()) {
@@ -504,6 +542,7 @@ impl Attempt<'_> {
             match happened {
                 Happened::Time => self.time_is_up(),
                 Happened::Cancel => self.kill(Outcome::Cancelled),
+                Happened::Exceeded(exceeded) => self.kill(outcome::of_meter(exceeded, &self.spec.limits)),
                 Happened::Reply(id, reply) => self.answer(id, reply),
                 Happened::Event(Event::Output) => {}
                 Happened::Event(Event::Flushed) => {
@@ -733,6 +772,7 @@ impl Attempt<'_> {
 enum Happened {
     Time,
     Cancel,
+    Exceeded(Exceeded),
     Reply(u64, Result<Value, Refusal>),
     Event(Event),
     End(Ended),

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::{oneshot, watch};
 
 use super::BundleRef;
+use super::cgroup::Group;
 use super::environment::zygote_command;
 use super::jail::Jail;
 use super::limits::ForkLimits;
@@ -88,11 +89,14 @@ pub struct Connection {
     pub stderr: OwnedFd,
     /// How it ends. Dropped when the zygote is gone.
     pub ended: oneshot::Receiver<Ended>,
+    /// Its process id as the handler sees it; 0 until it is known.
+    pub pid: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
 struct Known {
     ended: oneshot::Sender<Ended>,
+    pid: Arc<AtomicU32>,
     scratch: PathBuf,
 }
 
@@ -118,6 +122,8 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     forks: AtomicU64,
     kills: AtomicU64,
+    group: Option<Arc<Group>>,
+    grouped: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -133,6 +139,7 @@ impl Zygote {
         python: &Python,
         engine_dir: &Path,
         preload: &[String],
+        group: Option<Arc<Group>>,
         runtime: &tokio::runtime::Handle,
     ) -> io::Result<Self> {
         let (ours, theirs) =
@@ -146,6 +153,8 @@ impl Zygote {
             runtime: runtime.clone(),
             forks: AtomicU64::new(0),
             kills: AtomicU64::new(0),
+            group,
+            grouped: AtomicBool::new(false),
         });
         let (outbox, messages) = mpsc::channel();
         let hello = Request::Hello {
@@ -197,10 +206,12 @@ impl Zygote {
         let (stdout, worker_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, worker_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let (sender, ended) = oneshot::channel();
+        let pid = Arc::new(AtomicU32::new(0));
         lock(&self.inner.known).insert(
             order.id,
             Known {
                 ended: sender,
+                pid: Arc::clone(&pid),
                 scratch: order.scratch.clone(),
             },
         );
@@ -214,6 +225,7 @@ impl Zygote {
             stdout,
             stderr,
             ended,
+            pid,
         })
     }
 
@@ -262,6 +274,13 @@ impl Zygote {
         lock(&self.inner.child).as_ref().map(Child::id)
     }
 
+    /// The control group that it is in, as the kernel has confirmed.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        let grouped = self.inner.grouped.load(Ordering::Acquire);
+        self.inner.group.as_deref().filter(|_| grouped)
+    }
+
     /// Workers asked for and kills asked for, so far.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
@@ -286,6 +305,13 @@ impl Inner {
             Ok(mut child) => {
                 // The command holds the zygote's end of the control socket, which must be nowhere but there.
                 drop(command);
+                // Before it has forked anything: Python itself is not up yet.
+                if let Some(group) = &self.group {
+                    match group.add(child.id()) {
+                        Ok(()) => self.grouped.store(group.holds(child.id()), Ordering::Release),
+                        Err(error) => tracing::warn!(%error, "the zygote can't be put into its control group"),
+                    }
+                }
                 let stderr = child.stderr.take();
                 *lock(&self.child) = Some(child);
                 if let Some(stderr) = stderr {
@@ -328,7 +354,11 @@ impl Inner {
                 }
                 Ok(Answer::Ready { .. }) => {}
                 Ok(Answer::Refused { reason, .. }) => return reason,
-                Ok(Answer::Forked { id, pid }) => tracing::trace!(id, pid, "forked"),
+                Ok(Answer::Forked { id, pid }) => {
+                    if let Some(known) = lock(&self.known).get(&id) {
+                        known.pid.store(pid, Ordering::Release);
+                    }
+                }
                 Ok(Answer::ForkFailed { id: Some(id), error }) => self.ended(id, Ended::ForkFailed(error)),
                 Ok(Answer::ForkFailed { id: None, error }) => return format!("it could not read a request: {error}"),
                 Ok(Answer::Exited { id, exit }) => self.ended(id, Ended::Exited(exit)),

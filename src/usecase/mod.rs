@@ -189,7 +189,7 @@ impl Context {
             kv: Kv::new(ports.clone(), clock.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
-            catalogs: catalog::Catalogs::new(code, runner.clone()),
+            catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,
             clock,

@@ -13,6 +13,7 @@ mod fault;
 mod host_envelope;
 mod policies;
 mod protocol;
+mod runner_limits;
 mod runner_outcomes;
 mod scheduler_properties;
 mod sqlite;
