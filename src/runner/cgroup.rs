@@ -262,7 +262,8 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -219,7 +219,8 @@ fn sum_of_kib(text: &[u8], names: &[&str]) -> u64 {
         << 10
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
 
