@@ -1,5 +1,9 @@
 //! What of an attempt's rights is built into the process that it gets.
 
+pub mod bpf;
+pub mod seccomp;
+mod syscalls;
+
 use serde::Serialize;
 
 use crate::domain::{ModuleRules, Network, Rights, Trust};
