@@ -36,6 +36,7 @@ fn answer(program: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) 
             bpf::AND => accumulator &= k,
             bpf::JUMP => at += k as usize,
             bpf::EQUAL => at += branch(accumulator == k),
+            bpf::ANY => at += branch(accumulator & k != 0),
             bpf::AT_LEAST => at += branch(accumulator >= k),
             bpf::RETURN => return k,
             _ => panic!("unknown instruction {code:#x}"),
@@ -150,11 +151,12 @@ proptest! {
                 prop_assert_eq!(of(filter, arch, call, arguments), if own { ALLOW } else { EPERM });
             }
             let (unix, network) = (filter.as_str().ends_with("_unix"), filter.as_str().contains("_network"));
+            let proxy = filter == Filter::TrustedProxy;
             let low = arguments.map(|it| it & 0xffff_ffff);
             let allowed = (unix && low[0] == 1 && matches!(low[1] & 0xf, 1 | 2))
-                || (network && matches!(low[0], 2 | 10) && low[1] & 0xf == 1 && matches!(low[2], 0 | 6));
+                || ((network || proxy) && matches!(low[0], 2 | 10) && low[1] & 0xf == 1 && matches!(low[2], 0 | 6));
             prop_assert_eq!(of(filter, arch, "socket", arguments), if allowed { ALLOW } else { EACCES });
-            let connect = if network { NOTIFY } else if unix { ALLOW } else { EACCES };
+            let connect = if network { NOTIFY } else if unix || proxy { ALLOW } else { EACCES };
             prop_assert_eq!(of(filter, arch, "connect", arguments), connect);
             let to = of(filter, arch, "sendto", arguments);
             let fast_open = arguments[3] & 0x2000_0000 != 0;
@@ -225,6 +227,7 @@ if libc.syscall(number, 1, flags, ctypes.byref(program)) < 0:
     raise OSError(ctypes.get_errno(), "seccomp")
 
 trusted, unix, network = name.startswith("trusted"), name.endswith("_unix"), "_network" in name
+tcp_allowed = network or "_proxy" in name
 def refused(what, *numbers):
     try:
         what()
@@ -284,7 +287,7 @@ else:
 # No work.
 for family, kind in [(2, 2), (10, 2), (16, 3), (17, 3), (38, 5)]:
     refused(lambda: socket.socket(family, kind), errno.EACCES)
-if network:
+if tcp_allowed:
     # Nobody answers, so only what does not wait is tried.
     tcp = socket.socket(); tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     refused(lambda: tcp.sendto(b"x", 0x20000000, ("127.0.0.1", 9)), errno.EACCES)

@@ -34,6 +34,8 @@ pub const AND: u16 = 0x54;
 pub const JUMP: u16 = 0x05;
 /// Is it `k`?
 pub const EQUAL: u16 = 0x15;
+/// Is any bit of `k` in it?
+pub const ANY: u16 = 0x45;
 /// Is it `k` or more?
 pub const AT_LEAST: u16 = 0x35;
 /// Answer `k`.
@@ -72,17 +74,24 @@ impl Action {
     }
 }
 
-/// What is asked of one argument.
+/// What is asked of one argument. Where the kernel takes an `int`, its low word is all that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Condition {
-    /// These bits of its low word are these. What the kernel takes as `int` has no other word that counts.
-    Bits {
+    /// These bits of its low word are one of the values.
+    OneOf {
         /// Which argument, from 0.
         argument: u8,
         /// Which bits.
         mask: u32,
-        /// What they are.
-        value: u32,
+        /// What they may be; at least one, in order.
+        values: &'static [u32],
+    },
+    /// Any of these bits of its low word is set.
+    Any {
+        /// Which argument, from 0.
+        argument: u8,
+        /// Which bits.
+        mask: u32,
     },
     /// It is a null pointer.
     Null {
@@ -180,8 +189,9 @@ fn rule_code(rule: &Rule) -> Vec<Instruction> {
         // Written from its end, so that every failing condition knows how far the next clause is.
         let mut clause = vec![answer(*action)];
         for condition in conditions.iter().rev() {
+            let rest = length(&clause);
             let test = match *condition {
-                Condition::Bits { argument, mask, value } => {
+                Condition::OneOf { argument, mask, values } => {
                     let mut test = vec![load(low_word(argument))];
                     if mask != u32::MAX {
                         test.push(Instruction {
@@ -191,14 +201,19 @@ fn rule_code(rule: &Rule) -> Vec<Instruction> {
                             k: mask,
                         });
                     }
-                    test.push(skip_if(EQUAL, value, 0, length(&clause)));
+                    debug_assert!((1..200).contains(&values.len()), "a list is short");
+                    for (left, value) in (0..values.len()).rev().zip(values) {
+                        let to_rest = u8::try_from(left).unwrap_or(u8::MAX);
+                        test.push(skip_if(EQUAL, *value, to_rest, if left == 0 { rest } else { 0 }));
+                    }
                     test
                 }
+                Condition::Any { argument, mask } => vec![load(low_word(argument)), skip_if(ANY, mask, 0, rest)],
                 Condition::Null { argument } => vec![
                     load(low_word(argument)),
-                    skip_if(EQUAL, 0, 0, length(&clause) + 2),
+                    skip_if(EQUAL, 0, 0, rest + 2),
                     load(low_word(argument) + 4),
-                    skip_if(EQUAL, 0, 0, length(&clause)),
+                    skip_if(EQUAL, 0, 0, rest),
                 ],
             };
             clause.splice(0..0, test);

@@ -1,4 +1,4 @@
-//! Which system calls a worker may make: six programs for the kernel to check each call by.
+//! Which system calls a worker may make: programs for the kernel to check each call by.
 //!
 //! Calls are named; what is not named does not exist for a worker (ENOSYS, so that libraries fall back), and what is known
 //! and refused fails with EPERM or EACCES. `docs/seccomp.txt` says all of it in words.
@@ -38,15 +38,7 @@ const MSG_FASTOPEN: u32 = 0x2000_0000;
 const CLONE_PARENT: u32 = 0x8000;
 const CLONE_THREAD: u32 = 0x1_0000;
 /// `CLONE_NEW*`: mount, cgroup, uts, ipc, user, pid and network namespace.
-const NAMESPACES: [u32; 7] = [
-    0x0002_0000,
-    0x0200_0000,
-    0x0400_0000,
-    0x0800_0000,
-    0x1000_0000,
-    0x2000_0000,
-    0x4000_0000,
-];
+const NAMESPACES: u32 = 0x7e02_0000;
 
 /// What there are programs for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +97,7 @@ impl Arch {
     }
 }
 
-/// One of the six programs.
+/// One of the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Filter {
     /// No child, no program, no socket but pairs.
@@ -120,17 +112,20 @@ pub enum Filter {
     TrustedNetwork,
     /// Both.
     TrustedNetworkUnix,
+    /// As `Trusted`, with TCP connections of its own, for a worker that Landlock lets connect to the handler's proxy alone.
+    TrustedProxy,
 }
 
 impl Filter {
     /// Every one.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Restricted,
         Self::RestrictedUnix,
         Self::Trusted,
         Self::TrustedUnix,
         Self::TrustedNetwork,
         Self::TrustedNetworkUnix,
+        Self::TrustedProxy,
     ];
 
     /// As `hello` and file names spell it.
@@ -143,6 +138,7 @@ impl Filter {
             Self::TrustedUnix => "trusted_unix",
             Self::TrustedNetwork => "trusted_network",
             Self::TrustedNetworkUnix => "trusted_network_unix",
+            Self::TrustedProxy => "trusted_proxy",
         }
     }
 
@@ -157,8 +153,11 @@ impl Filter {
         )
     }
 
-    const fn has_network(self) -> bool {
-        matches!(self, Self::TrustedNetwork | Self::TrustedNetworkUnix)
+    const fn has_tcp(self) -> bool {
+        matches!(
+            self,
+            Self::TrustedNetwork | Self::TrustedNetworkUnix | Self::TrustedProxy
+        )
     }
 
     /// What is decided about every call that is named, by name.
@@ -193,81 +192,64 @@ impl Filter {
 
     fn children(self) -> Vec<(&'static str, Rule)> {
         let refuse = Action::Refuse(EPERM);
-        // A sibling would be nobody's to kill.
-        let mut clone: Vec<_> = NAMESPACES
-            .into_iter()
-            .chain([CLONE_PARENT])
-            .map(|flag| (vec![bits(0, flag, flag)], refuse))
-            .collect();
-        let mut otherwise = Action::Allow;
-        if !self.is_trusted() {
-            clone.push((vec![bits(0, CLONE_THREAD, CLONE_THREAD)], Action::Allow));
-            otherwise = refuse;
-        }
-        let clone = Rule {
-            clauses: clone,
-            otherwise,
-        };
         let start = if self.is_trusted() { Action::Allow } else { refuse };
+        let clone = Rule {
+            // A sibling would be nobody's to kill.
+            clauses: vec![
+                (vec![any(0, NAMESPACES | CLONE_PARENT)], refuse),
+                (vec![any(0, CLONE_THREAD)], Action::Allow),
+            ],
+            otherwise: start,
+        };
         let mut rules = vec![("clone", clone)];
         rules.extend(["fork", "vfork", "execve", "execveat"].map(|call| (call, start.into())));
         rules
     }
 
     fn sockets(self) -> Vec<(&'static str, Rule)> {
-        let refused = Rule::from(Action::Refuse(EACCES));
+        let refused = Action::Refuse(EACCES);
+        let only = |clauses: Vec<Vec<Condition>>| Rule {
+            clauses: clauses.into_iter().map(|clause| (clause, Action::Allow)).collect(),
+            otherwise: refused,
+        };
         let mut socket = Vec::new();
-        // Pairs of datagram sockets can send to any address, which no filter sees in `sendmsg`.
-        let mut pair = vec![SOCK_STREAM, SOCK_SEQPACKET];
         if self.has_unix() {
-            pair.push(SOCK_DGRAM);
-            for kind in [SOCK_STREAM, SOCK_DGRAM] {
-                socket.push((vec![equal(0, AF_UNIX), bits(1, SOCK_KIND, kind)], Action::Allow));
-            }
+            socket.push(vec![equal(0, &[AF_UNIX]), kind(&[SOCK_STREAM, SOCK_DGRAM])]);
         }
-        if self.has_network() {
-            for family in [AF_INET, AF_INET6] {
-                for protocol in [0, IPPROTO_TCP] {
-                    let conditions = vec![equal(0, family), bits(1, SOCK_KIND, SOCK_STREAM), equal(2, protocol)];
-                    socket.push((conditions, Action::Allow));
-                }
-            }
+        if self.has_tcp() {
+            socket.push(vec![
+                equal(0, &[AF_INET, AF_INET6]),
+                kind(&[SOCK_STREAM]),
+                equal(2, &[0, IPPROTO_TCP]),
+            ]);
         }
-        let pair = pair
-            .into_iter()
-            .map(|kind| (vec![equal(0, AF_UNIX), bits(1, SOCK_KIND, kind)], Action::Allow))
-            .collect();
-        let serve: Rule = if self.has_unix() {
-            Action::Allow.into()
+        // Pairs of datagram sockets can send to any address, which no filter sees in `sendmsg`.
+        let pair = if self.has_unix() {
+            kind(&[SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM])
         } else {
-            refused.clone()
+            kind(&[SOCK_STREAM, SOCK_SEQPACKET])
         };
-        let connect = match (self.has_network(), self.has_unix()) {
-            (true, _) => Action::Notify,
-            (false, true) => Action::Allow,
-            (false, false) => Action::Refuse(EACCES),
+        let connect = match self {
+            Self::Restricted | Self::Trusted => refused,
+            Self::RestrictedUnix | Self::TrustedUnix | Self::TrustedProxy => Action::Allow,
+            Self::TrustedNetwork | Self::TrustedNetworkUnix => Action::Notify,
         };
+        let serve: Rule = if self.has_unix() { Action::Allow } else { refused }.into();
         // Data that goes with the first packet of a connection would go without `connect`.
-        let fast_open = |flags| (vec![bits(flags, MSG_FASTOPEN, MSG_FASTOPEN)], Action::Refuse(EACCES));
         let send = |flags| Rule {
-            clauses: vec![fast_open(flags)],
+            clauses: vec![(vec![any(flags, MSG_FASTOPEN)], refused)],
             otherwise: Action::Allow,
         };
-        let send_to = if self.has_unix() {
-            send(3)
-        } else {
-            Rule {
-                clauses: vec![fast_open(3), (vec![Condition::Null { argument: 4 }], Action::Allow)],
-                otherwise: Action::Refuse(EACCES),
-            }
-        };
-        let allow_listed = |clauses| Rule {
-            clauses,
-            otherwise: Action::Refuse(EACCES),
-        };
+        let mut send_to = send(3);
+        if !self.has_unix() {
+            send_to
+                .clauses
+                .push((vec![Condition::Null { argument: 4 }], Action::Allow));
+            send_to.otherwise = refused;
+        }
         vec![
-            ("socket", allow_listed(socket)),
-            ("socketpair", allow_listed(pair)),
+            ("socket", only(socket)),
+            ("socketpair", only(vec![vec![equal(0, &[AF_UNIX]), pair]])),
             ("connect", connect.into()),
             ("bind", serve.clone()),
             ("listen", serve.clone()),
@@ -280,75 +262,80 @@ impl Filter {
     }
 }
 
-const fn bits(argument: u8, mask: u32, value: u32) -> Condition {
-    Condition::Bits { argument, mask, value }
+const fn equal(argument: u8, values: &'static [u32]) -> Condition {
+    Condition::OneOf {
+        argument,
+        mask: u32::MAX,
+        values,
+    }
 }
 
-const fn equal(argument: u8, value: u32) -> Condition {
-    bits(argument, u32::MAX, value)
+const fn any(argument: u8, mask: u32) -> Condition {
+    Condition::Any { argument, mask }
+}
+
+/// Of a socket, flags left aside.
+const fn kind(values: &'static [u32]) -> Condition {
+    Condition::OneOf {
+        argument: 1,
+        mask: SOCK_KIND,
+        values,
+    }
 }
 
 /// The same for every program.
 fn by_argument() -> Vec<(&'static str, Rule)> {
-    let one_of = |argument, values: &[u32], otherwise| Rule {
-        clauses: values
-            .iter()
-            .map(|value| (vec![equal(argument, *value)], Action::Allow))
-            .collect(),
-        otherwise,
+    let refused = Action::Refuse(EPERM);
+    let only = |conditions| Rule {
+        clauses: vec![(conditions, Action::Allow)],
+        otherwise: refused,
     };
-    let none_of = |argument, values: &[u32]| Rule {
-        clauses: values
-            .iter()
-            .map(|value| (vec![equal(argument, *value)], Action::Refuse(EPERM)))
-            .collect(),
+    let but = |conditions| Rule {
+        clauses: vec![(conditions, refused)],
         otherwise: Action::Allow,
     };
-    let refused = Action::Refuse(EPERM);
     // Its own process only: a filter does not know its number, which stands for others where 0 never does.
-    let of_self = |argument| one_of(argument, &[0], refused);
-    let both_zero_or = |first| Rule {
-        clauses: vec![(vec![equal(0, first), equal(1, 0)], Action::Allow)],
-        otherwise: refused,
+    let of_self = || only(vec![equal(0, &[0])]);
+    // Plain files and pipes; devices and sockets are nobody's to make.
+    let node = |argument| {
+        only(vec![Condition::OneOf {
+            argument,
+            mask: 0o170_000,
+            values: &[0, 0o100_000, 0o010_000],
+        }])
     };
     let prctl = Rule {
-        clauses: [(vec![equal(0, PR_SET_DUMPABLE), equal(1, 0)], Action::Allow)]
-            .into_iter()
-            .chain(PRCTL.map(|option| (vec![equal(0, option)], Action::Allow)))
-            .chain(PRCTL_REFUSED.map(|option| (vec![equal(0, option)], refused)))
-            .collect(),
+        clauses: vec![
+            (vec![equal(0, &[PR_SET_DUMPABLE]), equal(1, &[0])], Action::Allow),
+            (vec![equal(0, &PRCTL)], Action::Allow),
+            (vec![equal(0, &PRCTL_REFUSED)], refused),
+        ],
         otherwise: Action::Refuse(EINVAL),
     };
+    let option = |level, values| (vec![equal(1, level), equal(2, values)], Action::Refuse(ENOPROTOOPT));
     let sockopt = Rule {
-        clauses: SOCKET_OPTIONS_REFUSED
-            .iter()
-            .map(|(level, option)| (vec![equal(1, *level), equal(2, *option)], Action::Refuse(ENOPROTOOPT)))
-            .collect(),
+        clauses: vec![
+            option(&[SOL_SOCKET], &SOCKET_OPTIONS_REFUSED),
+            option(&[IPPROTO_TCP], &TCP_OPTIONS_REFUSED),
+        ],
         otherwise: Action::Allow,
-    };
-    // Plain files and pipes; devices and sockets are nobody's to make.
-    let node = |mode| Rule {
-        clauses: [0, 0o100_000, 0o010_000]
-            .map(|kind| (vec![bits(mode, 0o170_000, kind)], Action::Allow))
-            .into(),
-        otherwise: refused,
     };
     vec![
         // So that glibc falls back to `clone`, whose flags are no pointer.
         ("clone3", Action::Refuse(ENOSYS).into()),
-        ("prlimit64", of_self(0)),
-        ("sched_setaffinity", of_self(0)),
-        ("sched_setattr", of_self(0)),
-        ("sched_setparam", of_self(0)),
-        ("sched_setscheduler", of_self(0)),
-        ("setpriority", both_zero_or(0)),
-        ("ioprio_set", both_zero_or(1)),
+        ("prlimit64", of_self()),
+        ("sched_setaffinity", of_self()),
+        ("sched_setattr", of_self()),
+        ("sched_setparam", of_self()),
+        ("sched_setscheduler", of_self()),
+        ("setpriority", only(vec![equal(0, &[0]), equal(1, &[0])])),
+        ("ioprio_set", only(vec![equal(0, &[1]), equal(1, &[0])])),
         // Everybody at once; whom else it reaches is not a filter's to say.
-        ("kill", none_of(0, &[u32::MAX])),
-        ("personality", one_of(0, &[0, u32::MAX], refused)),
+        ("kill", but(vec![equal(0, &[u32::MAX])])),
+        ("personality", only(vec![equal(0, &[0, u32::MAX])])),
         ("prctl", prctl),
-        ("ioctl", none_of(1, &IOCTL_REFUSED)),
-        ("fcntl", none_of(1, &FCNTL_REFUSED)),
+        ("ioctl", but(vec![equal(1, &IOCTL_REFUSED)])),
+        ("fcntl", but(vec![equal(1, &FCNTL_REFUSED)])),
         ("setsockopt", sockopt),
         ("mknod", node(1)),
         ("mknodat", node(2)),
@@ -410,8 +397,13 @@ const IOCTL_REFUSED: [u32; 6] = [0x5412, 0x541c, 0x5423, 0x541d, 0x8901, 0x8902]
 /// Whom a descriptor sends signals to: `F_SETOWN`, `F_SETOWN_EX`.
 const FCNTL_REFUSED: [u32; 2] = [8, 15];
 
-/// Programs attached to sockets (`SO_ATTACH_*`), and other protocols over TCP (`TCP_ULP`).
-const SOCKET_OPTIONS_REFUSED: [(u32, u32); 5] = [(1, 26), (1, 50), (1, 51), (1, 52), (IPPROTO_TCP, 31)];
+const SOL_SOCKET: u32 = 1;
+
+/// Programs attached to sockets: `SO_ATTACH_*`.
+const SOCKET_OPTIONS_REFUSED: [u32; 4] = [26, 50, 51, 52];
+
+/// Other protocols over TCP: `TCP_ULP`.
+const TCP_OPTIONS_REFUSED: [u32; 1] = [31];
 
 /// What every worker may do, whatever the arguments.
 const ALLOWED: [&str; 222] = [
@@ -777,7 +769,7 @@ pub fn listing() -> String {
     sections.sort_by_key(|(_, calls)| std::cmp::Reverse(calls.len()));
     for (rules, calls) in sections {
         text.push('\n');
-        wrap(&mut text, &calls);
+        wrap(&mut text, "", &calls.join(" "));
         let mut by_rule: Vec<(&Rule, Vec<&str>)> = Vec::new();
         for (filter, rule) in Filter::ALL.iter().zip(rules) {
             let Some(rule) = rule else { continue };
@@ -803,51 +795,31 @@ pub fn listing() -> String {
     text
 }
 
-/// The clauses of a rule; those that differ in one value only are one line.
 fn describe(text: &mut String, rule: &Rule) {
-    for group in rule.clauses.chunk_by(same_but_value) {
-        let Some((conditions, action)) = group.first() else {
-            continue;
-        };
-        let others: Vec<String> = group[1..]
-            .iter()
-            .filter_map(|(conditions, _)| match conditions.first() {
-                Some(Condition::Bits { value, .. }) => Some(format!("{value:#x}")),
-                _ => None,
-            })
-            .collect();
-        let mut words: Vec<String> = conditions.iter().map(condition_in_words).collect();
-        if let Some(last) = words.last_mut()
-            && !others.is_empty()
-        {
-            let _ = write!(last, " or {}", others.join(" "));
-        }
-        let _ = writeln!(text, "        {}: {}", words.join(", "), action_in_words(*action));
+    for (conditions, action) in &rule.clauses {
+        let words: Vec<String> = conditions.iter().map(condition_in_words).collect();
+        wrap(
+            text,
+            "        ",
+            &format!("{}: {}", words.join(", "), action_in_words(*action)),
+        );
     }
     let _ = writeln!(text, "        otherwise: {}", action_in_words(rule.otherwise));
 }
 
-fn same_but_value((some, a): &(Vec<Condition>, Action), (others, b): &(Vec<Condition>, Action)) -> bool {
-    let one = |conditions: &[Condition]| match conditions {
-        [Condition::Bits { argument, mask, value }] => {
-            Some((*argument, if mask == value { None } else { Some(*mask) }))
-        }
-        _ => None,
-    };
-    a == b && one(some).is_some_and(|one_of| Some(one_of) == one(others))
-}
-
-fn wrap(text: &mut String, words: &[&str]) {
-    let mut width = 120;
-    for word in words {
-        if width + 1 + word.len() > 116 {
-            if !text.ends_with('\n') {
-                text.push('\n');
-            }
-            width = 0;
-        } else {
+/// Adds words in lines of at most 116 bytes, each after `margin`.
+fn wrap(text: &mut String, margin: &str, words: &str) {
+    let mut width = usize::MAX;
+    for word in words.split(' ') {
+        if width.saturating_add(1 + word.len()) <= 116 {
             text.push(' ');
             width += 1;
+        } else {
+            if width != usize::MAX {
+                text.push('\n');
+            }
+            text.push_str(margin);
+            width = margin.len();
         }
         text.push_str(word);
         width += word.len();
@@ -871,13 +843,16 @@ fn action_in_words(action: Action) -> String {
 
 fn condition_in_words(condition: &Condition) -> String {
     match condition {
-        Condition::Bits {
-            argument,
-            mask: u32::MAX,
-            value,
-        } => format!("argument {argument} is {value:#x}"),
-        Condition::Bits { argument, mask, value } if mask == value => format!("argument {argument} has {value:#x}"),
-        Condition::Bits { argument, mask, value } => format!("argument {argument} & {mask:#x} is {value:#x}"),
+        Condition::OneOf { argument, mask, values } => {
+            let bits = if *mask == u32::MAX {
+                String::new()
+            } else {
+                format!(" & {mask:#x}")
+            };
+            let values: Vec<_> = values.iter().map(|value| format!("{value:#x}")).collect();
+            format!("argument {argument}{bits} is {}", values.join(" or "))
+        }
+        Condition::Any { argument, mask } => format!("argument {argument} has a bit of {mask:#x}"),
         Condition::Null { argument } => format!("argument {argument} is null"),
     }
 }
