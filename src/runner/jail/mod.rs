@@ -1,7 +1,9 @@
 //! What of an attempt's rights is built into the process that it gets.
 
 pub mod bpf;
+pub mod posture;
 pub mod seccomp;
+pub mod setup;
 mod syscalls;
 
 use serde::Serialize;
