@@ -15,10 +15,10 @@ use crate::domain::{Policy, sha256_hex};
 use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
-use crate::runner::NodeRunner;
 use crate::runner::cgroup;
-use crate::runner::pool::Pool;
-use crate::runner::python;
+use crate::runner::jail::setup::Uids;
+use crate::runner::pool::{IsolationSettings, Pool};
+use crate::runner::{Isolation, NodeRunner, python};
 use crate::store::envelope::SigningKey;
 use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
 use crate::store::port::Ports;
@@ -198,6 +198,17 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
         config::ControlGroup::V1 => cgroup::When::Possible,
         config::ControlGroup::Off => cgroup::When::Never,
     };
+    let isolation = &config.isolation;
+    settings.isolation = IsolationSettings {
+        minimum: isolation.minimum,
+        off: isolation.off.clone(),
+        uids: Some(Uids {
+            first: isolation.uids.first,
+            count: isolation.uids.last - isolation.uids.first + 1,
+        }),
+        hide: vec![config.storage.data_dir.clone()],
+        ..IsolationSettings::default()
+    };
     Ok(Arc::new(Pool::start(settings, clock)?))
 }
 
@@ -357,6 +368,17 @@ pub async fn platform_policy(config: &Config) -> Result<Policy, String> {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("storage does not answer".to_owned()),
     }
+}
+
+/// What keeps steps apart here: starts what they come from, and has it find out.
+///
+/// # Errors
+/// When Python is missing or does not start.
+pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
+    let runner = start_runner(config, Arc::new(SystemClock))?;
+    let found = runner.posture().await;
+    runner.shutdown().await;
+    Ok(found?)
 }
 
 /// Describes the workspace in a worker, without storage.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,9 +20,11 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
+use super::jail::Jail;
 use super::meter::{Exceeded, Meter, Subject, Watch};
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
+use super::process::Process;
 use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Resume, Violation, WorkerFrame, json_bytes};
 use super::zygote::{Connection, Ended, Order, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
@@ -61,6 +63,13 @@ pub struct Worker {
     ending: oneshot::Receiver<Ended>,
     released: bool,
     watch: Watch,
+    process: Arc<OnceLock<Process>>,
+    /// Where it hands over what its connections are asked for at.
+    #[allow(
+        dead_code,
+        reason = "whoever answers for the network takes it; until then it is only kept open"
+    )]
+    pub listener: Option<std::os::unix::net::UnixStream>,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -118,6 +127,8 @@ impl Worker {
             socket,
             stdout,
             stderr,
+            listener,
+            process,
             ended,
             pid,
         } = zygote.fork(order)?;
@@ -153,6 +164,8 @@ impl Worker {
             ending: ended,
             released: false,
             watch,
+            process,
+            listener,
             import_ms: 0.0,
         })
     }
@@ -218,6 +231,19 @@ impl Worker {
         BroughtUp::Failed(outcome, lines)
     }
 
+    /// What it comes from.
+    #[must_use]
+    pub fn zygote(&self) -> Arc<Zygote> {
+        Arc::clone(&self.zygote)
+    }
+
+    /// What keeps it apart, given its walls.
+    #[must_use]
+    pub fn posture(&self, jail: &Jail) -> Arc<Vec<&'static str>> {
+        let posture = self.zygote.posture_so_far();
+        posture.map(|posture| posture.of(jail)).unwrap_or_default()
+    }
+
     fn drain_lines(&mut self) -> Vec<LogLine> {
         self.wire.drain_streams(&*self.clock);
         self.wire.capture.finish(self.clock.now(), &mut self.wire.lines);
@@ -249,8 +275,16 @@ impl Worker {
         }
     }
 
-    async fn kill_and_wait(&mut self) {
+    /// Kills it and everything below it: itself at once, the rest through the zygote, or with its namespace.
+    fn kill(&self) {
+        if let Some(process) = self.process.get() {
+            process.kill();
+        }
         self.zygote.kill(self.id);
+    }
+
+    async fn kill_and_wait(&mut self) {
+        self.kill();
         if tokio::time::timeout(KILL_PATIENCE, self.end()).await.is_err() {
             tracing::error!(id = self.id, "a killed worker was not reported as ended");
         }
@@ -458,7 +492,7 @@ pub struct Description {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.released && !self.is_gone() {
-            self.zygote.kill(self.id);
+            self.kill();
         }
     }
 }
@@ -586,7 +620,7 @@ impl Attempt<'_> {
             self.stage = Stage::Over;
             return;
         }
-        self.worker.zygote.kill(self.worker.id);
+        self.worker.kill();
         self.enter(Stage::Killed, KILL_PATIENCE);
     }
 

@@ -26,6 +26,7 @@ pub mod tick;
 
 mod attempt;
 mod broker;
+mod isolation;
 mod live;
 mod sub_run;
 

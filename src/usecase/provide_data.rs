@@ -147,7 +147,7 @@ pub(super) async fn call(
         origin: origin.clone(),
         requester: requester.clone(),
         asker: Asker::DataProvider { name: name.to_owned() },
-        attempt,
+        attempt: attempt.clone(),
         rights,
         config,
     };
@@ -167,7 +167,10 @@ pub(super) async fn call(
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match broker.finish(report?).await.outcome {
+    let report = report?;
+    let resource = ("data_provider", name);
+    super::isolation::record_refusal(cx, scope, origin, resource, (name, &attempt), &report).await;
+    match broker.finish(report).await.outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
             kind: Kind::CodeFailed,
