@@ -423,12 +423,14 @@ fn repositories_take_a_scope_first() {
         "audit_log::anonymous",
         "audit_log::writer",
         "audit_log::index_operations",
+        "audit_log::to_properties",
+        "audit_log::from_properties",
         "configs::is_name",
     ];
     let method = Regex::new(r"pub (?:const )?(?:async )?fn (\w+)(?:<[^>]*>)?\(\s*([^)]*)\)").unwrap();
     let mut seen = 0;
     for source in sources() {
-        let [store, repo, name] = &source.module[..] else {
+        let [store, repo, name, ..] = &source.module[..] else {
             continue;
         };
         if (store.as_str(), repo.as_str()) != ("store", "repo") || name == "cache" {
