@@ -39,6 +39,8 @@ const PIPE_BYTES: usize = 1 << 20;
 const WAITING_MESSAGES: usize = 64;
 /// How long a worker without anything left to do may take to end.
 const LINGER: Duration = Duration::from_secs(2);
+/// How large the description of a bundle may be.
+const DESCRIBED_BYTES: usize = 64 << 20;
 /// How long describing one file may take.
 const FILE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the zygote may take to report the end of a killed worker.
@@ -410,6 +412,7 @@ impl Worker {
     ) -> Result<Description, (Vec<Value>, Outcome)> {
         let mut modules = Vec::new();
         let before = resume.map_or(0, |resume| resume.described);
+        let mut described = 0;
         match (HandlerFrame::Describe { root_name, resume }).encode(limits.frame_bytes) {
             Ok(bytes) => self.wire.out.extend_from_slice(&bytes),
             Err(_) => {
@@ -431,7 +434,14 @@ impl Worker {
                 return Err((modules, outcome::of_import_limit("the file", FILE_PATIENCE)));
             };
             let frame = match event {
-                Event::Frame(bytes) => WorkerFrame::parse(&bytes),
+                Event::Frame(bytes) => {
+                    described += bytes.len();
+                    if described > DESCRIBED_BYTES {
+                        let text = format!("the description is over {DESCRIBED_BYTES} bytes");
+                        return Err((modules, outcome::of_violation(&Violation(text))));
+                    }
+                    WorkerFrame::parse(&bytes)
+                }
                 Event::Malformed(violation) => Err(violation),
                 Event::Flushed | Event::Output => {
                     self.wire.lines.clear();

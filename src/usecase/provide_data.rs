@@ -175,7 +175,10 @@ pub(super) async fn call(
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
             kind: Kind::CodeFailed,
             code: "data_provider_failed",
-            detail: format!("data provider `{name}` failed with {}: {}", error.kind, error.message),
+            detail: format!(
+                "data provider `{name}` failed with {:.200}: {:.2000}",
+                error.kind, error.message
+            ),
             hint: Some("mend the provider's code, or choose a value by hand".to_owned()),
             findings: Vec::new(),
         }),

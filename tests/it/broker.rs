@@ -62,6 +62,14 @@ def starts(ctx: Context, fail: bool = False) -> dict:
             "arguments": refused(ctx.runs.start, "child", {"nosuch": 1})}
 
 @workflow()
+def waits(ctx: Context, seconds: float) -> str:
+    try:
+        ctx.runs.wait(ctx.runs.start("child", {"name": "never"}), timeout=seconds)
+    except (TimeoutError, WeftError) as error:
+        return type(error).__name__
+    return "ended"
+
+@workflow()
 def child(ctx: Context, name: str) -> dict:
     return {"name": name, "caller": ctx.caller.id}
 
@@ -328,6 +336,21 @@ async fn steps_start_runs_and_wait_for_them() {
         () = host => unreachable!(),
         () = steps => {}
     }
+}
+
+/// Nobody delivers messages here, so what is waited for never begins: as it would be if those who wait held every slot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_slot_is_never_held_by_waiting() {
+    let world = World::new().await;
+    let slots = world.app.cx.runner.slots();
+    let waiting = (0..slots).map(|_| world.result("waits", json!({"seconds": 8})));
+    let mut said: Vec<_> = futures::future::join_all(waiting).await;
+    said.sort_by_key(ToString::to_string);
+    let (refused, patient) = said.split_last().unwrap();
+    assert_eq!(refused, "Unavailable");
+    assert!(patient.iter().all(|it| it == "TimeoutError"), "{patient:?}");
+    // Who has waited gives the place back.
+    assert_eq!(world.result("waits", json!({"seconds": 0.1})).await, "TimeoutError");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
