@@ -12,6 +12,7 @@ mod endpoint_coverage;
 mod fault;
 mod host_envelope;
 mod protocol;
+mod runner_isolation;
 mod runner_outcomes;
 mod scheduler_properties;
 mod seccomp;
