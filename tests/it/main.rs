@@ -16,6 +16,7 @@ mod kept;
 mod policies;
 mod protocol;
 mod runner_limits;
+mod runner_isolation;
 mod runner_outcomes;
 mod scheduler_properties;
 mod seccomp;
