@@ -147,7 +147,7 @@ async fn below_the_minimum_no_worker_is_forked() {
         settings.isolation.minimum = Tier::Confined
     });
     let enough = stage.run(Rights::of_workspace(&[])).await.unwrap();
-    assert_eq!(*enough.posture, ["own_process", "landlock", "seccomp"]);
+    assert_eq!(*enough.posture, ["own_process", "landlock", "seccomp", "memory_meter"]);
     assert_eq!(stage.forks(), 1);
 
     let rights = Rights {
