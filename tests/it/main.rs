@@ -8,6 +8,7 @@ mod authz_matrix;
 mod azure;
 mod conformance;
 mod emitted_files;
+mod egress;
 mod endpoint_coverage;
 mod fault;
 mod host_envelope;
