@@ -12,6 +12,7 @@ use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
 use crate::domain::sha256_hex;
+use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
@@ -191,7 +192,21 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
     settings.ahead = runner.workers_ahead;
     settings.preload.clone_from(&runner.preload);
     settings.limits = config.limits.attempt.clone();
+    settings.egress = egress(&config.egress)?;
     Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+fn egress(config: &config::Egress) -> Result<Egress, Error> {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Egress {
+        limits: EgressLimits {
+            open: count(config.open),
+            connections: count(config.connections),
+            bytes: config.bytes,
+        },
+        opened: Opened::parse(&config.private, "env:WEFT_EGRESS_PRIVATE").map_err(Error::Config)?,
+        ..Egress::default()
+    })
 }
 
 /// Prepares storage and puts the use cases together.

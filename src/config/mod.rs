@@ -4,6 +4,7 @@
 //! a connection or creates a file.
 
 mod auth;
+mod egress;
 pub mod env_var;
 mod environment;
 mod http;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use auth::{Auth, PrincipalSource};
+pub use egress::Egress;
 pub use environment::Environment;
 pub use http::Http;
 pub use limits::Limits;
@@ -49,6 +51,8 @@ pub struct Config {
     pub runner: Runner,
     /// Sizes, counts and times.
     pub limits: Limits,
+    /// The network of steps.
+    pub egress: Egress,
     /// Keys.
     pub signing: Signing,
     /// Logs.
@@ -74,6 +78,7 @@ impl Config {
             auth: Auth::read(reader, &mode),
             runner: Runner::read(reader, &mode, &storage),
             limits: Limits::read(reader),
+            egress: Egress::read(reader),
             signing: Signing::read(reader),
             telemetry: Telemetry::read(reader, &mode),
             mode,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::grant::Grant;
+use super::proxy::Proxy;
 
 const NOT_HANDED_OVER: &str = "the worker has handed no filter over";
 
@@ -30,6 +31,8 @@ pub struct Gate {
     grant: watch::Sender<Option<Arc<Grant>>>,
     filter: watch::Receiver<Filter>,
     task: AbortHandle,
+    /// The proxy's URL, with the worker's password, where connections come through one.
+    proxy: Option<String>,
 }
 
 impl Gate {
@@ -61,7 +64,37 @@ impl Gate {
             grant,
             filter: seen,
             task: task.abort_handle(),
+            proxy: None,
         })
+    }
+
+    /// A way out through an HTTP proxy, which refuses everything. `password` is the worker's own, of letters and digits.
+    ///
+    /// # Errors
+    /// When there is no port for it.
+    pub fn by_proxy(password: &str) -> io::Result<Self> {
+        let proxy = Proxy::bind(password)?;
+        let url = proxy.url.clone();
+        let grant = watch::Sender::new(None);
+        let (_, seen) = watch::channel(Filter::Served);
+        let grants = grant.subscribe();
+        let task = tokio::spawn(async move {
+            if let Err(error) = proxy.serve(grants).await {
+                tracing::error!(%error, "the proxy of a worker has ended");
+            }
+        });
+        Ok(Self {
+            grant,
+            filter: seen,
+            task: task.abort_handle(),
+            proxy: Some(url),
+        })
+    }
+
+    /// The proxy's URL, with the worker's password, where connections come through one.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
     }
 
     /// Whether the worker's calls are answered here.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use super::limits::EgressLimits;
 use super::names::{Names, is_placeholder};
 use super::policy::{Policy, Refusal, Target};
 use super::resolver::{Resolver, Unresolved};
-use crate::domain::Network;
+use crate::domain::{Network, NetworkUse};
 use crate::error::Finding;
 
 /// How long connecting may take, over all addresses of a name.
@@ -42,25 +42,11 @@ pub enum Notice {
     Mistake(Finding),
 }
 
-/// What an attempt has used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Used {
-    /// Connections that were made.
-    pub connections: u64,
-    /// Bytes that the attempt sent.
-    pub bytes_sent: u64,
-    /// Bytes that it received.
-    pub bytes_received: u64,
-    /// Connections and names that were refused.
-    pub refused: u64,
-}
-
 /// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// It may not be.
-    Refused,
+    Refused(Refusal),
     /// The other side does not want it.
     ConnectionRefused,
     /// Nobody answered in time.
@@ -94,8 +80,8 @@ pub enum Direction {
 #[derive(Debug, Default)]
 struct Tally {
     open: u32,
-    used: Used,
-    hosts: BTreeMap<String, Used>,
+    used: NetworkUse,
+    hosts: BTreeMap<String, NetworkUse>,
     refused: HashSet<String>,
     /// The limit that ended the traffic, told once.
     over: bool,
@@ -159,13 +145,13 @@ impl Grant {
 
     /// What has been used so far.
     #[must_use]
-    pub fn used(&self) -> Used {
+    pub fn used(&self) -> NetworkUse {
         lock(&self.tally).used
     }
 
     /// What has been used so far, by `host:port`.
     #[must_use]
-    pub fn used_by_host(&self) -> Vec<(String, Used)> {
+    pub fn used_by_host(&self) -> Vec<(String, NetworkUse)> {
         let tally = lock(&self.tally);
         tally.hosts.iter().map(|(host, used)| (host.clone(), *used)).collect()
     }
@@ -233,17 +219,15 @@ impl Grant {
         let connecting = async {
             let addresses = match target {
                 Target::Address(address) => vec![*address],
-                Target::Name(name) => {
-                    self.resolver
-                        .resolve(name)
-                        .await
-                        .map_err(|_| Failure::Unreachable)?
-                }
+                Target::Name(name) => self.resolver.resolve(name).await.map_err(|_| Failure::Unreachable)?,
             };
             self.connect_to_one_of(&addresses, port, &host).await
         };
         let stream = tokio::select! {
-            () = self.closed.cancelled() => return Err(Failure::Refused),
+            () = self.closed.cancelled() => {
+                let reason = "the attempt is over or has used up its traffic".to_owned();
+                return Err(self.refuse(Refusal { target: host, reason, hint: None }));
+            }
             connected = tokio::time::timeout(CONNECT_PATIENCE, connecting) => connected.map_err(|_| Failure::TimedOut)??,
         };
         self.reached(&host);
@@ -310,11 +294,13 @@ impl Grant {
         let over = {
             let mut tally = lock(&self.tally);
             let limits = &self.limits;
-            let over = if self.closed.is_cancelled() {
+            if self.closed.is_cancelled() {
                 Some("the attempt is over or has used up its traffic".to_owned())
             } else if tally.used.connections >= u64::from(limits.connections) {
                 let most = limits.connections;
-                Some(format!("the attempt has made {most} connections (`WEFT_EGRESS_CONNECTIONS`)"))
+                Some(format!(
+                    "the attempt has made {most} connections (`WEFT_EGRESS_CONNECTIONS`)"
+                ))
             } else if tally.open >= limits.open {
                 let most = limits.open;
                 Some(format!("the attempt has {most} connections open (`WEFT_EGRESS_OPEN`)"))
@@ -322,8 +308,7 @@ impl Grant {
                 tally.open += 1;
                 tally.used.connections += 1;
                 None
-            };
-            over
+            }
         };
         match over {
             None => Ok(Ticket {
@@ -352,9 +337,9 @@ impl Grant {
         let mut tally = lock(&self.tally);
         tally.used.refused += 1;
         if tally.refused.len() < NOTICES && tally.refused.insert(refusal.target.clone()) {
-            let _ = self.notices.send(Notice::Refused(refusal));
+            let _ = self.notices.send(Notice::Refused(refusal.clone()));
         }
-        Failure::Refused
+        Failure::Refused(refusal)
     }
 
     /// Says once that all traffic has ended, and ends it.
@@ -364,7 +349,9 @@ impl Grant {
             let most = self.limits.bytes;
             let _ = self.notices.send(Notice::Refused(Refusal {
                 target: host.to_owned(),
-                reason: format!("the attempt has sent and received {most} bytes, which is its limit (`WEFT_EGRESS_BYTES`)"),
+                reason: format!(
+                    "the attempt has sent and received {most} bytes, which is its limit (`WEFT_EGRESS_BYTES`)"
+                ),
                 hint: None,
             }));
             lock(&self.tally).used.refused += 1;
@@ -383,7 +370,7 @@ impl Ticket {
     ///
     /// # Errors
     /// When the attempt's limit is passed; all of its connections have been ended then.
-    pub(super) fn spend(&self, direction: Direction, bytes: usize) -> Result<(), Failure> {
+    pub(super) fn spend(&self, direction: Direction, bytes: usize) -> io::Result<()> {
         let bytes = bytes as u64;
         let enough = self
             .grant
@@ -392,10 +379,10 @@ impl Ticket {
             .is_ok();
         if !enough {
             self.grant.overdraw(&self.host);
-            return Err(Failure::Refused);
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let mut tally = lock(&self.grant.tally);
-        let add = |used: &mut Used| match direction {
+        let add = |used: &mut NetworkUse| match direction {
             Direction::Sent => used.bytes_sent += bytes,
             Direction::Received => used.bytes_received += bytes,
         };
@@ -404,6 +391,14 @@ impl Ticket {
             add(used);
         }
         Ok(())
+    }
+}
+
+impl Ticket {
+    /// Sends on what was read before anything was passed on.
+    pub(super) async fn send(&self, outside: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+        self.spend(Direction::Sent, bytes.len())?;
+        outside.write_all(bytes).await
     }
 }
 

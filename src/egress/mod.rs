@@ -3,7 +3,8 @@
 //! A worker's `connect()` comes here instead of going to the kernel's network (`notify`). Names become placeholder addresses
 //! (`dns`), so that a connection is judged by the name that was meant. The broker decides by name and port ([`policy`]),
 //! resolves the name itself, judges every address ([`address`]), connects to one that it has judged, and puts a connected
-//! socket in the place of the worker's (`relay`). No library has to know about it.
+//! socket in the place of the worker's (`relay`). No library has to know about it. Where the kernel can't do that, workers are
+//! given an ordinary HTTP proxy with the same rules (`proxy`).
 
 pub mod address;
 #[cfg(target_os = "linux")]
@@ -17,6 +18,7 @@ mod names;
 #[cfg(target_os = "linux")]
 mod notify;
 pub mod policy;
+mod proxy;
 mod relay;
 mod resolver;
 
@@ -26,7 +28,7 @@ use tokio::sync::mpsc;
 
 pub use self::address::Opened;
 pub use self::gate::Gate;
-pub use self::grant::{Grant, Notice, Used};
+pub use self::grant::{Grant, Notice};
 pub use self::limits::EgressLimits;
 pub use self::policy::{Policy, Refusal, Target};
 pub use self::resolver::Resolver;

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
 use super::jail::Jail;
 use super::limits::ForkLimits;
+use super::network::AttemptNetwork;
 use super::protocol::Task;
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
@@ -26,8 +28,9 @@ use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, RunnerError, RunnerTimings,
     WorkerMessage,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, Tier, Trust};
+use crate::egress::{Egress, Gate};
 use crate::error::Finding;
 
 /// The time in which [`FAILURES`] ends of a zygote are too many.
@@ -76,6 +79,8 @@ pub struct Settings {
     pub preload: Vec<String>,
     /// What workers get that are forked for no attempt yet, and those that describe.
     pub limits: Limits,
+    /// What steps with network may reach, and how much of it.
+    pub egress: Egress,
 }
 
 impl Settings {
@@ -95,6 +100,7 @@ impl Settings {
             import_timeout: Duration::from_secs(30),
             preload: Vec::new(),
             limits: Limits::default(),
+            egress: Egress::default(),
         }
     }
 }
@@ -139,6 +145,15 @@ struct Kind {
     module: String,
     limits: ForkLimits,
     jail: Jail,
+}
+
+/// How connections of a worker come through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Its `connect()` is answered.
+    Notification,
+    /// It is told of a proxy.
+    Proxy,
 }
 
 struct Shelf {
@@ -251,13 +266,25 @@ impl NodeRunner for Pool {
             };
             timings.boot_ms = millis(asked.elapsed());
             match arrival {
-                Arrival::Ready(worker) => {
+                Arrival::Ready(mut worker) => {
                     timings.import_ms = worker.import_ms;
+                    let (gate, clock) = (worker.gate.take(), Arc::clone(&shared.clock));
+                    let network = match AttemptNetwork::open(gate, &shared.settings.egress, &spec, clock).await {
+                        Ok(network) => network,
+                        Err(outcome) => return Ok(shared.report(Finished::with(outcome), timings)),
+                    };
                     match worker.run(&spec, &cancel, || shared.refill(&key)).await {
-                        Ok(finished) => {
+                        Ok(mut finished) => {
                             drop(slot);
                             timings.user_ms = finished.user_ms;
-                            return Ok(shared.report(finished, timings));
+                            let used = match network {
+                                Some(network) => Some(network.end(&mut finished.outcome).await),
+                                None => None,
+                            };
+                            return Ok(AttemptReport {
+                                network: used,
+                                ..shared.report(finished, timings)
+                            });
                         }
                         Err(ended) => {
                             let reason = format!("it ended while it waited: {ended:?}");
@@ -366,6 +393,7 @@ impl Shared {
             output_truncated: finished.output_truncated,
             max_rss_kib: finished.max_rss_kib,
             posture: Arc::clone(&self.posture),
+            network: None,
         }
     }
 
@@ -510,6 +538,17 @@ impl Shared {
     ) -> Result<Worker, RunnerError> {
         let zygote = self.zygote().await?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let way = self.way_out(jail);
+        let lost = |error: io::Error| RunnerError::NoWorker {
+            reason: error.to_string(),
+        };
+        let proxy = match way {
+            Some(Way::Proxy) => {
+                let password = u128::from_ne_bytes(Entropy::System.bytes());
+                Some(Gate::by_proxy(&format!("{password:032x}")).map_err(lost)?)
+            }
+            Some(Way::Notification) | None => None,
+        };
         let order = Order {
             id,
             task,
@@ -518,10 +557,26 @@ impl Shared {
             scratch: self.scratch.of_worker(id),
             limits,
             jail,
+            listener: way == Some(Way::Notification),
+            proxy: proxy.as_ref().and_then(Gate::proxy),
         };
-        Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
-            reason: error.to_string(),
-        })
+        let mut worker = Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(lost)?;
+        if proxy.is_some() {
+            worker.gate = proxy;
+        }
+        Ok(worker)
+    }
+
+    /// How connections of workers with these walls come through, where they can.
+    fn way_out(&self, jail: &Jail) -> Option<Way> {
+        let has = |layer| jail.network && self.posture.contains(&layer);
+        if has("network_notify") {
+            Some(Way::Notification)
+        } else if has("network_proxy") {
+            Some(Way::Proxy)
+        } else {
+            None
+        }
     }
 
     /// The zygote, a new one when there is none: at once after a first failure, later after longer and longer, and not at

@@ -422,7 +422,7 @@ pub enum Request<'a> {
         /// Modules of the standard library to import once, before any fork.
         preload: &'a [String],
     },
-    /// Fork a worker; goes with three descriptors.
+    /// Fork a worker; goes with three descriptors, and a fourth where it hands the filter of its connections over.
     Fork {
         /// Chosen by the handler, never used twice.
         id: u64,
@@ -438,6 +438,9 @@ pub enum Request<'a> {
         limits: super::limits::ForkLimits,
         /// Its walls.
         jail: &'a Jail,
+        /// The URL of its own proxy, where connections go through one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        proxy: Option<&'a str>,
     },
     /// Kill a worker with everything below it.
     Kill {

@@ -159,6 +159,7 @@ impl NodeRunner for Scripted {
             output_truncated: false,
             max_rss_kib: None,
             posture: Arc::new(vec!["scripted"]),
+            network: None,
         })
     }
 

@@ -26,6 +26,7 @@ use super::zygote::{Connection, Ended, Order, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
 use crate::clock::Clock;
 use crate::domain::{Limits, Outcome, StepError};
+use crate::egress::Gate;
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
@@ -56,6 +57,8 @@ pub struct Worker {
     ended: Option<Ended>,
     ending: oneshot::Receiver<Ended>,
     released: bool,
+    /// Where its connections come through, when it may have any.
+    pub gate: Option<Gate>,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -113,8 +116,10 @@ impl Worker {
             socket,
             stdout,
             stderr,
+            listener,
             ended,
         } = zygote.fork(order)?;
+        let gate = listener.map(|listener| Gate::new(listener, false)).transpose()?;
         let wire = Wire {
             socket: UnixStream::from_std(socket)?,
             open: true,
@@ -135,6 +140,7 @@ impl Worker {
             ended: None,
             ending: ended,
             released: false,
+            gate,
             import_ms: 0.0,
         })
     }

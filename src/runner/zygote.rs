@@ -75,6 +75,10 @@ pub struct Order<'a> {
     pub limits: ForkLimits,
     /// Its walls.
     pub jail: &'a Jail,
+    /// Whether it hands the filter of its connections over.
+    pub listener: bool,
+    /// The URL of its own proxy, where connections go through one instead.
+    pub proxy: Option<&'a str>,
 }
 
 /// The handler's ends of what a worker is connected by. All close-on-exec.
@@ -86,6 +90,8 @@ pub struct Connection {
     pub stdout: OwnedFd,
     /// What it prints as an error.
     pub stderr: OwnedFd,
+    /// Where it hands over the filter of its connections.
+    pub listener: Option<UnixStream>,
     /// How it ends. Dropped when the zygote is gone.
     pub ended: oneshot::Receiver<Ended>,
 }
@@ -189,6 +195,7 @@ impl Zygote {
             scratch: &scratch,
             limits: order.limits,
             jail: order.jail,
+            proxy: order.proxy,
         }
         .encode()
         .map_err(too_large)?;
@@ -205,7 +212,14 @@ impl Zygote {
             },
         );
         self.inner.forks.fetch_add(1, Ordering::Relaxed);
-        let fds = vec![OwnedFd::from(worker_socket), worker_stdout, worker_stderr];
+        let mut fds = vec![OwnedFd::from(worker_socket), worker_stdout, worker_stderr];
+        let listener = if order.listener {
+            let (ours, theirs) = UnixStream::pair()?;
+            fds.push(theirs.into());
+            Some(ours)
+        } else {
+            None
+        };
         if self.outbox.send(Message { bytes, fds }).is_err() || self.is_dead() {
             lock(&self.inner.known).remove(&order.id);
         }
@@ -213,6 +227,7 @@ impl Zygote {
             socket,
             stdout,
             stderr,
+            listener,
             ended,
         })
     }
@@ -405,7 +420,7 @@ impl Inner {
     fn send(&self, message: &Message) -> rustix::io::Result<()> {
         let fds: Vec<_> = message.fds.iter().map(AsFd::as_fd).collect();
         loop {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() {
                 ancillary.push(SendAncillaryMessage::ScmRights(&fds));

@@ -12,7 +12,8 @@ use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use crate::runner::{
-    AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerError, RunnerTimings, WorkerMessage,
+    AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RefusedConnection, RunnerError, RunnerTimings,
+    WorkerMessage,
 };
 use crate::scheduler::StepPlan;
 use crate::store::repo::configs::Merged;
@@ -192,6 +193,7 @@ impl Attempt {
             end: 0,
             lost: 0,
         };
+        let mut refused_connections = 0;
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         flush.reset();
@@ -218,6 +220,12 @@ impl Attempt {
                     })
                     .await;
                 }
+                Some(WorkerMessage::RefusedConnection(refusal)) => {
+                    if refused_connections < RECORDED_REFUSALS {
+                        refused_connections += 1;
+                        self.record_refused_connection(&refusal).await;
+                    }
+                }
                 Some(WorkerMessage::Call { name, args, reply }) => {
                     let answer = self.answer(&name, &args, config).await;
                     // A worker that is gone needs no answer.
@@ -226,6 +234,23 @@ impl Attempt {
             }
         }
         log
+    }
+
+    async fn record_refused_connection(&self, refusal: &RefusedConnection) {
+        let record = self
+            .cx
+            .audit
+            .by(&self.scope, AuditEvent::StepOverreached)
+            .came_from(&self.origin)
+            .resource("run", self.run.as_str())
+            .detail(&json!({"connection": refusal.target, "reason": refusal.reason, "attempt": self.attempt}));
+        let recorded = async {
+            let linked = self.cx.audit.append(&self.scope, record).await?;
+            self.cx.audit.index(&self.scope, &[linked]).await
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(error = %error, "a refused connection could not be recorded");
+        }
     }
 
     async fn answer(&self, name: &str, args: &Value, config: &Merged) -> std::result::Result<Value, Refusal> {
@@ -423,5 +448,6 @@ fn not_made(error: &Error) -> AttemptReport {
         output_truncated: false,
         max_rss_kib: None,
         posture: Arc::new(Vec::new()),
+        network: None,
     }
 }

@@ -170,6 +170,7 @@ fn control_messages_are_written_and_read() {
                 },
                 module: message["module"].as_str(),
                 scratch: text(message, "scratch"),
+                proxy: message["proxy"].as_str(),
                 limits: (&Limits {
                     memory_bytes: limit("memory_bytes"),
                     cpu_seconds: limit("cpu_seconds"),

@@ -5,7 +5,9 @@ use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
 use crate::audit::{Head, LinkedRecord, SealedRecord};
-use crate::domain::{AttemptId, ClaimCheck, LogLine, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex};
+use crate::domain::{
+    AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex,
+};
 use crate::scheduler::{Plan, RunState, Transition};
 use crate::store::claim_check;
 use crate::store::error::Error;
@@ -134,6 +136,9 @@ pub struct AttemptRecord {
     pub output_truncated: bool,
     /// Which layers of isolation were in force.
     pub posture: Vec<String>,
+    /// What was used of the network, when the attempt had one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<NetworkUse>,
 }
 
 /// A step with its attempts.
