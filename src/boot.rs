@@ -16,9 +16,9 @@ use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
-use crate::runner::NodeRunner;
-use crate::runner::pool::Pool;
-use crate::runner::python;
+use crate::runner::jail::setup::Uids;
+use crate::runner::pool::{IsolationSettings, Pool};
+use crate::runner::{Isolation, NodeRunner, python};
 use crate::store::envelope::SigningKey;
 use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
 use crate::store::port::Ports;
@@ -193,6 +193,17 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
     settings.preload.clone_from(&runner.preload);
     settings.limits = config.limits.attempt.clone();
     settings.egress = egress(&config.egress)?;
+    let isolation = &config.isolation;
+    settings.isolation = IsolationSettings {
+        minimum: isolation.minimum,
+        off: isolation.off.clone(),
+        uids: Some(Uids {
+            first: isolation.uids.first,
+            count: isolation.uids.last - isolation.uids.first + 1,
+        }),
+        hide: vec![config.storage.data_dir.clone()],
+        ..IsolationSettings::default()
+    };
     Ok(Arc::new(Pool::start(settings, clock)?))
 }
 
@@ -352,6 +363,17 @@ pub fn init_telemetry(config: &Config, sink: telemetry::Sink) -> Result<(), tele
         color: config.telemetry.color,
         sink,
     })
+}
+
+/// What keeps steps apart here: starts what they come from, and has it find out.
+///
+/// # Errors
+/// When Python is missing or does not start.
+pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
+    let runner = start_runner(config, Arc::new(SystemClock))?;
+    let found = runner.posture().await;
+    runner.shutdown().await;
+    Ok(found?)
 }
 
 /// Describes the workspace in a worker, without storage.

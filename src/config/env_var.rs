@@ -16,6 +16,8 @@ pub enum Section {
     Auth,
     /// Python processes.
     Runner,
+    /// How far steps are kept apart.
+    Isolation,
     /// Sizes, counts and times.
     Limits,
     /// Keys.
@@ -28,12 +30,13 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the generated page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Mode,
         Self::Http,
         Self::Storage,
         Self::Auth,
         Self::Runner,
+        Self::Isolation,
         Self::Limits,
         Self::Signing,
         Self::Telemetry,
@@ -47,6 +50,7 @@ impl Section {
             Self::Storage => "Storage",
             Self::Auth => "Callers",
             Self::Runner => "Python steps",
+            Self::Isolation => "Isolation of steps",
             Self::Limits => "Limits",
             Self::Signing => "Keys",
             Self::Telemetry => "Logs",
@@ -196,6 +200,14 @@ variables! {
     WEFT_EGRESS_PRIVATE = "WEFT_EGRESS_PRIVATE", Runner, List, Value(""),
         "Private networks that steps may reach where their `network` names a host in them, each with a port, as `10.1.0.0/16:5432,[fd12:3456::/48]:443`; `*` is every port. Loopback, link-local and metadata addresses can't be opened.";
 
+    WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
+        Words("`process` in development, else `confined`"),
+        "How far steps must be kept apart to be run: a process of their own, the kernel's walls around it (Landlock and seccomp), or namespaces of their own as well. Where there is less, steps are refused; `weft doctor` shows what there is.";
+    WEFT_ISOLATION_OFF = "WEFT_ISOLATION_OFF", Isolation, List, Value(""),
+        "Layers of isolation to leave out, in development only, to see which one stands in the way. Runs record it.";
+    WEFT_STEP_UIDS = "WEFT_STEP_UIDS", Isolation, Text, Value("61000-62023"),
+        "User ids that nobody else has, one for each step that runs; used where the handler is root.";
+
     WEFT_STEP_TIMEOUT_SECONDS = "WEFT_STEP_TIMEOUT_SECONDS", Limits, Number(1, 86_400), Value("300"),
         "Wall time of an attempt whose workflow or node declares none.";
     WEFT_RUN_TIMEOUT_SECONDS = "WEFT_RUN_TIMEOUT_SECONDS", Limits, Number(1, 31_536_000), Value("3600"),
@@ -283,7 +295,7 @@ pub fn markdown() -> String {
                 shape_in_words(variable.shape),
                 if variable.secret { ", secret" } else { "" },
                 match variable.fallback {
-                    Unset => "not set".to_owned(),
+                    Unset | Value("") => "not set".to_owned(),
                     Value(value) => format!("`{value}`"),
                     Words(words) => words.to_owned(),
                 },

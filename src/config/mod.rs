@@ -8,6 +8,7 @@ mod egress;
 pub mod env_var;
 mod environment;
 mod http;
+mod isolation;
 mod limits;
 mod mode;
 mod read;
@@ -26,6 +27,7 @@ pub use auth::{Auth, PrincipalSource};
 pub use egress::Egress;
 pub use environment::Environment;
 pub use http::Http;
+pub use isolation::{Isolation, UidRange};
 pub use limits::Limits;
 pub use mode::Mode;
 pub use runner::{Discovery, Runner};
@@ -49,6 +51,8 @@ pub struct Config {
     pub auth: Auth,
     /// Python processes.
     pub runner: Runner,
+    /// How far steps are kept apart.
+    pub isolation: Isolation,
     /// Sizes, counts and times.
     pub limits: Limits,
     /// The network of steps.
@@ -77,6 +81,7 @@ impl Config {
             http: Http::read(reader),
             auth: Auth::read(reader, &mode),
             runner: Runner::read(reader, &mode, &storage),
+            isolation: Isolation::read(reader, &mode),
             limits: Limits::read(reader),
             egress: Egress::read(reader),
             signing: Signing::read(reader),
@@ -215,6 +220,9 @@ mod tests {
             ("WEFT_STORE", "postgres"),
             ("WEFT_PRINCIPAL_SOURCE", "header"),
             ("WEFT_PRELOAD", "json,os;rm"),
+            ("WEFT_ENVIRONMENT", "development"),
+            ("WEFT_ISOLATION_OFF", "landlock,selinux"),
+            ("WEFT_STEP_UIDS", "0-100"),
             ("WEFT_SIGNING_KEY", "short"),
             ("WEFT_LOG", "inof"),
         ]);
@@ -226,6 +234,8 @@ mod tests {
             ("env:WEFT_CLIENT_IP_HEADER", "not_a_header_name"),
             ("env:WEFT_PRINCIPAL_SOURCE", "unknown_value"),
             ("env:WEFT_PRELOAD", "not_a_module_name"),
+            ("env:WEFT_ISOLATION_OFF", "unknown_value"),
+            ("env:WEFT_STEP_UIDS", "not_a_range"),
             ("env:WEFT_SIGNING_KEY", "too_short"),
             ("env:WEFT_LOG", "unknown_value"),
         ]);

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod id;
+mod layer;
 mod limits;
 mod log_line;
 mod network_use;
@@ -16,6 +17,7 @@ mod workflow;
 
 pub use api_key::{Secret, equal_in_constant_time};
 pub use id::{AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
+pub use layer::LAYERS;
 pub use limits::Limits;
 pub use log_line::LogLine;
 pub use network_use::NetworkUse;

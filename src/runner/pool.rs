@@ -5,8 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,20 +15,22 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
+use super::environment::{ROOT_NAME, Scratch, harden_self};
 use super::jail::Jail;
+use super::jail::posture::{Isolation, Posture};
+use super::jail::setup::{self, Setup, Uids};
 use super::limits::ForkLimits;
 use super::network::AttemptNetwork;
 use super::protocol::Task;
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
-use super::zygote::{Order, Phase, Zygote};
+use super::zygote::{Order, Phase, WayOut, Zygote};
 use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, RunnerError, RunnerTimings,
     WorkerMessage,
 };
 use crate::clock::{Clock, Entropy};
-use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, Tier, Trust};
+use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, StepError, Tier, Trust};
 use crate::egress::{Egress, Gate};
 use crate::error::Finding;
 
@@ -52,6 +53,8 @@ const DESCRIBING: Rights = Rights {
     },
     minimum: Tier::Process,
 };
+/// The version of Landlock from which it can say which ports may be connected to.
+const LANDLOCK_WITH_PORTS: u32 = 4;
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a pool is set up.
@@ -81,6 +84,23 @@ pub struct Settings {
     pub limits: Limits,
     /// What steps with network may reach, and how much of it.
     pub egress: Egress,
+    /// How isolation is set up.
+    pub isolation: IsolationSettings,
+}
+
+/// How isolation is set up.
+#[derive(Debug, Clone, Default)]
+pub struct IsolationSettings {
+    /// Below this no code of anybody is run.
+    pub minimum: Tier,
+    /// Layers that are not to be entered.
+    pub off: Vec<String>,
+    /// User ids for workers, where the zygote is root.
+    pub uids: Option<Uids>,
+    /// Folders that workers may read.
+    pub read: Vec<PathBuf>,
+    /// Folders that they see nothing of.
+    pub hide: Vec<PathBuf>,
 }
 
 impl Settings {
@@ -101,6 +121,7 @@ impl Settings {
             preload: Vec::new(),
             limits: Limits::default(),
             egress: Egress::default(),
+            isolation: IsolationSettings::default(),
         }
     }
 }
@@ -115,7 +136,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
     scratch: Scratch,
-    posture: Arc<Vec<&'static str>>,
+    setup: Setup,
     slots: Semaphore,
     waiting: AtomicUsize,
     descriptions: Semaphore,
@@ -145,15 +166,7 @@ struct Kind {
     module: String,
     limits: ForkLimits,
     jail: Jail,
-}
-
-/// How connections of a worker come through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Its `connect()` is answered.
-    Notification,
-    /// It is told of a proxy.
-    Proxy,
+    minimum: Tier,
 }
 
 struct Shelf {
@@ -184,7 +197,8 @@ impl Shelf {
 
 enum Arrival {
     Ready(Box<Worker>),
-    Failed(Outcome, Vec<LogLine>),
+    /// Its module can't be imported, or there is too little isolation for it; what it had printed, and what was in force.
+    Failed(Outcome, Vec<LogLine>, Arc<Vec<&'static str>>),
     /// Try again.
     Lost(RunnerError),
 }
@@ -206,8 +220,8 @@ impl Pool {
         let shared = Arc::new(Shared {
             clock,
             runtime: tokio::runtime::Handle::current(),
+            setup: set_up(&settings.isolation, &scratch),
             scratch,
-            posture: Arc::new(posture()),
             slots: Semaphore::new(settings.slots),
             waiting: AtomicUsize::new(0),
             descriptions: Semaphore::new(DESCRIPTIONS),
@@ -246,7 +260,7 @@ impl NodeRunner for Pool {
         let shared = &self.shared;
         let slot = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Ok(shared.report(Finished::with(Outcome::Cancelled), RunnerTimings::default())),
+            () = cancel.cancelled() => return Ok(not_begun(RunnerTimings::default())),
             slot = shared.slot() => slot?,
         };
         let key = Key(Arc::new(Kind {
@@ -254,6 +268,7 @@ impl NodeRunner for Pool {
             module: spec.entry.module.clone(),
             limits: ForkLimits::from(&spec.limits),
             jail: Jail::from(&spec.rights),
+            minimum: spec.rights.minimum.max(shared.settings.isolation.minimum),
         }));
         let asked = Instant::now();
         let mut timings = RunnerTimings::default();
@@ -261,29 +276,30 @@ impl NodeRunner for Pool {
         for _ in 0..TRIES {
             let arrival = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Ok(shared.report(Finished::with(Outcome::Cancelled), timings)),
+                () = cancel.cancelled() => return Ok(not_begun(timings)),
                 arrival = shared.worker(&key) => arrival?,
             };
             timings.boot_ms = millis(asked.elapsed());
             match arrival {
                 Arrival::Ready(mut worker) => {
                     timings.import_ms = worker.import_ms;
+                    let posture = worker.posture(&key.0.jail);
                     let (gate, clock) = (worker.gate.take(), Arc::clone(&shared.clock));
                     let network = match AttemptNetwork::open(gate, &shared.settings.egress, &spec, clock).await {
                         Ok(network) => network,
-                        Err(outcome) => return Ok(shared.report(Finished::with(outcome), timings)),
+                        Err(outcome) => return Ok(report(Finished::with(outcome), timings, posture)),
                     };
                     match worker.run(&spec, &cancel, || shared.refill(&key)).await {
                         Ok(mut finished) => {
                             drop(slot);
                             timings.user_ms = finished.user_ms;
-                            let used = match network {
+                            let network = match network {
                                 Some(network) => Some(network.end(&mut finished.outcome).await),
                                 None => None,
                             };
                             return Ok(AttemptReport {
-                                network: used,
-                                ..shared.report(finished, timings)
+                                network,
+                                ..report(finished, timings, posture)
                             });
                         }
                         Err(ended) => {
@@ -292,14 +308,14 @@ impl NodeRunner for Pool {
                         }
                     }
                 }
-                Arrival::Failed(outcome, lines) => {
+                Arrival::Failed(outcome, lines, posture) => {
                     drop(slot);
                     for line in lines {
                         if spec.messages.send(WorkerMessage::Line(line)).await.is_err() {
                             break;
                         }
                     }
-                    return Ok(shared.report(Finished::with(outcome), timings));
+                    return Ok(report(Finished::with(outcome), timings, posture));
                 }
                 Arrival::Lost(error) => lost = Some(error),
             }
@@ -337,6 +353,7 @@ impl NodeRunner for Pool {
             module: module.to_owned(),
             limits: ForkLimits::from(&self.shared.settings.limits),
             jail: Jail::from(rights),
+            minimum: rights.minimum.max(self.shared.settings.isolation.minimum),
         }));
         self.shared.refill(&key);
     }
@@ -355,7 +372,25 @@ impl NodeRunner for Pool {
         drop(shelves);
     }
 
+    async fn posture(&self) -> Result<Isolation, RunnerError> {
+        let mut lost = RunnerError::Stopping;
+        for _ in 0..TRIES {
+            let zygote = self.shared.zygote().await?;
+            match zygote.posture().await {
+                Some(posture) => return Ok(self.shared.isolation(&posture)),
+                None => lost = self.shared.why_lost("the zygote is gone".into()),
+            }
+        }
+        Err(lost)
+    }
+
+    fn isolation(&self) -> Option<Isolation> {
+        let posture = self.shared.state().zygote.as_ref()?.posture_so_far()?;
+        Some(self.shared.isolation(&posture))
+    }
+
     fn status(&self) -> Value {
+        let isolation = self.isolation();
         let shared = &self.shared;
         let state = shared.state();
         let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
@@ -374,7 +409,7 @@ impl NodeRunner for Pool {
             "starting": state.shelves.values().map(|shelf| shelf.starting).sum::<usize>(),
             "forks": state.past.0 + forks,
             "kills": state.past.1 + kills,
-            "posture": *shared.posture,
+            "isolation": isolation,
         })
     }
 }
@@ -384,16 +419,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self, finished: Finished, timings: RunnerTimings) -> AttemptReport {
-        AttemptReport {
-            outcome: finished.outcome,
-            variables: finished.variables,
-            timings,
-            output_bytes: finished.output_bytes,
-            output_truncated: finished.output_truncated,
-            max_rss_kib: finished.max_rss_kib,
-            posture: Arc::clone(&self.posture),
-            network: None,
+    fn isolation(&self, posture: &Posture) -> Isolation {
+        Isolation {
+            posture: posture.clone(),
+            minimum: self.settings.isolation.minimum,
         }
     }
 
@@ -476,27 +505,35 @@ impl Shared {
 
     /// Starts one worker, and gives it to whoever has waited longest.
     async fn bring_up(self: Arc<Self>, key: Key) {
+        let Kind {
+            bundle,
+            module,
+            limits,
+            jail,
+            minimum,
+        } = &*key.0;
         let started = self
-            .fork(
-                Task::Attempt,
-                &key.0.bundle,
-                Some(&key.0.module),
-                key.0.limits,
-                &key.0.jail,
-            )
+            .fork(Task::Attempt, bundle, Some(module), *limits, jail, *minimum)
             .await;
         let arrival = match started {
             Ok(worker) => {
+                let zygote = worker.zygote();
                 match worker
-                    .bring_up(&key.0.module, &key.0.limits.as_limits(), self.settings.import_timeout)
+                    .bring_up(module, &limits.as_limits(), self.settings.import_timeout)
                     .await
                 {
                     BroughtUp::Ready(worker) => Arrival::Ready(worker),
-                    BroughtUp::Failed(outcome, lines) => Arrival::Failed(outcome, lines),
+                    BroughtUp::Failed(outcome, lines) => {
+                        let posture = zygote.posture_so_far().map(|posture| posture.of(jail));
+                        Arrival::Failed(outcome, lines, posture.unwrap_or_default())
+                    }
                     BroughtUp::No(reason) => Arrival::Lost(self.why_lost(reason)),
                 }
             }
-            Err(error) => Arrival::Lost(error),
+            Err(NoFork::Refused(error)) => {
+                Arrival::Failed(Outcome::Failed { error: *error }, Vec::new(), Arc::default())
+            }
+            Err(NoFork::Lost(error)) => Arrival::Lost(error),
         };
         self.arrived(&key, arrival);
     }
@@ -528,6 +565,7 @@ impl Shared {
         }
     }
 
+    /// Has a worker forked, if what is in force here is enough for it.
     async fn fork(
         &self,
         task: Task,
@@ -535,20 +573,23 @@ impl Shared {
         module: Option<&str>,
         limits: ForkLimits,
         jail: &Jail,
-    ) -> Result<Worker, RunnerError> {
+        minimum: Tier,
+    ) -> Result<Worker, NoFork> {
         let zygote = self.zygote().await?;
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let way = self.way_out(jail);
-        let lost = |error: io::Error| RunnerError::NoWorker {
-            reason: error.to_string(),
-        };
-        let proxy = match way {
-            Some(Way::Proxy) => {
-                let password = u128::from_ne_bytes(Entropy::System.bytes());
-                Some(Gate::by_proxy(&format!("{password:032x}")).map_err(lost)?)
+        let mut way = Way::None;
+        // Otherwise nothing depends on it, and the order need not wait for the zygote.
+        if minimum > Tier::Process || jail.network {
+            let Some(posture) = zygote.posture().await else {
+                return Err(self.why_lost("the zygote is gone".into()).into());
+            };
+            if let Some(error) = posture.refusal(minimum) {
+                return Err(NoFork::Refused(Box::new(error)));
             }
-            Some(Way::Notification) | None => None,
-        };
+            if jail.network && posture.is_said {
+                way = Self::way_out(&posture)?;
+            }
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let order = Order {
             id,
             task,
@@ -557,25 +598,46 @@ impl Shared {
             scratch: self.scratch.of_worker(id),
             limits,
             jail,
-            listener: way == Some(Way::Notification),
-            proxy: proxy.as_ref().and_then(Gate::proxy),
+            paths: &[],
+            way_out: match &way {
+                Way::None => WayOut::None,
+                Way::Asked { local } => WayOut::Asked { local: *local },
+                Way::Proxy(gate) => WayOut::Proxy(gate.proxy().unwrap_or_default()),
+            },
         };
-        let mut worker = Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(lost)?;
-        if proxy.is_some() {
-            worker.gate = proxy;
+        let forked = Worker::fork(zygote, Arc::clone(&self.clock), &order);
+        let mut worker = forked.map_err(|error| {
+            NoFork::Lost(RunnerError::NoWorker {
+                reason: error.to_string(),
+            })
+        })?;
+        if let Way::Proxy(gate) = way {
+            worker.gate = Some(gate);
         }
         Ok(worker)
     }
 
-    /// How connections of workers with these walls come through, where they can.
-    fn way_out(&self, jail: &Jail) -> Option<Way> {
-        let has = |layer| jail.network && self.posture.contains(&layer);
-        if has("network_notify") {
-            Some(Way::Notification)
-        } else if has("network_proxy") {
-            Some(Way::Proxy)
-        } else {
-            None
+    /// How a worker that may use the network reaches it. Where nothing is closed, nothing is opened either.
+    fn way_out(posture: &Posture) -> Result<Way, NoFork> {
+        let has_network = !posture.has("network_namespace");
+        let proxied = posture.has("landlock") && posture.landlock_abi >= LANDLOCK_WITH_PORTS && has_network;
+        if let Some(error) = posture.refusal_of_network(proxied) {
+            return Err(NoFork::Refused(Box::new(error)));
+        }
+        if posture.has("network_notify") {
+            let local = posture.has("mount_namespace") && !has_network;
+            return Ok(Way::Asked { local });
+        }
+        if !proxied {
+            return Ok(Way::None);
+        }
+        let password = u128::from_ne_bytes(Entropy::System.bytes());
+        match Gate::by_proxy(&format!("{password:032x}")) {
+            Ok(gate) => Ok(Way::Proxy(gate)),
+            Err(error) => Err(RunnerError::NoWorker {
+                reason: format!("there is no port for its proxy: {error}"),
+            }
+            .into()),
         }
     }
 
@@ -613,10 +675,9 @@ impl Shared {
                             preload,
                             ..
                         } = &self.settings;
-                        let zygote = Zygote::start(python, engine_dir, preload, &self.runtime).map_err(|error| {
-                            RunnerError::NoPython {
-                                reason: error.to_string(),
-                            }
+                        let started = Zygote::start(python, engine_dir, preload, &self.setup, &self.runtime);
+                        let zygote = started.map_err(|error| RunnerError::NoPython {
+                            reason: error.to_string(),
                         })?;
                         let zygote = Arc::new(zygote);
                         state.zygote = Some(Arc::clone(&zygote));
@@ -655,11 +716,13 @@ impl Shared {
                     None,
                     ForkLimits::from(limits),
                     &Jail::from(&DESCRIBING),
+                    self.settings.isolation.minimum,
                 )
                 .await
             {
                 Ok(worker) => worker,
-                Err(error) => {
+                Err(NoFork::Refused(error)) => return Ok(undescribed(*error)),
+                Err(NoFork::Lost(error)) => {
                     lost = error;
                     continue;
                 }
@@ -697,6 +760,35 @@ impl Shared {
         });
         drop(state);
         drop(unused);
+    }
+}
+
+/// How a worker reaches the network.
+#[derive(Debug)]
+enum Way {
+    /// Not at all, or by nobody's leave.
+    None,
+    /// Its `connect()` is answered.
+    Asked {
+        /// Its `AF_UNIX` connections are made.
+        local: bool,
+    },
+    /// It is told of a proxy of its own.
+    Proxy(Gate),
+}
+
+/// Why there is no worker.
+#[derive(Debug)]
+enum NoFork {
+    /// There is too little isolation for it.
+    Refused(Box<StepError>),
+    /// Try again.
+    Lost(RunnerError),
+}
+
+impl From<RunnerError> for NoFork {
+    fn from(error: RunnerError) -> Self {
+        Self::Lost(error)
     }
 }
 
@@ -743,6 +835,50 @@ impl State {
             evicted.extend(shelf.ready.pop_front());
         }
         evicted
+    }
+}
+
+fn set_up(settings: &IsolationSettings, scratch: &Scratch) -> Setup {
+    let text = |path: &Path| path.display().to_string();
+    Setup {
+        off: settings.off.clone(),
+        uids: settings.uids,
+        filters: setup::filters(),
+        scratch: text(scratch.dir()),
+        read: settings.read.iter().map(|path| text(path)).collect(),
+        hide: settings.hide.iter().map(|path| text(path)).collect(),
+    }
+}
+
+fn report(finished: Finished, timings: RunnerTimings, posture: Arc<Vec<&'static str>>) -> AttemptReport {
+    AttemptReport {
+        outcome: finished.outcome,
+        variables: finished.variables,
+        timings,
+        output_bytes: finished.output_bytes,
+        output_truncated: finished.output_truncated,
+        max_rss_kib: finished.max_rss_kib,
+        posture,
+        network: None,
+    }
+}
+
+/// An attempt that was cancelled before it had a worker.
+fn not_begun(timings: RunnerTimings) -> AttemptReport {
+    report(Finished::with(Outcome::Cancelled), timings, Arc::default())
+}
+
+/// The description of a bundle that may not even be imported here.
+fn undescribed(error: StepError) -> BundleDescription {
+    let message = error
+        .message
+        .replace("the step was not run", "the workspace was not looked at");
+    BundleDescription {
+        findings: vec![
+            Finding::new(ROOT_NAME, error.kind, message)
+                .hint("`WEFT_ISOLATION_MINIMUM` says what is needed; docs/operations.md says what gives it"),
+        ],
+        ..BundleDescription::default()
     }
 }
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::jail::Jail;
+use super::jail::posture::Posture;
+use super::jail::setup::Setup;
 use super::{Entry, Refusal};
 use crate::domain::{StepError, Timestamp};
 
@@ -421,8 +423,10 @@ pub enum Request<'a> {
         version: u32,
         /// Modules of the standard library to import once, before any fork.
         preload: &'a [String],
+        /// What walls are built of.
+        jail: &'a Setup,
     },
-    /// Fork a worker; goes with three descriptors, and a fourth where it hands the filter of its connections over.
+    /// Fork a worker; goes with three descriptors, and a fourth where the worker hands over what it asks for connections at.
     Fork {
         /// Chosen by the handler, never used twice.
         id: u64,
@@ -438,7 +442,9 @@ pub enum Request<'a> {
         limits: super::limits::ForkLimits,
         /// Its walls.
         jail: &'a Jail,
-        /// The URL of its own proxy, where connections go through one.
+        /// Folders with packages: on `sys.path`, after everything else.
+        paths: &'a [&'a str],
+        /// Where a worker with a network connects to, where its connections can't be asked for.
         #[serde(skip_serializing_if = "Option::is_none")]
         proxy: Option<&'a str>,
     },
@@ -497,6 +503,9 @@ pub enum Answer {
         python: String,
         /// Of the `weft` package.
         sdk: String,
+        /// What is in force for workers; an engine may say nothing of it.
+        #[serde(default)]
+        posture: Option<Posture>,
     },
     /// To a `hello` of a version that it does not speak.
     Refused {
@@ -505,11 +514,11 @@ pub enum Answer {
         /// Why.
         reason: String,
     },
-    /// The worker exists.
+    /// The worker exists. Goes with a descriptor of the process, where the kernel has such.
     Forked {
         /// The id of the `fork` message.
         id: u64,
-        /// Its process id.
+        /// Its process id, in the zygote's process namespace.
         pid: u32,
     },
     /// It does not.

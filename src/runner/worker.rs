@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,10 +19,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::jail::Jail;
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
+use super::process::Process;
 use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Violation, WorkerFrame, json_bytes};
-use super::zygote::{Connection, Ended, Order, Zygote};
+use super::zygote::{Connection, Ended, Order, WayOut, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
 use crate::clock::Clock;
 use crate::domain::{Limits, Outcome, StepError};
@@ -57,6 +59,7 @@ pub struct Worker {
     ended: Option<Ended>,
     ending: oneshot::Receiver<Ended>,
     released: bool,
+    process: Arc<OnceLock<Process>>,
     /// Where its connections come through, when it may have any.
     pub gate: Option<Gate>,
     /// Importing the module, in milliseconds, as the worker says.
@@ -117,9 +120,11 @@ impl Worker {
             stdout,
             stderr,
             listener,
+            process,
             ended,
         } = zygote.fork(order)?;
-        let gate = listener.map(|listener| Gate::new(listener, false)).transpose()?;
+        let local = matches!(order.way_out, WayOut::Asked { local: true });
+        let gate = listener.map(|listener| Gate::new(listener, local)).transpose()?;
         let wire = Wire {
             socket: UnixStream::from_std(socket)?,
             open: true,
@@ -140,6 +145,7 @@ impl Worker {
             ended: None,
             ending: ended,
             released: false,
+            process,
             gate,
             import_ms: 0.0,
         })
@@ -201,6 +207,19 @@ impl Worker {
         BroughtUp::Failed(outcome, lines)
     }
 
+    /// What it comes from.
+    #[must_use]
+    pub fn zygote(&self) -> Arc<Zygote> {
+        Arc::clone(&self.zygote)
+    }
+
+    /// What keeps it apart, given its walls.
+    #[must_use]
+    pub fn posture(&self, jail: &Jail) -> Arc<Vec<&'static str>> {
+        let posture = self.zygote.posture_so_far();
+        posture.map(|posture| posture.of(jail)).unwrap_or_default()
+    }
+
     fn drain_lines(&mut self) -> Vec<LogLine> {
         self.wire.drain_streams(&*self.clock);
         self.wire.capture.finish(self.clock.now(), &mut self.wire.lines);
@@ -232,8 +251,16 @@ impl Worker {
         }
     }
 
-    async fn kill_and_wait(&mut self) {
+    /// Kills it and everything below it: itself at once, the rest through the zygote, or with its namespace.
+    fn kill(&self) {
+        if let Some(process) = self.process.get() {
+            process.kill();
+        }
         self.zygote.kill(self.id);
+    }
+
+    async fn kill_and_wait(&mut self) {
+        self.kill();
         if tokio::time::timeout(KILL_PATIENCE, self.end()).await.is_err() {
             tracing::error!(id = self.id, "a killed worker was not reported as ended");
         }
@@ -406,7 +433,7 @@ pub struct Description {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.released && !self.is_gone() {
-            self.zygote.kill(self.id);
+            self.kill();
         }
     }
 }
@@ -522,7 +549,7 @@ impl Attempt<'_> {
             self.stage = Stage::Over;
             return;
         }
-        self.worker.zygote.kill(self.worker.id);
+        self.worker.kill();
         self.enter(Stage::Killed, KILL_PATIENCE);
     }
 

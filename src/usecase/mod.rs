@@ -23,6 +23,7 @@ pub mod status;
 pub mod tick;
 
 mod attempt;
+mod isolation;
 mod live;
 
 use std::path::PathBuf;

@@ -105,7 +105,7 @@ pub async fn provide(
                     "idempotency_key": origin.request_id, "started_at": now, "deadline": now.plus(limits.wall()), "test": false},
             "config": config.as_ref(),
         }),
-        attempt,
+        attempt: attempt.clone(),
         bundle: current.bundle.clone(),
         entry: Entry {
             kind: "data_provider".to_owned(),
@@ -134,7 +134,10 @@ pub async fn provide(
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match report?.outcome {
+    let report = report?;
+    let resource = ("data_provider", name);
+    super::isolation::record_refusal(cx, scope, origin, resource, (name, &attempt), &report).await;
+    match report.outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
             kind: Kind::Unavailable,

@@ -15,5 +15,6 @@ mod host_envelope;
 mod protocol;
 mod runner_outcomes;
 mod scheduler_properties;
+mod seccomp;
 mod sqlite;
 mod tenancy_matrix;
