@@ -12,6 +12,7 @@ use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
 use crate::domain::{Policy, sha256_hex};
+use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
@@ -198,6 +199,7 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
         config::ControlGroup::V1 => cgroup::When::Possible,
         config::ControlGroup::Off => cgroup::When::Never,
     };
+    settings.egress = egress(&config.egress)?;
     let isolation = &config.isolation;
     settings.isolation = IsolationSettings {
         minimum: isolation.minimum,
@@ -210,6 +212,19 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
         ..IsolationSettings::default()
     };
     Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+fn egress(config: &config::Egress) -> Result<Egress, Error> {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Egress {
+        limits: EgressLimits {
+            open: count(config.open),
+            connections: count(config.connections),
+            bytes: config.bytes,
+        },
+        opened: Opened::parse(&config.private, "env:WEFT_EGRESS_PRIVATE").map_err(Error::Config)?,
+        ..Egress::default()
+    })
 }
 
 /// Prepares storage and puts the use cases together.

@@ -199,6 +199,8 @@ variables! {
         "The folder in which each attempt gets its own temporary folder.";
     WEFT_CGROUP = "WEFT_CGROUP", Runner, Choice(&["auto", "v1", "off"]), Value("auto"),
         "Whether all steps together get a control group, with bounds on memory and tasks. `auto`: where one with both controllers is delegated to this process (version 2). `v1`: also with version 1, where nothing tells whether that is so.";
+    WEFT_EGRESS_PRIVATE = "WEFT_EGRESS_PRIVATE", Runner, List, Value(""),
+        "Private networks that steps may reach where their `network` names a host in them, each with a port, as `10.1.0.0/16:5432,[fd12:3456::/48]:443`; `*` is every port. Loopback, link-local and metadata addresses can't be opened.";
 
     WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
         Words("`process` in development, else `confined`"),
@@ -232,6 +234,12 @@ variables! {
         "Largest result of an attempt, as JSON.";
     WEFT_MAX_LOG_LINES = "WEFT_MAX_LOG_LINES", Limits, Number(0, 1_000_000), Value("10000"),
         "Log lines that are kept of an attempt.";
+    WEFT_EGRESS_OPEN = "WEFT_EGRESS_OPEN", Limits, Number(1, 1_024), Value("64"),
+        "Network connections of an attempt at the same time.";
+    WEFT_EGRESS_CONNECTIONS = "WEFT_EGRESS_CONNECTIONS", Limits, Number(1, 1_000_000), Value("1000"),
+        "Network connections of an attempt in all.";
+    WEFT_EGRESS_BYTES = "WEFT_EGRESS_BYTES", Limits, Number(1_024, 1_099_511_627_776), Value("1073741824"),
+        "Bytes that an attempt may send and receive over the network.";
 
     WEFT_SIGNING_KEY = "WEFT_SIGNING_KEY", Signing, Text, Words("a key that is made once and kept with the data"), secret true,
         "Signs queue messages; the same on every instance, at least 32 characters.";

@@ -4,6 +4,7 @@
 //! a connection or creates a file.
 
 mod auth;
+mod egress;
 pub mod env_var;
 mod environment;
 mod http;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use auth::{Auth, PrincipalSource};
+pub use egress::Egress;
 pub use environment::Environment;
 pub use http::Http;
 pub use isolation::{Isolation, UidRange};
@@ -53,6 +55,8 @@ pub struct Config {
     pub isolation: Isolation,
     /// Sizes, counts and times.
     pub limits: Limits,
+    /// The network of steps.
+    pub egress: Egress,
     /// Keys.
     pub signing: Signing,
     /// Logs.
@@ -79,6 +83,7 @@ impl Config {
             runner: Runner::read(reader, &mode, &storage),
             isolation: Isolation::read(reader, &mode),
             limits: Limits::read(reader),
+            egress: Egress::read(reader),
             signing: Signing::read(reader),
             telemetry: Telemetry::read(reader, &mode),
             mode,

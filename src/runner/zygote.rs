@@ -100,7 +100,10 @@ pub enum WayOut<'a> {
     /// Not at all, or by nobody's leave.
     None,
     /// Its connections are asked for at a descriptor that it hands over.
-    Asked,
+    Asked {
+        /// Whether it may have `AF_UNIX` connections of its own: with mount and network namespaces of its own only.
+        local: bool,
+    },
     /// Through a proxy at this address.
     Proxy(&'a str),
 }
@@ -249,7 +252,7 @@ impl Zygote {
             paths: &texts(order.paths)?,
             proxy: match order.way_out {
                 WayOut::Proxy(address) => Some(address),
-                WayOut::None | WayOut::Asked => None,
+                WayOut::None | WayOut::Asked { .. } => None,
             },
         }
         .encode()
@@ -260,7 +263,7 @@ impl Zygote {
         let (stderr, worker_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut fds = vec![OwnedFd::from(worker_socket), worker_stdout, worker_stderr];
         let mut listener = None;
-        if order.way_out == WayOut::Asked {
+        if matches!(order.way_out, WayOut::Asked { .. }) {
             let (ours, theirs) = UnixStream::pair()?;
             listener = Some(ours);
             fds.push(theirs.into());

@@ -250,6 +250,9 @@ impl Attempt {
                     };
                     log.add(broker.masker().line(line)).await;
                 }
+                Some(WorkerMessage::RefusedConnection(refusal)) => {
+                    broker.record_connection(&refusal).await;
+                }
                 Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
             }
         }
@@ -421,5 +424,6 @@ fn not_made(error: &Error) -> AttemptReport {
         output_truncated: false,
         max_rss_kib: None,
         posture: Arc::new(Vec::new()),
+        network: None,
     }
 }

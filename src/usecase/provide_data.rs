@@ -158,6 +158,7 @@ pub(super) async fn call(
             tokio::select! {
                 message = received.recv() => match message {
                     Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
+                    Some(WorkerMessage::RefusedConnection(refused)) => broker.record_connection(&refused).await,
                     // A data provider has no log.
                     Some(_) => {}
                     None => break,

@@ -140,7 +140,7 @@ fn expand(base: &[String], rest: &str, found: &mut BTreeSet<(String, String)>) {
 /// Who may import whom: a module, what it may import beside itself, and why where it is more than the layers say.
 ///
 /// From below: 0 `domain error clock config telemetry codes` · 1 `scheduler definition tenancy authz audit` ·
-/// 2 `store runner` · 3 `authn usecase` · 4 `http host` · 5 `main cli boot testing`.
+/// 2 `store runner egress` · 3 `authn usecase` · 4 `http host` · 5 `main cli boot testing`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("error", &["domain"]),
@@ -159,7 +159,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "store",
         &["tenancy", "scheduler", "audit", "authz", "domain", "error", "clock"],
     ),
-    ("runner", &["domain", "error", "clock"]),
+    // Below the runner: what a worker may reach is connected for it.
+    ("egress", &["domain", "error"]),
+    ("runner", &["egress", "domain", "error", "clock"]),
     // `tenancy`: authentication ends in a scope.
     ("authn", &["store", "tenancy", "authz", "domain", "error", "clock"]),
     // `definition`: arguments are checked against declarations.

@@ -8,6 +8,7 @@ mod authz_matrix;
 mod azure;
 mod broker;
 mod conformance;
+mod egress;
 mod emitted_files;
 mod endpoint_coverage;
 mod fault;

@@ -319,6 +319,7 @@ async fn listen(mut receiver: mpsc::Receiver<WorkerMessage>) -> Heard {
         match message {
             WorkerMessage::Line(line) => heard.lines.push(line),
             WorkerMessage::Checkpoint { name, data, .. } => heard.checkpoints.push((name, data)),
+            WorkerMessage::RefusedConnection(refusal) => panic!("no connection was tried: {refusal}"),
             WorkerMessage::Call { name, args, reply } => {
                 let answer = if args["key"] == "forbidden" {
                     Err(Refusal {

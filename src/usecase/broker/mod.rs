@@ -27,7 +27,7 @@ use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, Rights, RunId};
-use crate::runner::{AttemptReport, Refusal};
+use crate::runner::{AttemptReport, Refusal, RefusedConnection};
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
@@ -202,6 +202,17 @@ impl Broker {
     /// Writes that the attempt wanted what it may not have. What merely isn't there is no such thing, unless it was named by
     /// an id, which nobody guesses by accident.
     async fn record(&self, call: &str, code: &str) {
+        let shown: String = call.chars().take(60).collect();
+        self.write(json!({"call": shown, "refusal": code})).await;
+    }
+
+    /// Writes that the attempt wanted a connection that it may not have.
+    pub(super) async fn record_connection(&self, refused: &RefusedConnection) {
+        self.write(json!({"connection": refused.target, "reason": refused.reason}))
+            .await;
+    }
+
+    async fn write(&self, mut detail: Value) {
         if self.refused.fetch_add(1, Ordering::Relaxed) >= RECORDED_REFUSALS {
             return;
         }
@@ -214,7 +225,8 @@ impl Broker {
             rights,
             ..
         } = &self.bound;
-        let shown: String = call.chars().take(60).collect();
+        detail["attempt"] = json!(attempt);
+        detail["trust"] = json!(rights.trust.as_str());
         let (kind, id) = match asker {
             Asker::Step { run, .. } => ("run", run.as_str()),
             Asker::DataProvider { name } => ("data_provider", name.as_str()),
@@ -224,13 +236,13 @@ impl Broker {
             .by(scope, AuditEvent::StepOverreached)
             .came_from(origin)
             .resource(kind, id)
-            .detail(&json!({"call": shown, "refusal": code, "attempt": attempt, "trust": rights.trust.as_str()}));
+            .detail(&detail);
         let recorded = async {
             let linked = cx.audit.append(scope, record).await?;
             cx.audit.index(scope, &[linked]).await
         };
         if let Err(error) = recorded.await {
-            tracing::error!(error = %error, "a refused broker call could not be recorded");
+            tracing::error!(error = %error, "a refusal could not be recorded");
         }
     }
 }
