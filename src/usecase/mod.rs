@@ -23,6 +23,7 @@ pub mod status;
 pub mod tick;
 
 mod attempt;
+mod broker;
 mod live;
 
 use std::path::PathBuf;

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::broker::{Asker, Bound, Broker, Unmasked};
 use super::{Context, Error, Result};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
 use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
 use crate::error::Kind;
-use crate::runner::{AttemptSpec, Entry, Refusal, WorkerMessage};
+use crate::runner::{AttemptSpec, Entry, WorkerMessage};
 use crate::tenancy::Scope;
 
 /// Longest time that a form waits for its options.
@@ -96,6 +99,7 @@ pub async fn provide(
     });
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
+    let rights = Rights::of_workspace(&provider.network);
     let requester = super::start_run::requester(scope);
     let spec = AttemptSpec {
         context: json!({
@@ -105,7 +109,7 @@ pub async fn provide(
                     "idempotency_key": origin.request_id, "started_at": now, "deadline": now.plus(limits.wall()), "test": false},
             "config": config.as_ref(),
         }),
-        attempt,
+        attempt: attempt.clone(),
         bundle: current.bundle.clone(),
         entry: Entry {
             kind: "data_provider".to_owned(),
@@ -115,26 +119,36 @@ pub async fn provide(
         },
         arguments: Value::Object(arguments),
         limits,
-        rights: Rights::of_workspace(&provider.network),
+        rights: rights.clone(),
         messages,
     };
+    let bound = Bound {
+        cx: cx.clone(),
+        scope: scope.clone(),
+        origin: origin.clone(),
+        requester,
+        asker: Asker::DataProvider { name: name.to_owned() },
+        attempt,
+        rights,
+        config,
+    };
+    let broker = Broker::new(bound, Arc::new(Unmasked));
     let serve = async {
-        while let Some(message) = received.recv().await {
-            if let WorkerMessage::Call { name, args, reply } = message {
-                let answer = match (name.as_str(), args.get("key").and_then(Value::as_str)) {
-                    ("config.get", Some(key)) => Ok(config.get(key).cloned().unwrap_or(Value::Null)),
-                    _ => Err(Refusal {
-                        code: "not_available".into(),
-                        message: format!("`{name}` is not available in a data provider"),
-                    }),
-                };
-                // A worker that is gone needs no answer.
-                drop(reply.send(answer));
+        let mut calls = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                message = received.recv() => match message {
+                    Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
+                    // A data provider has no log.
+                    Some(_) => {}
+                    None => break,
+                },
+                Some(()) = calls.next(), if !calls.is_empty() => {}
             }
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match report?.outcome {
+    match broker.masker().report(report?).outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
             kind: Kind::Unavailable,
