@@ -239,6 +239,12 @@ events! {
     QuotaChanged = "quota.changed", Info, Succeeded;
     /// Something was refused because a quota is used up.
     QuotaExceeded = "quota.exceeded", Warning, Denied;
+    /// An attempt got a secret's value, or had it sent to a host; the first time of each attempt.
+    SecretUsed = "secret.used", Info, Allowed;
+    /// An attempt wanted a secret that it may not have, or wanted it sent where it may not go.
+    SecretRefused = "secret.refused", Warning, Denied;
+    /// Secrets were sealed anew with another key.
+    SecretsResealed = "secret.resealed", Warning, Succeeded;
 
     /// A draft of a workflow was saved.
     WorkflowChanged = "workflow.changed", Info, Succeeded;

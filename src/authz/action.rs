@@ -56,6 +56,8 @@ closed_list!(
         Audit = "audit",
         /// Configuration entries.
         Config = "config",
+        /// Secrets: their names. Nobody reads a value through the API.
+        Secret = "secret",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

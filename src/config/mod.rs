@@ -12,6 +12,7 @@ mod mode;
 mod read;
 mod runner;
 mod secret;
+mod secrets;
 mod signing;
 mod storage;
 mod telemetry;
@@ -28,6 +29,7 @@ pub use limits::Limits;
 pub use mode::Mode;
 pub use runner::{Discovery, Runner};
 pub use secret::{MASK, Secret};
+pub use secrets::Secrets;
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};
 pub use telemetry::{LogFormat, Telemetry};
@@ -51,6 +53,8 @@ pub struct Config {
     pub limits: Limits,
     /// Keys.
     pub signing: Signing,
+    /// Secrets of workflows.
+    pub secrets: Secrets,
     /// Logs.
     pub telemetry: Telemetry,
     /// What is probably not meant, and not wrong enough to stop.
@@ -75,6 +79,7 @@ impl Config {
             runner: Runner::read(reader, &mode, &storage),
             limits: Limits::read(reader),
             signing: Signing::read(reader),
+            secrets: Secrets::read(reader, &mode, &storage),
             telemetry: Telemetry::read(reader, &mode),
             mode,
             storage,

@@ -22,6 +22,6 @@ pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
-pub use text::{DisplayName, Email, Identity, Slug, TextError};
+pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError};
 pub use time::Timestamp;
 pub use workflow::{Declared, OnCrash, Parameter, ParameterType};

@@ -2,4 +2,5 @@
 //!
 //! Where they are kept is `store::secret`, who may have one is `usecase::secret` and the broker.
 
+pub mod keyring;
 pub mod mask;

@@ -158,7 +158,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // `authz`: rows hold roles and the scopes of keys. Time and randomness are handed in as `clock`'s.
     (
         "store",
-        &["tenancy", "scheduler", "audit", "authz", "domain", "error", "clock"],
+        &[
+            "tenancy",
+            "scheduler",
+            "audit",
+            "authz",
+            "secrets",
+            "domain",
+            "error",
+            "clock",
+        ],
     ),
     ("runner", &["domain", "error", "clock"]),
     // `tenancy`: authentication ends in a scope.
@@ -174,6 +183,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authz",
             "audit",
             "definition",
+            "secrets",
             "domain",
             "error",
             "clock",

@@ -7,5 +7,6 @@ pub mod identity;
 pub mod installation;
 pub mod keys;
 pub mod runs;
+pub mod secrets;
 
 mod cache;
