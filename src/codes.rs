@@ -43,6 +43,7 @@ macro_rules! codes {
 
 codes! {
     "arguments_invalid" 400 "The arguments don't fit the declared parameters. `errors` lists every mistake, each with a JSON pointer." "Mend them all; `GET /api/workflows/{name}` has the parameters as JSON Schema."
+    "artifact_not_found" 404 "The run has no such artifact." "`GET /api/runs/{id}/artifacts` lists those that there are."
     "authentication_broken" 500 "What is stored about the caller can't be read." "The operator finds the reason in the log by the request id."
     "authentication_unavailable" 503 "The caller could not be looked up because storage does not answer." "Repeat the request; the operator checks storage with `weft doctor`."
     "body_not_an_object" 400 "The body is JSON, but not an object." "Send the arguments by name, as `{\"name\": \"Ada\"}`."

@@ -14,7 +14,7 @@ mod time;
 mod workflow;
 
 pub use api_key::{Secret, equal_in_constant_time};
-pub use id::{AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
+pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use limits::Limits;
 pub use log_line::LogLine;
 pub use outcome::{Outcome, StepError};

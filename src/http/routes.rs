@@ -2,7 +2,7 @@
 
 use axum::routing::{MethodRouter, get, post};
 
-use super::api::{audit, data_providers, docs, health, me, runs, workflows};
+use super::api::{artifacts, audit, data_providers, docs, health, me, runs, workflows};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -59,6 +59,12 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
+        at(
+            "/api/runs/{id}/artifacts/{artifactId}",
+            Organization,
+            get(artifacts::download),
+        ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),

@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod api_key;
+pub mod artifact;
 pub mod audit_log;
 pub mod catalog;
 pub mod config;
@@ -30,15 +31,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, RunId};
 use crate::runner::NodeRunner;
 use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
+use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
+use crate::store::repo::kv::Kv;
 use crate::store::repo::runs::Runs;
 
 pub use error::Error;
@@ -53,6 +58,9 @@ pub const WAKE_UP_AFTER_LEASE: Duration = Duration::from_secs(5);
 
 /// How long a process that stops waits for its runs to be handed over.
 const HAND_OVER: Duration = Duration::from_secs(3);
+
+/// What artifacts that are being written may hold of memory at once, in KiB.
+const UPLOAD_MEMORY_KIB: usize = 128 << 10;
 
 /// Bounds that the operator sets.
 #[derive(Debug, Clone)]
@@ -91,6 +99,12 @@ pub struct Context {
     pub keys: Arc<Keys>,
     /// Configuration.
     pub configs: Configs,
+    /// Named outputs of runs.
+    pub artifacts: Artifacts,
+    /// What artifacts that are being written may hold of memory, in KiB.
+    uploads: Arc<Semaphore>,
+    /// Key-value pairs of workflows.
+    pub kv: Kv,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -163,6 +177,9 @@ impl Context {
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
+            artifacts: Artifacts::new(ports.clone()),
+            uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
+            kv: Kv::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,

@@ -97,6 +97,8 @@ pub struct Links {
     pub steps: String,
     /// Its log.
     pub logs: String,
+    /// Its named outputs.
+    pub artifacts: String,
     /// Ends it (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
@@ -108,6 +110,7 @@ impl Links {
         Self {
             steps: format!("{base}/steps"),
             logs: format!("{base}/logs"),
+            artifacts: format!("{base}/artifacts"),
             cancel: (!status.is_terminal()).then(|| format!("{base}/cancel")),
             itself: base,
         }
@@ -295,7 +298,7 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     }))
 }
 
-fn run_id(text: &str) -> Result<RunId, ApiError> {
+pub(super) fn run_id(text: &str) -> Result<RunId, ApiError> {
     text.parse()
         .map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:id", error.to_string()))
 }

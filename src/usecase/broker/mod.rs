@@ -6,8 +6,12 @@
 //! refusal, and the audit log a record; a flood of them is recorded up to a bound.
 
 mod args;
+mod artifacts;
 mod config;
+mod kv;
 mod mask;
+mod pace;
+mod refused;
 mod variables;
 
 use std::sync::Arc;
@@ -17,7 +21,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Context;
+use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Rights, RunId};
@@ -27,6 +31,7 @@ use crate::store::repo::runs::Requester;
 use crate::tenancy::Scope;
 
 pub(super) use mask::{Masker, Unmasked};
+use refused::{refusal, refusal_of};
 
 /// What a call is answered with.
 pub(super) type Answer = Result<Value, Refusal>;
@@ -83,6 +88,8 @@ pub(super) struct Broker {
     masker: Arc<dyn Masker>,
     calls: AtomicU32,
     refused: AtomicU32,
+    writes: pace::Pace,
+    uploads: artifacts::Uploads,
 }
 
 impl Broker {
@@ -93,6 +100,8 @@ impl Broker {
             masker,
             calls: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            writes: pace::Pace::default(),
+            uploads: artifacts::Uploads::default(),
         }
     }
 
@@ -135,10 +144,26 @@ impl Broker {
             ));
         }
         match name.split_once('.') {
+            Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),
+            Some(("kv", verb)) => kv::call(self, verb, args).await,
             Some(("variables", verb)) => variables::call(self, verb, args),
             _ => Err(self.not_available(name)),
         }
+    }
+
+    /// Waits until the attempt may write again.
+    async fn pace_writes(&self) -> Result<(), Refusal> {
+        if self.writes.turn().await {
+            return Ok(());
+        }
+        let most = pace::WRITES_PER_SECOND;
+        Err(refusal(
+            "unavailable",
+            format!(
+                "an attempt may write {most} times a second, and too many of its writes wait already; write less often"
+            ),
+        ))
     }
 
     /// The refusal of a call that there is not, or not for this kind of code.
@@ -182,13 +207,5 @@ impl Broker {
         if let Err(error) = recorded.await {
             tracing::error!(error = %error, "a refused broker call could not be recorded");
         }
-    }
-}
-
-/// A refusal with one of the protocol's codes.
-fn refusal(code: &str, message: impl Into<String>) -> Refusal {
-    Refusal {
-        code: code.to_owned(),
-        message: message.into(),
     }
 }
