@@ -39,6 +39,7 @@ pub mod codes;
 pub mod config;
 pub mod definition;
 pub mod domain;
+pub mod egress;
 pub mod error;
 pub mod host;
 pub mod http;
