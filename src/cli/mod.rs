@@ -13,6 +13,7 @@ mod keys;
 mod lock;
 mod org;
 mod output;
+mod secrets;
 mod seed;
 mod serve;
 mod user;
@@ -55,6 +56,9 @@ enum Command {
     /// Manage configuration entries: what workflows read as `ctx.config`. (Settings of Weft itself: `weft config`)
     #[command(subcommand)]
     Entry(config_entry::Entry),
+    /// Manage secrets: what workflows get by `ctx.secrets`. No command shows a value
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
     /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
@@ -155,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::User(user) => user.run(),
         Command::Keys(keys) => keys.run(),
         Command::Entry(entry) => entry.run(),
+        Command::Secrets(secrets) => secrets.run(),
         Command::Check(check) => check.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),

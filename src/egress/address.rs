@@ -312,10 +312,22 @@ mod tests {
     #[test]
     fn only_private_networks_can_be_opened() {
         let list = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let opened = Opened::parse(&list(&["10.1.0.0/16:5432", "192.168.1.7:*", "[fd12:3456::/48]:443", "fd00::1"]), "x");
-        assert_eq!(opened.unwrap_err().len(), 1, "an address of IPv6 without brackets has no port");
         let opened = Opened::parse(
-            &list(&["10.1.0.0/16:5432", "192.168.1.7:*", "[fd12:3456::/48]:443", "[fc00::/7]:80"]),
+            &list(&["10.1.0.0/16:5432", "192.168.1.7:*", "[fd12:3456::/48]:443", "fd00::1"]),
+            "x",
+        );
+        assert_eq!(
+            opened.unwrap_err().len(),
+            1,
+            "an address of IPv6 without brackets has no port"
+        );
+        let opened = Opened::parse(
+            &list(&[
+                "10.1.0.0/16:5432",
+                "192.168.1.7:*",
+                "[fd12:3456::/48]:443",
+                "[fc00::/7]:80",
+            ]),
             "x",
         )
         .unwrap();

@@ -180,7 +180,10 @@ mod tests {
         let question = read(&message).unwrap();
         assert_eq!((question.name.as_str(), question.kind), ("api.example.com", A));
         let answer = write(&question, Code::Good, Some([198, 18, 0, 1].into()));
-        assert_eq!(usize::from(u16::from_be_bytes([answer[0], answer[1]])), answer.len() - 2);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([answer[0], answer[1]])),
+            answer.len() - 2
+        );
         assert_eq!(answer[2..14], [7, 9, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
         assert!(answer.ends_with(&[0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 18, 0, 1]));
         let refused = write(&question, Code::Refused, None);

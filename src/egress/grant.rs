@@ -233,12 +233,7 @@ impl Grant {
         let connecting = async {
             let addresses = match target {
                 Target::Address(address) => vec![*address],
-                Target::Name(name) => {
-                    self.resolver
-                        .resolve(name)
-                        .await
-                        .map_err(|_| Failure::Unreachable)?
-                }
+                Target::Name(name) => self.resolver.resolve(name).await.map_err(|_| Failure::Unreachable)?,
             };
             self.connect_to_one_of(&addresses, port, &host).await
         };
@@ -314,7 +309,9 @@ impl Grant {
                 Some("the attempt is over or has used up its traffic".to_owned())
             } else if tally.used.connections >= u64::from(limits.connections) {
                 let most = limits.connections;
-                Some(format!("the attempt has made {most} connections (`WEFT_EGRESS_CONNECTIONS`)"))
+                Some(format!(
+                    "the attempt has made {most} connections (`WEFT_EGRESS_CONNECTIONS`)"
+                ))
             } else if tally.open >= limits.open {
                 let most = limits.open;
                 Some(format!("the attempt has {most} connections open (`WEFT_EGRESS_OPEN`)"))
@@ -364,7 +361,9 @@ impl Grant {
             let most = self.limits.bytes;
             let _ = self.notices.send(Notice::Refused(Refusal {
                 target: host.to_owned(),
-                reason: format!("the attempt has sent and received {most} bytes, which is its limit (`WEFT_EGRESS_BYTES`)"),
+                reason: format!(
+                    "the attempt has sent and received {most} bytes, which is its limit (`WEFT_EGRESS_BYTES`)"
+                ),
                 hint: None,
             }));
             lock(&self.tally).used.refused += 1;

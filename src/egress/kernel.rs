@@ -171,7 +171,11 @@ pub fn replace(
         flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
         srcfd: u32::try_from(ours.as_raw_fd()).map_err(|_| refused())?,
         newfd: theirs,
-        newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+        newfd_flags: if close_on_exec {
+            libc::O_CLOEXEC.cast_unsigned()
+        } else {
+            0
+        },
     };
     call(
         listener,

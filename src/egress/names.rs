@@ -40,9 +40,7 @@ impl Names {
             return None;
         };
         let index = u32::from(address).checked_sub(BASE + 1)?;
-        self.in_order
-            .get(usize::try_from(index).ok()?)
-            .map(String::as_str)
+        self.in_order.get(usize::try_from(index).ok()?).map(String::as_str)
     }
 }
 

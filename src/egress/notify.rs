@@ -236,12 +236,11 @@ impl Caller<'_> {
     fn socket(&self) -> Result<Socket, Errno> {
         let number = u32::try_from(self.call.args[0] & u64::from(u32::MAX)).map_err(|_| Errno::BADF)?;
         let thread = self.call.thread;
-        let info = std::fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).map_err(|error| {
-            match error.kind() {
+        let info =
+            std::fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => Errno::BADF,
                 _ => Errno::PERM,
-            }
-        })?;
+            })?;
         let flags = field(&info, "flags:")
             .and_then(|flags| i32::from_str_radix(flags, 8).ok())
             .ok_or(Errno::BADF)?;
@@ -294,9 +293,7 @@ fn copy_options(from: &OwnedFd, to: &std::net::TcpStream) {
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(str::trim)
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 fn errno(error: &io::Error) -> Errno {

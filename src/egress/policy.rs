@@ -254,7 +254,13 @@ mod tests {
 
     #[test]
     fn hosts_have_one_spelling() {
-        let listed = policy(&["API.Example.com.", "*.Bücher.example", "db.example:5432", "192.0.2.1", "[2001:db8::1]:8443"]);
+        let listed = policy(&[
+            "API.Example.com.",
+            "*.Bücher.example",
+            "db.example:5432",
+            "192.0.2.1",
+            "[2001:db8::1]:8443",
+        ]);
         for (host, port, good) in [
             ("api.example.com", 443, true),
             ("API.EXAMPLE.COM.", 80, true),
@@ -299,13 +305,18 @@ mod tests {
             "::1:x",
         ] {
             let found = Pattern::parse(bad, "network/0").unwrap_err();
-            assert_eq!((found.code.as_str(), found.pointer.as_str()), ("invalid_host", "network/0"), "{bad}");
+            assert_eq!(
+                (found.code.as_str(), found.pointer.as_str()),
+                ("invalid_host", "network/0"),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn a_refusal_says_which_line_to_add() {
-        let refusal = |policy: &Policy, host: &str, port| policy.admits(&Target::parse(host).unwrap(), port).unwrap_err();
+        let refusal =
+            |policy: &Policy, host: &str, port| policy.admits(&Target::parse(host).unwrap(), port).unwrap_err();
         let listed = policy(&["api.example.com"]);
         assert_eq!(
             refusal(&listed, "www.example.com", 443).to_string(),

@@ -1,8 +1,8 @@
 //! The table of routes: path, methods, who may, handler. Tests read it: every route is tried by every kind of caller.
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, health, me, runs, workflows};
+use super::api::{artifacts, audit, data_providers, docs, health, me, runs, secrets, workflows};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -19,7 +19,7 @@ pub enum Access {
 /// One path and method.
 #[derive(Debug)]
 pub struct Route {
-    /// `GET` or `POST`.
+    /// `GET`, `POST`, `PUT` or `DELETE`.
     pub method: &'static str,
     /// With parameters in braces.
     pub path: &'static str,
@@ -43,6 +43,12 @@ pub fn table() -> Vec<Route> {
         method: "POST",
         path,
         access,
+        handler,
+    };
+    let on = |method, path, handler| Route {
+        method,
+        path,
+        access: Organization,
         handler,
     };
     vec![
@@ -69,5 +75,8 @@ pub fn table() -> Vec<Route> {
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),
+        at("/api/secrets", Organization, get(secrets::list)),
+        on("PUT", "/api/secrets/{name}", put(secrets::write)),
+        on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),
     ]
 }

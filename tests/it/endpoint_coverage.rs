@@ -20,7 +20,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 11] = [
+const VERBS: [(&str, &str, Action, Resource); 14] = [
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -30,6 +30,9 @@ const VERBS: [(&str, &str, Action, Resource); 11] = [
     ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
     ("GET", "/api/audit", Action::List, Resource::Audit),
+    ("GET", "/api/secrets", Action::List, Resource::Secret),
+    ("PUT", "/api/secrets/{name}", Action::Modify, Resource::Secret),
+    ("DELETE", "/api/secrets/{name}", Action::Delete, Resource::Secret),
     ("GET", "/api/data-providers", Action::List, Resource::DataProvider),
     ("GET", "/api/data-providers/{name}", Action::Run, Resource::DataProvider),
 ];

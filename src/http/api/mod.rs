@@ -7,6 +7,7 @@ pub mod docs;
 pub mod health;
 pub mod me;
 pub mod runs;
+pub mod secrets;
 pub mod workflows;
 
 use serde::Serialize;

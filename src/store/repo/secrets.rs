@@ -1,6 +1,8 @@
 //! Secrets as sealed rows: an organization's in its own table, the platform's beside its configuration. And for secrets that
 //! are kept anywhere, when each was last used.
 
+pub mod key_file;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -12,8 +14,8 @@ use async_trait::async_trait;
 use super::audit_log::Within;
 use crate::audit::Owner;
 use crate::clock::Entropy;
-use crate::domain::{OrgId, Secret, SecretName, Timestamp};
-use crate::secrets::keyring::{KeyError, Keyring, Place, Sealed};
+use crate::domain::{OrgId, SecretName, Timestamp};
+use crate::secrets::keyring::{Keyring, Place, Sealed};
 use crate::store::error::Error;
 use crate::store::key::{self, PlatformTable};
 use crate::store::port::{Entity, Match, Operation, Ports, Properties, Query, Result, TableName, Value};
@@ -72,12 +74,12 @@ impl Secrets {
         let Some(file) = self.file.as_ref().filter(|_| !keys.knows(id)) else {
             return keys;
         };
-        match std::fs::read_to_string(file).map(|text| Keyring::parse(&Secret::value(text))) {
-            Ok(Ok(newer)) => {
+        match key_file::keys(file) {
+            Some(newer) => {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = newer.clone();
                 newer
             }
-            Ok(Err(KeyError::Missing | KeyError::Malformed(_))) | Err(_) => keys,
+            None => keys,
         }
     }
 
