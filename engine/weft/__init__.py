@@ -28,7 +28,9 @@ from ._errors import (
     Unavailable,
     WeftError,
 )
+from ._http import HttpError, Response
 from ._node import node
+from ._secrets import Handle
 from ._signature import Email
 from ._workflow import param, workflow
 
@@ -41,9 +43,12 @@ __all__ = [
     "Denied",
     "Email",
     "FatalError",
+    "Handle",
+    "HttpError",
     "InvalidInput",
     "NotAvailable",
     "NotFound",
+    "Response",
     "Retry",
     "RetryableError",
     "TooLarge",

@@ -10,7 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._errors import NotAvailable, NotFound, TooLarge
+from ._http import Http
 from ._json import check, encode
+from ._secrets import Secrets
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -229,7 +231,7 @@ class Context:
     """Handed to a function as its first parameter, where that is annotated `Context` (or called `ctx` or
     `context`). Usable from threads and from async code; not from processes that the step forks."""
 
-    __slots__ = ("_link", "caller", "config", "log", "organization", "run", "variables")
+    __slots__ = ("_link", "caller", "config", "http", "log", "organization", "run", "secrets", "variables")
 
     def __init__(self, data: dict[str, Any], link: Link) -> None:
         organization: dict[str, Any] = data.get("organization") or {}
@@ -245,6 +247,8 @@ class Context:
         self.config = Config(dict(data.get("config") or {}), link)
         self.log = Log(link)
         self.variables = Variables()
+        self.secrets = Secrets(link)
+        self.http = Http(link)
         self._link = link
 
     def checkpoint(self, name: str, data: Any = None) -> None:
@@ -264,13 +268,6 @@ class Context:
         self._link.emit({"t": "checkpoint", "name": name, "data": data})
 
     @property
-    def secrets(self) -> Any:
-        """Not offered yet."""
-        raise _not_available(
-            "secrets", "pass the value as an argument, or keep what isn't secret in ctx.config"
-        )
-
-    @property
     def artifacts(self) -> Any:
         """Not offered yet."""
         raise _not_available("artifacts", "return the value as the step's result")
@@ -284,11 +281,6 @@ class Context:
     def runs(self) -> Any:
         """Not offered yet."""
         raise _not_available("runs", "call the other workflow's function, or start it through the API")
-
-    @property
-    def http(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("http", "use urllib.request or another client library")
 
     def __repr__(self) -> str:
         return f"Context({self.organization!r}, {self.run!r})"

@@ -17,10 +17,12 @@ from ._signature import Slot, is_async, parameter_names, read, takes_rest, unwra
 
 ATTRIBUTE = "__weft__"
 TIMEOUT_SECONDS_MAX = 24 * 60 * 60
+SECRETS_MAX = 50
 DOC_CHARACTERS = 4096
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
+_SECRET = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*\Z")
 _PORT_OF = {"email": "string"}
 _ARTICLES = {"workflow": "a workflow", "data_provider": "a data provider", "node": "a node"}
 
@@ -294,6 +296,20 @@ def hosts(value: object, where: str) -> list[str]:
                 f"{where}: {name!r} is no host name; write it without scheme, port and path: api.example.com"
             )
     return names
+
+
+def secret_names(value: object, where: str) -> list[str]:
+    """Names for `secrets=`: a list without doubles; DeclarationError for what can't name a secret."""
+    names = texts(value, where)
+    for name in names:
+        if len(name) > 64 or not _SECRET.match(name):
+            raise DeclarationError(
+                f"{where}: {name!r:.80} can't name a secret; use letters and digits, with single _ or - "
+                "between them"
+            )
+    if len(names) > SECRETS_MAX:
+        raise DeclarationError(f"{where}: {len(names)} secrets; the limit is {SECRETS_MAX}")
+    return list(dict.fromkeys(names))
 
 
 def _type_of_default(default: object) -> str:

@@ -49,6 +49,7 @@ def node(
     timeout_seconds: float = 300,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Callable[[F], F]: ...
 
@@ -69,6 +70,7 @@ def node(
     timeout_seconds: float = 300,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Any:
     """Declare a function, sync or async, as a node type. The other arguments are those of `@workflow`.
@@ -93,6 +95,7 @@ def node(
         timeout_seconds=timeout_seconds,
         retry=retry,
         network=network,
+        secrets=secrets,
         on_crash=on_crash,
     )
     chosen = texts(settings, "@node: settings")

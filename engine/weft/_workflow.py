@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
-from ._declaration import TIMEOUT_SECONDS_MAX, Retry, declare, hosts, number, text, texts
+from ._declaration import TIMEOUT_SECONDS_MAX, Retry, declare, hosts, number, secret_names, text, texts
 from ._errors import DeclarationError
 from ._json import check
 from ._signature import type_name
@@ -27,6 +27,7 @@ def step_options(
     timeout_seconds: float,
     retry: Retry | None,
     network: Iterable[str] | str,
+    secrets: Iterable[str],
     on_crash: str,
 ) -> dict[str, Any]:
     """What workflows and nodes have in common, checked, in the form that describes them."""
@@ -42,6 +43,7 @@ def step_options(
         "timeout_seconds": number(timeout_seconds, f"{what}: timeout_seconds", 1, TIMEOUT_SECONDS_MAX),
         "retry": (retry or _NO_RETRY).to_json(),
         "network": hosts(network, f"{what}: network"),
+        "secrets": secret_names(secrets, f"{what}: secrets"),
         "on_crash": on_crash,
     }
 
@@ -60,6 +62,7 @@ def workflow(
     timeout_seconds: float = 300,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Callable[[F], F]: ...
 
@@ -75,6 +78,7 @@ def workflow(
     timeout_seconds: float = 300,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Any:
     """Declare a function, sync or async, as a workflow. It stays the same, callable function.
@@ -84,6 +88,7 @@ def workflow(
     timeout_seconds: 1 to 86400; an attempt that takes longer is killed.
     retry: when a failed attempt is repeated; None never.
     network: hosts that it may reach, `"none"` by default, `"*"` for any.
+    secrets: names of the secrets that it may ask for by `ctx.secrets`.
     on_crash: `retry` an attempt whose machine died, or `fail`, where a second effect would do harm.
 
     Raises DeclarationError, which says what to change.
@@ -97,6 +102,7 @@ def workflow(
         timeout_seconds=timeout_seconds,
         retry=retry,
         network=network,
+        secrets=secrets,
         on_crash=on_crash,
     )
 

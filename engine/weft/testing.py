@@ -7,6 +7,14 @@
         result = run(hello, name="Ada", organization="contoso", config={"greeting": "Hi"})
         assert result.value["message"] == "Hi, Ada!"
 
+Secrets are what `secrets=` gives, and requests of `ctx.http` are answered by `http=`:
+
+    def answer(request):
+        assert request.auth == "API_KEY"
+        return response(json={"id": 7})
+
+    result = run(order, secrets={"API_KEY": "test-value"}, http=answer)
+
 Arguments are checked and the value must be JSON by the same rules as in the engine. Exceptions of the
 function come through as they are.
 """
@@ -19,10 +27,13 @@ from typing import Any
 from ._arguments import bind
 from ._context import Context
 from ._declaration import declaration_of
-from ._errors import DeclarationError, NotAvailable
-from ._json import check
+from ._errors import DeclarationError, Denied, NotAvailable, NotFound
+from ._http import Headers, Response
+from ._json import check, encode
 
-__all__ = ["Checkpoint", "LogEntry", "Result", "fake_context", "run"]
+__all__ = ["Checkpoint", "LogEntry", "Request", "Result", "fake_context", "response", "run"]
+
+_HANDLE = "handle:"
 
 
 class LogEntry:
@@ -74,10 +85,48 @@ class Result:
         return f"Result({self.value!r}, {len(self.logs)} logs, {len(self.checkpoints)} checkpoints)"
 
 
-class _Recorder:
-    """The link of a fake context: keeps what is emitted, knows no more configuration than it was given."""
+class Request:
+    """A request of `ctx.http`, as `http=` gets it: `auth` is the secret's name, and names of headers are in
+    lower case."""
 
-    def __init__(self) -> None:
+    __slots__ = ("auth", "body", "headers", "method", "url")
+
+    def __init__(self, method: str, url: str, headers: dict[str, str], body: bytes, auth: str | None) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.auth = auth
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, {self.url!r})"
+
+
+def response(
+    status: int = 200,
+    *,
+    json: Any = None,
+    body: bytes | str = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An answer for `http=`."""
+    data = encode(json) if json is not None else body.encode() if isinstance(body, str) else body
+    return Response(status, "", Headers(list((headers or {}).items())), data)
+
+
+class _Recorder:
+    """The link of a fake context: keeps what is emitted, knows no more configuration and secrets than it
+    was given."""
+
+    def __init__(
+        self,
+        secrets: Mapping[str, str] | None,
+        http: Callable[[Request], Response] | None,
+        declared: list[str] | None = None,
+    ) -> None:
+        self._secrets = {_canonical(name): value for name, value in (secrets or {}).items()}
+        self._declared = None if declared is None else {_canonical(name) for name in declared}
+        self._http = http
         self.logs: list[LogEntry] = []
         self.checkpoints: list[Checkpoint] = []
 
@@ -90,22 +139,65 @@ class _Recorder:
     def call(self, name: str, args: dict[str, Any]) -> Any:
         if name == "config.get":
             return None
+        if name in ("secrets.get", "secrets.handle"):
+            secret: str = args["name"]
+            if self._declared is not None and _canonical(secret) not in self._declared:
+                raise Denied(
+                    f"the workflow does not declare the secret `{secret}`; add it in `@workflow`: "
+                    f'secrets=["{secret}"]'
+                )
+            if _canonical(secret) not in self._secrets:
+                raise NotFound(
+                    f'there is no secret `{secret}`; give it to the test: secrets={{"{secret}": "…"}}'
+                )
+            return self._secrets[_canonical(secret)] if name == "secrets.get" else _HANDLE + secret
+        if name == "http.request":
+            return self._request(args)
         raise NotAvailable(f"{name} is not offered in unit tests")
+
+    def _request(self, args: dict[str, Any]) -> dict[str, Any]:
+        from base64 import b64decode, b64encode
+
+        if self._http is None:
+            raise NotAvailable("nobody answers requests in this test; give it a function: http=…")
+        auth = args["auth"]
+        request = Request(
+            args["method"],
+            args["url"],
+            {name.lower(): value for name, value in args["headers"]},
+            b64decode(args["body_base64"] or ""),
+            None if auth is None else auth.removeprefix(_HANDLE),
+        )
+        answer = self._http(request)
+        return {
+            "status": answer.status,
+            "url": answer.url or request.url,
+            "headers": answer.headers.items(),
+            "body_base64": b64encode(answer.body).decode(),
+            "more": None,
+        }
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def fake_context(
     *,
     organization: str | dict[str, str] = "test-org",
     config: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    http: Callable[[Request], Response] | None = None,
     caller: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
 ) -> Context:
     """A context for calling functions directly; what is logged through it is dropped.
 
-    organization: its id, or `{"id", "name"}`. config: all of its configuration. caller, run: keys to change,
+    organization: its id, or `{"id", "name"}`. config: all of its configuration. secrets: all of its secrets.
+    http: answers what `ctx.http` requests, with `response(…)`. caller, run: keys to change,
     as `Context.caller` and `Context.run` name them; instants are ISO 8601 texts.
     """
-    return _context(_Recorder(), "workflow", organization, config, caller, run)
+    return _context(_Recorder(secrets, http), "workflow", organization, config, caller, run)
 
 
 def run(
@@ -114,13 +206,15 @@ def run(
     *,
     organization: str | dict[str, str] = "test-org",
     config: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    http: Callable[[Request], Response] | None = None,
     **arguments: Any,
 ) -> Result:
     """Call a decorated function, sync or async, with arguments by name.
 
-    organization, config: as in `fake_context`. Raises InvalidInput for wrong arguments, TypeError or
-    ValueError for a value that isn't JSON, DeclarationError for a function without decorator, and whatever
-    the function raises.
+    organization, config, secrets, http: as in `fake_context`; of the secrets it gets those that it declares.
+    Raises InvalidInput for wrong arguments, TypeError or ValueError for a value that isn't JSON,
+    DeclarationError for a function without decorator, and whatever the function raises.
     """
     declaration = declaration_of(function)
     if declaration is None or declaration.kind is None:
@@ -130,7 +224,7 @@ def run(
         )
     resolved = declaration.resolve()
     named = bind(resolved, arguments)
-    recorder = _Recorder()
+    recorder = _Recorder(secrets, http, declaration.options.get("secrets", []))
     context = _context(recorder, declaration.name, organization, config, None, None)
     value = function(context, **named) if resolved.takes_context else function(**named)
     if hasattr(value, "__await__"):

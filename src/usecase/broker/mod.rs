@@ -8,10 +8,12 @@
 mod args;
 mod artifacts;
 mod config;
+mod http;
 mod kv;
 mod mask;
 mod pace;
 mod refused;
+mod secrets;
 mod variables;
 
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::Requester;
 use crate::tenancy::Scope;
 
-pub(super) use mask::{Masker, Unmasked};
+pub(super) use mask::Masker;
 use refused::{refusal, refusal_of};
 
 /// What a call is answered with.
@@ -77,6 +79,8 @@ pub(super) struct Bound {
     pub(super) attempt: AttemptId,
     /// What it may do.
     pub(super) rights: Rights,
+    /// Secrets that it may ask for, by name.
+    pub(super) secrets: Vec<String>,
     /// The organization's configuration when the attempt began.
     pub(super) config: Merged,
 }
@@ -90,10 +94,12 @@ pub(super) struct Broker {
     refused: AtomicU32,
     writes: pace::Pace,
     uploads: artifacts::Uploads,
+    secrets: secrets::Held,
+    answers: http::Answers,
 }
 
 impl Broker {
-    /// A broker of one attempt. Everything that the attempt says or is told goes through the masker.
+    /// A broker of one attempt. Everything that the attempt says goes through the masker.
     pub(super) fn new(bound: Bound, masker: Arc<dyn Masker>) -> Self {
         Self {
             bound,
@@ -102,6 +108,8 @@ impl Broker {
             refused: AtomicU32::new(0),
             writes: pace::Pace::default(),
             uploads: artifacts::Uploads::default(),
+            secrets: secrets::Held::default(),
+            answers: http::Answers::default(),
         }
     }
 
@@ -119,7 +127,8 @@ impl Broker {
             self.record(name, &refusal.code).await;
         }
         match answer {
-            Ok(value) => Ok(self.masker.answer(name, value)),
+            // An answer goes back to the code that is masked, and what it has kept must come back as it was.
+            Ok(value) => Ok(value),
             Err(refusal) => Err(Refusal {
                 message: self.masker.text(refusal.message),
                 ..refusal
@@ -146,6 +155,8 @@ impl Broker {
         match name.split_once('.') {
             Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),
+            Some(("http", verb)) => http::call(self, verb, args).await,
+            Some(("secrets", verb)) => secrets::call(self, verb, args).await,
             Some(("kv", verb)) => kv::call(self, verb, args).await,
             Some(("variables", verb)) => variables::call(self, verb, args),
             _ => Err(self.not_available(name)),
