@@ -519,8 +519,8 @@ fn traits_exist_at_the_seams_only() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    // The five seams, and `Coded`, which every layer's error has.
-    let seams = ["BlobStore", "Clock", "Coded", "NodeRunner", "QueueStore", "TableStore"];
+    // The five seams, the store of secrets, and `Coded`, which every layer's error has.
+    let seams = ["BlobStore", "Clock", "Coded", "NodeRunner", "QueueStore", "SecretStore", "TableStore"];
     assert_eq!(found, seams.map(str::to_owned).into(), "a trait is for a seam");
 }
 
