@@ -56,7 +56,7 @@ codes! {
     "credential_ambiguous" 401 "A credential was sent more than once, with different values." "Send one."
     "credential_too_large" 401 "A credential is longer than any that Weft has made." "Send the credential as it was given."
     "credentials_missing" 403 "The request has neither a function key nor a client principal." "Send a function key in `x-functions-key`, or sign in."
-    "data_provider_failed" 503 "The code of the data provider failed." "Mend the code; `detail` has its error."
+    "data_provider_failed" 502 "The code of the data provider failed." "Mend the code; `detail` has its error."
     "data_provider_not_found" 404 "The workspace declares no data provider of this name." "`GET /api/data-providers` lists those that there are."
     "email_taken" 409 "Another user has this e-mail address." "Use another address."
     "idempotency_key_reused" 409 "The idempotency key was used with other arguments within 24 hours." "Use a new key for another request."

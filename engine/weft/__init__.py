@@ -12,6 +12,7 @@ runs a workflow in a unit test.
 
 from __future__ import annotations
 
+from ._artifacts import Artifact
 from ._context import Context
 from ._data_provider import data_provider
 from ._declaration import Retry
@@ -30,6 +31,7 @@ from ._errors import (
 )
 from ._http import HttpError, Response
 from ._node import node
+from ._runs import RunInfo
 from ._secrets import Handle
 from ._signature import Email
 from ._workflow import param, workflow
@@ -37,6 +39,7 @@ from ._workflow import param, workflow
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
     "Cancelled",
     "Context",
     "DeclarationError",
@@ -51,6 +54,7 @@ __all__ = [
     "Response",
     "Retry",
     "RetryableError",
+    "RunInfo",
     "TooLarge",
     "Unavailable",
     "WeftError",

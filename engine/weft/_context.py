@@ -9,9 +9,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._errors import NotAvailable, NotFound, TooLarge
+from ._artifacts import Artifacts
+from ._data import Data
+from ._errors import NotFound, TooLarge
 from ._http import Http
 from ._json import check, encode
+from ._kv import KeyValue
+from ._runs import Runs
 from ._secrets import Secrets
 
 if TYPE_CHECKING:
@@ -268,26 +272,27 @@ class Context:
         self._link.emit({"t": "checkpoint", "name": name, "data": data})
 
     @property
-    def artifacts(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("artifacts", "return the value as the step's result")
+    def artifacts(self) -> Artifacts:
+        """Named outputs of the run: files and bytes."""
+        return Artifacts(self._link)
 
     @property
-    def kv(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("kv", "use ctx.variables for values of this run")
+    def kv(self) -> KeyValue:
+        """Small values that the workflow keeps from run to run."""
+        return KeyValue(self._link)
 
     @property
-    def runs(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("runs", "call the other workflow's function, or start it through the API")
+    def runs(self) -> Runs:
+        """Other runs: start them, look at them, wait for them."""
+        return Runs(self._link)
+
+    @property
+    def data(self) -> Data:
+        """Data providers of the workspace."""
+        return Data(self._link)
 
     def __repr__(self) -> str:
         return f"Context({self.organization!r}, {self.run!r})"
-
-
-def _not_available(name: str, instead: str) -> NotAvailable:
-    return NotAvailable(f"ctx.{name} is not offered by this version of the engine; {instead}")
 
 
 def _instant(text: str | None) -> datetime | None:

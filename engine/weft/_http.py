@@ -77,7 +77,7 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as text, in the charset that the answer names, else UTF-8; what can't be read is replaced."""
+        """The body as text in its charset, else UTF-8; what can't be read is replaced."""
         kind = (self.headers.get("content-type") or "").lower()
         charset = kind.partition("charset=")[2].partition(";")[0].strip(" \"'") or "utf-8"
         try:

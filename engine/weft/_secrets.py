@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Handle:
-    """Stands for a secret in `ctx.http.request(auth=…)`, within one attempt; the value stays in the engine."""
+    """Stands for a secret on requests of `ctx.http`, in one attempt; the value stays in the engine."""
 
     __slots__ = ("_id", "name")
 

@@ -168,6 +168,10 @@ impl NodeRunner for Scripted {
 
     fn warm(&self, _bundle: &BundleRef, _module: &str, _rights: &Rights) {}
 
+    fn slots(&self) -> usize {
+        4
+    }
+
     async fn shutdown(&self) {}
 
     fn status(&self) -> Value {

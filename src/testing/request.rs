@@ -26,7 +26,6 @@ pub struct Request {
 
 impl Request {
     /// A request to these routes: from this machine, without a credential.
-    #[must_use]
     pub fn new(router: Router, method: &str, path: &str) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost:7071"));

@@ -17,7 +17,7 @@ use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Runne
 use crate::scheduler::StepPlan;
 use crate::secrets::mask::Masker;
 use crate::store::repo::configs::Merged;
-use crate::store::repo::runs::{Requester, StoredRun};
+use crate::store::repo::runs::{Parent, Requester, StoredRun};
 use crate::tenancy::Scope;
 
 /// Messages of a worker that wait for the broker; a worker that floods waits.
@@ -41,6 +41,7 @@ pub(super) struct Attempt {
     pub(super) origin: Origin,
     pub(super) run: RunId,
     pub(super) workflow: String,
+    pub(super) parent: Option<Parent>,
     pub(super) requester: Requester,
     pub(super) arguments: Value,
     pub(super) deadline: Timestamp,
@@ -77,6 +78,7 @@ impl Attempt {
             origin: origin.clone(),
             run: run.new.run.clone(),
             workflow: run.new.workflow.clone(),
+            parent: run.new.parent.clone(),
             requester: run.new.requester.clone(),
             arguments: cx.runs.resolve(scope, &run.new.arguments).await?,
             deadline: run.state.deadline,
@@ -146,7 +148,10 @@ impl Attempt {
             self.cx.runner.run(spec, self.stop.clone()),
             self.serve(received, &broker)
         );
-        let report = report.map(|report| broker.masker().report(report));
+        let report = match report {
+            Ok(report) => Ok(broker.finish(report).await),
+            Err(error) => Err(error),
+        };
         if let Ok(report) = &report
             && report.output_truncated
         {
@@ -166,6 +171,7 @@ impl Attempt {
                 run: self.run.clone(),
                 workflow: self.workflow.clone(),
                 step: self.step.id.clone(),
+                parent: self.parent.clone(),
             },
             attempt: self.attempt.clone(),
             rights: self.step.rights.clone(),

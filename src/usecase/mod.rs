@@ -27,6 +27,7 @@ pub mod tick;
 mod attempt;
 mod broker;
 mod live;
+mod sub_run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -106,6 +107,8 @@ pub struct Context {
     pub artifacts: Artifacts,
     /// What artifacts that are being written may hold of memory, in KiB.
     uploads: Arc<Semaphore>,
+    /// How many steps may wait for runs or data providers of this instance: one slot fewer than there are.
+    waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
     /// Secrets of workflows.
@@ -198,6 +201,7 @@ impl Context {
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
+            waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,

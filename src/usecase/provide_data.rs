@@ -16,6 +16,7 @@ use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
 use crate::error::Kind;
 use crate::runner::{AttemptSpec, Entry, WorkerMessage};
 use crate::secrets::mask::Masker;
+use crate::store::repo::runs::Requester;
 use crate::tenancy::Scope;
 
 /// Longest time that a form waits for its options.
@@ -61,6 +62,21 @@ pub async fn provide(
     inputs: Map<String, Value>,
 ) -> Result<Value> {
     scope.authorize(Action::Run, Resource::DataProvider)?;
+    call(cx, scope, origin, &super::start_run::requester(scope), name, inputs).await
+}
+
+/// As [`provide`], for somebody who has the right to.
+///
+/// # Errors
+/// When there is none of this name, the inputs are wrong, or its code fails.
+pub(super) async fn call(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    requester: &Requester,
+    name: &str,
+    inputs: Map<String, Value>,
+) -> Result<Value> {
     let current = cx.catalogs.current().await?;
     let Some(provider) = current.catalog.data_providers.get(name) else {
         let shown: String = name.chars().take(80).collect();
@@ -101,7 +117,6 @@ pub async fn provide(
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
     let rights = Rights::of_workspace(&provider.network);
-    let requester = super::start_run::requester(scope);
     let spec = AttemptSpec {
         context: json!({
             "organization": {"id": scope.org(), "name": scope.org_name()},
@@ -127,7 +142,7 @@ pub async fn provide(
         cx: cx.clone(),
         scope: scope.clone(),
         origin: origin.clone(),
-        requester,
+        requester: requester.clone(),
         asker: Asker::DataProvider { name: name.to_owned() },
         attempt,
         rights,
@@ -150,10 +165,10 @@ pub async fn provide(
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match broker.masker().report(report?).outcome {
+    match broker.finish(report?).await.outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
-            kind: Kind::Unavailable,
+            kind: Kind::CodeFailed,
             code: "data_provider_failed",
             detail: format!("data provider `{name}` failed with {}: {}", error.kind, error.message),
             hint: Some("mend the provider's code, or choose a value by hand".to_owned()),

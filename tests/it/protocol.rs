@@ -7,7 +7,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 use weft::domain::{Limits, Rights};
 use weft::runner::jail::Jail;
-use weft::runner::protocol::{Answer, FrameBuffer, HandlerFrame, Request, RequestBundle, Task, WorkerFrame};
+use weft::runner::protocol::{Answer, FrameBuffer, HandlerFrame, Request, RequestBundle, Resume, Task, WorkerFrame};
 use weft::runner::{Entry, Refusal};
 
 fn golden(folder: &str) -> Vec<Value> {
@@ -99,6 +99,12 @@ fn frames_to_workers_are_written() {
     for example in golden("frames").iter().filter(|example| example["from"] == "handler") {
         let message = &example["message"];
         let entry: Option<Entry> = serde_json::from_value(message["entry"].clone()).ok();
+        let resume = message.get("resume").map(|resume| Resume {
+            described: usize::try_from(resume["described"].as_u64().unwrap()).unwrap(),
+            reason: text(resume, "reason").to_owned(),
+            taken: serde_json::from_value(resume["taken"].clone()).unwrap(),
+            crashes: 1,
+        });
         let frame = match text(message, "t") {
             "attempt" => HandlerFrame::Attempt {
                 entry: entry.as_ref().unwrap(),
@@ -114,6 +120,7 @@ fn frames_to_workers_are_written() {
             },
             "describe" => HandlerFrame::Describe {
                 root_name: text(message, "root_name"),
+                resume: resume.as_ref(),
             },
             other => panic!("{other}"),
         };

@@ -760,9 +760,35 @@ async fn a_bundle_is_described() {
     );
 
     fs::write(stage.bundle.dir.join("workflows/exits.py"), EXITS).unwrap();
-    let description = stage.pool.describe(&stage.bundle).await.unwrap();
-    let finding = description.findings.last().unwrap();
-    assert!(finding.message.contains("code 5"), "{finding:?}");
+    let forges = r#"
+import os
+from weft import workflow
+body = b'{"t":"described_all","files":3,"ms":1}'
+os.write(3, len(body).to_bytes(4, "big") + body)
+os._exit(0)
+@workflow()
+def forges(): pass
+"#;
+    fs::write(stage.bundle.dir.join("workflows/forges.py"), forges).unwrap();
+    let whole = stage.pool.describe(&stage.bundle).await.unwrap();
+    assert_eq!(whole.files as usize, whole.modules.len());
+    assert_eq!(whole.modules.len(), description.modules.len() + 2, "no file is lost");
+    let victims = |modules: &[Value]| {
+        modules
+            .iter()
+            .find(|module| module["module"] == "workflows.victim")
+            .cloned()
+    };
+    assert_eq!(victims(&whole.modules), victims(&description.modules));
+    for (file, why) in [("exits", "code 5"), ("forges", "were described")] {
+        let pointer = format!("workspace/workflows/{file}.py:1:1");
+        let finding = whole
+            .findings
+            .iter()
+            .find(|finding| finding.pointer == pointer)
+            .unwrap();
+        assert!(finding.message.contains(why), "{finding:?}");
+    }
 }
 
 /// Not a test: the handler that the next one kills.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import weft
-from weft import Context, NotAvailable, NotFound, TooLarge, WeftError
+from weft import Context, NotFound, TooLarge, WeftError
 from weft._errors import refusal
 from weft._json import MAX_DEPTH, check, encode
 
@@ -145,12 +145,6 @@ def test_variables_are_bounded_in_all() -> None:
         ctx.variables.set("", 1)
     assert ctx.variables.get("b", 5) == 5
     assert list(ctx.variables.to_json()) == ["a"]
-
-
-@pytest.mark.parametrize("name", ["artifacts", "kv", "runs"])
-def test_what_is_not_offered_says_so(name: str) -> None:
-    with pytest.raises(NotAvailable, match=f"ctx.{name} is not offered"):
-        getattr(Context({}, Recorder()), name)
 
 
 def test_the_tree_of_exceptions() -> None:

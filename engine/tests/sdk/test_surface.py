@@ -9,6 +9,7 @@ import weft
 from handler import ENGINE_DIR
 
 PUBLIC = [
+    "Artifact",
     "Cancelled",
     "Context",
     "DeclarationError",
@@ -23,6 +24,7 @@ PUBLIC = [
     "Response",
     "Retry",
     "RetryableError",
+    "RunInfo",
     "TooLarge",
     "Unavailable",
     "WeftError",

@@ -8,28 +8,30 @@
 mod args;
 mod artifacts;
 mod config;
+mod data;
 mod http;
 mod kv;
 mod mask;
 mod pace;
 mod refused;
+mod runs;
 mod secrets;
 mod variables;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Rights, RunId};
-use crate::runner::Refusal;
+use crate::domain::{AttemptId, Outcome, Rights, RunId};
+use crate::runner::{AttemptReport, Refusal};
 use crate::store::repo::configs::Merged;
-use crate::store::repo::runs::Requester;
+use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
 
 pub(super) use mask::Masker;
@@ -54,6 +56,8 @@ pub(super) enum Asker {
         workflow: String,
         /// The step's id in the run's plan.
         step: String,
+        /// The step that started the run, if one did.
+        parent: Option<Parent>,
     },
     /// A data provider, for a form or for a step. It is part of no run, and may ask for less.
     DataProvider {
@@ -96,6 +100,10 @@ pub(super) struct Broker {
     uploads: artifacts::Uploads,
     secrets: secrets::Held,
     answers: http::Answers,
+    /// Held from the first wait for a run on, until one has ended.
+    waiting: Mutex<Option<OwnedSemaphorePermit>>,
+    started: AtomicU32,
+    unkeyed: AtomicU32,
 }
 
 impl Broker {
@@ -110,6 +118,9 @@ impl Broker {
             uploads: artifacts::Uploads::default(),
             secrets: secrets::Held::default(),
             answers: http::Answers::default(),
+            waiting: Mutex::default(),
+            started: AtomicU32::new(0),
+            unkeyed: AtomicU32::new(0),
         }
     }
 
@@ -122,7 +133,7 @@ impl Broker {
     pub(super) async fn call(&self, name: &str, args: Value) -> Answer {
         let answer = self.answered(name, args).await;
         if let Err(refusal) = &answer
-            && matches!(refusal.code.as_str(), "denied" | "not_found" | "not_available")
+            && matches!(refusal.code.as_str(), "denied" | "not_available")
         {
             self.record(name, &refusal.code).await;
         }
@@ -134,6 +145,16 @@ impl Broker {
                 ..refusal
             }),
         }
+    }
+
+    /// Takes note of how the attempt ended, and masks it. One that disturbed its connection wanted more than it may.
+    pub(super) async fn finish(&self, report: AttemptReport) -> AttemptReport {
+        if let Outcome::Failed { error } = &report.outcome
+            && error.kind == "protocol_violation"
+        {
+            self.record("(frame)", "protocol_violation").await;
+        }
+        self.masker.report(report)
     }
 
     /// As [`Broker::call`], sending the answer on.
@@ -157,6 +178,8 @@ impl Broker {
             Some(("config", verb)) => config::call(self, verb, args),
             Some(("http", verb)) => http::call(self, verb, args).await,
             Some(("secrets", verb)) => secrets::call(self, verb, args).await,
+            Some(("data", verb)) => data::call(self, verb, args).await,
+            Some(("runs", verb)) => runs::call(self, verb, args).await,
             Some(("kv", verb)) => kv::call(self, verb, args).await,
             Some(("variables", verb)) => variables::call(self, verb, args),
             _ => Err(self.not_available(name)),
@@ -187,7 +210,8 @@ impl Broker {
         refusal("not_available", message)
     }
 
-    /// Writes that the attempt wanted what it may not have.
+    /// Writes that the attempt wanted what it may not have. What merely isn't there is no such thing, unless it was named by
+    /// an id, which nobody guesses by accident.
     async fn record(&self, call: &str, code: &str) {
         if self.refused.fetch_add(1, Ordering::Relaxed) >= RECORDED_REFUSALS {
             return;
@@ -198,6 +222,7 @@ impl Broker {
             origin,
             attempt,
             asker,
+            rights,
             ..
         } = &self.bound;
         let shown: String = call.chars().take(60).collect();
@@ -210,7 +235,7 @@ impl Broker {
             .by(scope, AuditEvent::StepOverreached)
             .came_from(origin)
             .resource(kind, id)
-            .detail(&json!({"call": shown, "code": code, "attempt": attempt}));
+            .detail(&json!({"call": shown, "refusal": code, "attempt": attempt, "trust": rights.trust.as_str()}));
         let recorded = async {
             let linked = cx.audit.append(scope, record).await?;
             cx.audit.index(scope, &[linked]).await

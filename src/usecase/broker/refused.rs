@@ -19,6 +19,7 @@ pub(super) fn refusal_of(error: &Error) -> Refusal {
         Kind::Denied | Kind::Unauthenticated => "denied",
         Kind::NotFound => "not_found",
         Kind::TooLarge => "too_large",
+        Kind::CodeFailed => "failed",
         Kind::Throttled | Kind::Unavailable | Kind::Internal => "unavailable",
     };
     if matches!(error, Error::Store(_)) || error.kind() == Kind::Internal {

@@ -123,7 +123,10 @@ pub(super) async fn recorded(broker: &Broker, event: AuditEvent, name: &str, how
     }
     let bound = &broker.bound;
     let mut detail = json!({"how": how, "attempt": bound.attempt});
-    if let Asker::Step { run, workflow, step } = &bound.asker {
+    if let Asker::Step {
+        run, workflow, step, ..
+    } = &bound.asker
+    {
         detail["run"] = json!(run);
         detail["workflow"] = json!(workflow);
         detail["step"] = json!(step);
