@@ -174,7 +174,7 @@ async fn set(cx: &Context, command: Set) -> Result<(), Failure> {
     let wrote = match org {
         Some(org) => {
             existing(cx, org).await?;
-            secret::put(cx, &operator_in(&platform, org), &Origin::default(), new).await?
+            secret::put(cx, &operator_in(&platform, org), &Origin::default(), Ok(new)).await?
         }
         None => secret::put_platform(cx, &platform, new).await?,
     };

@@ -104,13 +104,13 @@ pub struct Listed {
     pub inherited: bool,
 }
 
-/// Writes a secret of an organization.
+/// Writes a secret of an organization. What could not be read as one is refused after whoever may not.
 ///
 /// # Errors
 /// When the scope may not, something of it can't be, or it can't be kept.
-pub async fn put(cx: &Context, scope: &Scope, origin: &Origin, new: WriteSecret) -> Result<Wrote> {
+pub async fn put(cx: &Context, scope: &Scope, origin: &Origin, new: Result<WriteSecret>) -> Result<Wrote> {
     scope.authorize(Action::Modify, Resource::Secret)?;
-    write(cx, scope.into(), Some(origin), new).await
+    write(cx, scope.into(), Some(origin), new?).await
 }
 
 /// Writes a secret of the platform.

@@ -115,6 +115,9 @@ impl NodeRunner for Acting {
 
     fn warm(&self, _: &BundleRef, _: &str, _: &Rights) {}
     async fn shutdown(&self) {}
+    fn slots(&self) -> usize {
+        8
+    }
     fn status(&self) -> Value {
         Value::Null
     }

@@ -242,7 +242,7 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     let app = Builder::default().on_disk().start().await;
     let stored = contoso_run(&app).await;
     let contoso = operator_in(&operator(), &"contoso".parse().unwrap());
-    secret::put(&app.cx, &contoso, &Origin::default(), secret_of("contoso-value"))
+    secret::put(&app.cx, &contoso, &Origin::default(), Ok(secret_of("contoso-value")))
         .await
         .unwrap();
     let run = stored.new.run.clone();
@@ -376,7 +376,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             Err(error) => assert!(!there, "{of}: {error}"),
         },
         "secret::put" => {
-            let error = secret::put(cx, scope, &origin, secret_of("abc")).await.unwrap_err();
+            let error = secret::put(cx, scope, &origin, Ok(secret_of("abc"))).await.unwrap_err();
             assert!(!there || error.code() == "secret_invalid", "{of}: {error}");
         }
         "start_run::start_run" => {

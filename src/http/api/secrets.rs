@@ -10,6 +10,7 @@ use crate::domain::Secret;
 use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path};
 use crate::http::problem::{ApiError, Problem};
+use crate::usecase::Error;
 use crate::usecase::secret::{self, Listed, WriteSecret};
 
 /// A secret, without its value.
@@ -99,7 +100,7 @@ pub async fn write(
     Path(name): Path<String>,
     body: JsonObject,
 ) -> Result<(StatusCode, Json<SecretView>), ApiError> {
-    let new = input(name, body.object)?;
+    let new = input(name, body.object);
     let wrote = secret::put(&admitted.app.cx, &admitted.scope, &admitted.origin, new).await?;
     let status = if wrote.created {
         StatusCode::CREATED
@@ -121,17 +122,16 @@ pub async fn write(
 }
 
 /// The words of a refusal never repeat what was sent: a value may stand in the wrong place.
-fn input(name: String, object: Map<String, Value>) -> Result<WriteSecret, ApiError> {
+fn input(name: String, object: Map<String, Value>) -> Result<WriteSecret, Error> {
     let input: SecretInput = serde_json::from_value(Value::Object(object)).map_err(|_| {
         let message =
             "`value` is a text, `hosts` a list of texts, `sentAs` and `description` texts, and there is nothing else";
-        ApiError::new(
-            crate::error::Kind::Invalid,
+        Error::invalid(
             "secret_invalid",
             "the body is not a secret to write",
+            "send `{\"value\": \"…\", \"hosts\": [\"api.example.com\"]}`",
+            vec![Finding::new("", "invalid", message)],
         )
-        .findings(vec![Finding::new("", "invalid", message)])
-        .hint("send `{\"value\": \"…\", \"hosts\": [\"api.example.com\"]}`")
     })?;
     Ok(WriteSecret {
         name,
