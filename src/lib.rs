@@ -14,7 +14,7 @@
 //! | 4 | [`http`], [`host`] | bytes to calls and back |
 //! | 3 | [`usecase`], [`authn`] | one function for each verb; who is calling |
 //! | 2 | [`store`], [`runner`], [`egress`] | the impure adapters |
-//! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`] | policy and decisions: no async, no I/O |
+//! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`], [`secrets`] | policy and decisions: no async, no I/O |
 //! | 0 | [`domain`], [`error`], [`clock`], [`codes`], [`config`], [`telemetry`] | values, time, settings, log lines |
 //!
 //! Within a row: [`tenancy`] and [`audit`] use [`authz`], [`host`] uses the gate and the errors of [`http`], [`store`] keeps
@@ -45,6 +45,7 @@ pub mod host;
 pub mod http;
 pub mod runner;
 pub mod scheduler;
+pub mod secrets;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -14,6 +14,7 @@ mod lock;
 mod org;
 mod output;
 mod policy;
+mod secrets;
 mod seed;
 mod serve;
 mod user;
@@ -60,6 +61,9 @@ enum Command {
     /// Say what steps are allowed to do: trust, network, modules, isolation, limits
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Manage secrets: what workflows get by `ctx.secrets`. No command shows a value
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
     /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
@@ -162,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Keys(keys) => keys.run(),
         Command::Entry(entry) => entry.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Secrets(secrets) => secrets.run(),
         Command::Check(check) => check.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),

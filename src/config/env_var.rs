@@ -22,6 +22,8 @@ pub enum Section {
     Limits,
     /// Keys.
     Signing,
+    /// Secrets of workflows.
+    Secrets,
     /// Logs.
     Telemetry,
     /// Read by the test suites only, never by the program.
@@ -30,7 +32,7 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the generated page.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Mode,
         Self::Http,
         Self::Storage,
@@ -39,6 +41,7 @@ impl Section {
         Self::Isolation,
         Self::Limits,
         Self::Signing,
+        Self::Secrets,
         Self::Telemetry,
         Self::Tests,
     ];
@@ -53,6 +56,7 @@ impl Section {
             Self::Isolation => "Isolation of steps",
             Self::Limits => "Limits",
             Self::Signing => "Keys",
+            Self::Secrets => "Secrets of workflows",
             Self::Telemetry => "Logs",
             Self::Tests => "Tests only",
         }
@@ -243,6 +247,17 @@ variables! {
 
     WEFT_SIGNING_KEY = "WEFT_SIGNING_KEY", Signing, Text, Words("a key that is made once and kept with the data"), secret true,
         "Signs queue messages; the same on every instance, at least 32 characters.";
+
+    WEFT_KEY_VAULT_URL = "WEFT_KEY_VAULT_URL", Secrets, Text, Words("secrets are sealed and kept with the data"),
+        "The Azure Key Vault that keeps secrets, as `https://NAME.vault.azure.net`. Read and written with the app's managed identity, in development with the login of the Azure CLI.";
+    WEFT_KEY_VAULT_CLIENT_ID = "WEFT_KEY_VAULT_CLIENT_ID", Secrets, Text, Unset,
+        "The client id of a user-assigned identity for the key vault; without it the app's own identity is used.";
+    WEFT_SECRETS_KEY = "WEFT_SECRETS_KEY", Secrets, Text, Words("`WEFT_SECRETS_KEY_FILE`"), secret true,
+        "Seals secrets that are kept with the data: 32 random bytes in base64 (`openssl rand -base64 32`), the same on every instance. Earlier keys may follow, with commas between them.";
+    WEFT_SECRETS_KEY_FILE = "WEFT_SECRETS_KEY_FILE", Secrets, Path, Words("in development `secrets.key` in the data folder, made when it is missing"),
+        "A file with such keys, one in a line, the one that seals first.";
+    WEFT_SECRETS_SHARED = "WEFT_SECRETS_SHARED", Secrets, List, Value(""),
+        "Names of the platform's secrets that workflows of every organization may declare; an organization's own of the same name comes first.";
 
     WEFT_LOG = "WEFT_LOG", Telemetry, Text, Value("info"),
         "What is logged: a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or levels by module as `info,weft::http=debug`. HTTP and Azure libraries never log below `warn`, because their records hold credentials.";

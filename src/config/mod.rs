@@ -14,6 +14,7 @@ mod mode;
 mod read;
 mod runner;
 mod secret;
+mod secrets;
 mod signing;
 mod storage;
 mod telemetry;
@@ -32,6 +33,7 @@ pub use limits::Limits;
 pub use mode::Mode;
 pub use runner::{ControlGroup, Discovery, Runner};
 pub use secret::{MASK, Secret};
+pub use secrets::Secrets;
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};
 pub use telemetry::{LogFormat, Telemetry};
@@ -59,6 +61,8 @@ pub struct Config {
     pub egress: Egress,
     /// Keys.
     pub signing: Signing,
+    /// Secrets of workflows.
+    pub secrets: Secrets,
     /// Logs.
     pub telemetry: Telemetry,
     /// What is probably not meant, and not wrong enough to stop.
@@ -85,6 +89,7 @@ impl Config {
             limits: Limits::read(reader),
             egress: Egress::read(reader),
             signing: Signing::read(reader),
+            secrets: Secrets::read(reader, &mode, &storage),
             telemetry: Telemetry::read(reader, &mode),
             mode,
             storage,

@@ -33,6 +33,6 @@ pub use policy::{
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
-pub use text::{DisplayName, Email, Identity, Slug, TextError};
+pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError};
 pub use time::Timestamp;
 pub use workflow::{Declared, OnCrash, Parameter, ParameterType};

@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Asker, Bound, Broker, Unmasked};
+use super::broker::{Asker, Bound, Broker};
 use super::policy::{Ceilings, Reason};
 use super::{Context, Error, Result};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::StepPlan;
+use crate::secrets::mask::Masker;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester, StoredRun};
 use crate::tenancy::Scope;
@@ -184,9 +185,10 @@ impl Attempt {
             },
             attempt: self.attempt.clone(),
             rights: self.step.rights.clone(),
+            secrets: self.step.secrets.clone(),
             config,
         };
-        Broker::new(bound, Arc::new(Unmasked))
+        Broker::new(bound, Arc::new(Masker::default()))
     }
 
     fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration) -> Value {

@@ -9,11 +9,13 @@ mod args;
 mod artifacts;
 mod config;
 mod data;
+mod http;
 mod kv;
 mod mask;
 mod pace;
 mod refused;
 mod runs;
+mod secrets;
 mod variables;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,7 +34,7 @@ use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
 
-pub(super) use mask::{Masker, Unmasked};
+pub(super) use mask::Masker;
 use refused::{refusal, refusal_of};
 
 /// What a call is answered with.
@@ -81,6 +83,8 @@ pub(super) struct Bound {
     pub(super) attempt: AttemptId,
     /// What it may do.
     pub(super) rights: Rights,
+    /// Secrets that it may ask for, by name.
+    pub(super) secrets: Vec<String>,
     /// The organization's configuration when the attempt began.
     pub(super) config: Merged,
 }
@@ -94,6 +98,8 @@ pub(super) struct Broker {
     refused: AtomicU32,
     writes: pace::Pace,
     uploads: artifacts::Uploads,
+    secrets: secrets::Held,
+    answers: http::Answers,
     /// Held from the first wait for a run on, until one has ended.
     waiting: Mutex<Option<OwnedSemaphorePermit>>,
     started: AtomicU32,
@@ -101,7 +107,7 @@ pub(super) struct Broker {
 }
 
 impl Broker {
-    /// A broker of one attempt. Everything that the attempt says or is told goes through the masker.
+    /// A broker of one attempt. Everything that the attempt says goes through the masker.
     pub(super) fn new(bound: Bound, masker: Arc<dyn Masker>) -> Self {
         Self {
             bound,
@@ -110,6 +116,8 @@ impl Broker {
             refused: AtomicU32::new(0),
             writes: pace::Pace::default(),
             uploads: artifacts::Uploads::default(),
+            secrets: secrets::Held::default(),
+            answers: http::Answers::default(),
             waiting: Mutex::default(),
             started: AtomicU32::new(0),
             unkeyed: AtomicU32::new(0),
@@ -130,7 +138,8 @@ impl Broker {
             self.record(name, &refusal.code).await;
         }
         match answer {
-            Ok(value) => Ok(self.masker.answer(name, value)),
+            // An answer goes back to the code that is masked, and what it has kept must come back as it was.
+            Ok(value) => Ok(value),
             Err(refusal) => Err(Refusal {
                 message: self.masker.text(refusal.message),
                 ..refusal
@@ -167,6 +176,8 @@ impl Broker {
         match name.split_once('.') {
             Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),
+            Some(("http", verb)) => http::call(self, verb, args).await,
+            Some(("secrets", verb)) => secrets::call(self, verb, args).await,
             Some(("data", verb)) => data::call(self, verb, args).await,
             Some(("runs", verb)) => runs::call(self, verb, args).await,
             Some(("kv", verb)) => kv::call(self, verb, args).await,
