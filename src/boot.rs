@@ -169,6 +169,8 @@ pub struct Base {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<Entropy>,
+    /// What steps may reach, and requests on their behalf.
+    pub egress: Egress,
 }
 
 /// Opens the store and starts the runner. Neither waits for anything: the zygote is started by the first step.
@@ -180,6 +182,7 @@ pub fn base(config: Config) -> Result<Base, Error> {
     let ports = open_store(&config, clock.clone())?;
     let runner = start_runner(&config, clock.clone())?;
     Ok(Base {
+        egress: egress(&config.egress)?,
         config: Arc::new(config),
         ports,
         runner,
@@ -266,7 +269,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             .iter()
             .filter_map(|name| name.parse().ok())
             .collect(),
-        egress: egress(&config.egress)?,
+        egress: base.egress.clone(),
     }))
 }
 

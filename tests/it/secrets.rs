@@ -198,6 +198,7 @@ impl World {
         });
         let clock = Arc::new(SystemClock);
         let base = Base {
+            egress: Egress::default(),
             config: Arc::new(config),
             ports: sqlite::open(Some(&home.path().join("weft.db")), clock.clone()).unwrap(),
             runner: runner.clone(),
