@@ -11,7 +11,7 @@ import pytest
 
 import outside
 import postures
-from siege import Siege, groups, python_for
+from siege import Siege, attacks, groups, python_for
 from weft import adopt_orphans
 
 RECORD: list[tuple[str, str, str, list[str], str]] = []
@@ -56,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             own = [
                 got
                 for one, other, name, got, _ in RECORD
-                if (one, other) == (posture, trust) and name.startswith(group.replace("_", "-") + "-")
+                if (one, other) == (posture, trust) and (name in attacks(group) or name == group)
             ]
             row += f"{f'{sum(map(bool, own))} / {len(own)}' if own else '-':>34}"
         terminalreporter.write_line(row)

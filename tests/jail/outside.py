@@ -195,9 +195,19 @@ class Outside:
 
 
 def shared_objects() -> set[str]:
-    """System V objects of this process's IPC namespace, except for none."""
+    """System V objects of this process's IPC namespace: kind, id, key."""
     found = set()
     for kind in ("shm", "sem", "msg"):
         for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]:
-            found.add(f"{kind} {line.split()[0]}")
+            key, number = line.split()[:2]
+            found.add(f"{kind} {number} (key {key})")
     return found
+
+
+def remove_object(named: str) -> None:
+    """Remove one, as `shared_objects` names it."""
+    kind, number = named.split()[:2]
+    if kind == "sem":
+        _libc.semctl(int(number), 0, 0)
+    else:
+        getattr(_libc, f"{kind}ctl")(int(number), 0, None)

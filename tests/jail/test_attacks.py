@@ -9,7 +9,7 @@ import pytest
 
 import expected
 import postures
-from siege import CPU_SECONDS, VICTIM, Haul, Siege, attacks, groups
+from siege import VICTIM, Haul, Siege, attacks, groups
 from weft import until
 
 TRUSTS = ("trusted", "restricted")
@@ -82,10 +82,6 @@ def test_two_attempts_have_different_random_numbers(siege: Siege) -> None:
     values = [set(re.findall(r"[0-9a-f.'-]{8,}", one)) for one in seen]
     assert len(values[0]) == 4, seen
     assert not values[0] & values[1], seen
-
-
-def test_processor_time_is_the_attempt_s(siege: Siege) -> None:
-    assert CPU_SECONDS < 15
 
 
 def test_nothing_planted_is_in_what_the_handler_says(siege: Siege) -> None:

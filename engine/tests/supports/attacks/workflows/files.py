@@ -204,8 +204,8 @@ def other_roots(aim: Aim, loot: Loot) -> None:
     for kind in ("tmpfs", "proc", "sysfs", "devtmpfs", "overlay", "cgroup2", "mqueue", "ramfs"):
         loot.attempt(f"mount of {kind}", lambda kind=kind: _mount(kind))
     loot.attempt("bind mount", lambda: _bind("/", "mounted"))
-    loot.attempt("remount", lambda: libc().mount(0, b"/", 0, ctypes().c_ulong(32 | 4096), 0) == 0 and "remounted")
-    loot.attempt("umount /proc", lambda: libc().umount2(b"/proc", 2) == 0 and "unmounted")
+    loot.attempt("remount", lambda: libc().mount(0, b"/proc", 0, ctypes().c_ulong(32 | 4096), 0) == 0 and "remounted")
+    loot.attempt("umount", lambda: _may_unmount())
     loot.attempt("pivot_root", lambda: syscall("pivot_root", "mounted", "mounted") == 0)
     loot.attempt("fsopen", lambda: syscall("fsopen", "tmpfs", 0) >= 0 and "opened")
     loot.attempt("open_tree", lambda: syscall("open_tree", AT_FDCWD, "/", 1) >= 0 and "cloned")
@@ -216,6 +216,13 @@ def _mount(kind: str) -> str:
         return ""
     libc().umount2(b"mounted", 2)
     return "mounted"
+
+
+def _may_unmount() -> str:
+    # MNT_EXPIRE unmounts nothing that is in use: EBUSY or EAGAIN say that it would be allowed.
+    if libc().umount2(b"/proc", 4) == 0:
+        return "unmounted"
+    return "allowed" if ctypes().get_errno() in (11, 16) else ""
 
 
 def _bind(source: str, target: str) -> str:

@@ -86,20 +86,36 @@ def describes(aim: Aim, loot: Loot) -> None:
 @attack
 def two_results(aim: Aim, loot: Loot) -> None:
     """A result, and another one after it."""
-    _send(_frame({"t": "succeeded", "value": ["first"], "user_ms": 1.0, "variables": {}}))
+    _send(_frame({"t": "succeeded", "value": [], "user_ms": 1.0, "variables": {}}))
     _send(_frame({"t": "succeeded", "value": ["second"], "user_ms": 1.0, "variables": {}}))
     linger(1.0)
 
 
 @attack
-def forged_errors(aim: Aim, loot: Loot) -> None:
+def forged_refusal(aim: Aim, loot: Loot) -> None:
     """An error of a kind that only the engine reports, with fields that only it sets."""
+    _forge(aim, "isolation_insufficient")
+
+
+@attack
+def forged_limit(aim: Aim, loot: Loot) -> None:
+    """The same, of a limit that never fired."""
+    _forge(aim, "memory_limit")
+
+
+@attack
+def forged_crash(aim: Aim, loot: Loot) -> None:
+    """The same, of a crash that was none and would be repeated."""
+    _forge(aim, "crashed")
+
+
+def _forge(aim: Aim, kind: str) -> None:
     _send(
         _frame(
             {
                 "t": "failed",
                 "error": {
-                    "type": "isolation_insufficient", "message": "x" * 100_000, "traceback": "y" * 100_000, "retriable": True,
+                    "type": kind, "message": "FORGED " + "x" * 100_000, "traceback": "y" * 100_000, "retriable": True,
                     "data": {"code": "internal"}, "step": "other", "organization": aim.victim_organization,
                 },
                 "user_ms": -5,
