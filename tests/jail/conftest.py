@@ -11,7 +11,7 @@ import pytest
 
 import outside
 import postures
-from siege import Siege, attacks, groups, python_for
+from siege import BUNDLE, Siege, attacks, groups, python_for
 from weft import adopt_orphans
 
 RECORD: list[tuple[str, str, str, list[str], str]] = []
@@ -33,7 +33,7 @@ def siege(request: pytest.FixtureRequest) -> Iterator[Siege]:
         RECORD.extend((posture.name, trust, haul.name, haul.got, haul.outcome) for trust, haul in one.record)
 
 
-def siege_under(posture: postures.Posture, *, minimum: str) -> Siege:
+def siege_under(posture: postures.Posture, *, minimum: str, workspace: Path = BUNDLE) -> Siege:
     """One, or the reason why there is none."""
     reason = postures.unavailable(posture.name)
     if reason:
@@ -41,7 +41,7 @@ def siege_under(posture: postures.Posture, *, minimum: str) -> Siege:
     python = python_for(posture)
     if python is None:
         pytest.skip(f"no Python 3.11 or newer that user {postures.UID} may execute; install python3")
-    return Siege(posture, python, minimum=minimum)
+    return Siege(posture, python, minimum=minimum, workspace=workspace)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -49,7 +49,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("what attackers got (attacks that got something / attacks)")
     columns = list(dict.fromkeys((posture, trust) for posture, trust, *_ in RECORD))
-    terminalreporter.write_line(f"{'':14}" + "".join(f"{f'{posture} {trust}':>34}" for posture, trust in columns))
+    terminalreporter.write_line(
+        f"{'':14}" + "".join(f"{f'{posture} {trust}':>34}" for posture, trust in columns)
+    )
     for group in groups():
         row = f"{group:14}"
         for posture, trust in columns:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
+from postures import Posture
+
 ALLOWED: dict[str, dict[str, str]] = {
     # Keys are patterns of `attack: what it got`.
     "no_landlock": {},
@@ -21,3 +23,91 @@ def allowed(posture: str, attack: str, item: str) -> str | None:
         if fnmatch(f"{attack}: {item}", pattern):
             return reason
     return None
+
+
+# Layers of the posture report, and attacks that get nothing where they are in force.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "own_process": ("reflection-objects", "reflection-own-memory"),
+    "empty_environment": ("surroundings-environ", "surroundings-environ-of-libc"),
+    "closed_descriptors": ("descriptors-inherited", "descriptors-standard-ones"),
+    "rlimits": ("resources-one-large-file", "resources-sparse-file", "resources-address-space"),
+    "process_group": (),
+    "subreaper": (),
+    # Of the same user only; root reads what it likes.
+    "non_dumpable": (),
+    "no_new_privs": ("privilege-programs",),
+    "user_namespace": (),
+    "mount_namespace": (
+        "files-secrets-by-path",
+        "files-secrets-by-detour",
+        "files-listings",
+        "files-write-outside",
+    ),
+    "pid_namespace": ("processes-reaches-others", "processes-kills-zygote", "surroundings-environ-of-others"),
+    "network_namespace": (
+        "network-private-addresses",
+        "network-handler-s-port",
+        "network-datagrams",
+        "network-listens",
+    ),
+    "ipc_namespace": ("kernel-shared-objects",),
+    "own_uid": ("privilege-is-root", "privilege-becomes-others"),
+    "no_capabilities": ("privilege-capabilities",),
+    "landlock": (
+        "files-secrets-by-path",
+        "files-secrets-by-detour",
+        "files-write-outside",
+        "files-engine-code",
+    ),
+    "seccomp": ("kernel-surface", "kernel-namespaces", "kernel-hidden-memory", "processes-limits-of-others"),
+    "tmpfs_quota": (
+        "resources-many-files",
+        "resources-deleted-files",
+        "resources-inodes",
+        "resources-allocated-file",
+    ),
+    "network_notify": ("network-open-private-addresses", "network-open-handler-s-port"),
+    "cgroup": ("resources-memory-over-children", "resources-memory-in-one-process"),
+    "memory_meter": ("resources-memory-over-children", "resources-memory-in-one-process"),
+}
+
+# Work that needs a layer to be possible: without a /dev/shm of its own nothing is shared through it.
+NEEDS = {
+    "legit-in-shared-memory": "mount_namespace",
+    "legit-in-processes": "mount_namespace",
+}
+
+
+def impossible(posture: Posture) -> list[str]:
+    """Layers that the platform refuses."""
+    found = []
+    if not posture.namespaces:
+        found += ["mount_namespace", "pid_namespace", "network_namespace", "ipc_namespace", "tmpfs_quota"]
+    if not posture.landlock:
+        found.append("landlock")
+    if not posture.seccomp:
+        found += ["seccomp", "network_notify"]
+    if not posture.root:
+        found.append("own_uid")
+    return found
+
+
+def certain(posture: Posture) -> list[str]:
+    """Layers that it gives to whoever asks."""
+    found = [
+        "own_process",
+        "empty_environment",
+        "closed_descriptors",
+        "rlimits",
+        "no_new_privs",
+        "no_capabilities",
+    ]
+    if posture.namespaces:
+        found += ["mount_namespace", "pid_namespace", "network_namespace", "ipc_namespace"]
+    if posture.landlock:
+        found.append("landlock")
+    if posture.seccomp:
+        found.append("seccomp")
+    if posture.root:
+        found.append("own_uid")
+    return found

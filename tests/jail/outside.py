@@ -130,8 +130,13 @@ class Outside:
             port = one.getsockname()[1]
             self._serve(one, kind, f"port {port} of {address}")
         names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        names.bind(("0.0.0.0", 53))
-        self._serve(names, socket.SOCK_DGRAM, "the name server")
+        try:
+            names.bind(("0.0.0.0", 53))
+        except OSError:
+            # Another siege has it.
+            names.close()
+        else:
+            self._serve(names, socket.SOCK_DGRAM, "the name server")
         return port
 
     def _listen_locally(self) -> None:

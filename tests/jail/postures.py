@@ -97,7 +97,7 @@ POSTURES = {
 }
 
 
-class NotInForce(Exception):
+class NotInForceError(Exception):
     """What was to be taken away is still there."""
 
 
@@ -132,7 +132,7 @@ def usable_by(uid: int, paths: Sequence[Path]) -> Path | None:
             os.setresuid(uid, uid, uid)
             # Not `access`, which knows nothing of the folders on the way through links.
             if not path.exists() or not os.access(path.resolve(), os.X_OK):
-                raise NotInForce(f"{path} is out of reach")
+                raise NotInForceError(f"{path} is out of reach")
 
         if not _in_child(attempt):
             return path
@@ -163,13 +163,13 @@ def run(posture: Posture, arguments: Sequence[str]) -> NoReturn:
         if posture.root:
             os.environ.setdefault("USER", "root")
         os.execvp(arguments[0], list(arguments))
-    except (OSError, NotInForce) as error:
+    except (OSError, NotInForceError) as error:
         os.write(2, f"posture {posture.name}: {error}\n".encode())
         os._exit(125)
 
 
 def _apply(posture: Posture) -> None:
-    """Take it away from this process, and look whether it is gone. Raises OSError or NotInForce."""
+    """Take it away from this process, and look whether it is gone. Raises OSError or NotInForceError."""
     rules = {**({} if posture.namespaces else _NAMESPACES), **({} if posture.landlock else _LANDLOCK)}
     if rules or not posture.seccomp:
         _install(_program(rules, seccomp=posture.seccomp, clone=posture.namespaces))
@@ -182,7 +182,7 @@ def _apply(posture: Posture) -> None:
         _drop_effective(frozenset())
     failed = _in_child(lambda: _check(posture))
     if failed:
-        raise NotInForce(failed)
+        raise NotInForceError(failed)
 
 
 def _check(posture: Posture) -> None:
@@ -207,7 +207,9 @@ def _check(posture: Posture) -> None:
     else:
         for flag in (_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, 0x40000000):
             _must(_refused("unshare", flag) == errno.EPERM, f"unshare({flag:#x}) away")
-            _must(_refused("clone", flag | signal.SIGCHLD, 0, 0, 0, 0) == errno.EPERM, f"clone({flag:#x}) away")
+            _must(
+                _refused("clone", flag | signal.SIGCHLD, 0, 0, 0, 0) == errno.EPERM, f"clone({flag:#x}) away"
+            )
         _must(_refused("clone3", 0, 0) == errno.ENOSYS, "clone3 away")
         for call in ("setns", "mount", "umount2", "pivot_root", "fsopen", "open_tree"):
             _must(_refused(call, 0, 0, 0, 0, 0) == errno.EPERM, f"{call} away")
@@ -219,7 +221,10 @@ def _check(posture: Posture) -> None:
     else:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         filter, keep = _as_program(_program({}, seccomp=True, clone=True))
-        _must(_refused("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filter) == errno.EINVAL, "PR_SET_SECCOMP away")
+        _must(
+            _refused("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filter) == errno.EINVAL,
+            "PR_SET_SECCOMP away",
+        )
         _must(_refused("seccomp", 1, 0, filter) == errno.EINVAL, "seccomp(2) away")
         del keep
 
@@ -234,7 +239,7 @@ def _own_filter() -> None:
 
 def _must(true: bool, what: str) -> None:
     if not true:
-        raise NotInForce(f"{what} expected, and it is not so")
+        raise NotInForceError(f"{what} expected, and it is not so")
 
 
 # Filters.
@@ -360,7 +365,9 @@ def _call(name: str, *arguments: object) -> int:
 
 def _refused(name: str, *arguments: int) -> int:
     """The error of a system call; 0 where it did what it was asked."""
-    numbers = _NUMBERS[platform.machine()] | {"setresuid": {"x86_64": 117, "aarch64": 147}[platform.machine()]}
+    numbers = _NUMBERS[platform.machine()] | {
+        "setresuid": {"x86_64": 117, "aarch64": 147}[platform.machine()]
+    }
     found = _libc.syscall(ctypes.c_long(numbers[name]), *(ctypes.c_ulong(value) for value in arguments))
     return ctypes.get_errno() if found < 0 else 0
 

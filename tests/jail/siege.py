@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from weft import REPOSITORY, Answer, Weft, clean_environment, descendants, progr
 BUNDLE = REPOSITORY / "engine" / "tests" / "supports" / "attacks"
 LEGIT = REPOSITORY / "engine" / "tests" / "supports" / "legit"
 CANARY = re.compile(r"CANARY-[0-9a-f]{16}")
-_ATTACKER = {"trusted": "contoso", "restricted": "contoso"}
+ORGANIZATIONS = {"trusted": "contoso", "restricted": "adatum"}
+"""Whose steps the attackers are, by the trust that the organization's policy leaves them."""
 VICTIM = "fabrikam"
 
 # Low enough for an attack on them to be over soon.
@@ -42,7 +44,15 @@ _LIMITS = {
 }
 # What says that an attacker is broken, not beaten.
 _BROKEN = re.compile(r"^gave up: (NameError|UnboundLocalError|SyntaxError|IndentationError)|^broken: ")
-_BROKEN_ERRORS = ("ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "InvalidInput", "NotFound", "TypeError")
+_BROKEN_ERRORS = (
+    "ImportError",
+    "ModuleNotFoundError",
+    "NameError",
+    "SyntaxError",
+    "InvalidInput",
+    "NotFound",
+    "TypeError",
+)
 
 
 @dataclass
@@ -62,7 +72,8 @@ def attacks(group: str) -> tuple[str, ...]:
     return tuple(
         f"{group}-{one.name}".replace("_", "-")
         for one in tree.body
-        if isinstance(one, ast.FunctionDef) and any("attack" in ast.unparse(mark) for mark in one.decorator_list)
+        if isinstance(one, ast.FunctionDef)
+        and any("attack" in ast.unparse(mark) for mark in one.decorator_list)
     )
 
 
@@ -109,7 +120,13 @@ class Siege:
     """Everything for one posture; a context manager."""
 
     def __init__(
-        self, posture: postures.Posture, python: Path, *, minimum: str, workspace: Path = BUNDLE, more: dict[str, str] | None = None
+        self,
+        posture: postures.Posture,
+        python: Path,
+        *,
+        minimum: str,
+        workspace: Path = BUNDLE,
+        more: dict[str, str] | None = None,
     ) -> None:
         self.posture = posture
         self.token = secrets.token_hex(6)
@@ -138,7 +155,7 @@ class Siege:
                 "HOME": str(self.home),
                 "PATH": "/usr/bin:/bin",
                 "TMPDIR": str(self.folder / "handler"),
-                **{name: str(value) for name, value in _LIMITS.items()},
+                **({name: str(value) for name, value in _LIMITS.items()} if workspace == BUNDLE else {}),
                 **(more or {}),
             },
         )
@@ -156,6 +173,7 @@ class Siege:
     def __enter__(self) -> Siege:
         try:
             self.one.start()
+            self.restricts = self._set_policies()
         except BaseException:
             self.__exit__()
             raise
@@ -183,7 +201,11 @@ class Siege:
         }
         open_ones = {
             name: Path(place) / f"weft-outside-{self.token}"
-            for name, place in (("outside in /tmp", "/tmp"), ("outside in /dev/shm", "/dev/shm"), ("outside in /var/tmp", "/var/tmp"))
+            for name, place in (
+                ("outside in /tmp", "/tmp"),
+                ("outside in /dev/shm", "/dev/shm"),
+                ("outside in /var/tmp", "/var/tmp"),
+            )
         }
         for what, path in {**own, **open_ones}.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,12 +223,45 @@ class Siege:
         program.chmod(0o4755)
         return {name: str(path) for name, path in {**own, **open_ones}.items()}
 
+    def command(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        """A command of the program on the same data, as the handler's user and under the same posture."""
+        return subprocess.run(
+            postures.command(self.posture.name, [program(), *arguments, "--data", self.data]),
+            env={**clean_environment(), **self.one.environment},
+            cwd=self.folder / "handler",
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _set_policies(self) -> bool:
+        """An organization whose steps are restricted, and one that may declare the whole public network. Whether there
+        are policies in this program."""
+        restricted = ORGANIZATIONS["restricted"]
+        done = self.command("org", "create", "Adatum", "--id", restricted)
+        assert done.returncode == 0, done.stderr
+        for organization, policy in (
+            (restricted, {"trust": "restricted"}),
+            (ORGANIZATIONS["trusted"], {"network": {"mode": "open", "openGranted": True}}),
+        ):
+            done = self.command(
+                "policy", "set", "-", "--organization", organization, input=json.dumps(policy)
+            )
+            if "unrecognized subcommand" in done.stderr:
+                return False
+            assert done.returncode == 0, done.stderr
+        return True
+
     # The victim.
 
     def install_victim(self) -> None:
         """A run of another organization, with secrets everywhere; returns when it has them."""
         self.victim_run = self.one.begin(
-            "victim", {"planted": self.secret("victim's argument"), "token": self.token}, X_Organization_Id=VICTIM
+            "victim",
+            {"planted": self.secret("victim's argument"), "token": self.token},
+            X_Organization_Id=VICTIM,
         )
         before = {process.pid for process in self.one.tree()}
 
@@ -261,7 +316,12 @@ class Siege:
             "abstract": self.outside.abstract,
             "outside_key": self.outside.key,
             "ipc_key": self.outside.key + 1,
-            "files": {**self.files, **self._stores(), "another run's secret": f"{self.victim_scratch}/secret.txt", "another run's /tmp": f"/tmp/weft-victim-{self.token}"},
+            "files": {
+                **self.files,
+                **self._stores(),
+                "another run's secret": f"{self.victim_scratch}/secret.txt",
+                "another run's /tmp": f"/tmp/weft-victim-{self.token}",
+            },
             "home": str(self.home),
             "data": str(self.data),
             "engine": str(REPOSITORY / "engine"),
@@ -288,15 +348,11 @@ class Siege:
 
     def layers(self) -> set[str]:
         """What the handler says is in force."""
-        found = self.one.get("/status")
-        for name in ("posture", "isolation", "jail"):
-            if isinstance(found.get(name), dict):
-                return set(found[name].get("layers", ()))
-        return set()
+        return set((report(self.one.get("/status")) or {}).get("layers", ()))
 
     def attack(self, name: str, trust: str = "trusted", aim: dict[str, Any] | None = None) -> Haul:
         """Let one attacker try."""
-        organization = _ATTACKER[trust]
+        organization = ORGANIZATIONS[trust]
         answer = self.one.execute(name, {"aim": aim or self.aim()}, X_Organization_Id=organization)
         return self._judge(name, trust, organization, answer)
 
@@ -322,18 +378,24 @@ class Siege:
             got.append(f"a result that is none of its own: {result!r}"[:200])
         text = "\n".join(lines) + str(result) + str(run["error"])
         for secret in sorted(set(CANARY.findall(text))):
-            what = self.secrets.get(secret) or ("an outside service's" if secret == self.outside.secret else "a planted one")
+            what = self.secrets.get(secret) or (
+                "an outside service's" if secret == self.outside.secret else "a planted one"
+            )
             got.append(f"SECRET {what}")
         error = run["error"] or {}
         broken = next((line for line in lines if _BROKEN.match(line)), "")
         if run["status"] == "failed" and error.get("type") in _BROKEN_ERRORS:
             broken = f"{error['type']}: {error.get('message')}"
-        if str(error.get("message", "")).startswith("FORGED") and re.fullmatch("[a-z_]+", str(error.get("type"))):
+        if str(error.get("message", "")).startswith("FORGED") and re.fullmatch(
+            "[a-z_]+", str(error.get("type"))
+        ):
             got.append(f"an error of the engine's own kind: {error['type']}")
         kept = sum(map(len, lines))
         if kept > 2 * OUTPUT_BYTES + LOG_LINES * 9000:
             got.append(f"bytes of log: {kept}")
-        outcome = run["status"] + (f" {error.get('type')}: {str(error.get('message'))[:100]}" if error else "")
+        outcome = run["status"] + (
+            f" {error.get('type')}: {str(error.get('message'))[:100]}" if error else ""
+        )
         return self._note(trust, Haul(name, sorted(set(got)), outcome, broken))
 
     def _note(self, trust: str, haul: Haul) -> Haul:
@@ -357,17 +419,55 @@ class Siege:
         """Files that attackers left outside of their folders; they are removed."""
         found = []
         name = f"weft-attack-{self.token}"
-        places = ["/", "/usr", "/usr/lib", "/usr/local", "/usr/local/bin", "/etc", "/etc/cron.d", "/opt", "/srv", "/tmp", "/var/tmp", "/var/cache"]
-        places += ["/run", "/run/lock", "/home", "/root", "/dev", "/dev/shm", "/sys/fs/cgroup", "/mnt", str(REPOSITORY), str(REPOSITORY / "engine")]
-        places += [str(BUNDLE), str(BUNDLE / "workflows"), str(self.folder), str(self.home), str(self.folder / "handler"), str(self.data)]
-        places += [str(path) for path in (self.data / "bundles").rglob("*") if path.is_dir()] + [str(self.data / "scratch")]
+        places = [
+            "/",
+            "/usr",
+            "/usr/lib",
+            "/usr/local",
+            "/usr/local/bin",
+            "/etc",
+            "/etc/cron.d",
+            "/opt",
+            "/srv",
+            "/tmp",
+            "/var/tmp",
+            "/var/cache",
+        ]
+        places += [
+            "/run",
+            "/run/lock",
+            "/home",
+            "/root",
+            "/dev",
+            "/dev/shm",
+            "/sys/fs/cgroup",
+            "/mnt",
+            str(REPOSITORY),
+            str(REPOSITORY / "engine"),
+        ]
+        places += [
+            str(BUNDLE),
+            str(BUNDLE / "workflows"),
+            str(self.folder),
+            str(self.home),
+            str(self.folder / "handler"),
+            str(self.data),
+        ]
+        places += [str(path) for path in (self.data / "bundles").rglob("*") if path.is_dir()] + [
+            str(self.data / "scratch")
+        ]
         for place in dict.fromkeys(places):
             with suppress(OSError):
                 for one in os.listdir(place):
-                    if one.startswith((name, f"weft_attack_{self.token}")) or f"weft-attack-{self.token}" in one:
+                    if (
+                        one.startswith((name, f"weft_attack_{self.token}"))
+                        or f"weft-attack-{self.token}" in one
+                    ):
                         path = Path(place) / one
                         found.append(str(path))
-                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(
+                            missing_ok=True
+                        )
         return found
 
     def left_objects(self) -> list[str]:
@@ -398,6 +498,14 @@ class Siege:
                 path.unlink(missing_ok=True)
 
 
+def report(found: Any) -> dict[str, Any] | None:
+    """The posture in an answer, wherever it stands: what has a tier and layers."""
+    if isinstance(found, dict) and "tier" in found and "layers" in found:
+        return found
+    inside = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    return next((one for value in inside if (one := report(value))), None)
+
+
 def inner(pid: int) -> int:
     """A process id as the handler's own process namespace knows it."""
     if not pid:
@@ -417,11 +525,17 @@ def python_for(posture: postures.Posture) -> Path | None:
     named = os.environ.get("WEFT_PYTHON")
     known = [Path(named)] if named and "/" in named else []
     known += [Path(os.path.realpath(sys.executable))]
-    known += [Path(found) for name in ("python3", "python3.13", "python3.12", "python3.11") if (found := shutil.which(name, path="/usr/bin:/usr/local/bin"))]
+    known += [
+        Path(found)
+        for name in ("python3", "python3.13", "python3.12", "python3.11")
+        if (found := shutil.which(name, path="/usr/bin:/usr/local/bin"))
+    ]
     usable = [one for one in known if _is_new(one)]
     return postures.usable_by(postures.UID, usable)
 
 
 def _is_new(path: Path) -> bool:
-    done = subprocess.run([path, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"], capture_output=True, check=False)
+    done = subprocess.run(
+        [path, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"], capture_output=True, check=False
+    )
     return done.returncode == 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
 import pytest
 
 import expected
-import postures
-from siege import VICTIM, Haul, Siege, attacks, groups
+from siege import ORGANIZATIONS, VICTIM, Haul, Siege, attacks, groups, report
 from weft import until
 
 TRUSTS = ("trusted", "restricted")
@@ -22,10 +22,10 @@ FEW = ("resources",)
 @pytest.mark.parametrize("trust", TRUSTS)
 @pytest.mark.parametrize("group", groups())
 def test_attackers_get_nothing(siege: Siege, group: str, trust: str) -> None:
-    if trust == "restricted":
-        pytest.skip("no way to a restricted step yet")
-    if trust == "trusted" and group == "restrictions":
-        return
+    if trust == "restricted" and not siege.restricts:
+        pytest.skip("this program has no policies, and so no restricted steps")
+    if (trust, group) in (("trusted", "restrictions"), ("restricted", "network_open")):
+        pytest.skip(f"not a question for {trust} steps")
     before = siege.zygotes()
     siege.outside.heard()
     names = attacks(group)
@@ -78,7 +78,13 @@ def test_two_attempts_have_different_random_numbers(siege: Siege) -> None:
     seen = []
     for _ in range(2):
         run = siege.one.run("persistence-numbers", {"aim": {}})
-        seen.append([line for line in siege.log(run["runId"], "contoso") if line.startswith("numbers")][0])
+        seen.append(
+            next(
+                line
+                for line in siege.log(run["runId"], ORGANIZATIONS["trusted"])
+                if line.startswith("numbers")
+            )
+        )
     values = [set(re.findall(r"[0-9a-f.'-]{8,}", one)) for one in seen]
     assert len(values[0]) == 4, seen
     assert not values[0] & values[1], seen
@@ -88,18 +94,47 @@ def test_nothing_planted_is_in_what_the_handler_says(siege: Siege) -> None:
     said = siege.one.said()
     shown = {what for secret, what in siege.secrets.items() if secret in said}
     assert not shown
-    answers = "".join(str(siege.one.call("GET", path)) for path in ("/runs?limit=200", "/audit?limit=200", "/status"))
+    answers = "".join(
+        str(siege.one.call("GET", path)) for path in ("/runs?limit=200", "/audit?limit=200", "/status")
+    )
     assert not {what for secret, what in siege.secrets.items() if secret in answers}
 
 
 def test_the_victim_is_well_to_the_end(siege: Siege) -> None:
     assert not siege.victim_is_well()
-    assert siege.one.call("POST", f"/runs/{siege.victim_run}/cancel", X_Organization_Id=VICTIM).status in (200, 202)
+    assert siege.one.call("POST", f"/runs/{siege.victim_run}/cancel", X_Organization_Id=VICTIM).status in (
+        200,
+        202,
+    )
     assert siege.one.ended(siege.victim_run, X_Organization_Id=VICTIM)["status"] == "cancelled"
 
 
-def test_postures_are_what_they_say() -> None:
-    for name in postures.POSTURES:
-        reason = postures.unavailable(name)
-        if reason:
-            pytest.skip(reason)
+def test_what_is_reported_is_true(siege: Siege) -> None:
+    """Comes after the attacks: no layer is said to be in force while an attack that it is there for got something."""
+    posture = report(siege.one.get("/status"))
+    if posture is None:
+        pytest.skip("this program reports no posture")
+    layers, missing = set(posture["layers"]), posture["missing"]
+    assert posture["tier"] == siege.posture.tier, posture
+    assert layers <= set(expected.LAYERS), "a layer that nobody knows"
+    assert not layers & set(missing), posture
+    assert all(missing.values()), "each missing layer has its reason"
+    for layer in expected.impossible(siege.posture):
+        assert layer not in layers, f"{layer} is said to be in force, and the platform refuses it"
+        assert layer in missing, f"nothing says why there is no {layer}"
+    for layer in expected.certain(siege.posture):
+        assert layer in layers, f"{layer} could be in force: {missing.get(layer)}"
+    broken = {
+        layer: found
+        for layer in sorted(layers)
+        for attack in expected.LAYERS[layer]
+        if (found := [item for _, haul in siege.record if haul.name == attack for item in haul.got])
+    }
+    assert not broken
+    doctor = siege.command("doctor", "--json")
+    told = report(json.loads(doctor.stdout))
+    assert told is not None, doctor.stdout
+    assert (told["tier"], set(told["layers"])) == (posture["tier"], layers)
+    run = siege.one.run("echo", {"value": 1})
+    steps = siege.one.get(f"/runs/{run['runId']}/steps")
+    assert posture["tier"] in json.dumps([run, steps]), "a run says at which isolation it ran"

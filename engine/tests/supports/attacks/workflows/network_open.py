@@ -2,6 +2,7 @@
 `attacking`."""
 
 from attacking import Aim, Loot, attack
+
 from workflows import network
 
 

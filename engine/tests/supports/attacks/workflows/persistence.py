@@ -46,7 +46,7 @@ def leave_in_files(aim: Aim, loot: Loot) -> None:
     tempfile = reach("tempfile")
     for folder in (None, "/tmp", "/var/tmp", "/dev/shm", "/run/user", "."):
         try:
-            fd, path = tempfile.mkstemp(prefix=_mark(aim), dir=folder)
+            fd, _path = tempfile.mkstemp(prefix=_mark(aim), dir=folder)
             os.write(fd, b"mark")
             os.close(fd)
         except Exception:

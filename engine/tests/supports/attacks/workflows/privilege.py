@@ -69,7 +69,11 @@ def capabilities(aim: Aim, loot: Loot) -> None:
 
 
 def _bits() -> list[int]:
-    return [int(line.split()[1], 16) for line in read("/proc/self/status").decode().splitlines() if line.startswith("CapPrm")]
+    return [
+        int(line.split()[1], 16)
+        for line in read("/proc/self/status").decode().splitlines()
+        if line.startswith("CapPrm")
+    ]
 
 
 @attack
@@ -78,8 +82,12 @@ def programs(aim: Aim, loot: Loot) -> None:
     loot.attempt("su", lambda: "root" in run_program("/bin/su", "root", "-c", "echo root") and "root")
     loot.attempt("sudo", lambda: run_program("/usr/bin/sudo", "-n", "id"))
     loot.attempt("a planted program", lambda: _root_by(aim.suid_program))
-    loot.attempt("newuidmap", lambda: run_program("/usr/bin/newuidmap", str(os.getpid()), "0", "0", "1") and "mapped")
-    loot.attempt("unshare", lambda: "0" in run_program("/usr/bin/unshare", "-r", "id", "-u") and "root in a namespace")
+    loot.attempt(
+        "newuidmap", lambda: run_program("/usr/bin/newuidmap", str(os.getpid()), "0", "0", "1") and "mapped"
+    )
+    loot.attempt(
+        "unshare", lambda: "0" in run_program("/usr/bin/unshare", "-r", "id", "-u") and "root in a namespace"
+    )
     loot.attempt("mount", lambda: run_program("/usr/bin/mount", "-t", "tmpfs", "none", ".") or "")
     loot.attempt("pkexec", lambda: run_program("/usr/bin/pkexec", "id"))
 
@@ -98,10 +106,17 @@ def makes_programs(aim: Aim, loot: Loot) -> None:
         with open("mine", "wb") as file:
             file.write(b"#!/bin/sh\n")
         os.chmod("mine", 0o4755)
-        return "root's set-user-id file" if os.stat("mine").st_mode & 0o4000 and os.stat("mine").st_uid == 0 and os.geteuid() == 0 else ""
+        return (
+            "root's set-user-id file"
+            if os.stat("mine").st_mode & 0o4000 and os.stat("mine").st_uid == 0 and os.geteuid() == 0
+            else ""
+        )
 
     loot.attempt("set-user-id", marked)
     data = struct.pack("=5I", 0x02000001, 1 << 21, 0, 0, 0)
-    loot.attempt("file capabilities", lambda: (open("mine", "ab").close(), os.setxattr("mine", "security.capability", data), "set")[2])
+    loot.attempt(
+        "file capabilities",
+        lambda: (open("mine", "ab").close(), os.setxattr("mine", "security.capability", data), "set")[2],
+    )
     loot.attempt("trusted attribute", lambda: os.setxattr("mine", "trusted.attack", b"1") or "set")
     loot.attempt("given away", lambda: os.getuid() != 0 and (os.chown("mine", 0, 0) or "root's"))

@@ -81,13 +81,16 @@ def reads_memory(aim: Aim, loot: Loot) -> None:
             remote = types.create_string_buffer(struct.pack("=QQ", address, 16))
             loot.attempt(
                 f"memory of {who}",
-                lambda pid=pid, a=local, b=remote: syscall("process_vm_readv", pid, a, 1, b, 1, 0) > 0
-                and bytes(buffer.raw),
+                lambda pid=pid, a=local, b=remote: (
+                    syscall("process_vm_readv", pid, a, 1, b, 1, 0) > 0 and bytes(buffer.raw)
+                ),
             )
             empty = types.create_string_buffer(struct.pack("=QQ", address, 0))
             loot.attempt(
                 f"memory of {who} for writing",
-                lambda pid=pid, a=local, b=empty: syscall("process_vm_writev", pid, a, 1, b, 1, 0) >= 0 and "writable",
+                lambda pid=pid, a=local, b=empty: (
+                    syscall("process_vm_writev", pid, a, 1, b, 1, 0) >= 0 and "writable"
+                ),
             )
 
 
@@ -97,8 +100,13 @@ def limits_of_others(aim: Aim, loot: Loot) -> None:
     types = ctypes()
     for who, pid in others(aim).items():
         old = types.create_string_buffer(16)
-        loot.attempt(f"limits of {who}", lambda pid=pid, old=old: syscall("prlimit64", pid, 7, 0, old) == 0 and old.raw)
-        loot.attempt(f"limits of {who} set", lambda pid=pid, old=old: syscall("prlimit64", pid, 7, old, 0) == 0 and "set")
+        loot.attempt(
+            f"limits of {who}", lambda pid=pid, old=old: syscall("prlimit64", pid, 7, 0, old) == 0 and old.raw
+        )
+        loot.attempt(
+            f"limits of {who} set",
+            lambda pid=pid, old=old: syscall("prlimit64", pid, 7, old, 0) == 0 and "set",
+        )
 
 
 @attack
@@ -108,14 +116,23 @@ def scheduling_of_others(aim: Aim, loot: Loot) -> None:
     mask = types.create_string_buffer(b"\xff" * 8, 8)
     zero = types.create_string_buffer(64)
     for who, pid in others(aim).items():
-        loot.attempt(f"processors of {who}", lambda pid=pid: syscall("sched_setaffinity", pid, 8, mask) == 0 and "set")
+        loot.attempt(
+            f"processors of {who}", lambda pid=pid: syscall("sched_setaffinity", pid, 8, mask) == 0 and "set"
+        )
         loot.attempt(f"priority of {who}", lambda pid=pid: syscall("setpriority", 0, pid, 0) == 0 and "set")
-        loot.attempt(f"policy of {who}", lambda pid=pid: syscall("sched_setscheduler", pid, 0, zero) == 0 and "set")
+        loot.attempt(
+            f"policy of {who}", lambda pid=pid: syscall("sched_setscheduler", pid, 0, zero) == 0 and "set"
+        )
         loot.attempt(f"io class of {who}", lambda pid=pid: syscall("ioprio_set", 1, pid, 0) == 0 and "set")
         loot.attempt(f"group of {who}", lambda pid=pid: syscall("setpgid", pid, 0) == 0 and "set")
-        loot.attempt(f"pages of {who}", lambda pid=pid: syscall("move_pages", pid, 0, 0, 0, 0, 0) == 0 and "asked")
+        loot.attempt(
+            f"pages of {who}", lambda pid=pid: syscall("move_pages", pid, 0, 0, 0, 0, 0) == 0 and "asked"
+        )
     me = os.getuid()
-    loot.attempt("priority of the whole user", lambda: me in (0, aim.uid) and syscall("setpriority", 1, 0, 0) == 0 and "set")
+    loot.attempt(
+        "priority of the whole user",
+        lambda: me in (0, aim.uid) and syscall("setpriority", 1, 0, 0) == 0 and "set",
+    )
 
 
 @attack
@@ -142,7 +159,9 @@ def _locked(types) -> str:  # type: ignore[no-untyped-def]
 def compares(aim: Aim, loot: Loot) -> None:
     """kcmp and process_madvise: whether two processes share something."""
     for who, pid in others(aim).items():
-        loot.attempt(f"compared with {who}", lambda pid=pid: syscall("kcmp", os.getpid(), pid, 1, 0, 0) >= 0 and "told")
+        loot.attempt(
+            f"compared with {who}", lambda pid=pid: syscall("kcmp", os.getpid(), pid, 1, 0, 0) >= 0 and "told"
+        )
 
 
 @attack

@@ -53,17 +53,42 @@ def other_organization(aim: Aim, loot: Loot) -> None:
         ("http.request", {"method": "GET", "url": "http://169.254.169.254/latest/meta-data/"}),
     ):  # fmt: skip
         number += 1
-        _ask(aim, loot, {"t": "call", "id": number, "name": name, "args": {**args, **identities}, **identities}, name)
+        _ask(
+            aim,
+            loot,
+            {"t": "call", "id": number, "name": name, "args": {**args, **identities}, **identities},
+            name,
+        )
 
 
 @attack
 def keys_that_climb(aim: Aim, loot: Loot) -> None:
     """Names that mean something to a store or a file system."""
     number = 0
-    for key in ("../planted", "fabrikam/planted", "/etc/shadow", "planted\0", "*", "%2e%2e/planted", "' OR 1=1 --", "\n", "a" * 5000):
-        for name, field in (("config.get", "key"), ("kv.get", "key"), ("artifacts.get", "name"), ("secrets.get", "name")):
+    for key in (
+        "../planted",
+        "fabrikam/planted",
+        "/etc/shadow",
+        "planted\0",
+        "*",
+        "%2e%2e/planted",
+        "' OR 1=1 --",
+        "\n",
+        "a" * 5000,
+    ):
+        for name, field in (
+            ("config.get", "key"),
+            ("kv.get", "key"),
+            ("artifacts.get", "name"),
+            ("secrets.get", "name"),
+        ):
             number += 1
-            _ask(aim, loot, {"t": "call", "id": number, "name": name, "args": {field: key}}, f"{name} {key[:20]!r}")
+            _ask(
+                aim,
+                loot,
+                {"t": "call", "id": number, "name": name, "args": {field: key}},
+                f"{name} {key[:20]!r}",
+            )
 
 
 @attack
@@ -78,7 +103,19 @@ def ready_again(aim: Aim, loot: Loot) -> None:
 @attack
 def describes(aim: Aim, loot: Loot) -> None:
     """Declarations that nobody asked for."""
-    _send(_frame({"t": "described", "module": "workflows.evil", "path": "workspace/workflows/evil.py", "workflows": [], "data_providers": [], "nodes": [], "findings": []}))
+    _send(
+        _frame(
+            {
+                "t": "described",
+                "module": "workflows.evil",
+                "path": "workspace/workflows/evil.py",
+                "workflows": [],
+                "data_providers": [],
+                "nodes": [],
+                "findings": [],
+            }
+        )
+    )
     _send(_frame({"t": "described_all", "files": 1, "ms": 1.0}))
     linger(0.5)
 
@@ -166,7 +203,12 @@ def no_text(aim: Aim, loot: Loot) -> None:
 def same_question_twice(aim: Aim, loot: Loot) -> None:
     """A request replayed."""
     for number in (1, 1, 5, 0, -1, 2**63):
-        _ask(aim, loot, {"t": "call", "id": number, "name": "config.get", "args": {"key": "planted"}}, f"id {number}")
+        _ask(
+            aim,
+            loot,
+            {"t": "call", "id": number, "name": "config.get", "args": {"key": "planted"}},
+            f"id {number}",
+        )
 
 
 @attack
@@ -200,7 +242,10 @@ def sends_descriptors(aim: Aim, loot: Loot) -> None:
     socket = reach("socket")
     with socket.socket(fileno=os.dup(3)) as link:
         for _ in range(64):
-            link.sendmsg([_frame({"t": "log", "level": "info", "message": "x", "fields": {}, "at": 0})], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 64))])
+            link.sendmsg(
+                [_frame({"t": "log", "level": "info", "message": "x", "fields": {}, "at": 0})],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 64))],
+            )
 
 
 @attack

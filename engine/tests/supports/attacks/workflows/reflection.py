@@ -10,7 +10,14 @@ import sys
 from attacking import CANARY, Aim, Loot, armed, attack, ctypes, reach, read
 
 re, gc = armed("re"), armed("gc")
-_ENGINE = ("engine", "shared", "weft_runtime", "weft_runtime.worker", "weft_runtime.zygote", "weft_runtime.jail")
+_ENGINE = (
+    "engine",
+    "shared",
+    "weft_runtime",
+    "weft_runtime.worker",
+    "weft_runtime.zygote",
+    "weft_runtime.jail",
+)
 
 
 @attack
@@ -186,7 +193,7 @@ def own_memory(aim: Aim, loot: Loot) -> None:
 def _mappings() -> list[tuple[int, int]]:
     found = []
     for line in read("/proc/self/maps", 1 << 20).decode(errors="replace").splitlines():
-        span, rights, *rest = line.split()
+        span, rights, *_rest = line.split()
         if rights.startswith("r") and not any(name in line for name in ("[vvar", "[vsyscall", "[vdso")):
             start, _, end = span.partition("-")
             found.append((int(start, 16), int(end, 16)))
@@ -199,7 +206,11 @@ def hooks_removed(aim: Aim, loot: Loot) -> None:
     types = ctypes()
     # The list of Python-level hooks is in the interpreter's state; the guard's function is made to agree with everything.
     for one in gc.get_objects():
-        if type(one).__name__ == "function" and one.__name__ in ("hook", "find_spec") and "weft_runtime" in str(one.__module__):
+        if (
+            type(one).__name__ == "function"
+            and one.__name__ in ("hook", "find_spec")
+            and "weft_runtime" in str(one.__module__)
+        ):
             try:
                 one.__code__ = (lambda *_, **__: None).__code__
             except Exception:
@@ -213,7 +224,9 @@ def hooks_removed(aim: Aim, loot: Loot) -> None:
 def _blind(function, types) -> None:  # type: ignore[no-untyped-def]
     names = function.__code__.co_freevars
     source = "def outer():\n" + "".join(f"    {name} = None\n" for name in names)
-    source += f"    def blind(event, args):\n        return None\n        {', '.join(names)}\n    return blind\n"
+    source += (
+        f"    def blind(event, args):\n        return None\n        {', '.join(names)}\n    return blind\n"
+    )
     space: dict[str, object] = {}
     exec(source, space)
     function.__code__ = space["outer"]().__code__  # type: ignore[operator]
@@ -227,7 +240,9 @@ def more_rights_by_context(aim: Aim, loot: Loot) -> None:
         one = getattr(context, path[0], None)
         for name in (path[1], "_" + path[1]):
             try:
-                object.__setattr__(one, name, aim.victim_organization if path[0] == "organization" else aim.victim_run)
+                object.__setattr__(
+                    one, name, aim.victim_organization if path[0] == "organization" else aim.victim_run
+                )
             except Exception:
                 continue
     for key in ("secret", "greeting", "planted"):

@@ -298,7 +298,7 @@ def deleted_files(aim: Aim, loot: Loot) -> None:
     """The same in files without a name, which no walk over the folder finds."""
     wanted, total, held = (aim.disk or 16 * _MIB) * 2, 0, []
     for number in range(16):
-        file = open(f"gone-{number}", "wb", buffering=0)  # noqa: SIM115
+        file = open(f"gone-{number}", "wb", buffering=0)
         held.append(file)
         os.unlink(f"gone-{number}")
         for _ in range(wanted // 16 // 65536 + 1):

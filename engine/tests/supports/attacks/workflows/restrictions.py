@@ -11,7 +11,18 @@ from attacking import Aim, Loot, attack, child, reach, run_program, syscall, wri
 @attack
 def modules(aim: Aim, loot: Loot) -> None:
     """Modules outside of the list, asked for politely."""
-    for name in ("subprocess", "socket", "ctypes", "multiprocessing", "_posixsubprocess", "_socket", "_ctypes", "pty", "asyncio", "urllib.request"):
+    for name in (
+        "subprocess",
+        "socket",
+        "ctypes",
+        "multiprocessing",
+        "_posixsubprocess",
+        "_socket",
+        "_ctypes",
+        "pty",
+        "asyncio",
+        "urllib.request",
+    ):
         loot.attempt(name, lambda name=name: __import__(name).__name__)
 
 
@@ -35,7 +46,12 @@ def _cloned(flags: int) -> int:
 @attack
 def runs_programs(aim: Aim, loot: Loot) -> None:
     """Programs."""
-    for command in (("/bin/sh", "-c", "echo in"), ("/usr/bin/id",), ("/usr/bin/env",), ("/lib64/ld-linux-x86-64.so.2", "/usr/bin/id")):
+    for command in (
+        ("/bin/sh", "-c", "echo in"),
+        ("/usr/bin/id",),
+        ("/usr/bin/env",),
+        ("/lib64/ld-linux-x86-64.so.2", "/usr/bin/id"),
+    ):
         loot.attempt(command[0], run_program, *command)
 
 
@@ -44,7 +60,16 @@ def becomes_program(aim: Aim, loot: Loot) -> None:
     """execve in place: what comes out of it is the find, and the suite looks for it in the output."""
     for path in ("/bin/sh", "/usr/bin/python3"):
         try:
-            os.execv(path, [path, "-c", "echo CANARY-0123456789abcdef" if path.endswith("sh") else "print('CANARY-0123456789abcdef')"])
+            os.execv(
+                path,
+                [
+                    path,
+                    "-c",
+                    "echo CANARY-0123456789abcdef"
+                    if path.endswith("sh")
+                    else "print('CANARY-0123456789abcdef')",
+                ],
+            )
         except OSError:
             continue
 
@@ -53,7 +78,10 @@ def becomes_program(aim: Aim, loot: Loot) -> None:
 def sockets(aim: Aim, loot: Loot) -> None:
     """Sockets of any family."""
     for family in (1, 2, 10, 16, 17, 40):
-        loot.attempt(f"family {family}", lambda family=family: reach("socket").socket(family, 1 if family != 17 else 3).fileno())
+        loot.attempt(
+            f"family {family}",
+            lambda family=family: reach("socket").socket(family, 1 if family != 17 else 3).fileno(),
+        )
         loot.attempt(f"raw family {family}", lambda family=family: syscall("socket", family, 1, 0))
 
 

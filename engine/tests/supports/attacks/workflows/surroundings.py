@@ -7,7 +7,9 @@ from attacking import CANARY, Aim, Loot, armed, attack, ctypes, entries, others,
 re = armed("re")
 
 _HARMLESS = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "RES_OPTIONS", "PYTHONHASHSEED", "LC_CTYPE"}
-_HARMLESS |= {name for one in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (one, one.upper())}
+_HARMLESS |= {
+    name for one in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (one, one.upper())
+}
 
 
 @attack
@@ -22,7 +24,10 @@ def environ_of_libc(aim: Aim, loot: Loot) -> None:
     """The block that the kernel and libc keep, whatever Python's dictionary says."""
 
     def own() -> list[str]:
-        names = {line.partition(b"=")[0].decode(errors="replace") for line in read("/proc/self/environ").split(b"\0")}
+        names = {
+            line.partition(b"=")[0].decode(errors="replace")
+            for line in read("/proc/self/environ").split(b"\0")
+        }
         return sorted(names - _HARMLESS - {""})
 
     loot.attempt("/proc/self/environ", own)
@@ -157,8 +162,20 @@ def machine(aim: Aim, loot: Loot) -> None:
 @attack
 def canaries_around(aim: Aim, loot: Loot) -> None:
     """Planted secrets in any file of /proc/self."""
-    for name in ("environ", "cmdline", "maps", "mountinfo", "mounts", "cgroup", "stat", "status", "numa_maps"):
-        loot.attempt(f"in /proc/self/{name}", lambda name=name: re.findall(CANARY, read(f"/proc/self/{name}")))
+    for name in (
+        "environ",
+        "cmdline",
+        "maps",
+        "mountinfo",
+        "mounts",
+        "cgroup",
+        "stat",
+        "status",
+        "numa_maps",
+    ):
+        loot.attempt(
+            f"in /proc/self/{name}", lambda name=name: re.findall(CANARY, read(f"/proc/self/{name}"))
+        )
     for line in (loot_free(read, "/proc/self/mountinfo") or b"").decode(errors="replace").splitlines():
         for known in (aim.data, aim.home):
             if known and known in line and "/scratch/" not in line:

@@ -26,7 +26,11 @@ def victim(ctx: Context, planted: str, token: str) -> None:
     begun = os.getpid()
     print(f"victim is {begun} in {os.getcwd()}", flush=True)
     for number in range(100_000):
-        whole = held == [planted] * 8 and Path("secret.txt").read_text() == planted and os.environ["VICTIM_SECRET"] == planted
+        whole = (
+            held == [planted] * 8
+            and Path("secret.txt").read_text() == planted
+            and os.environ["VICTIM_SECRET"] == planted
+        )
         ctx.log(f"{'whole' if whole else 'HARMED'} {number}", listeners=len(listeners))
         time.sleep(2)
 
