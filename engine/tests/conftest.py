@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from handler import Handler
+from handler import KERNEL_LAYERS, Handler
 
 Writer = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def handler() -> Iterator[Handler]:
+    """Without the kernel's layers: what the runtime does by itself, on every platform."""
+    with Handler(jail={"off": KERNEL_LAYERS}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def jailed() -> Iterator[Handler]:
+    """With every layer that this platform gives."""
     with Handler() as started:
         yield started
 

@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
+
+from .modules import ModuleRules
 
 FORBIDDEN = ("engine", "shared", "weft_runtime")
 
@@ -85,10 +88,18 @@ class Guard:
         finally:
             self.hide()
 
-    def install(self) -> None:
-        """In a worker: from here on the engine can't be imported in this process; there is no way back."""
+    def install(self, trusted: bool, network: bool, modules: dict[str, Any]) -> None:
+        """In a worker: from here on the engine can't be imported in this process; there is no way back.
+
+        `modules`: `allow`, the only modules that the bundle's own code may import, or null, and `deny`.
+        Without `network`, connecting says what to do instead of the kernel's bare refusal."""
         sys.meta_path.insert(0, self)
         sys.addaudithook(self._hook)
+        if not network:
+            sys.addaudithook(_no_network_hook(trusted))
+        rules = ModuleRules(modules.get("allow"), modules.get("deny") or ())
+        if rules.matter:
+            rules.install()
 
     def _make_hook(self) -> Callable[[str, tuple[object, ...]], None]:
         # All is bound here: globals and attributes could be replaced by reflection, and are slower.
@@ -122,6 +133,30 @@ class Guard:
                         raise ImportError(f"{text(file)}; {more}", name=name)
 
         return hook
+
+
+def _no_network_hook(trusted: bool) -> Callable[[str, tuple[object, ...]], None]:
+    what = (
+        'declare the hosts that it needs, as in @workflow(network=["{host}"])'
+        if trusted
+        else "restricted code never has one: let a trusted step fetch what it needs"
+    )
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        if event == "socket.getaddrinfo":
+            host = args[0]
+        elif event == "socket.connect" and isinstance(args[1], tuple):
+            host = args[1][0]
+        else:
+            return
+        if isinstance(host, bytes):
+            host = host.decode("utf-8", "replace")
+        shown = host if isinstance(host, str) and host else "api.example.com"
+        raise PermissionError(
+            13, f"this step has no network, so `{shown}` can't be reached; {what.format(host=shown)}"
+        )
+
+    return hook
 
 
 def _identity(path: str) -> tuple[int, int]:

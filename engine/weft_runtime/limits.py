@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from typing import Any
 
@@ -12,13 +11,22 @@ ADDRESS_SPACE_RESERVE = 2 * 1024**3
 CPU_GRACE_SECONDS = 2
 """Between SIGXCPU, which tells the outcome, and the kernel's SIGKILL for who ignores it."""
 
+DEFAULT_DISK_BYTES = 64 * 1024 * 1024
+DEFAULT_DISK_FILES = 8192
 DEFAULT_RESULT_BYTES = 1024 * 1024
 DEFAULT_FRAME_BYTES = 1024 * 1024 + 64 * 1024
 
 
-def apply(limits: dict[str, Any]) -> None:
-    """Set the rlimits; a limit that is absent or null stays as it is. Raises OSError or ValueError."""
-    _set(resource.RLIMIT_CORE, 0)
+SHARED_TASKS = 4096
+"""RLIMIT_NPROC where all workers are one user to the kernel, which then counts them together: a backstop. The
+handler counts each worker's processes and threads."""
+
+
+def apply(limits: dict[str, Any], *, counted_alone: bool) -> None:
+    """Set the rlimits; a limit that is absent or null stays as it is. `counted_alone`: the kernel counts the
+    worker's processes apart from those of others. Raises OSError or ValueError."""
+    for kind in (resource.RLIMIT_CORE, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_MEMLOCK):
+        _set(kind, 0)
     memory = limits.get("memory_bytes")
     if memory is not None:
         _set(resource.RLIMIT_AS, memory + ADDRESS_SPACE_RESERVE)
@@ -27,9 +35,8 @@ def apply(limits: dict[str, Any]) -> None:
         _set(resource.RLIMIT_CPU, cpu, CPU_GRACE_SECONDS)
     _set(resource.RLIMIT_NOFILE, limits.get("open_files"))
     _set(resource.RLIMIT_FSIZE, limits.get("disk_bytes"))
-    # The kernel exempts uid 0 and counts all processes of a uid together.
-    if os.getuid() != 0:
-        _set(resource.RLIMIT_NPROC, limits.get("threads"))
+    # Root is exempt.
+    _set(resource.RLIMIT_NPROC, limits.get("threads") if counted_alone else SHARED_TASKS)
 
 
 def highest_descriptor() -> int:

@@ -89,6 +89,10 @@ class BundleFinder:
                     return found
         return None
 
+    def find_in_bundle(self, name: str) -> bool:
+        """Whether a top-level name is the bundle's own."""
+        return self.find_spec(name) is not None
+
     def _find_in(self, directory: str, leaf: str, name: str) -> ModuleSpec | None:
         base = os.path.join(directory, leaf)
         package = os.path.join(base, "__init__.py")
@@ -118,13 +122,15 @@ class BundleFinder:
         """There are none."""
 
 
-def install(directory: str, root_name: str = DEFAULT_ROOT_NAME) -> BundleFinder:
-    """Make the bundle importable in this process; returns its finder."""
+def install(directory: str, paths: Sequence[str] = (), root_name: str = DEFAULT_ROOT_NAME) -> BundleFinder:
+    """Make the bundle importable in this process, and after it the packages in `paths`; returns its
+    finder."""
     finder = BundleFinder(directory, root_name)
     sys.meta_path.insert(0, finder)
-    if finder.directory not in sys.path:
-        # For libraries that look for files on the path; imports never get this far.
-        sys.path.append(finder.directory)
+    # The bundle's folder for libraries that look for files on the path; imports of it never get this far.
+    for path in (finder.directory, *paths):
+        if path not in sys.path:
+            sys.path.append(path)
     return finder
 
 

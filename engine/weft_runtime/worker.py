@@ -26,6 +26,7 @@ from _signal import (  # type: ignore[import-not-found]
 from _thread import allocate_lock
 from typing import Any, NoReturn
 
+import weft
 from weft._arguments import bind
 from weft._context import Context
 from weft._declaration import declaration_of
@@ -34,11 +35,15 @@ from weft._json import check, encode
 
 from . import exitcodes, limits, loader
 from .guard import Guard
-from .jail import Jail
+from .jail.cell import Cell, Walls
+from .jail.process import Process
 from .protocol import FrameSocket, HandlerGone, ProtocolError
 from .tracebacks import error_json
 
 ATTEMPT_FD = 3
+LISTENER_FD = 4
+"""Where the worker hands over what its connections are asked for at; closed before any code of a
+workspace."""
 
 # `inspect.CO_COROUTINE`; importing `inspect` for it would make every fork dearer.
 _CO_COROUTINE = 0x80
@@ -132,29 +137,54 @@ class Link:
 class Order:
     """A fork message with its descriptors, as the zygote hands it on."""
 
-    __slots__ = ("bundle_dir", "fds", "forked_at", "limits", "module", "scratch", "task", "zygote")
+    __slots__ = (
+        "bundle_dir",
+        "cell",
+        "fds",
+        "forked_at",
+        "limits",
+        "module",
+        "modules",
+        "paths",
+        "task",
+        "zygote",
+    )
 
-    def __init__(self, message: dict[str, Any], fds: tuple[int, int, int]) -> None:
+    def __init__(self, message: dict[str, Any], fds: tuple[int, ...]) -> None:
         self.task: str = message["task"]
         self.module: str | None = message.get("module")
         self.bundle_dir: str = message["bundle"]["dir"]
-        self.scratch: str = message["scratch"]
         self.limits: dict[str, Any] = message.get("limits") or {}
+        self.paths: tuple[str, ...] = tuple(message.get("paths") or ())
+        jail = message.get("jail") or {}
+        self.modules: dict[str, Any] = jail.get("modules") or {}
+        self.cell = Cell(
+            # What is not said to be trusted is not.
+            trusted=jail.get("trust") == "trusted",
+            network=bool(jail.get("network")),
+            bundle=self.bundle_dir,
+            paths=self.paths,
+            scratch=message["scratch"],
+            disk_bytes=self.limits.get("disk_bytes") or limits.DEFAULT_DISK_BYTES,
+            disk_files=self.limits.get("disk_files") or limits.DEFAULT_DISK_FILES,
+            proxy=message.get("proxy"),
+        )
         self.fds = fds
         self.zygote = os.getpid()
         self.forked_at = time.perf_counter()
 
 
-def run(order: Order, jail: Jail, guard: Guard) -> NoReturn:
+def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
     """All of a worker's life. Called right after the fork; never returns."""
     try:
-        link = _set_up(order, jail)
         describe = None
         if order.task == "describe":
-            # Before the guard: it is part of the engine, and no other worker needs it.
+            # Ahead of guard and walls: it is part of the engine, and no other worker needs it.
             describe = guard.import_hidden(f"{__package__}.describe")
-        guard.install()
-        finder = loader.install(order.bundle_dir)
+        link = _set_up(order, process, walls)
+        guard.install(order.cell.trusted, order.cell.network, order.modules)
+        finder = loader.install(walls.inside(order.bundle_dir), [walls.inside(path) for path in order.paths])
+        weft.__path__ = [walls.inside(path) for path in weft.__path__]
     except BaseException as error:
         leave(exitcodes.SETUP_FAILED, f"weft: the worker's set-up failed: {type(error).__name__}: {error}")
     booted = time.perf_counter()
@@ -191,38 +221,53 @@ def leave(code: int, reason: str = "") -> NoReturn:
     os._exit(code)
 
 
-def _set_up(order: Order, jail: Jail) -> Link:
+def _set_up(order: Order, process: Process, walls: Walls) -> Link:
     """The order is the contract's; see docs/runner-protocol.md."""
     os.setsid()
-    if not jail.follow_parent(order.zygote):
+    if not process.follow_parent(order.zygote):
         os._exit(exitcodes.HANDLER_GONE)
+    process.rename("weft-worker")
     set_wakeup_fd(-1)
     for number in (SIGCHLD, SIGTERM, SIGHUP):
         signal(number, SIG_DFL)
     signal(SIGINT, default_int_handler)
     _move_descriptors(order.fds)
-    os.mkdir(order.scratch, 0o700)
-    os.chdir(order.scratch)
-    # The zygote set the rest.
-    os.environ["HOME"] = os.environ["TMPDIR"] = order.scratch
-    limits.apply(order.limits)
-    jail.enter()
+    process.adopt_orphans()
+    cell = order.cell
+    walls.enter_files(cell)
+    if cell.home != walls.home:
+        # The zygote set the rest.
+        os.environ["HOME"] = os.environ["TMPDIR"] = cell.home
+    if cell.network:
+        _name_network(cell)
+    limits.apply(order.limits, counted_alone=walls.counts_alone(cell))
     _reseed()
+    # What was made since the zygote's last collection would be collected at once: a millisecond of copied pages.
+    gc.freeze()
     gc.enable()
+    walls.enter_landlock(cell)
+    last = ATTEMPT_FD if len(order.fds) == 3 else LISTENER_FD
+    os.closerange(last + 1, limits.highest_descriptor())
+    walls.enter_seccomp(cell, LISTENER_FD)
+    # Closed by then, unless there is no filter to ask.
+    os.closerange(LISTENER_FD, LISTENER_FD + 1)
     return Link(FrameSocket(ATTEMPT_FD, order.limits.get("frame_bytes") or limits.DEFAULT_FRAME_BYTES))
 
 
-def _move_descriptors(fds: tuple[int, int, int]) -> None:
-    """Standard input is /dev/null already. The three are above 3, so that none is overwritten unread."""
-    attempt, stdout, stderr = fds
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    os.dup2(attempt, ATTEMPT_FD, inheritable=False)
-    os.closerange(ATTEMPT_FD + 1, limits.highest_descriptor())
-    # Non-blocking mode belongs to the socket, so the handler's way of making it may have set it.
-    os.set_blocking(ATTEMPT_FD, True)
-    os.set_blocking(1, True)
-    os.set_blocking(2, True)
+def _name_network(cell: Cell) -> None:
+    # Names are asked for over a connection, because only connections are answered.
+    os.environ["RES_OPTIONS"] = "use-vc"
+    if cell.proxy is not None:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+            os.environ[name] = cell.proxy
+
+
+def _move_descriptors(fds: tuple[int, ...]) -> None:
+    """Standard input is /dev/null already. All are above 9, so that none is overwritten unread."""
+    for number, fd in zip((ATTEMPT_FD, 1, 2, LISTENER_FD), fds, strict=False):
+        os.dup2(fd, number, inheritable=number in (1, 2))
+        # Non-blocking mode belongs to the open file, so the handler's way of making it may have set it.
+        os.set_blocking(number, True)
 
 
 def _reseed() -> None:

@@ -26,13 +26,22 @@ import weft
 
 from . import exitcodes, protocol
 from .guard import Guard
-from .jail import Jail
+from .jail import posture
+from .jail.cell import Walls
+from .jail.identity import Slots
+from .jail.kernel import Kernel, LayerError
+from .jail.landlock import Landlock
+from .jail.probe import Probe
+from .jail.process import Process
+from .jail.seccomp import Seccomp
+from .jail.world import World
 from .tracebacks import ENGINE_DIR
 from .worker import Order, run
 
 _LOWEST_FD = 10
 """Descriptors of the zygote and those that it receives stay above those that a worker gives a meaning."""
 
+_SDK = os.path.join(ENGINE_DIR, "weft")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,14 +51,16 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._jail = Jail()
+        self._kernel = Kernel()
+        self._process = Process(self._kernel)
+        self._walls: Walls | None = None
         self._guard = Guard(ENGINE_DIR)
         self._pids: dict[int, int] = {}
         self._ids: dict[int, int] = {}
+        self._uids: dict[int, int] = {}
         self._ended: list[dict[str, Any]] = []
-        self._greeted = False
         self._wakeup = -1
-        self._children = f"/proc/self/task/{os.getpid()}/children"
+        self._children = "/proc/thread-self/children"
 
     def serve(self) -> NoReturn:
         """Answer messages until the handler closes the socket."""
@@ -67,13 +78,14 @@ class Zygote:
                     self._shut_down()
 
     def _prepare(self) -> None:
-        self._jail.guard_zygote()
-        for number in _IGNORED:
-            # A signal to the terminal's process group is meant for the handler, which decides what ends.
-            signal.signal(number, signal.SIG_IGN)
+        self._process.rename("weft-zygote")
+        os.umask(0o022)
         self._wakeup, writing = (_lift(fd) for fd in os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
         signal.signal(signal.SIGCHLD, _on_child)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in _IGNORED:
+            # A signal to the terminal's process group is meant for the handler, which decides what ends.
+            signal.signal(number, signal.SIG_IGN)
         os.environ.clear()
         os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8")
         for stream in (sys.stdout, sys.stderr):
@@ -136,6 +148,8 @@ class Zygote:
             )
             self._send({"op": "refused", "version": protocol.VERSION, "reason": reason})
             os._exit(exitcodes.REFUSED)
+        jail = message.get("jail") or {}
+        world = self._enter_world(jail)
         for name in message.get("preload") or ():
             try:
                 import_module(str(name))
@@ -144,7 +158,9 @@ class Zygote:
         self._guard.hide()
         gc.collect()
         gc.freeze()
-        self._greeted = True
+        self._walls, found = self._raise_walls(jail, world)
+        if self._walls.home is not None:
+            os.environ["HOME"] = os.environ["TMPDIR"] = self._walls.home
         version = ".".join(map(str, sys.version_info[:3]))
         self._send(
             {
@@ -153,33 +169,127 @@ class Zygote:
                 "pid": os.getpid(),
                 "python": version,
                 "sdk": weft.__version__,
+                "posture": found,
             }
         )
+
+    def _enter_world(self, jail: dict[str, Any]) -> World:
+        """The namespaces. In a process namespace we go on as another process: its first."""
+        world = World(self._kernel, self._process)
+        off = frozenset(jail.get("off") or ())
+        hidden = [os.path.realpath(path) for path in jail.get("hide") or ()]
+        world.enter(off, jail.get("scratch"), _readable(jail), hidden, [self._control.fileno()])
+        for what in (
+            self._process.adopt_orphans,
+            lambda: self._process.set_readable(False),
+            self._process.renounce_privileges,
+        ):
+            what()
+        return world
+
+    def _raise_walls(self, jail: dict[str, Any], world: World) -> tuple[Walls, dict[str, Any]]:
+        """What workers will enter, as far as it is shown to have an effect, and the report of it."""
+        kernel = self._kernel
+        off = frozenset(jail.get("off") or ())
+        missing = dict(world.missing)
+        scratch = jail.get("scratch")
+        if scratch is None:
+            # Nowhere to try anything out.
+            off |= {"landlock", "seccomp", "own_uid"}
+        landlock = Landlock(kernel)
+        if not landlock.abi or "landlock" in off:
+            missing["landlock"] = landlock.reason or "switched off"
+        seccomp = None
+        filters = jail.get("filters") or {}
+        if kernel.available and filters and "seccomp" not in off:
+            seccomp = Seccomp(kernel, filters)
+        else:
+            missing["seccomp"] = "switched off" if "seccomp" in off else "no filter was given"
+        uids = jail.get("uids")
+        slots = None
+        if kernel.available and os.geteuid() == 0 and uids and "own_uid" not in off:
+            slots = Slots(uids["first"], uids["count"])
+        else:
+            missing["own_uid"] = "switched off" if "own_uid" in off else "only root can change the user"
+        hidden = [os.path.realpath(path) for path in jail.get("hide") or ()]
+        walls = Walls(
+            kernel,
+            self._process,
+            world,
+            None if "landlock" in missing else landlock,
+            seccomp,
+            slots,
+            _readable(jail),
+            [_SDK],
+            hidden,
+        )
+        held: list[str] = []
+        if kernel.available and scratch is not None:
+            place = os.path.join(scratch, "probe")
+            probe = Probe(kernel, self._process, walls, place, os.path.join(ENGINE_DIR, "weft_runtime"), _SDK)
+            held = probe.run()
+            missing.update(world.missing)
+            missing.update(probe.missing)
+        is_linux = sys.platform == "linux"
+        return walls, posture.report(held, missing, is_linux=is_linux, landlock_abi=landlock.abi)
 
     def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
         id = message.get("id")
         try:
             order = self._order(message, fds)
-            pid = os.fork()
-        except (KeyError, TypeError, ValueError, OSError) as error:
+            pid = self._fork_worker(order)
+        except (KeyError, TypeError, ValueError, OSError, LayerError) as error:
             text = f"{type(error).__name__}: {error}"
             self._send({"op": "fork_failed", "id": id if type(id) is int else None, "error": text})
             return
-        if pid == 0:
-            run(order, self._jail, self._guard)
         self._pids[pid] = order_id = int(message["id"])
         self._ids[order_id] = pid
-        self._send({"op": "forked", "id": order_id, "pid": pid})
+        if order.cell.uid is not None:
+            self._uids[pid] = order.cell.uid
+        self._tell_forked(order_id, pid)
+
+    def _fork_worker(self, order: Order) -> int:
+        walls = self._walls
+        if walls is None:
+            raise ValueError("fork before hello")
+        try:
+            walls.prepare(order.cell)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    run(order, self._process, walls, self._guard)
+            finally:
+                walls.forked()
+        except BaseException:
+            if order.cell.uid is not None:
+                walls.release(order.cell.uid)
+            raise
+        return pid
+
+    def _tell_forked(self, id: int, pid: int) -> None:
+        """With a descriptor of the process: the number means nothing to the handler where it sees another
+        process namespace."""
+        message = {"op": "forked", "id": id, "pid": pid}
+        try:
+            fd = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            self._send(message)
+            return
+        try:
+            self._send(message, fd)
+        finally:
+            os.close(fd)
 
     def _order(self, message: dict[str, Any], fds: list[int]) -> Order:
         """Checked here, so that a worker fails only by what is the worker's."""
-        if not self._greeted:
-            raise ValueError("fork before hello")
         if type(message["id"]) is not int or message["id"] in self._ids:
             raise ValueError(f"id {message['id']!r:.40} is no integer or in use")
-        if len(fds) != 3:
+        jail = message.get("jail") or {}
+        asks = bool(jail.get("network")) and message.get("proxy") is None
+        if len(fds) != (4 if asks else 3):
             raise ValueError(
                 f"{len(fds)} descriptors came along; attempt socket, stdout and stderr are needed"
+                + (", and the socket for what connections are asked for at" if asks else "")
             )
         if message["task"] not in ("attempt", "describe"):
             raise ValueError(f"unknown task {message['task']!r:.40}")
@@ -187,7 +297,7 @@ class Zygote:
             raise ValueError("an attempt needs a module")
         for index, fd in enumerate(fds):
             fds[index] = _lift(fd)
-        return Order(message, (fds[0], fds[1], fds[2]))
+        return Order(message, tuple(fds))
 
     def _kill(self, id: Any) -> None:
         pid = self._ids.get(id) if type(id) is int else None
@@ -211,11 +321,17 @@ class Zygote:
             id = self._pids.pop(pid, None)
             if id is not None:
                 del self._ids[id]
+                self._release_uid(pid)
                 self._ended.append(_exited(id, status, usage))
         if self._ended and not self._kill_leftovers():
             for message in self._ended:
                 self._send(message)
             self._ended.clear()
+
+    def _release_uid(self, pid: int) -> None:
+        uid = self._uids.pop(pid, None)
+        if uid is not None and self._walls is not None:
+            self._walls.release(uid)
 
     def _kill_leftovers(self) -> bool:
         """Kill every child that is no worker. True if there was one: its end is another SIGCHLD, and what it
@@ -235,9 +351,9 @@ class Zygote:
         except FileNotFoundError:
             return _children_by_scan(os.getpid())
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
         try:
-            self._control.send(protocol.encode(message))
+            socket.send_fds(self._control, [protocol.encode(message)], [] if fd is None else [fd])
         except (BrokenPipeError, ConnectionResetError):
             self._shut_down()
 
@@ -271,6 +387,25 @@ def _lift(fd: int) -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
     finally:
         os.close(fd)
+
+
+def _readable(jail: dict[str, Any]) -> list[str]:
+    """What steps may read beside the system: the interpreter, and what the handler names. Links resolved,
+    nothing twice, never the root itself."""
+    executable = os.path.dirname(os.path.realpath(sys.executable))
+    places = (
+        sys.base_prefix,
+        sys.base_exec_prefix,
+        sys.prefix,
+        executable,
+        *(jail.get("read") or ()),
+    )
+    found: list[str] = []
+    for place in sorted({os.path.realpath(place) for place in places}, key=len):
+        covered = ("/usr", *found)
+        if place != "/" and not any(place == one or place.startswith(one + "/") for one in covered):
+            found.append(place)
+    return found
 
 
 def _on_child(number: int, frame: object) -> None:

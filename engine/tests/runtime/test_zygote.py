@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handler import CONTEXT, Handler, Worker, alive, wait_gone
+from handler import CONTEXT, KERNEL_LAYERS, Handler, Worker, alive, wait_gone
 
 VICTIMS = Path(__file__).resolve().parents[1] / "supports" / "victims"
 
@@ -83,7 +83,7 @@ def test_other_workers_live_on(handler: Handler) -> None:
 
 
 def test_the_end_of_the_handler_ends_all() -> None:
-    handler = Handler()
+    handler = Handler(jail={"off": KERNEL_LAYERS})
     worker = start(handler, "leaves_processes_and_hangs", {"how": "chain", "count": 3})
     worker.wait_for_output("started\n")
     pids = [worker.pid, *(int(pid) for pid in worker.stdout.split()[:3])]

@@ -4,8 +4,10 @@ speaks frames. Every wait has a deadline, so that a broken engine fails a test a
 from __future__ import annotations
 
 import array
+import base64
 import json
 import os
+import platform
 import select
 import socket
 import subprocess
@@ -17,6 +19,19 @@ from typing import Any
 
 ENGINE_DIR = Path(__file__).resolve().parents[2]
 START = "import sys; sys.path.insert(0, sys.argv[1]); from weft_runtime.__main__ import main; main()"
+FILTERS = ENGINE_DIR.parent / "tests" / "golden" / "jail"
+UIDS = {"first": 60_710, "count": 64}
+KERNEL_LAYERS = [
+    "user_namespace",
+    "mount_namespace",
+    "pid_namespace",
+    "network_namespace",
+    "ipc_namespace",
+    "own_uid",
+    "landlock",
+    "seccomp",
+]
+"""What can be switched off, to see what the runtime does by itself."""
 PATIENCE_SECONDS = 60
 LIMITS = {
     "memory_bytes": 512 * 1024 * 1024,
@@ -144,12 +159,19 @@ class Handler:
     """A zygote and the control socket to it."""
 
     def __init__(
-        self, *, preload: tuple[str, ...] = (), python: str = sys.executable, hello: bool = True
+        self,
+        *,
+        preload: tuple[str, ...] = (),
+        python: str = sys.executable,
+        hello: bool = True,
+        jail: dict[str, Any] | None = None,
     ) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(PATIENCE_SECONDS)
         self.errors = tempfile.TemporaryFile()
         self.scratch = tempfile.TemporaryDirectory(prefix="weft-test-")
+        # Other users get to what is theirs in it, and see nothing else.
+        os.chmod(self.scratch.name, 0o711)
         self.process = subprocess.Popen(
             [os.path.realpath(python), "-I", "-S", "-B", "-c", START, str(ENGINE_DIR), "zygote"],
             stdin=theirs,
@@ -164,7 +186,8 @@ class Handler:
         self.workers: list[Worker] = []
         self.ready: dict[str, Any] = {}
         if hello:
-            self.say({"op": "hello", "version": 1, "preload": list(preload)})
+            walls = {"scratch": self.scratch.name, "uids": UIDS, "filters": filters(), **(jail or {})}
+            self.say({"op": "hello", "version": 1, "preload": list(preload), "jail": walls})
             self.ready = self.hear("ready")
 
     def __enter__(self) -> Handler:
@@ -191,15 +214,20 @@ class Handler:
                 self._waiting.remove(message)
                 return message
         while True:
-            data = self.control.recv(1 << 16)
+            data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
             if not data:
                 raise AssertionError(f"the zygote is gone; it wrote: {self.complaints()}")
             message: dict[str, Any] = json.loads(data)
+            for fd in fds:
+                message["pid"] = _pid_of(fd)
+                os.close(fd)
             if wanted(message):
                 return message
             self._waiting.append(message)
 
-    def fork(self, bundle: Path | str, module: str | None, **changes: Any) -> Worker:
+    def fork(
+        self, bundle: Path | str, module: str | None, *, extra_fds: tuple[int, ...] = (), **changes: Any
+    ) -> Worker:
         """Ask for a worker and wait for `forked`."""
         self._last_id += 1
         id = self._last_id
@@ -218,9 +246,10 @@ class Handler:
             "module": module,
             "scratch": scratch,
             "limits": limits,
+            "jail": {"trust": "trusted", "network": False},
             **changes,
         }
-        self.say(message, (theirs.fileno(), out_write, err_write))
+        self.say(message, (theirs.fileno(), out_write, err_write, *extra_fds))
         theirs.close()
         os.close(out_write)
         os.close(err_write)
@@ -315,6 +344,23 @@ class Result:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [frame for frame in self.frames if frame["t"] == kind]
+
+
+def filters() -> dict[str, str]:
+    """The programs that the handler compiles, as it sends them."""
+    machine = platform.machine()
+    return {
+        path.stem.removeprefix(f"{machine}-"): base64.b64encode(path.read_bytes()).decode()
+        for path in FILTERS.glob(f"{machine}-*.bpf")
+    }
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process as we number it; the zygote may be in another process namespace."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise AssertionError("no process descriptor")
 
 
 def alive(pid: int) -> bool:
