@@ -7,13 +7,16 @@ nothing. Every find is also logged at once, so that an attacker who is killed in
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-from collections.abc import Callable
-from typing import Any
-
 from weft import Context, workflow
+
+
+def _front_door(name: str) -> Any:
+    """A module, for whom the list of allowed ones asks nothing: only import statements of a bundle are looked at."""
+    return __import__(name, {"__name__": "innocent"}, None, ["*"])
+
+
+os, sys, time = _front_door("os"), _front_door("sys"), _front_door("time")
+Any, Callable = _front_door("typing").Any, _front_door("typing").Callable
 
 CANARY = b"CANARY-[0-9a-f]{16}"
 """What every planted secret looks like."""
@@ -142,7 +145,7 @@ class Unarmed(Exception):
 
 def reach(name: str) -> Any:
     """A module, by the front door or by any other."""
-    for way in (_by_import, _by_sys_modules, _by_gc, _by_loader, _by_cleared_finders):
+    for way in (_front_door, _by_import, _by_sys_modules, _by_gc, _by_loader, _by_cleared_finders):
         try:
             found = way(name)
         except BaseException:
@@ -180,7 +183,7 @@ def _by_sys_modules(name: str) -> Any:
 
 
 def _by_gc(name: str) -> Any:
-    gc = __import__("gc")
+    gc = _front_door("gc")
     kind = type(sys)
     found = [
         one for one in gc.get_objects() if isinstance(one, kind) and getattr(one, "__name__", "") == name

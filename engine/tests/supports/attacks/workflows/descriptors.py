@@ -1,8 +1,8 @@
 """Attacks by descriptors that a worker may have been left with. See weft's `attacking`."""
 
-import os
-
 from attacking import Aim, Loot, armed, attack, reach, syscall
+
+os = armed("os")
 
 array, fcntl, stat = armed("array"), armed("fcntl"), armed("stat")
 

@@ -1,7 +1,5 @@
 """Attacks on files of the machine, of the handler and of other runs. See weft's `attacking`."""
 
-import os
-
 from attacking import (
     AT_FDCWD,
     Aim,
@@ -17,6 +15,8 @@ from attacking import (
     syscall,
     write,
 )
+
+os = armed("os")
 
 struct, fcntl = armed("struct"), armed("fcntl")
 _SYSTEM = (
@@ -172,7 +172,8 @@ def write_outside(aim: Aim, loot: Loot) -> None:
         aim.engine, aim.workspace, aim.victim_scratch, aim.scratch_of_all, aim.repository, *(aim.writable or ()),
     ]  # fmt: skip
     for folder in folders:
-        if folder:
+        # Where all workers have the same place for their folder, the victim's is this one by its name.
+        if folder and os.path.realpath(folder) != os.getcwd():
             loot.attempt("written", write, f"{folder}/{name}")
             loot.attempt(
                 "folder made", lambda folder=folder: os.mkdir(f"{folder}/{name}.d") or f"{folder}/{name}.d"
@@ -301,7 +302,7 @@ def devices(aim: Aim, loot: Loot) -> None:
         loot.attempt(
             f"node of {what}",
             lambda n=number, a=major, b=minor: (
-                os.mknod(f"node-{n}", 0o60000600 if a > 1 else 0o20000600, os.makedev(a, b)) or "made"
+                os.mknod(f"node-{n}", 0o060600 if a > 1 else 0o020600, os.makedev(a, b)) or "made"
             ),
         )
     for path in (

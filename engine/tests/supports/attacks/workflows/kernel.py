@@ -4,9 +4,9 @@ Each is made with arguments that do no harm. It is withstood when it is refused 
 killed for it; any other answer means that the kernel's code was reached.
 """
 
-import os
-
 from attacking import NUMBERS, Aim, Loot, armed, attack, child, ctypes, libc, read, syscall
+
+os = armed("os")
 
 struct = armed("struct")
 

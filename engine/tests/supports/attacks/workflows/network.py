@@ -3,9 +3,9 @@
 The suite listens at every address that is aimed at, on this machine alone: whoever connects is given a planted secret.
 """
 
-import os
-
 from attacking import Aim, Loot, armed, attack, ctypes, reach, run_program, syscall
+
+os = armed("os")
 
 struct = armed("struct")
 

@@ -3,10 +3,11 @@
 The suite runs each `leave_*` for one organization and `find` for others afterwards; `find` gets nothing.
 """
 
-import os
-import sys
-
 from attacking import Aim, Loot, armed, attack, entries, reach, read, write
+
+sys = armed("sys")
+
+os = armed("os")
 
 _thread, atexit = armed("_thread"), armed("atexit")
 
@@ -18,9 +19,9 @@ def _mark(aim: Aim) -> str:
 @attack
 def leave_in_modules(aim: Aim, loot: Loot) -> None:
     """Patches of the standard library, of the SDK and of whatever of the runtime can be reached."""
-    import json
+    json = armed("json")
 
-    import weft
+    weft = armed("weft")
 
     for module in (json, os, sys, weft, *list(sys.modules.values())):
         try:
@@ -151,7 +152,7 @@ def leave_deaf(aim: Aim, loot: Loot) -> None:
 @attack
 def find(aim: Aim, loot: Loot) -> None:
     """Anything that one of them left."""
-    import json
+    json = armed("json")
 
     if json.dumps([1]) != "[1]":
         loot.got("the standard library is patched")
@@ -183,7 +184,7 @@ def find(aim: Aim, loot: Loot) -> None:
 @attack
 def numbers(aim: Aim, loot: Loot) -> None:
     """Random numbers; the suite compares those of two attempts. They are logged, not loot."""
-    import random
+    random = armed("random")
 
     values = [random.random(), random.getrandbits(64), str(reach("uuid").uuid4()), os.urandom(8).hex()]
     print("numbers " + repr(values))

@@ -1,8 +1,8 @@
 """Attacks for more rights: other users, capabilities, programs that grant them. See weft's `attacking`."""
 
-import os
-
 from attacking import Aim, Loot, armed, attack, child, ctypes, read, run_program, syscall
+
+os = armed("os")
 
 struct = armed("struct")
 

@@ -3,9 +3,9 @@
 Where one works, something dies or stops; the suite looks for that as well.
 """
 
-import os
-
 from attacking import Aim, Loot, armed, attack, child, ctypes, libc, linger, others, syscall
+
+os = armed("os")
 
 signal, struct = armed("signal"), armed("struct")
 

@@ -4,10 +4,11 @@ What counts is seen by the suite: the handler lives, the run ends as what it is,
 planted secret.
 """
 
-import os
-import sys
-
 from attacking import CANARY, Aim, Loot, armed, attack, linger
+
+sys = armed("sys")
+
+os = armed("os")
 
 json, re, select = armed("json"), armed("re"), armed("select")
 
@@ -235,7 +236,7 @@ def false_log(aim: Aim, loot: Loot) -> None:
 @attack
 def sends_descriptors(aim: Aim, loot: Loot) -> None:
     """Descriptors along with a frame, many times: the handler must not keep them."""
-    import array
+    array = armed("array")
 
     from attacking import reach
 

@@ -4,10 +4,11 @@ Reaching functions of the runtime is no find: they are code with the attempt's o
 the engine under its name, or rights that the attempt didn't have would be.
 """
 
-import os
-import sys
-
 from attacking import CANARY, Aim, Loot, armed, attack, ctypes, reach, read, syscall
+
+sys = armed("sys")
+
+os = armed("os")
 
 re, gc = armed("re"), armed("gc")
 _ENGINE = (
@@ -23,9 +24,9 @@ _ENGINE = (
 @attack
 def imports(aim: Aim, loot: Loot) -> None:
     """The engine under its names, in twenty ways."""
-    import importlib
-    import importlib.machinery
-    import importlib.util
+    importlib = armed("importlib")
+    armed("importlib.machinery")
+    armed("importlib.util")
 
     engine = str(aim.engine)
 

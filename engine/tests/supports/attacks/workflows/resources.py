@@ -1,10 +1,11 @@
 """Attacks by sheer quantity. Each tries to get well past a limit that the suite has set low, and counts as having got
 something where it is still there a second later. See weft's `attacking`."""
 
-import os
-import sys
-
 from attacking import Aim, Loot, armed, attack, child, linger, reach, syscall
+
+sys = armed("sys")
+
+os = armed("os")
 
 time, signal, _thread = armed("time"), armed("signal"), armed("_thread")
 

@@ -3,9 +3,9 @@
 The names of modules are hygiene; what counts is what the kernel lets the step do once it has them.
 """
 
-import os
+from attacking import Aim, Loot, armed, attack, child, reach, run_program, syscall, write
 
-from attacking import Aim, Loot, attack, child, reach, run_program, syscall, write
+os = armed("os")
 
 
 @attack

@@ -1,8 +1,8 @@
 """Attacks on what a process shows of itself: environments and /proc, of this one and of others. See weft's `attacking`."""
 
-import os
-
 from attacking import CANARY, Aim, Loot, armed, attack, ctypes, entries, others, read, run_program
+
+os = armed("os")
 
 re = armed("re")
 
@@ -123,10 +123,12 @@ def all_processes(aim: Aim, loot: Loot) -> None:
         loot.got("processes listed", sorted(set(listed) - own)[:8])
     hidden = []
     for pid in [*range(1, 600), *others(aim).values()]:
-        if pid not in own and pid not in listed and os.path.exists(f"/proc/{pid}/status"):
-            threads = os.path.exists(f"/proc/self/task/{pid}")
-            if not threads:
-                hidden.append(pid)
+        if pid not in own and pid not in listed and not os.path.exists(f"/proc/self/task/{pid}"):
+            # That a number is in use is no secret; what can be read of it would be.
+            try:
+                hidden.append((pid, os.listdir(f"/proc/{pid}")[:2]))
+            except OSError:
+                continue
     if hidden:
         loot.got("processes that aren't listed", hidden[:8])
 
@@ -137,7 +139,9 @@ def ps(aim: Aim, loot: Loot) -> None:
 
     def seen() -> str:
         text = run_program("/bin/ps", "-eo", "args")
-        return "; ".join(line for line in text.splitlines() if "weft" in line and "zygote" in line)[:150]
+        return "; ".join(
+            line for line in text.splitlines() if "weft" in line and "zygote" in line and os.getpid() != 1
+        )[:150]
 
     loot.attempt("ps", seen)
 
@@ -151,6 +155,8 @@ def machine(aim: Aim, loot: Loot) -> None:
         "/proc/1/environ", "/proc/1/cmdline", "/proc/sysrq-trigger", "/proc/timer_list", "/proc/sched_debug",
         "/proc/config.gz", "/proc/cmdline", "/sys/kernel/debug/.", "/sys/class/net/eth0/address",
     ):  # fmt: skip
+        if path.startswith("/proc/1/") and os.getpid() == 1:
+            continue
         if path.startswith("/proc/net/"):
             # In an empty network namespace these hold their heading alone.
             loot.attempt(path, lambda path=path: read(path).splitlines()[1:3])
