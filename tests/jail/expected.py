@@ -10,10 +10,47 @@ from fnmatch import fnmatch
 
 from postures import Posture
 
+# What nothing but Landlock or namespaces keeps from whoever is the handler's own user: keys are patterns of
+# `attack: what it got`, `group: …` being what was seen afterwards.
+_SAME_USER = {
+    "surroundings-*": "/proc shows all processes; those of the same user whole",
+    "descriptors-peer-by-descriptor: *namespace*": "processes of the same user may be looked at",
+    "files-*": "files are open to their user, and world-readable ones to everybody",
+    "files: *": "the marks that were left in such folders",
+    "processes-reaches-others: *": "a user may signal its own processes",
+    "processes-kills-*": "the same",
+    "processes-stops-*": "the same",
+    "processes-queues-signals: *": "the same",
+    "processes-through-child: *": "the same",
+    "processes: *": "what died of it",
+    "network: victim: *": "a victim that lost its files to an attack of another group",
+    "*: victim: *": "the same",
+    "persistence-find: *": "/tmp and /dev/shm are everybody's",
+    "persistence: *": "the same",
+    "kernel-shared-objects: *": "objects of System V are told apart by user alone",
+    "resources: *": "/dev/shm is everybody's",
+    "resources-memory-in-shared-folder: *": "the same, and no quota counts it",
+    "reflection-imports: *": "the engine's files can be read, by another interpreter too; they are no secret",
+    "reflection-hooks-removed: *": "the same",
+    "restrictions-writes: *": "/tmp and /dev/shm are everybody's",
+}
+
 ALLOWED: dict[str, dict[str, str]] = {
-    # Keys are patterns of `attack: what it got`.
-    "no_landlock": {},
-    "plain": {},
+    "no_landlock": _SAME_USER,
+    "plain": {
+        **_SAME_USER,
+        "descriptors-*": "descriptors of processes of the same user can be had, and sent to whoever listens",
+        "descriptors: *": "the same, as the listener heard it",
+        "network-*": "without a filter every socket can be had",
+        "network: *": "the same, as it was heard outside",
+        "network_open: *": "the same",
+        "kernel-*": "without a filter the kernel's whole interface is there",
+        "kernel: *": "objects that were left behind",
+        "processes-*": "and so are the calls that reach processes of the same user",
+        "resources-*": "and memory that no process has",
+        "restrictions-*": "nothing tells restricted steps from others but the list of modules",
+        "restrictions: *": "the same",
+    },
 }
 
 

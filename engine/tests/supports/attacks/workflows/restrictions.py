@@ -10,7 +10,7 @@ os = armed("os")
 
 @attack
 def modules(aim: Aim, loot: Loot) -> None:
-    """Modules outside of the list, asked for politely."""
+    """Modules outside of the list, by import statements: other ways to them are no wall, and tried by all attackers."""
     for name in (
         "subprocess",
         "socket",
@@ -23,7 +23,7 @@ def modules(aim: Aim, loot: Loot) -> None:
         "asyncio",
         "urllib.request",
     ):
-        loot.attempt(name, lambda name=name: __import__(name).__name__)
+        loot.attempt(name, lambda name=name: exec(f"import {name}", globals()) or "imported")
 
 
 @attack
@@ -76,8 +76,8 @@ def becomes_program(aim: Aim, loot: Loot) -> None:
 
 @attack
 def sockets(aim: Aim, loot: Loot) -> None:
-    """Sockets of any family."""
-    for family in (1, 2, 10, 16, 17, 40):
+    """Sockets of any family but AF_UNIX, which reaches nobody where it is there."""
+    for family in (2, 10, 16, 17, 40):
         loot.attempt(
             f"family {family}",
             lambda family=family: reach("socket").socket(family, 1 if family != 17 else 3).fileno(),
