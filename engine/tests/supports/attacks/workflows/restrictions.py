@@ -20,8 +20,13 @@ def modules(aim: Aim, loot: Loot) -> None:
         "_socket",
         "_ctypes",
         "pty",
-        "asyncio",
         "urllib.request",
+        "http.client",
+        "pathlib",
+        "os",
+        "sys",
+        "gc",
+        "importlib",
     ):
         loot.attempt(name, lambda name=name: exec(f"import {name}", globals()) or "imported")
 
