@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
-use crate::domain::sha256_hex;
+use crate::domain::{Policy, sha256_hex};
 use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
@@ -22,9 +22,10 @@ use crate::store::envelope::SigningKey;
 use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
 use crate::store::port::Ports;
 use crate::store::repo::installation;
+use crate::store::repo::policies::Policies;
 use crate::store::{self, azure, sqlite};
 use crate::usecase::{Bounds, CodeSource, Context, Parts};
-use crate::{host, telemetry, usecase};
+use crate::{host, telemetry, tenancy, usecase};
 
 /// Why the process can't start, in one sentence each, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -337,6 +338,26 @@ pub fn init_telemetry(config: &Config, sink: telemetry::Sink) -> Result<(), tele
         color: config.telemetry.color,
         sink,
     })
+}
+
+/// The platform's policy where the store is there already; nothing is made, and nobody waits for a store that is away.
+///
+/// # Errors
+/// In one sentence, why it can't be read.
+pub async fn platform_policy(config: &Config) -> Result<Policy, String> {
+    let here = config.storage.data_dir.join("weft.db");
+    if matches!(config.storage.backend, config::Backend::Sqlite) && !here.exists() {
+        return Ok(Policy::of_platform());
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ports = open_store(config, clock.clone()).map_err(|error| error.to_string())?;
+    let policies = Policies::new(ports, clock);
+    let platform = tenancy::system("check");
+    match tokio::time::timeout(Duration::from_secs(3), policies.platform(&platform)).await {
+        Ok(Ok(stored)) => Ok(stored.policy),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("storage does not answer".to_owned()),
+    }
 }
 
 /// Describes the workspace in a worker, without storage.

@@ -43,6 +43,7 @@ macro_rules! codes {
 
 codes! {
     "arguments_invalid" 400 "The arguments don't fit the declared parameters. `errors` lists every mistake, each with a JSON pointer." "Mend them all; `GET /api/workflows/{name}` has the parameters as JSON Schema."
+    "artifact_not_found" 404 "The run has no such artifact." "`GET /api/runs/{id}/artifacts` lists those that there are."
     "authentication_broken" 500 "What is stored about the caller can't be read." "The operator finds the reason in the log by the request id."
     "authentication_unavailable" 503 "The caller could not be looked up because storage does not answer." "Repeat the request; the operator checks storage with `weft doctor`."
     "body_not_an_object" 400 "The body is JSON, but not an object." "Send the arguments by name, as `{\"name\": \"Ada\"}`."
@@ -55,7 +56,7 @@ codes! {
     "credential_ambiguous" 401 "A credential was sent more than once, with different values." "Send one."
     "credential_too_large" 401 "A credential is longer than any that Weft has made." "Send the credential as it was given."
     "credentials_missing" 403 "The request has neither a function key nor a client principal." "Send a function key in `x-functions-key`, or sign in."
-    "data_provider_failed" 503 "The code of the data provider failed." "Mend the code; `detail` has its error."
+    "data_provider_failed" 502 "The code of the data provider failed." "Mend the code; `detail` has its error."
     "data_provider_not_found" 404 "The workspace declares no data provider of this name." "`GET /api/data-providers` lists those that there are."
     "email_taken" 409 "Another user has this e-mail address." "Use another address."
     "idempotency_key_reused" 409 "The idempotency key was used with other arguments within 24 hours." "Use a new key for another request."
@@ -79,6 +80,10 @@ codes! {
     "organization_inactive" 403 "The organization is switched off." "An administrator can switch it on again."
     "organization_not_found" 404 "The organization does not exist, or the caller is no member and may not know." "Check the id; ask for a membership."
     "parameter_invalid" 400 "A header, path or query parameter can't be read. `errors` names it." "Mend the parameter."
+    "policy_changed" 412 "The policy is no longer the one that was to be replaced: `If-Match` names another, or somebody wrote one at the same moment." "Read it again, apply the change to it, and send its `ETag` as `If-Match`."
+    "policy_invalid" 400 "The policy can't be read. `errors` lists every mistake, each with a JSON pointer." "Mend them all; [policies.md](../policies.md) describes every member."
+    "policy_refused" 403 "The workflow or data provider declares what a policy of the platform or of the organization refuses. Nothing was started. `errors` has each refusal, with the line that declares it and who can change the policy." "Take it out of the declaration, or have the policy changed; `GET /api/policy/effective?workflow=NAME` shows what is allowed and why."
+    "policy_widened" 403 "The caller may narrow the organization's policy, but the new one gives more trust, modules or open network than the one before." "A platform administrator, or `weft policy set` on the installation, gives more."
     "principal_malformed" 401 "`X-MS-CLIENT-PRINCIPAL` is not a client principal." "It must be one of the two documented shapes, base64 of JSON."
     "principal_not_trusted" 401 "`X-MS-CLIENT-PRINCIPAL` was sent where nothing vouches for it." "Set `WEFT_PRINCIPAL_SOURCE` when the app is behind Static Web Apps or App Service authentication."
     "principal_wrong_shape" 401 "The client principal has the shape of another front door than the one that the operator named." "Check `WEFT_PRINCIPAL_SOURCE`."

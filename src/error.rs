@@ -27,6 +27,8 @@ pub enum Kind {
     Throttled,
     /// Storage or a worker can't be reached right now: repeat.
     Unavailable,
+    /// Code of the workspace failed; the same request may fail again.
+    CodeFailed,
     /// A defect of ours.
     Internal,
 }

@@ -12,6 +12,7 @@ runs a workflow in a unit test.
 
 from __future__ import annotations
 
+from ._artifacts import Artifact
 from ._context import Context
 from ._data_provider import data_provider
 from ._declaration import Retry
@@ -29,12 +30,14 @@ from ._errors import (
     WeftError,
 )
 from ._node import node
+from ._runs import RunInfo
 from ._signature import Email
 from ._workflow import param, workflow
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
     "Cancelled",
     "Context",
     "DeclarationError",
@@ -46,6 +49,7 @@ __all__ = [
     "NotFound",
     "Retry",
     "RetryableError",
+    "RunInfo",
     "TooLarge",
     "Unavailable",
     "WeftError",

@@ -9,8 +9,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._artifacts import Artifacts
+from ._data import Data
 from ._errors import NotAvailable, NotFound, TooLarge
 from ._json import check, encode
+from ._kv import KeyValue
+from ._runs import Runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -271,19 +275,24 @@ class Context:
         )
 
     @property
-    def artifacts(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("artifacts", "return the value as the step's result")
+    def artifacts(self) -> Artifacts:
+        """Named outputs of the run: files and bytes."""
+        return Artifacts(self._link)
 
     @property
-    def kv(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("kv", "use ctx.variables for values of this run")
+    def kv(self) -> KeyValue:
+        """Small values that the workflow keeps from run to run."""
+        return KeyValue(self._link)
 
     @property
-    def runs(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("runs", "call the other workflow's function, or start it through the API")
+    def runs(self) -> Runs:
+        """Other runs: start them, look at them, wait for them."""
+        return Runs(self._link)
+
+    @property
+    def data(self) -> Data:
+        """Data providers of the workspace."""
+        return Data(self._link)
 
     @property
     def http(self) -> Any:

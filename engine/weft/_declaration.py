@@ -20,7 +20,11 @@ TIMEOUT_SECONDS_MAX = 24 * 60 * 60
 DOC_CHARACTERS = 4096
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
-_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(\*\.(?=[^.]+\.))?{_LABEL}(\.{_LABEL})*\Z")
+_NUMBER = re.compile(r"([0-9]+|0x[^.]*)\Z")
+_IPV4 = re.compile(r"((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(\.(?!\Z)|\Z)){4}\Z")
+_IPV6 = re.compile(r"\[[0-9a-f:.]{2,45}\]\Z")
 _PORT_OF = {"email": "string"}
 _ARTICLES = {"workflow": "a workflow", "data_provider": "a data provider", "node": "a node"}
 
@@ -282,18 +286,35 @@ def number(value: object, where: str, low: float, high: float) -> float:
 
 
 def hosts(value: object, where: str) -> list[str]:
-    """Host names for `network=`: a list, `"none"` or `"*"`; DeclarationError for URLs and the like."""
+    """Hosts for `network=`: a list, `"none"` or `"*"`; DeclarationError for URLs and the like."""
     if value == "none":
         return []
     if value == "*":
         return ["*"]
     names = [name.lower() for name in texts(value, where)]
     for name in names:
-        if name != "*" and not _HOST.match(name):
-            raise DeclarationError(
-                f"{where}: {name!r} is no host name; write it without scheme, port and path: api.example.com"
-            )
+        if name != "*" and (wrong := _wrong_with_host(name)):
+            raise DeclarationError(f"{where}: {name!r} is no host: {wrong}")
     return names
+
+
+def _wrong_with_host(text: str) -> str | None:
+    """What keeps a text from naming a host, as the engine's HostPattern reads it."""
+    if any(sign in text for sign in ("/", "?", "#", "@")):
+        return "write it without scheme, path and user, as api.example.com"
+    if not text.isascii():
+        return "write it in ASCII, as xn--…"
+    host, colon, port = text.rpartition(":")
+    if not colon or port.endswith("]"):
+        host = text
+    elif not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
+        return "the port must be a number from 1 to 65535; an IPv6 address stands in brackets"
+    if _IPV4.match(host) or _IPV6.match(host):
+        return None
+    name = host.removesuffix(".")
+    if len(name) > 253 or _NUMBER.match(name.rpartition(".")[2]) or not _HOST.match(name):
+        return "write api.example.com, *.example.com or api.example.com:8443, or * alone for any"
+    return None
 
 
 def _type_of_default(default: object) -> str:

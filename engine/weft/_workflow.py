@@ -83,7 +83,8 @@ def workflow(
     description: one sentence; the docstring's first paragraph by default.
     timeout_seconds: 1 to 86400; an attempt that takes longer is killed.
     retry: when a failed attempt is repeated; None never.
-    network: hosts that it may reach, `"none"` by default, `"*"` for any.
+    network: hosts that it may reach, as `["api.example.com", "*.example.org", "db.example.net:5432"]`, at
+    ports 80 and 443 where none is named; `"none"` by default, `"*"` for any. Policies may refuse some.
     on_crash: `retry` an attempt whose machine died, or `fail`, where a second effect would do harm.
 
     Raises DeclarationError, which says what to change.

@@ -9,20 +9,33 @@
 
 Arguments are checked and the value must be JSON by the same rules as in the engine. Exceptions of the
 function come through as they are.
+
+What a step finds in the engine, and what it leaves there, is in `Fakes`:
+
+    fakes = Fakes(kv={"cursor": 7}, data={"departments": [{"label": "IT", "value": "it"}]})
+    run(import_orders, fakes=fakes)
+    assert fakes.kv["cursor"] == 8
+    assert fakes.artifacts["orders.csv"].startswith(b"id;")
 """
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from ._arguments import bind
 from ._context import Context
 from ._declaration import declaration_of
-from ._errors import DeclarationError, NotAvailable
-from ._json import check
+from ._errors import DeclarationError, InvalidInput, NotAvailable, NotFound, TooLarge
+from ._json import check, encode
 
-__all__ = ["Checkpoint", "LogEntry", "Result", "fake_context", "run"]
+__all__ = ["Checkpoint", "Fakes", "LogEntry", "Result", "StartedRun", "fake_context", "run"]
+
+_KEY_CHARACTERS = 256
+_VALUE_BYTES = 32 * 1024
+_PIECE_BYTES = 512 * 1024
 
 
 class LogEntry:
@@ -74,12 +87,160 @@ class Result:
         return f"Result({self.value!r}, {len(self.logs)} logs, {len(self.checkpoints)} checkpoints)"
 
 
+class StartedRun:
+    """One call of `ctx.runs.start`: `workflow`, `inputs`, `key`."""
+
+    __slots__ = ("inputs", "key", "workflow")
+
+    def __init__(self, workflow: str, inputs: dict[str, Any], key: str | None) -> None:
+        self.workflow = workflow
+        self.inputs = inputs
+        self.key = key
+
+    def __repr__(self) -> str:
+        return f"StartedRun({self.workflow!r}, {self.inputs!r}, key={self.key!r})"
+
+
+class Fakes:
+    """What the engine would keep and answer, in memory.
+
+    kv: the pairs that there are. artifacts: content by name. data: by data provider, what it returns, or a
+    function of its inputs. runs: by workflow, what a started run returns, or a function of its inputs; an
+    exception that it raises is the run's error. Afterwards `kv` and `artifacts` are as the step left them,
+    and `started` lists the runs that it started. Times to live don't pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        kv: Mapping[str, Any] | None = None,
+        artifacts: Mapping[str, bytes] | None = None,
+        data: Mapping[str, Any] | None = None,
+        runs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kv: dict[str, Any] = dict(kv or {})
+        self.artifacts: dict[str, bytes] = dict(artifacts or {})
+        self.data: dict[str, Any] = dict(data or {})
+        self.runs: dict[str, Any] = dict(runs or {})
+        self.started: list[StartedRun] = []
+        self._ended: dict[str, dict[str, Any]] = {}
+        self._keys: dict[str, str] = {}
+        self._uploads: dict[int, tuple[str, bytearray]] = {}
+
+    def call(self, name: str, args: dict[str, Any]) -> Any:
+        """Answer as the engine would."""
+        method = getattr(self, "_" + name.replace(".", "_"), None)
+        if method is None:
+            raise NotAvailable(f"{name} is not offered in unit tests")
+        return method(args)
+
+    def _kv_get(self, args: dict[str, Any]) -> Any:
+        _check_key(args["key"])
+        return self.kv.get(args["key"])
+
+    def _kv_set(self, args: dict[str, Any]) -> None:
+        _check_key(args["key"])
+        if args["value"] is None:
+            raise InvalidInput("null is what a missing key reads as; delete the key instead")
+        size = len(encode(args["value"]))
+        if size > _VALUE_BYTES:
+            raise TooLarge(f"the value has {size} bytes of JSON; the limit is {_VALUE_BYTES}")
+        self.kv[args["key"]] = args["value"]
+
+    def _kv_compare_and_set(self, args: dict[str, Any]) -> bool:
+        if self._kv_get(args) != args["expected"]:
+            return False
+        self._kv_set(args)
+        return True
+
+    def _kv_delete(self, args: dict[str, Any]) -> bool:
+        _check_key(args["key"])
+        return self.kv.pop(args["key"], None) is not None
+
+    def _kv_list(self, args: dict[str, Any]) -> dict[str, Any]:
+        return {"keys": sorted(key for key in self.kv if key.startswith(args["prefix"])), "more": False}
+
+    def _artifacts_begin(self, args: dict[str, Any]) -> dict[str, Any]:
+        number = len(self._uploads) + 1
+        self._uploads[number] = (args["name"], bytearray())
+        return {"upload": number, "piece_bytes": _PIECE_BYTES}
+
+    def _artifacts_append(self, args: dict[str, Any]) -> None:
+        self._uploads[args["upload"]][1].extend(a2b_base64(args["data"]))
+
+    def _artifacts_commit(self, args: dict[str, Any]) -> dict[str, Any]:
+        name, content = self._uploads[args["upload"]]
+        self.artifacts[name] = bytes(content)
+        return self._artifact(name)
+
+    def _artifacts_read(self, args: dict[str, Any]) -> dict[str, Any]:
+        wanted = args.get("name")
+        if wanted is None:
+            wanted = next((name for name in self.artifacts if f"art_{name}" == args.get("id")), None)
+        if wanted not in self.artifacts:
+            raise NotFound(f"this run has no artifact `{args.get('name') or args.get('id')}`")
+        piece = self.artifacts[wanted][args["offset"] : args["offset"] + _PIECE_BYTES]
+        return {**self._artifact(wanted), "data": b2a_base64(piece, newline=False).decode("ascii")}
+
+    def _artifacts_list(self, args: dict[str, Any]) -> list[dict[str, Any]]:
+        return [self._artifact(name) for name in sorted(self.artifacts)]
+
+    def _artifact(self, name: str) -> dict[str, Any]:
+        content = self.artifacts[name]
+        return {
+            "id": f"art_{name}",
+            "name": name,
+            "size": len(content),
+            "sha256": sha256(content).hexdigest(),
+            "step": "main",
+        }
+
+    def _data_get(self, args: dict[str, Any]) -> Any:
+        if args["provider"] not in self.data:
+            raise NotFound(f"there is no data provider `{args['provider']}`; give Fakes(data={{…}}) one")
+        return _answer(self.data[args["provider"]], args["inputs"])
+
+    def _runs_start(self, args: dict[str, Any]) -> dict[str, Any]:
+        workflow, key = args["workflow"], args["key"]
+        if workflow not in self.runs:
+            raise NotFound(f"there is no workflow `{workflow}`; give Fakes(runs={{…}}) one")
+        if key is not None and key in self._keys:
+            return {"id": self._keys[key], "status": "succeeded", "repeated": True}
+        self.started.append(StartedRun(workflow, args["inputs"], key))
+        id = f"run_test_{len(self.started)}"
+        if key is not None:
+            self._keys[key] = id
+        try:
+            ended = {"status": "succeeded", "result": _answer(self.runs[workflow], args["inputs"])}
+        except Exception as error:
+            ended = {"status": "failed", "error": {"type": type(error).__name__, "message": str(error)}}
+        self._ended[id] = {"id": id, "workflow": workflow, **ended}
+        return {"id": id, "status": ended["status"], "repeated": False}
+
+    def _runs_get(self, args: dict[str, Any]) -> dict[str, Any]:
+        if args["id"] not in self._ended:
+            raise NotFound(f"there is no run `{args['id']}` that this one may look at")
+        return self._ended[args["id"]]
+
+    _runs_wait = _runs_get
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str) or not 1 <= len(key) <= _KEY_CHARACTERS:
+        raise InvalidInput(f"a key has 1 to {_KEY_CHARACTERS} characters")
+
+
+def _answer(answer: Any, inputs: dict[str, Any]) -> Any:
+    return answer(**inputs) if callable(answer) else answer
+
+
 class _Recorder:
     """The link of a fake context: keeps what is emitted, knows no more configuration than it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, fakes: Fakes | None = None) -> None:
         self.logs: list[LogEntry] = []
         self.checkpoints: list[Checkpoint] = []
+        self.fakes = fakes or Fakes()
 
     def emit(self, frame: dict[str, Any]) -> None:
         if frame["t"] == "log":
@@ -90,7 +251,7 @@ class _Recorder:
     def call(self, name: str, args: dict[str, Any]) -> Any:
         if name == "config.get":
             return None
-        raise NotAvailable(f"{name} is not offered in unit tests")
+        return self.fakes.call(name, args)
 
 
 def fake_context(
@@ -99,13 +260,15 @@ def fake_context(
     config: Mapping[str, Any] | None = None,
     caller: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
+    fakes: Fakes | None = None,
 ) -> Context:
     """A context for calling functions directly; what is logged through it is dropped.
 
     organization: its id, or `{"id", "name"}`. config: all of its configuration. caller, run: keys to change,
     as `Context.caller` and `Context.run` name them; instants are ISO 8601 texts.
+    fakes: what the engine keeps.
     """
-    return _context(_Recorder(), "workflow", organization, config, caller, run)
+    return _context(_Recorder(fakes), "workflow", organization, config, caller, run)
 
 
 def run(
@@ -114,11 +277,12 @@ def run(
     *,
     organization: str | dict[str, str] = "test-org",
     config: Mapping[str, Any] | None = None,
+    fakes: Fakes | None = None,
     **arguments: Any,
 ) -> Result:
     """Call a decorated function, sync or async, with arguments by name.
 
-    organization, config: as in `fake_context`. Raises InvalidInput for wrong arguments, TypeError or
+    organization, config, fakes: as in `fake_context`. Raises InvalidInput for wrong arguments, TypeError or
     ValueError for a value that isn't JSON, DeclarationError for a function without decorator, and whatever
     the function raises.
     """
@@ -130,7 +294,7 @@ def run(
         )
     resolved = declaration.resolve()
     named = bind(resolved, arguments)
-    recorder = _Recorder()
+    recorder = _Recorder(fakes)
     context = _context(recorder, declaration.name, organization, config, None, None)
     value = function(context, **named) if resolved.takes_context else function(**named)
     if hasattr(value, "__await__"):

@@ -2,7 +2,8 @@
 
 First every file is parsed, none imported: syntax errors, encodings, and imports of the engine that the text
 shows. Then each clean file that has decorators is imported, here in this worker, and its declarations are
-read. One file's trouble never hides another's.
+read. One file's trouble never hides another's: where a file takes the process down, the handler asks a fresh
+worker to go on behind it.
 
 Imported in the describing worker only: the zygote stays without `_ast` and without this.
 """
@@ -71,14 +72,32 @@ class File:
         }
 
 
-def run(finder: BundleFinder, send: Callable[[Json], None]) -> Json:
-    """Describe the bundle of `finder`, handing each `described` frame to `send`; returns the last frame."""
+def run(finder: BundleFinder, send: Callable[[Json], None], order: Json) -> Json:
+    """Describe the bundle of `finder`, handing each `described` frame to `send`; returns the last frame.
+
+    Where `order` has `resume`, a worker before this one has described the first `described` files and was
+    lost with the next: that one is reported and not imported. `taken` are the names that were declared.
+    """
     started = time.perf_counter()
     files = list(find_files(finder))
-    for file in files:
-        check_file(file)
     names: dict[tuple[str, str], str] = {}
-    for file in files:
+    rest = files
+    resume = order.get("resume")
+    if resume is not None:
+        described = int(resume["described"])
+        names = {(str(kind), str(name)): str(place) for kind, name, place in resume["taken"]}
+        rest = files[described + 1 :]
+        for lost in files[described : described + 1]:
+            lost.report(
+                "import_failed",
+                f"importing this file ended the process: {resume['reason']}",
+                "a module must come to the end of its import: move work, and what may end the process, "
+                "into functions",
+            )
+            send(lost.to_json())
+    for file in rest:
+        check_file(file)
+    for file in rest:
         if file.declares and not file.findings:
             _import(file, names)
         send(file.to_json())

@@ -191,10 +191,10 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
     boot_ms = _milliseconds(booted - order.forked_at)
     if describe is not None:
         link.send({"t": "ready", "import_ms": 0.0, "boot_ms": boot_ms})
-        root_name = str(link.receive("describe").get("root_name") or loader.DEFAULT_ROOT_NAME)
-        finder.root_name = root_name
+        asked = link.receive("describe")
+        finder.root_name = str(asked.get("root_name") or loader.DEFAULT_ROOT_NAME)
         try:
-            last = describe.run(finder, link.send)
+            last = describe.run(finder, link.send, asked)
         except BaseException as error:
             link.finish(_failed(error, booted, None))
         link.finish(encode(last))

@@ -239,6 +239,10 @@ events! {
     QuotaChanged = "quota.changed", Info, Succeeded;
     /// Something was refused because a quota is used up.
     QuotaExceeded = "quota.exceeded", Warning, Denied;
+    /// What an organization or the platform allows its steps to do was changed.
+    PolicyChanged = "policy.changed", Warning, Succeeded;
+    /// A run was not started because its code declares what a policy refuses.
+    PolicyRefused = "policy.refused", Warning, Denied;
 
     /// A draft of a workflow was saved.
     WorkflowChanged = "workflow.changed", Info, Succeeded;

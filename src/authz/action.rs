@@ -56,6 +56,8 @@ closed_list!(
         Audit = "audit",
         /// Configuration entries.
         Config = "config",
+        /// What steps are allowed to do.
+        Policy = "policy",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::{Failure, Outcome, Places, block_on, output, prepare};
 use crate::boot;
+use crate::error::Finding;
+use crate::usecase::policy::refused_by_platform;
 
 /// Flags of `weft check`.
 #[derive(Debug, Args)]
@@ -22,7 +24,13 @@ impl Check {
     pub(super) fn run(self) -> Outcome {
         let config = prepare(&self.places)?;
         block_on(async move {
+            let policy = boot::platform_policy(&config).await;
             let checked = boot::check_workspace(config).await.map_err(Failure::from)?;
+            let declared = checked.workflows.values().chain(checked.data_providers.values());
+            let warnings: Vec<Finding> = match &policy {
+                Ok(policy) => declared.flat_map(|one| refused_by_platform(policy, one)).collect(),
+                Err(_) => Vec::new(),
+            };
             if self.json {
                 output::json(&json!({
                     "files": checked.files,
@@ -30,6 +38,8 @@ impl Check {
                     "workflows": checked.workflows.keys().collect::<Vec<_>>(),
                     "dataProviders": checked.data_providers.keys().collect::<Vec<_>>(),
                     "findings": checked.findings,
+                    "warnings": warnings,
+                    "policyRead": policy.is_ok(),
                 }));
             } else {
                 for finding in &checked.findings {
@@ -37,6 +47,17 @@ impl Check {
                     if let Some(hint) = &finding.hint {
                         output::note(&format!("  hint: {hint}"));
                     }
+                }
+                for warning in &warnings {
+                    output::data(&format!("{}: warning: {}", warning.pointer, warning.message));
+                    if let Some(hint) = &warning.hint {
+                        output::note(&format!("  hint: {hint}"));
+                    }
+                }
+                if let Err(reason) = &policy {
+                    output::note(&format!(
+                        "declarations were not compared with the platform's policy: {reason}"
+                    ));
                 }
                 output::note(&format!(
                     "{} files, {} workflows, {} data providers, {} findings",

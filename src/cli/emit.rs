@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Failure, Outcome, output};
+use crate::domain::modules;
 use crate::{authz, codes, config, http};
 
 /// Flags of `weft emit`.
@@ -26,6 +27,7 @@ pub fn files() -> Vec<(PathBuf, String)> {
     let mut files = vec![
         (PathBuf::from("docs/env-vars.md"), config::env_var::markdown()),
         (PathBuf::from("docs/authz-matrix.txt"), authz::matrix()),
+        (PathBuf::from("docs/modules.md"), modules::markdown()),
         (PathBuf::from("docs/openapi.json"), description + "\n"),
     ];
     files.extend(

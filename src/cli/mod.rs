@@ -13,6 +13,7 @@ mod keys;
 mod lock;
 mod org;
 mod output;
+mod policy;
 mod seed;
 mod serve;
 mod user;
@@ -24,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::boot;
 use crate::config::{Config, Environment, env_var};
+use crate::error::Coded as _;
 use crate::telemetry::Sink;
 
 /// A multi-tenant workflow engine for Azure Functions.
@@ -55,6 +57,9 @@ enum Command {
     /// Manage configuration entries: what workflows read as `ctx.config`. (Settings of Weft itself: `weft config`)
     #[command(subcommand)]
     Entry(config_entry::Entry),
+    /// Say what steps are allowed to do: trust, network, modules, isolation, limits
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
     /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
@@ -118,6 +123,7 @@ impl From<boot::Error> for Failure {
     fn from(error: boot::Error) -> Self {
         let findings = match &error {
             boot::Error::Config(findings) | boot::Error::Workspace(findings) => findings.clone(),
+            boot::Error::UseCase(error) => error.findings().to_vec(),
             _ => Vec::new(),
         };
         Self {
@@ -155,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::User(user) => user.run(),
         Command::Keys(keys) => keys.run(),
         Command::Entry(entry) => entry.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Check(check) => check.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),

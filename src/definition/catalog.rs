@@ -61,7 +61,7 @@ impl Catalog {
                     continue;
                 }
             };
-            if let Some(finding) = bad_pattern(&declared) {
+            if let Some(finding) = bad_pattern(&declared).or_else(|| bad_host(&declared)) {
                 self.findings.push(finding);
                 continue;
             }
@@ -91,4 +91,18 @@ fn bad_pattern(declared: &Declared) -> Option<Finding> {
             .hint("use a pattern without look-around and back-references"),
         )
     })
+}
+
+/// What a worker says of a file is said by code of that file, so hosts are read again here.
+fn bad_host(declared: &Declared) -> Option<Finding> {
+    let message = super::policy::bad_host(&declared.network)?;
+    let place = format!("{}:{}:1", declared.path, declared.line);
+    let finding = Finding::new(
+        place,
+        "invalid_declaration",
+        format!("network of `{}`: {message}", declared.name),
+    );
+    Some(finding.hint(
+        "write hosts as `api.example.com`, `*.example.com` or `api.example.com:8443`, or `*` for every public one",
+    ))
 }

@@ -2,6 +2,8 @@
 
 mod catalog;
 mod parameters;
+mod policy;
 
 pub use catalog::Catalog;
 pub use parameters::{json_schema, validate};
+pub use policy::parse_policy;

@@ -126,6 +126,10 @@ generated_id!(
     AttemptId, "att_", "an attempt id (`att_` and 26 characters)"
 );
 generated_id!(
+    /// A named output of a run.
+    ArtifactId, "art_", "an artifact id (`art_` and 26 characters)"
+);
+generated_id!(
     /// A person.
     UserId, "usr_", "a user id (`usr_` and 26 characters)"
 );

@@ -1,11 +1,14 @@
 //! The vocabulary: values that cannot be wrong. No I/O, no async. Terms are those of `docs/glossary.md`.
 
 mod api_key;
+mod host_pattern;
 mod id;
 mod limits;
 mod log_line;
+pub mod modules;
 mod outcome;
 mod payload;
+mod policy;
 mod retry;
 mod rights;
 mod run;
@@ -14,11 +17,15 @@ mod time;
 mod workflow;
 
 pub use api_key::{Secret, equal_in_constant_time};
-pub use id::{AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
+pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
+pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use limits::Limits;
 pub use log_line::LogLine;
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
+pub use policy::{
+    Holder, LimitCeilings, ModulePolicy, NetworkMode, NetworkPolicy, Policy, Reason, Restricted, Subject, settle,
+};
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;

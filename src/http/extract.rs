@@ -266,7 +266,7 @@ fn reason(error: &serde_json::Error) -> String {
 }
 
 /// JSON, or what `curl -d` sends when it isn't told otherwise. A web page can send the latter to another site unasked, but not
-/// with `X-Organization-Id`, which every route with a body needs.
+/// with `X-Organization-Id` and not by PUT, and every route with a body needs one or the other.
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")

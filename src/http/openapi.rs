@@ -4,15 +4,16 @@ use base64::Engine as _;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
-use super::api::{audit, data_providers, docs, health, me, runs, workflows};
+use super::api::{artifacts, audit, data_providers, docs, health, me, policy, runs, workflows};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-        runs::list, runs::get, runs::steps, runs::logs, runs::cancel,
+        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, artifacts::list, artifacts::download,
         audit::list, data_providers::list, data_providers::provide, me::get,
+        policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         health::health, health::ready, health::status, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),

@@ -1,8 +1,8 @@
 //! The table of routes: path, methods, who may, handler. Tests read it: every route is tried by every kind of caller.
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 
-use super::api::{audit, data_providers, docs, health, me, runs, workflows};
+use super::api::{artifacts, audit, data_providers, docs, health, me, policy, runs, workflows};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -19,7 +19,7 @@ pub enum Access {
 /// One path and method.
 #[derive(Debug)]
 pub struct Route {
-    /// `GET` or `POST`.
+    /// `GET`, `POST` or `PUT`.
     pub method: &'static str,
     /// With parameters in braces.
     pub path: &'static str,
@@ -45,6 +45,12 @@ pub fn table() -> Vec<Route> {
         access,
         handler,
     };
+    let into = |path, access, handler| Route {
+        method: "PUT",
+        path,
+        access,
+        handler,
+    };
     vec![
         at("/api/health", Open, get(health::health)),
         at("/api/ready", Open, get(health::ready)),
@@ -59,9 +65,20 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
+        at(
+            "/api/runs/{id}/artifacts/{artifactId}",
+            Organization,
+            get(artifacts::download),
+        ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),
+        at("/api/policy", Organization, get(policy::get)),
+        into("/api/policy", Organization, put(policy::put)),
+        at("/api/policy/effective", Organization, get(policy::effective)),
+        at("/api/platform/policy", Caller, get(policy::get_platform)),
+        into("/api/platform/policy", Caller, put(policy::put_platform)),
     ]
 }

@@ -224,6 +224,9 @@ pub trait NodeRunner: Send + Sync + fmt::Debug {
     /// Forks workers ahead for a module that will probably be called soon; returns at once.
     fn warm(&self, bundle: &BundleRef, module: &str, rights: &Rights);
 
+    /// How many attempts may run at once.
+    fn slots(&self) -> usize;
+
     /// Kills everything and waits until it is gone.
     async fn shutdown(&self);
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
 use super::jail::Jail;
 use super::limits::ForkLimits;
-use super::protocol::Task;
+use super::protocol::{Resume, Task};
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
 use super::zygote::{Order, Phase, Zygote};
@@ -27,7 +27,7 @@ use super::{
     WorkerMessage,
 };
 use crate::clock::Clock;
-use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, Tier, Trust};
+use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, StepError, Tier, Trust};
 use crate::error::Finding;
 
 /// The time in which [`FAILURES`] ends of a zygote are too many.
@@ -39,6 +39,8 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const TRIES: usize = 3;
 const DESCRIBE_PATIENCE: Duration = Duration::from_secs(30);
 const DESCRIPTIONS: usize = 2;
+/// How many files of a bundle may take their worker down before the rest is left undescribed.
+const MAX_CRASHES: u32 = 20;
 /// Modules are imported to be described, which is no reason to reach anything.
 const DESCRIBING: Rights = Rights {
     trust: Trust::Trusted,
@@ -328,6 +330,10 @@ impl NodeRunner for Pool {
         drop(shelves);
     }
 
+    fn slots(&self) -> usize {
+        self.shared.settings.slots
+    }
+
     fn status(&self) -> Value {
         let shared = &self.shared;
         let state = shared.state();
@@ -592,7 +598,10 @@ impl Shared {
         let started = Instant::now();
         let limits = &self.settings.limits;
         let mut lost = RunnerError::Stopping;
-        for _ in 0..TRIES {
+        let mut modules = Vec::new();
+        let mut resume: Option<Resume> = None;
+        let mut failures = 0;
+        while failures < TRIES {
             let worker = match self
                 .fork(
                     Task::Describe,
@@ -606,20 +615,44 @@ impl Shared {
                 Ok(worker) => worker,
                 Err(error) => {
                     lost = error;
+                    failures += 1;
                     continue;
                 }
             };
-            let (modules, outcome) = match worker.bring_up(ROOT_NAME, limits, self.settings.import_timeout).await {
-                BroughtUp::Ready(worker) => match worker.describe(ROOT_NAME, limits).await {
-                    Ok(Description { modules, files, ms }) => return Ok(description(modules, files, ms)),
-                    Err((modules, outcome)) => (modules, outcome),
+            let (described, outcome) = match worker.bring_up(ROOT_NAME, limits, self.settings.import_timeout).await {
+                BroughtUp::Ready(worker) => match worker.describe(ROOT_NAME, resume.as_ref(), limits).await {
+                    Ok(Description {
+                        modules: rest,
+                        files,
+                        ms,
+                    }) => {
+                        modules.extend(rest);
+                        let ms = if resume.is_none() {
+                            ms
+                        } else {
+                            millis(started.elapsed())
+                        };
+                        return Ok(description(modules, files, ms));
+                    }
+                    Err((described, outcome)) => (described, outcome),
                 },
                 BroughtUp::Failed(outcome, _) => (Vec::new(), outcome),
                 BroughtUp::No(reason) => {
                     lost = self.why_lost(reason);
+                    failures += 1;
                     continue;
                 }
             };
+            let progress = resume.is_none() || !described.is_empty();
+            modules.extend(described);
+            if let Outcome::Failed { error } | Outcome::TimedOut { error } = &outcome
+                && progress
+                && resume.as_ref().is_none_or(|resume| resume.crashes < MAX_CRASHES)
+            {
+                // The next file took it down; another worker goes on behind that one.
+                resume = Some(behind(&modules, error, resume.map_or(0, |resume| resume.crashes)));
+                continue;
+            }
             let files = modules.len() as u64;
             let mut description = description(modules, files, millis(started.elapsed()));
             description.findings.push(interrupted(&description.modules, &outcome));
@@ -642,6 +675,30 @@ impl Shared {
         });
         drop(state);
         drop(unused);
+    }
+}
+
+/// Where to go on after the worker that has described these files was lost.
+fn behind(modules: &[Value], error: &StepError, crashes: u32) -> Resume {
+    let mut taken = Vec::new();
+    for module in modules {
+        let path = module["path"].as_str().unwrap_or_default();
+        for (list, kind) in [
+            ("workflows", "workflow"),
+            ("data_providers", "data_provider"),
+            ("nodes", "node"),
+        ] {
+            for declared in module[list].as_array().into_iter().flatten() {
+                let name = declared["name"].as_str().unwrap_or_default();
+                taken.push((kind.to_owned(), name.to_owned(), format!("{path}:{}", declared["line"])));
+            }
+        }
+    }
+    Resume {
+        described: modules.len(),
+        reason: error.message.clone(),
+        taken,
+        crashes: crashes + 1,
     }
 }
 

@@ -174,8 +174,12 @@ impl WorkerFrame {
     /// When the bytes are not a JSON object of a known kind with fields of the right types, nest deeper than 127 levels
     /// (`serde_json`'s bound), or are over the limit of their kind.
     pub fn parse(bytes: &[u8]) -> Result<Self, Violation> {
-        let mut frame =
-            Fields(serde_json::from_slice(bytes).map_err(|e| Violation(format!("a frame is not a JSON object: {e}")))?);
+        let Strict(value) =
+            serde_json::from_slice(bytes).map_err(|e| Violation(format!("a frame is not a JSON object: {e}")))?;
+        let Value::Object(fields) = value else {
+            return Err(Violation::new("a frame is not a JSON object"));
+        };
+        let mut frame = Fields(fields);
         let kind = frame.text("t")?;
         Ok(match kind.as_str() {
             "ready" => Self::Ready {
@@ -209,7 +213,11 @@ impl WorkerFrame {
                 }
             }
             "checkpoint" => {
-                let name = frame.text("name")?;
+                let mut name = frame.text("name")?;
+                if name.len() > NAME_BYTES {
+                    name.truncate(name.floor_char_boundary_at(NAME_BYTES));
+                    name.push_str(" … [cut]");
+                }
                 let data = frame.value("data");
                 if bytes.len() > SMALL_JSON_BYTES && json_bytes(&data) > SMALL_JSON_BYTES {
                     return Err(Violation(format!(
@@ -239,7 +247,7 @@ impl WorkerFrame {
                 let raised: Raised = serde_json::from_value(frame.value("error"))
                     .map_err(|e| Violation(format!("`error` of a `failed` frame: {e}")))?;
                 let error = StepError {
-                    kind: raised.kind,
+                    kind: of_user_code(raised.kind),
                     message: raised.message.unwrap_or_default(),
                     step: None,
                     traceback: raised.traceback,
@@ -274,6 +282,91 @@ impl WorkerFrame {
             Self::Described(_) => "described",
             Self::DescribedAll { .. } => "described_all",
         }
+    }
+}
+
+/// What is before a name that only the engine may give.
+pub const USER_PREFIX: &str = "user.";
+
+/// The type of an exception, so that nothing that a worker says is taken for what the engine says of it. The engine's own
+/// are words in small letters (`time_limit`, `crashed`, `cancelled`); no built-in exception is, and any other has its
+/// module before its name.
+fn of_user_code(kind: String) -> String {
+    let engine_like = kind
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if engine_like {
+        format!("{USER_PREFIX}{kind}")
+    } else {
+        kind
+    }
+}
+
+/// A JSON value in which no object has a key twice: whoever reads the first and whoever reads the last would read two
+/// different messages.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> serde::de::Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+        Ok(Value::Bool(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let Strict(value) = entries.next_value()?;
+            if let Some(before) = map.insert(key, value) {
+                drop(before);
+                return Err(serde::de::Error::custom("an object has a key twice"));
+            }
+        }
+        Ok(Value::Object(map))
     }
 }
 
@@ -389,7 +482,24 @@ pub enum HandlerFrame<'a> {
     Describe {
         /// What paths in descriptions and tracebacks start with.
         root_name: &'a str,
+        /// Where an earlier worker was lost, if one was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resume: Option<&'a Resume>,
     },
+}
+
+/// Where to go on with a description: behind the file that took a worker down.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Resume {
+    /// How many files are described; the next one is the lost worker's.
+    pub described: usize,
+    /// What happened to it.
+    pub reason: String,
+    /// Names that those files declare: kind, name, and `path:line`.
+    pub taken: Vec<(String, String, String)>,
+    /// How often that has happened; the handler's own count.
+    #[serde(skip)]
+    pub crashes: u32,
 }
 
 impl HandlerFrame<'_> {
@@ -561,7 +671,12 @@ mod tests {
     #[test]
     fn frames_come_whole_and_in_order() {
         let mut buffer = FrameBuffer::new(64);
-        let sent = HandlerFrame::Describe { root_name: "workspace" }.encode(64).unwrap();
+        let sent = HandlerFrame::Describe {
+            root_name: "workspace",
+            resume: None,
+        }
+        .encode(64)
+        .unwrap();
         for byte in &sent[..sent.len() - 1] {
             buffer.extend(&[*byte]);
             assert_eq!(buffer.take(), Ok(None));
@@ -581,9 +696,12 @@ mod tests {
             assert!(buffer.take().is_err(), "{length}");
         }
         assert_eq!(
-            HandlerFrame::Describe { root_name: "workspace" }
-                .encode(10)
-                .unwrap_err(),
+            HandlerFrame::Describe {
+                root_name: "workspace",
+                resume: None,
+            }
+            .encode(10)
+            .unwrap_err(),
             40
         );
     }
@@ -610,12 +728,35 @@ mod tests {
             r#"{"t":"failed","error":{"type":7}}"#,
             r#"{"t":"succeeded","value":NaN}"#,
             r#"{"t":"succeeded","variables":[]}"#,
+            r#"{"t":"succeeded","value":1e999}"#,
+            r#"{"t":"succeeded","t":"succeeded"}"#,
+            r#"{"t":"call","id":1,"id":2,"name":"x"}"#,
+            r#"{"t":"succeeded","value":[{"a":1,"\u0061":2}]}"#,
+            r#"{"t":"succeeded"}{"t":"succeeded"}"#,
             &deep,
             &fat,
         ] {
             assert!(WorkerFrame::parse(bad.as_bytes()).is_err(), "{bad:.80}");
         }
         assert!(WorkerFrame::parse(b"{\"t\":\"log\",\"level\":\"info\",\"message\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn nobody_speaks_in_the_name_of_the_engine() {
+        for (said, taken) in [
+            ("time_limit", "user.time_limit"),
+            ("cancelled", "user.cancelled"),
+            ("", "user."),
+            ("ValueError", "ValueError"),
+            ("workflows.hello.crashed", "workflows.hello.crashed"),
+            ("user.crashed", "user.crashed"),
+        ] {
+            let frame = format!(r#"{{"t":"failed","error":{{"type":"{said}"}}}}"#);
+            match WorkerFrame::parse(frame.as_bytes()) {
+                Ok(WorkerFrame::Failed { error, .. }) => assert_eq!(error.kind, taken),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, NodeRunner, RunnerError, RunnerTimings, WorkerMessage,
 };
-use crate::domain::{Outcome, Rights, StepError};
+use crate::domain::{Limits, Outcome, Rights, StepError};
 
 /// What one attempt does.
 #[derive(Debug, Default)]
@@ -80,6 +80,10 @@ pub struct Asked {
     pub arguments: Value,
     /// Its context.
     pub context: Value,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it may do.
+    pub rights: Rights,
 }
 
 /// Plays scenes. Each entry has a queue of them; the one before its end is the last, an entry without any echoes its
@@ -133,6 +137,8 @@ impl NodeRunner for Scripted {
             name: spec.entry.name.clone(),
             arguments: spec.arguments.clone(),
             context: spec.context.clone(),
+            limits: spec.limits.clone(),
+            rights: spec.rights.clone(),
         });
         let scene = lock(&self.scenes)
             .get_mut(&spec.entry.name)
@@ -167,6 +173,10 @@ impl NodeRunner for Scripted {
     }
 
     fn warm(&self, _bundle: &BundleRef, _module: &str, _rights: &Rights) {}
+
+    fn slots(&self) -> usize {
+        4
+    }
 
     async fn shutdown(&self) {}
 

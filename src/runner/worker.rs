@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
-use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Violation, WorkerFrame, json_bytes};
+use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Resume, Violation, WorkerFrame, json_bytes};
 use super::zygote::{Connection, Ended, Order, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
 use crate::clock::Clock;
@@ -35,6 +35,8 @@ const PIPE_BYTES: usize = 1 << 20;
 const WAITING_MESSAGES: usize = 64;
 /// How long a worker without anything left to do may take to end.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long describing one file may take.
+const FILE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the zygote may take to report the end of a killed worker.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the consumer of messages may leave one untouched after the attempt's end.
@@ -287,6 +289,7 @@ impl Worker {
             replies: FuturesUnordered::new(),
             calls: 0,
             last: None,
+            broken: false,
             stage: Stage::Running,
             timer: Box::pin(tokio::time::sleep(spec.limits.wall())),
         };
@@ -334,9 +337,15 @@ impl Worker {
     ///
     /// # Errors
     /// How it ended instead, with the frames until then.
-    pub async fn describe(mut self, root_name: &str, limits: &Limits) -> Result<Description, (Vec<Value>, Outcome)> {
+    pub async fn describe(
+        mut self,
+        root_name: &str,
+        resume: Option<&Resume>,
+        limits: &Limits,
+    ) -> Result<Description, (Vec<Value>, Outcome)> {
         let mut modules = Vec::new();
-        match (HandlerFrame::Describe { root_name }).encode(limits.frame_bytes) {
+        let before = resume.map_or(0, |resume| resume.described);
+        match (HandlerFrame::Describe { root_name, resume }).encode(limits.frame_bytes) {
             Ok(bytes) => self.wire.out.extend_from_slice(&bytes),
             Err(_) => {
                 return Err((
@@ -345,8 +354,14 @@ impl Worker {
                 ));
             }
         }
+        let mut file_until = Instant::now() + FILE_PATIENCE;
         loop {
-            let frame = match self.wire.next(&*self.clock, true, true).await {
+            let event = tokio::time::timeout_at(file_until, self.wire.next(&*self.clock, true, true)).await;
+            let Ok(event) = event else {
+                self.kill_and_wait().await;
+                return Err((modules, outcome::of_import_limit("the file", FILE_PATIENCE)));
+            };
+            let frame = match event {
                 Event::Frame(bytes) => WorkerFrame::parse(&bytes),
                 Event::Malformed(violation) => Err(violation),
                 Event::Flushed | Event::Output => {
@@ -363,7 +378,15 @@ impl Worker {
                 }
             };
             match frame {
-                Ok(WorkerFrame::Described(module)) => modules.push(module),
+                Ok(WorkerFrame::Described(module)) => {
+                    modules.push(module);
+                    file_until = Instant::now() + FILE_PATIENCE;
+                }
+                // A file that says so while it is imported would hide the others.
+                Ok(WorkerFrame::DescribedAll { files, .. }) if files != (before + modules.len()) as u64 => {
+                    let text = format!("{} of {files} files were described", before + modules.len());
+                    return Err((modules, outcome::of_violation(&Violation(text))));
+                }
                 Ok(WorkerFrame::DescribedAll { files, ms }) => {
                     self.linger();
                     return Ok(Description { modules, files, ms });
@@ -409,6 +432,10 @@ fn out_of_order(frame: &WorkerFrame) -> Violation {
     Violation(format!("a frame `{}` was out of order", frame.kind()))
 }
 
+fn after_the_last() -> Violation {
+    Violation("something came after the last frame".into())
+}
+
 /// What decided the attempt.
 #[derive(Debug)]
 struct Last {
@@ -439,6 +466,8 @@ struct Attempt<'a> {
     replies: FuturesUnordered<Reply>,
     calls: u64,
     last: Option<Last>,
+    /// It has sent what it must not send.
+    broken: bool,
     stage: Stage,
     timer: Pin<Box<Sleep>>,
 }
@@ -449,7 +478,9 @@ impl Attempt<'_> {
         while self.stage != Stage::Over {
             self.take_lines();
             let room = self.messages.len() < WAITING_MESSAGES;
-            let frames = room && self.stage == Stage::Running;
+            // A worker that asks and does not read its answers is not read either.
+            let unread = self.worker.wire.out.len() as u64 > self.spec.limits.frame_bytes;
+            let frames = room && !(unread && self.given) && self.stage == Stage::Running;
             let happened = tokio::select! {
                 biased;
                 () = self.timer.as_mut() => Happened::Time,
@@ -520,7 +551,10 @@ impl Attempt<'_> {
         self.enter(Stage::Killed, KILL_PATIENCE);
     }
 
+    /// Kills it, and takes back what it had said of its end: nothing that it says counts.
     fn violated(&mut self, violation: &Violation) {
+        self.last = None;
+        self.broken = true;
         self.kill(outcome::of_violation(violation));
     }
 
@@ -544,8 +578,11 @@ impl Attempt<'_> {
             for frame in frames {
                 match frame {
                     Ok(bytes) if self.last.is_none() => self.frame(&bytes),
-                    Ok(_) => {}
+                    Ok(_) => self.violated(&after_the_last()),
                     Err(violation) => self.violated(&violation),
+                }
+                if self.broken {
+                    break;
                 }
             }
         }
@@ -553,6 +590,10 @@ impl Attempt<'_> {
     }
 
     fn frame(&mut self, bytes: &[u8]) {
+        if !self.given {
+            // It can't know yet what to do: whatever it says is made up.
+            return self.violated(&Violation("a frame came before the attempt was given".into()));
+        }
         let limits = &self.spec.limits;
         match WorkerFrame::parse(bytes) {
             Ok(WorkerFrame::Log {
@@ -617,6 +658,9 @@ impl Attempt<'_> {
 
     fn decided(&mut self, last: Last) {
         self.last = Some(last);
+        if self.worker.wire.has_unread_frames() {
+            return self.violated(&after_the_last());
+        }
         // The worker has flushed its streams before its last frame, so all that belongs to the attempt is in the pipes by
         // now: waiting for their end would be waiting for the process to be taken down.
         self.worker.wire.drain_streams(&*self.worker.clock);
@@ -828,6 +872,12 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Whether more has come than was taken, also what the kernel still has.
+    fn has_unread_frames(&mut self) -> bool {
+        let mut space = [0; 1];
+        !self.frames.is_empty() || (self.open && read_now(&self.socket, &mut space) > 0)
     }
 
     /// The same for the socket too, for a worker that has ended: the frames that nobody has read.

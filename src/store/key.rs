@@ -4,7 +4,7 @@
 //! unless it is checked or hashed here. Row keys that list newest first start with [`Timestamp::reversed`].
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
-use crate::domain::{AttemptId, KeyId, OrgId, RecordId, RunId, Slug, Timestamp, UserId, sha256_hex};
+use crate::domain::{ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, Slug, Timestamp, UserId, sha256_hex};
 
 /// Formed from checked parts, so a refusal is a defect of this file.
 fn key(text: String) -> Key {
@@ -245,6 +245,12 @@ pub fn config_row(name: &str) -> super::port::Result<Key> {
     Key::new(name)
 }
 
+/// The partition of the policy: the platform's in `WeftConfig`, an organization's in its own table. One row, [`only_row`].
+#[must_use]
+pub fn policy() -> Key {
+    key("policy".into())
+}
+
 /// The partition of what belongs to the installation itself, in `WeftConfig`.
 #[must_use]
 pub fn installation() -> Key {
@@ -295,6 +301,21 @@ pub fn outbox_row(sequence: u64) -> Key {
 #[must_use]
 pub fn audit_row(sequence: u64) -> Key {
     key(format!("audit:{sequence:010}"))
+}
+
+/// A named output of the run.
+#[must_use]
+pub fn artifact_row(id: &ArtifactId) -> Key {
+    key(format!("{ARTIFACTS}{id}"))
+}
+
+/// The prefix of all named outputs of a run.
+pub const ARTIFACTS: &str = "artifact:";
+
+/// How many named outputs there are, and how large they are together.
+#[must_use]
+pub fn artifact_total_row() -> Key {
+    key("artifact-total".into())
 }
 
 // ── audit chains outside runs: an organization's table, and WeftAudit ─────────────────────────────────────────────────
@@ -352,6 +373,73 @@ pub fn subject_reference_row(reference: &str) -> Key {
 #[must_use]
 pub fn subject_row(subject: &str) -> Key {
     key(sha256_hex(subject.as_bytes()))
+}
+
+// ── key-value pairs of a workflow, in the organization's table ────────────────────────────────────────────────────────
+
+/// The partition of a workflow's pairs. Workflow names are checked by their declaration; one that is no key is refused.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn pairs(workflow: &str) -> super::port::Result<Key> {
+    Key::new(format!("kv:{workflow}"))
+}
+
+/// A pair's row. What a row key may not hold, and what would upset its order, is written as `~` and a code; so a prefix of a
+/// key is a prefix of its row, and two keys never share one.
+///
+/// # Errors
+/// [`super::Error::Malformed`] when it comes out too long for a row key.
+pub fn pair_row(name: &str) -> super::port::Result<Key> {
+    use std::fmt::Write as _;
+    let mut row = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '/' => row.push_str("~s"),
+            '\\' => row.push_str("~b"),
+            '#' => row.push_str("~h"),
+            '?' => row.push_str("~q"),
+            '~' => row.push_str("~t"),
+            '%' => row.push_str("~p"),
+            ' '..='}' => row.push(c),
+            _ => {
+                let _ = write!(row, "~u{:06x}", u32::from(c));
+            }
+        }
+    }
+    Key::new(row)
+}
+
+/// The pair of a row: what [`pair_row`] was made from.
+#[must_use]
+pub fn pair_name(row: &Key) -> Option<String> {
+    let mut name = String::new();
+    let mut rest = row.as_str().chars();
+    while let Some(c) = rest.next() {
+        name.push(match c {
+            '~' => match rest.next()? {
+                's' => '/',
+                'b' => '\\',
+                'h' => '#',
+                'q' => '?',
+                't' => '~',
+                'p' => '%',
+                'u' => {
+                    let code: String = rest.by_ref().take(6).collect();
+                    char::from_u32(u32::from_str_radix(&code, 16).ok()?)?
+                }
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(name)
+}
+
+/// How many pairs there are; no pair's row is spelled so.
+#[must_use]
+pub fn pair_count_row() -> Key {
+    key("~count".into())
 }
 
 // ── derived listing rows, in the organization's table: newest first, repairable from their source ──────────────────────
@@ -424,6 +512,13 @@ pub fn value_blob(sha256: &str) -> BlobPath {
     path(format!("value/{clean}"))
 }
 
+/// A named output's bytes, named by their SHA-256.
+#[must_use]
+pub fn artifact_blob(sha256: &str) -> BlobPath {
+    let clean: String = sha256.chars().filter(char::is_ascii_hexdigit).take(64).collect();
+    path(format!("artifact/{clean}"))
+}
+
 /// The log of an attempt.
 #[must_use]
 pub fn log_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
@@ -442,6 +537,25 @@ mod tests {
         assert!(config_row(hostile).is_err());
         assert!(step_row("a/b").is_err());
         assert_eq!(audit_chain("20261121", "a'b/c").as_str(), "audit:20261121:abc");
+    }
+
+    #[test]
+    fn pairs_have_rows_of_their_own() {
+        let names = ["a", "a/b", "a~sb", "a\\b#?%", "ä\u{1f600}", "~count", "it's", "a b\n"];
+        for name in names {
+            let row = pair_row(name).unwrap();
+            assert_eq!(pair_name(&row).as_deref(), Some(name));
+            assert_ne!(row, pair_count_row());
+        }
+        assert!(
+            pair_row("a/b")
+                .unwrap()
+                .as_str()
+                .starts_with(pair_row("a/").unwrap().as_str())
+        );
+        assert!(pair_row(&"x".repeat(256)).is_ok());
+        assert!(pair_row(&"ä".repeat(256)).is_err());
+        assert_eq!(pair_name(&pair_count_row()), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod rehydrate;
 mod resolve;
 mod scope;
 
-pub use operator::{PlatformScope, operator, operator_in, system};
+pub use operator::{PlatformScope, operator, operator_in, platform, system};
 pub use rehydrate::{RunRef, rehydrate};
 pub use resolve::{Membership, Organization, Refused, cross, resolve, resolve_key};
 pub use scope::{Denied, Scope};

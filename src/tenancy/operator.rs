@@ -1,9 +1,9 @@
 //! Work across organizations, which is a different type.
 
-use crate::authz::{Principal, Tier};
+use crate::authz::{Action, Caller, Extent, Principal, Resource, Tier, permitted_to_key};
 use crate::domain::OrgId;
 
-use super::Scope;
+use super::{Denied, Scope};
 
 /// The proof that somebody may work across organizations: the command line, the timer, a platform administrator.
 #[derive(Debug, Clone)]
@@ -17,6 +17,37 @@ impl PlatformScope {
     pub const fn principal(&self) -> &Principal {
         &self.principal
     }
+}
+
+/// For a caller who may use a verb on the platform: an administrator, or a key that is for every organization. A key of some
+/// organizations is not one of the platform, whatever its scopes say.
+///
+/// # Errors
+/// [`Denied`].
+pub fn platform(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    let extent = match &caller.principal {
+        Principal::User {
+            administrator: true, ..
+        }
+        | Principal::Operator => Extent::All,
+        Principal::Service { scopes, .. } if caller.key_organizations.is_empty() => {
+            permitted_to_key(scopes, action, Resource::Platform)
+        }
+        _ => Extent::None,
+    };
+    if extent > Extent::None {
+        return Ok(PlatformScope {
+            principal: caller.principal.clone(),
+        });
+    }
+    Err(Denied {
+        action,
+        resource: Resource::Platform,
+        hint: format!(
+            "a platform administrator may, and a key for every organization with the scope `platform:{}`",
+            action.as_str()
+        ),
+    })
 }
 
 /// For the command line: whoever holds the storage credential holds everything in it.

@@ -1,22 +1,23 @@
-//! One attempt: its context, its run in a worker, and the broker that answers what it asks for.
+//! One attempt: its context, its run in a worker, and its log. What it asks for is answered by its [`Broker`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::broker::{Asker, Bound, Broker, Unmasked};
+use super::policy::{Ceilings, Reason};
 use super::{Context, Error, Result};
-use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
-use crate::runner::{
-    AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerError, RunnerTimings, WorkerMessage,
-};
+use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::StepPlan;
 use crate::store::repo::configs::Merged;
-use crate::store::repo::runs::StoredRun;
+use crate::store::repo::runs::{Parent, Requester, StoredRun};
 use crate::tenancy::Scope;
 
 /// Messages of a worker that wait for the broker; a worker that floods waits.
@@ -27,8 +28,6 @@ const LINES_AT_ONCE: usize = 512;
 const BYTES_AT_ONCE: usize = 512 * 1024;
 /// How long a worker is tried to be started for an attempt.
 const STARTING: Duration = Duration::from_secs(30);
-/// How many refused calls of an attempt are recorded one by one; a flood would fill the audit log.
-const RECORDED_REFUSALS: u32 = 10;
 /// Longest time that a line waits for company.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// Most bytes of configuration that a worker is handed unasked.
@@ -42,7 +41,8 @@ pub(super) struct Attempt {
     pub(super) origin: Origin,
     pub(super) run: RunId,
     pub(super) workflow: String,
-    pub(super) requester: Value,
+    pub(super) parent: Option<Parent>,
+    pub(super) requester: Requester,
     pub(super) arguments: Value,
     pub(super) deadline: Timestamp,
     pub(super) step: StepPlan,
@@ -50,8 +50,6 @@ pub(super) struct Attempt {
     pub(super) number: u32,
     pub(super) bundle: BundleRef,
     pub(super) stop: CancellationToken,
-    /// Broker calls that were refused so far.
-    pub(super) refused: std::sync::atomic::AtomicU32,
 }
 
 /// How it ended.
@@ -74,19 +72,14 @@ impl Attempt {
         (place, attempt, number): (usize, AttemptId, u32),
         stop: &CancellationToken,
     ) -> Result<Self> {
-        let requester = &run.new.requester;
         Ok(Self {
             cx: cx.clone(),
             scope: scope.clone(),
             origin: origin.clone(),
             run: run.new.run.clone(),
             workflow: run.new.workflow.clone(),
-            requester: json!({
-                "kind": requester.kind,
-                "id": requester.id,
-                "name": requester.name,
-                "claimed_user": requester.claimed_user,
-            }),
+            parent: run.new.parent.clone(),
+            requester: run.new.requester.clone(),
             arguments: cx.runs.resolve(scope, &run.new.arguments).await?,
             deadline: run.state.deadline,
             step: run.new.plan.steps[place].clone(),
@@ -94,7 +87,6 @@ impl Attempt {
             number,
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
             stop: stop.child_token(),
-            refused: std::sync::atomic::AtomicU32::new(0),
         })
     }
 
@@ -133,7 +125,9 @@ impl Attempt {
         let left = u64::try_from(self.deadline.since(started_at).as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
-        let mut limits = self.step.limits.clone();
+        let ceilings = Ceilings::of(&self.cx, &self.scope).await?;
+        let allowed = ceilings.settled(&self.step.rights, &self.step.limits);
+        let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
         let spec = AttemptSpec {
@@ -148,13 +142,21 @@ impl Attempt {
             arguments: self.arguments.clone(),
             context: self.context(&config, started_at, limits.wall()),
             limits,
-            rights: self.step.rights.clone(),
+            rights: allowed.rights,
             messages,
         };
+        let broker = self.broker(config);
         let (report, mut log) = tokio::join!(
             self.cx.runner.run(spec, self.stop.clone()),
-            self.serve(received, &config)
+            self.serve(received, &broker)
         );
+        let report = match report {
+            Ok(report) => Ok(broker.finish(report).await),
+            Err(error) => Err(error),
+        };
+        for reason in allowed.reasons.iter().filter(|reason| reason.refused) {
+            log.add(withdrawn(reason, self.cx.clock.now())).await;
+        }
         if let Ok(report) = &report
             && report.output_truncated
         {
@@ -164,10 +166,34 @@ impl Attempt {
         Ok(report?)
     }
 
+    fn broker(&self, config: Merged) -> Broker {
+        let bound = Bound {
+            cx: self.cx.clone(),
+            scope: self.scope.clone(),
+            origin: self.origin.clone(),
+            requester: self.requester.clone(),
+            asker: Asker::Step {
+                run: self.run.clone(),
+                workflow: self.workflow.clone(),
+                step: self.step.id.clone(),
+                parent: self.parent.clone(),
+            },
+            attempt: self.attempt.clone(),
+            rights: self.step.rights.clone(),
+            config,
+        };
+        Broker::new(bound, Arc::new(Unmasked))
+    }
+
     fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration) -> Value {
         json!({
             "organization": {"id": self.scope.org(), "name": self.scope.org_name()},
-            "caller": self.requester,
+            "caller": {
+                "kind": self.requester.kind,
+                "id": self.requester.id,
+                "name": self.requester.name,
+                "claimed_user": self.requester.claimed_user,
+            },
             "run": {
                 "id": self.run,
                 "workflow": self.workflow,
@@ -184,7 +210,7 @@ impl Attempt {
     }
 
     /// Answers the worker and writes what it says, until it has nothing more to say. The log is still open.
-    async fn serve(&self, mut received: mpsc::Receiver<WorkerMessage>, config: &Merged) -> Log<'_> {
+    async fn serve(&self, mut received: mpsc::Receiver<WorkerMessage>, broker: &Broker) -> Log<'_> {
         let mut log = Log {
             attempt: self,
             lines: Vec::new(),
@@ -195,9 +221,11 @@ impl Attempt {
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         flush.reset();
+        let mut calls = FuturesUnordered::new();
         loop {
             let message = tokio::select! {
                 message = received.recv() => message,
+                Some(()) = calls.next(), if !calls.is_empty() => continue,
                 _ = flush.tick() => {
                     log.flush().await;
                     continue;
@@ -205,71 +233,23 @@ impl Attempt {
             };
             match message {
                 None => break,
-                Some(WorkerMessage::Line(line)) => log.add(line).await,
+                Some(WorkerMessage::Line(line)) => log.add(broker.masker().line(line)).await,
                 Some(WorkerMessage::Checkpoint { name, data, at }) => {
                     let fields = Some(json!({"checkpoint": name, "data": data}));
                     let message = format!("checkpoint `{name}`");
-                    log.add(LogLine {
+                    let line = LogLine {
                         at,
                         stream: "checkpoint".into(),
                         level: "info".into(),
                         message,
                         fields,
-                    })
-                    .await;
+                    };
+                    log.add(broker.masker().line(line)).await;
                 }
-                Some(WorkerMessage::Call { name, args, reply }) => {
-                    let answer = self.answer(&name, &args, config).await;
-                    // A worker that is gone needs no answer.
-                    drop(reply.send(answer));
-                }
+                Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
             }
         }
         log
-    }
-
-    async fn answer(&self, name: &str, args: &Value, config: &Merged) -> std::result::Result<Value, Refusal> {
-        let refusal = |code: &str, message: String| Refusal {
-            code: code.to_owned(),
-            message,
-        };
-        match name {
-            "config.get" => match args.get("key").and_then(Value::as_str) {
-                Some(key) => Ok(config.get(key).cloned().unwrap_or(Value::Null)),
-                None => Err(refusal("invalid", "`config.get` needs a `key`".to_owned())),
-            },
-            "variables.set" => match args.get("name").and_then(Value::as_str) {
-                // Kept by the worker, and stored with its last frame.
-                Some(_) => Ok(Value::Null),
-                None => Err(refusal("invalid", "`variables.set` needs a `name`".to_owned())),
-            },
-            other => {
-                let shown: String = other.chars().take(60).collect();
-                let before = self.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let refused = refusal(
-                    "not_available",
-                    format!("`{shown}` is not available in this version of Weft"),
-                );
-                if before >= RECORDED_REFUSALS {
-                    return Err(refused);
-                }
-                let record = self
-                    .cx
-                    .audit
-                    .by(&self.scope, AuditEvent::StepOverreached)
-                    .came_from(&self.origin)
-                    .resource("run", self.run.as_str())
-                    .detail(&json!({"call": shown, "attempt": self.attempt}));
-                let recorded = async {
-                    let linked = self.cx.audit.append(&self.scope, record).await?;
-                    self.cx.audit.index(&self.scope, &[linked]).await
-                };
-                if let Err(error) = recorded.await {
-                    tracing::error!(error = %error, "a refused broker call could not be recorded");
-                }
-                Err(refused)
-            }
-        }
     }
 }
 
@@ -372,6 +352,20 @@ impl Log<'_> {
 /// About what a line takes in the log; JSON escapes can double it, and the margin below an append's limit takes that.
 fn line_bytes(line: &LogLine) -> usize {
     128 + line.message.len() + line.fields.as_ref().map_or(0, |fields| fields.to_string().len())
+}
+
+/// What the plan has and a policy took away since.
+fn withdrawn(reason: &Reason, at: Timestamp) -> LogLine {
+    LogLine {
+        at,
+        stream: "log".into(),
+        level: "warning".into(),
+        message: format!(
+            "a policy was changed since the run began: {}; {}",
+            reason.message, reason.remedy
+        ),
+        fields: None,
+    }
 }
 
 /// The last line of a log that is not whole.

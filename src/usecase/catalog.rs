@@ -5,10 +5,12 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use super::policy::Ceilings;
 use super::{CodeSource, Context, Error, Result};
 use crate::authz::{Action, Resource};
 use crate::definition::Catalog;
 use crate::domain::{Declared, Rights};
+use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::{BundleRef, NodeRunner};
 use crate::tenancy::Scope;
@@ -126,6 +128,15 @@ impl Catalogs {
     }
 }
 
+/// A workflow as an organization may use it.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    /// What the workspace declares.
+    pub declared: Declared,
+    /// What of that a policy refuses: a run is not started while there is any.
+    pub refused: Vec<Finding>,
+}
+
 /// A page of workflows, by name.
 ///
 /// # Errors
@@ -135,10 +146,10 @@ pub async fn list(
     scope: &Scope,
     after: Option<&str>,
     limit: usize,
-) -> Result<(Current, Vec<Declared>, bool)> {
+) -> Result<(Current, Vec<Offered>, bool)> {
     scope.authorize(Action::List, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
-    let mut items: Vec<_> = current
+    let mut items: Vec<Declared> = current
         .catalog
         .workflows
         .values()
@@ -148,6 +159,8 @@ pub async fn list(
         .collect();
     let more = items.len() > limit;
     items.truncate(limit);
+    let ceilings = Ceilings::of(cx, scope).await?;
+    let items = items.into_iter().map(|declared| offered(&ceilings, declared)).collect();
     Ok((current, items, more))
 }
 
@@ -155,11 +168,19 @@ pub async fn list(
 ///
 /// # Errors
 /// When the scope may not, or there is none of this name.
-pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Declared)> {
+pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Offered)> {
     scope.authorize(Action::Read, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
     let workflow = find(&current, name)?.clone();
-    Ok((current, workflow))
+    let ceilings = Ceilings::of(cx, scope).await?;
+    Ok((current, offered(&ceilings, workflow)))
+}
+
+fn offered(ceilings: &Ceilings, declared: Declared) -> Offered {
+    Offered {
+        refused: ceilings.refusals(&declared),
+        declared,
+    }
 }
 
 /// The workflow of a name, or an error that says which there are and what is in quarantine.

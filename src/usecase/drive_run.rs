@@ -125,11 +125,14 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
 /// Takes a wake-up out of the queue, beside whatever else goes on. Left there it would find a run that has ended, and go.
 pub(super) fn drop_wake_up(cx: &Arc<Context>, receipt: MessageReceipt) {
     let cx = cx.clone();
-    tokio::spawn(async move {
-        if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), &receipt).await {
-            tracing::debug!(error = %error, "a wake-up could not be deleted");
-        }
-    });
+    tokio::spawn(async move { forget_wake_up(&cx, &receipt).await });
+}
+
+/// As [`drop_wake_up`], before going on.
+pub(super) async fn forget_wake_up(cx: &Context, receipt: &MessageReceipt) {
+    if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), receipt).await {
+        tracing::debug!(error = %error, "a wake-up could not be deleted");
+    }
 }
 
 async fn rearm(cx: &Context, run: &RunRef, stored: &StoredRun, now: Timestamp) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Runs that are driven in this process, so that a cancellation takes effect at once and no run is driven twice here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::RunId;
@@ -12,6 +13,37 @@ use crate::domain::RunId;
 pub(super) struct Live {
     runs: Arc<Mutex<HashMap<RunId, CancellationToken>>>,
     leaving: CancellationToken,
+    /// Who wants to hear of the end of which run.
+    listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
+}
+
+/// Hears when a run is driven here no longer, from the moment on that it was made.
+#[derive(Debug)]
+pub(super) struct EndOf {
+    run: RunId,
+    heard: Arc<Notify>,
+    listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
+}
+
+impl EndOf {
+    /// Resolves when its driver has let go of the run; that may be a rest, and not the end.
+    pub(super) async fn heard(&self) {
+        self.heard.notified().await;
+    }
+}
+
+impl Drop for EndOf {
+    fn drop(&mut self) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last one takes the entry along; another may have been made meanwhile.
+        if Arc::strong_count(&self.heard) == 1
+            && listeners
+                .get(&self.run)
+                .is_some_and(|it| std::ptr::eq(it.as_ptr(), &raw const *self.heard))
+        {
+            listeners.remove(&self.run);
+        }
+    }
 }
 
 /// A place in the list; leaves it when dropped.
@@ -41,10 +73,35 @@ impl Drop for Driving {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.run);
+        self.live.tell(&self.run);
     }
 }
 
 impl Live {
+    /// For hearing of a run's end, should it be driven here.
+    pub(super) fn end_of(&self, run: &RunId) -> EndOf {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = listeners.get(run).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let heard = Arc::new(Notify::new());
+            listeners.insert(run.clone(), Arc::downgrade(&heard));
+            heard
+        });
+        EndOf {
+            run: run.clone(),
+            heard,
+            listeners: self.listeners.clone(),
+        }
+    }
+
+    fn tell(&self, run: &RunId) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(heard) = listeners.get(run).and_then(Weak::upgrade) {
+            heard.notify_waiters();
+            // For one that has looked, and does not wait yet.
+            heard.notify_one();
+        }
+    }
+
     /// Asks every driver to let go of its run.
     pub(super) fn leave(&self) {
         self.leaving.cancel();

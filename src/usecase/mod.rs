@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod api_key;
+pub mod artifact;
 pub mod audit_log;
 pub mod catalog;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod error;
 pub mod me;
 pub mod organization;
 pub mod person;
+pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
@@ -23,21 +25,28 @@ pub mod status;
 pub mod tick;
 
 mod attempt;
+mod broker;
 mod live;
+mod sub_run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, RunId};
 use crate::runner::NodeRunner;
 use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
+use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
+use crate::store::repo::kv::Kv;
+use crate::store::repo::policies::Policies;
 use crate::store::repo::runs::Runs;
 
 pub use error::Error;
@@ -52,6 +61,9 @@ pub const WAKE_UP_AFTER_LEASE: Duration = Duration::from_secs(5);
 
 /// How long a process that stops waits for its runs to be handed over.
 const HAND_OVER: Duration = Duration::from_secs(3);
+
+/// What artifacts that are being written may hold of memory at once, in KiB.
+const UPLOAD_MEMORY_KIB: usize = 128 << 10;
 
 /// Bounds that the operator sets.
 #[derive(Debug, Clone)]
@@ -90,6 +102,16 @@ pub struct Context {
     pub keys: Arc<Keys>,
     /// Configuration.
     pub configs: Configs,
+    /// Named outputs of runs.
+    pub artifacts: Artifacts,
+    /// What artifacts that are being written may hold of memory, in KiB.
+    uploads: Arc<Semaphore>,
+    /// How many steps may wait for runs or data providers of this instance: one slot fewer than there are.
+    waiting: Arc<Semaphore>,
+    /// Key-value pairs of workflows.
+    pub kv: Kv,
+    /// What steps are allowed to do.
+    pub policies: Policies,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -162,6 +184,11 @@ impl Context {
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
+            artifacts: Artifacts::new(ports.clone()),
+            uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
+            kv: Kv::new(ports.clone(), clock.clone()),
+            waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
+            policies: Policies::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone()),
             ports,
             runner,

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, Result};
+use super::broker::{Asker, Bound, Broker, Unmasked};
+use super::{Context, Error, Result, policy};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
 use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
 use crate::error::Kind;
-use crate::runner::{AttemptSpec, Entry, Refusal, WorkerMessage};
+use crate::runner::{AttemptSpec, Entry, WorkerMessage};
+use crate::store::repo::runs::Requester;
 use crate::tenancy::Scope;
 
 /// Longest time that a form waits for its options.
@@ -48,7 +52,8 @@ pub async fn inputs(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<Param
 /// The options that a data provider returns for these inputs.
 ///
 /// # Errors
-/// When the scope may not, there is none of this name, the inputs are wrong, or its code fails.
+/// When the scope may not, there is none of this name, the inputs are wrong, a policy refuses what it
+/// declares, or its code fails.
 pub async fn provide(
     cx: &Arc<Context>,
     scope: &Scope,
@@ -57,6 +62,21 @@ pub async fn provide(
     inputs: Map<String, Value>,
 ) -> Result<Value> {
     scope.authorize(Action::Run, Resource::DataProvider)?;
+    call(cx, scope, origin, &super::start_run::requester(scope), name, inputs).await
+}
+
+/// As [`provide`], for somebody who has the right to.
+///
+/// # Errors
+/// When there is none of this name, the inputs are wrong, or its code fails.
+pub(super) async fn call(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    requester: &Requester,
+    name: &str,
+    inputs: Map<String, Value>,
+) -> Result<Value> {
     let current = cx.catalogs.current().await?;
     let Some(provider) = current.catalog.data_providers.get(name) else {
         let shown: String = name.chars().take(80).collect();
@@ -94,9 +114,12 @@ pub async fn provide(
         wall_ms: WALL_MS,
         ..cx.bounds.attempt.clone()
     });
+    let declared = Rights::of_workspace(&provider.network);
+    policy::admit(cx, scope, origin, "data_provider", provider, (&declared, &limits)).await?;
+    let allowed = policy::Ceilings::of(cx, scope).await?.settled(&declared, &limits);
+    let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
-    let requester = super::start_run::requester(scope);
     let spec = AttemptSpec {
         context: json!({
             "organization": {"id": scope.org(), "name": scope.org_name()},
@@ -105,7 +128,7 @@ pub async fn provide(
                     "idempotency_key": origin.request_id, "started_at": now, "deadline": now.plus(limits.wall()), "test": false},
             "config": config.as_ref(),
         }),
-        attempt,
+        attempt: attempt.clone(),
         bundle: current.bundle.clone(),
         entry: Entry {
             kind: "data_provider".to_owned(),
@@ -115,29 +138,39 @@ pub async fn provide(
         },
         arguments: Value::Object(arguments),
         limits,
-        rights: Rights::of_workspace(&provider.network),
+        rights: rights.clone(),
         messages,
     };
+    let bound = Bound {
+        cx: cx.clone(),
+        scope: scope.clone(),
+        origin: origin.clone(),
+        requester: requester.clone(),
+        asker: Asker::DataProvider { name: name.to_owned() },
+        attempt,
+        rights,
+        config,
+    };
+    let broker = Broker::new(bound, Arc::new(Unmasked));
     let serve = async {
-        while let Some(message) = received.recv().await {
-            if let WorkerMessage::Call { name, args, reply } = message {
-                let answer = match (name.as_str(), args.get("key").and_then(Value::as_str)) {
-                    ("config.get", Some(key)) => Ok(config.get(key).cloned().unwrap_or(Value::Null)),
-                    _ => Err(Refusal {
-                        code: "not_available".into(),
-                        message: format!("`{name}` is not available in a data provider"),
-                    }),
-                };
-                // A worker that is gone needs no answer.
-                drop(reply.send(answer));
+        let mut calls = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                message = received.recv() => match message {
+                    Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
+                    // A data provider has no log.
+                    Some(_) => {}
+                    None => break,
+                },
+                Some(()) = calls.next(), if !calls.is_empty() => {}
             }
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match report?.outcome {
+    match broker.finish(report?).await.outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
-            kind: Kind::Unavailable,
+            kind: Kind::CodeFailed,
             code: "data_provider_failed",
             detail: format!("data provider `{name}` failed with {}: {}", error.kind, error.message),
             hint: Some("mend the provider's code, or choose a value by hand".to_owned()),

@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run};
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, policy, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::validate;
-use crate::domain::{RunId, Timestamp, sha256_hex};
+use crate::domain::{Declared, RunId, Timestamp, sha256_hex};
 use crate::error::Kind;
 use crate::scheduler::{self, Event, Plan};
 use crate::store;
@@ -54,23 +54,13 @@ pub struct Started {
 /// Starts a run.
 ///
 /// # Errors
-/// When the scope may not, the workflow is unknown, the arguments are wrong, or storage fails; then nothing was started.
+/// When the scope may not, the workflow is unknown, the arguments are wrong, a policy refuses what it declares, or storage
+/// fails; then nothing was started.
 pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
     let workflow = catalog::find(&current, &input.workflow)?;
-    let arguments = validate(&workflow.parameters, &input.arguments).map_err(|findings| {
-        Error::invalid(
-            "arguments_invalid",
-            format!(
-                "the arguments of `{}` have {} finding(s)",
-                workflow.name,
-                findings.len()
-            ),
-            format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
-            findings,
-        )
-    })?;
+    let arguments = checked(workflow, &input.arguments)?;
     let now = cx.clock.now();
     let plan = Plan::of_python(&current.bundle.digest, workflow, &cx.bounds.attempt);
     let arguments_digest = sha256_hex(Value::Object(input.arguments.clone()).to_string().as_bytes());
@@ -86,6 +76,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
             }
         },
     };
+    let plan = policy::admit_plan(cx, scope, &input.origin, workflow, plan).await?;
     let arguments = cx.runs.keep(scope, Value::Object(arguments)).await?;
     let new = NewRun {
         run: id.clone(),
@@ -97,6 +88,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         request_id: input.origin.request_id.clone(),
         arguments_digest: arguments_digest.clone(),
         idempotent: input.idempotency_key.is_some(),
+        parent: None,
     };
     let record = cx
         .audit
@@ -199,6 +191,22 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
     }
 }
 
+/// The arguments of a workflow with defaults filled in.
+pub(super) fn checked(workflow: &Declared, arguments: &Map<String, Value>) -> Result<Map<String, Value>> {
+    validate(&workflow.parameters, arguments).map_err(|findings| {
+        Error::invalid(
+            "arguments_invalid",
+            format!(
+                "the arguments of `{}` have {} finding(s)",
+                workflow.name,
+                findings.len()
+            ),
+            format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
+            findings,
+        )
+    })
+}
+
 pub(super) fn requester(scope: &Scope) -> Requester {
     let principal = scope.principal();
     let claimed_user = match principal {
@@ -255,16 +263,9 @@ fn same_request(run: &StoredRun, arguments_digest: &str) -> Result<()> {
 }
 
 /// Waits until a run that somebody else drives has ended, at most as long as the caller wants to.
-async fn wait_for(cx: &Context, scope: &Scope, mut run: StoredRun, wait: Option<Duration>) -> Result<StoredRun> {
-    let Some(wait) = wait else { return Ok(run) };
-    let until = tokio::time::Instant::now() + wait;
-    let mut pause = Duration::from_millis(10);
-    while !run.state.status.is_terminal() && tokio::time::Instant::now() < until {
-        tokio::time::sleep(pause.min(until - tokio::time::Instant::now())).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
-        if let Some(newer) = cx.runs.get(scope, &run.new.run).await? {
-            run = newer;
-        }
+async fn wait_for(cx: &Context, scope: &Scope, run: StoredRun, wait: Option<Duration>) -> Result<StoredRun> {
+    match wait {
+        Some(wait) => sub_run::wait(cx, scope, run, wait).await,
+        None => Ok(run),
     }
-    Ok(run)
 }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Context, Error, Result};
-use crate::authz::{Action, Caller, Extent, Principal, Resource, permitted_to_key};
-use crate::error::{Finding, Kind};
+use super::{Context, Result};
+use crate::authz::{Action, Caller};
+use crate::error::Finding;
 use crate::tenancy;
 
 /// How the process is.
@@ -47,26 +47,7 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
 /// # Errors
 /// When the caller may not.
 pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
-    let extent = match &caller.principal {
-        Principal::User {
-            administrator: true, ..
-        }
-        | Principal::Operator => Extent::All,
-        // A key of some organizations is not one of the platform, whatever its scopes say.
-        Principal::Service { scopes, .. } if caller.key_organizations.is_empty() => {
-            permitted_to_key(scopes, Action::Read, Resource::Platform)
-        }
-        _ => Extent::None,
-    };
-    if extent == Extent::None {
-        return Err(Error::Request {
-            kind: Kind::Denied,
-            code: "not_permitted",
-            detail: "this caller may not read the platform".to_owned(),
-            hint: Some("a platform administrator may, and a key with the scope `platform:read`".to_owned()),
-            findings: Vec::new(),
-        });
-    }
+    tenancy::platform(caller, Action::Read)?;
     let (current, workspace_error) = match cx.catalogs.current().await {
         Ok(current) => (Some(current), None),
         Err(error) => (None, Some(error.to_string())),

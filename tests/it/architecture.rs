@@ -379,6 +379,7 @@ fn sealed_constructors_stay_sealed() {
         "cross",
         "operator",
         "operator_in",
+        "platform",
         "rehydrate",
         "resolve",
         "resolve_key",

@@ -97,7 +97,12 @@ fn only_who_administers_an_organization_changes_its_rules() {
     for (action, resource) in all() {
         let rules = matches!(
             resource,
-            Resource::Member | Resource::Key | Resource::Config | Resource::Audit | Resource::Organization
+            Resource::Member
+                | Resource::Key
+                | Resource::Config
+                | Resource::Policy
+                | Resource::Audit
+                | Resource::Organization
         );
         let changes = !matches!(action, Action::Read | Action::List);
         for role in [Role::Viewer, Role::User, Role::Manager] {

@@ -20,7 +20,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 11] = [
+const VERBS: [(&str, &str, Action, Resource); 14] = [
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -32,6 +32,9 @@ const VERBS: [(&str, &str, Action, Resource); 11] = [
     ("GET", "/api/audit", Action::List, Resource::Audit),
     ("GET", "/api/data-providers", Action::List, Resource::DataProvider),
     ("GET", "/api/data-providers/{name}", Action::Run, Resource::DataProvider),
+    ("GET", "/api/policy", Action::Read, Resource::Policy),
+    ("PUT", "/api/policy", Action::Modify, Resource::Policy),
+    ("GET", "/api/policy/effective", Action::Read, Resource::Policy),
 ];
 
 fn org(id: &str) -> OrgId {
@@ -93,9 +96,15 @@ impl World {
     /// A request with an id of its own, by which its records are found.
     fn to(&self, target: &Target) -> Request {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
-        self.app
+        let request = self
+            .app
             .request(target.method, &target.path)
-            .header("x-request-id", &format!("coverage-{number:06}"))
+            .header("x-request-id", &format!("coverage-{number:06}"));
+        // What is replaced needs something in its place.
+        match target.method {
+            "PUT" => request.json(&json!({})),
+            _ => request,
+        }
     }
 
     /// All records of the platform and of the sample's organizations, by request.

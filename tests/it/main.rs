@@ -11,6 +11,7 @@ mod emitted_files;
 mod endpoint_coverage;
 mod fault;
 mod host_envelope;
+mod policies;
 mod protocol;
 mod runner_outcomes;
 mod scheduler_properties;

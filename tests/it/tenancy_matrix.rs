@@ -22,11 +22,14 @@ use weft::testing::{DATA_PROVIDER, TestApp, WORKFLOW};
 use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
+use weft::usecase::policy::{Change, Policy};
 use weft::usecase::start_run::{StartRun, start_run};
-use weft::usecase::{Error, admit, audit_log, catalog, control_run, drive_run, provide_data, quarantine, query_run};
+use weft::usecase::{
+    Error, admit, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
+};
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 19] = [
+const COVERED: [&str; 22] = [
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
@@ -36,6 +39,9 @@ const COVERED: [&str; 19] = [
     "catalog::list",
     "control_run::cancel",
     "drive_run::continue_run",
+    "policy::effective",
+    "policy::organization",
+    "policy::put_organization",
     "provide_data::inputs",
     "provide_data::list",
     "provide_data::provide",
@@ -210,6 +216,14 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     let app = Builder::default().on_disk().start().await;
     let stored = contoso_run(&app).await;
     let run = stored.new.run.clone();
+    let scope = operator_in(&operator(), &org("contoso"));
+    let change = Change {
+        written: Map::from_iter([("trust".to_owned(), Value::from("restricted"))]),
+        if_tag: None,
+    };
+    policy::put_organization(&app.cx, &scope, &Origin::default(), &change)
+        .await
+        .unwrap();
     for (who, scope) in strangers(&run) {
         let reference = RunRef {
             org: scope.org().clone(),
@@ -280,12 +294,38 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             }
             Err(error) => assert!(!there, "{of}: {error}"),
         },
-        "catalog::get" => drop(catalog::get(cx, scope, WORKFLOW).await.unwrap()),
-        "catalog::list" => drop(catalog::list(cx, scope, None, 10).await.unwrap()),
+        // The code is everybody's; what of it is refused is the stranger's own.
+        "catalog::get" => match catalog::get(cx, scope, WORKFLOW).await {
+            Ok((_, offered)) => assert!(offered.refused.is_empty(), "{of}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "catalog::list" => match catalog::list(cx, scope, None, 10).await {
+            Ok((_, offered, _)) => assert_eq!(offered.len(), 1, "{of}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
         "control_run::cancel" => not_found(of, control_run::cancel(cx, scope, &origin, run).await),
         "drive_run::continue_run" => {
             let continued = drive_run::continue_run(cx, reference, cx.clock.now()).await.unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
+        }
+        // Everything about it is the stranger's own.
+        "policy::effective" => match policy::effective(cx, scope, Some(WORKFLOW)).await {
+            Ok(effective) => assert!(effective.startable(), "{of}: {effective:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "policy::organization" => match policy::organization(cx, scope).await {
+            Ok(stored) => assert_eq!(stored.policy, Policy::default(), "{of}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "policy::put_organization" => {
+            let change = Change {
+                written: Map::new(),
+                if_tag: Some(contoso_policy(app).await),
+            };
+            match policy::put_organization(cx, scope, &origin, &change).await {
+                Err(error) => assert!(!there || error.code() == "policy_changed", "{of}: {error}"),
+                Ok(written) => panic!("{of}: {written:?}"),
+            }
         }
         "quarantine::quarantine" => {
             let continued = quarantine::quarantine(cx, reference, cx.clock.now()).await.unwrap();
@@ -349,6 +389,12 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         other => panic!("`{other}` is not tried"),
     }
+}
+
+/// The tag of contoso's policy, which is none of the others'.
+async fn contoso_policy(app: &TestApp) -> String {
+    let scope = operator_in(&operator(), &org("contoso"));
+    policy::organization(&app.cx, &scope).await.unwrap().tag()
 }
 
 fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {

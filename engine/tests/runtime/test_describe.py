@@ -230,3 +230,34 @@ def test_a_module_that_ends_the_process_ends_only_that_worker(handler: Handler, 
     worker.send({"t": "describe", "root_name": "workspace"})
     assert worker.frames() == []
     assert handler.hear("exited", worker.id)["code"] == 3
+
+
+def test_a_description_goes_on_behind_a_file_that_took_its_worker_down(
+    handler: Handler, tmp_path: Path
+) -> None:
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    (folder / "a.py").write_text(GOOD.format(name="a"))
+    (folder / "b.py").write_text(
+        "import os\nfrom weft import workflow\nos._exit(0)\n@workflow\ndef b(): pass\n"
+    )
+    (folder / "c.py").write_text(GOOD.format(name="c") + "\n@workflow(name='a')\ndef other(): pass\n")
+    first = handler.describe(tmp_path)
+    assert [frame["path"] for frame in first] == ["workspace/workflows/a.py"]
+    resume = {
+        "described": 1,
+        "reason": "it exited",
+        "taken": [["workflow", "a", "workspace/workflows/a.py:3"]],
+    }
+    rest = handler.describe(tmp_path, resume=resume)
+    assert [frame.get("path") for frame in rest] == [
+        "workspace/workflows/b.py",
+        "workspace/workflows/c.py",
+        None,
+    ]
+    assert [(f["code"], f["message"]) for f in rest[0]["findings"]] == [
+        ("import_failed", "importing this file ended the process: it exited")
+    ]
+    assert [workflow["name"] for workflow in rest[1]["workflows"]] == ["c"]
+    assert [finding["code"] for finding in rest[1]["findings"]] == ["duplicate_name"]
+    assert rest[2]["files"] == 3

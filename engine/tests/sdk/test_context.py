@@ -147,7 +147,7 @@ def test_variables_are_bounded_in_all() -> None:
     assert list(ctx.variables.to_json()) == ["a"]
 
 
-@pytest.mark.parametrize("name", ["secrets", "artifacts", "kv", "runs", "http"])
+@pytest.mark.parametrize("name", ["secrets", "http"])
 def test_what_is_not_offered_says_so(name: str) -> None:
     with pytest.raises(NotAvailable, match=f"ctx.{name} is not offered"):
         getattr(Context({}, Recorder()), name)

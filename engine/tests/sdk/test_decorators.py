@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +82,20 @@ def test_all_options_arrive() -> None:
 )
 def test_network_forms(network: Any, expected: list[str]) -> None:
     assert described(workflow(network=network)(lambda_named("f")))["network"] == expected
+
+
+HOSTS = json.loads((Path(__file__).parents[3] / "tests/golden/hosts/cases.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("host", HOSTS["good"])
+def test_hosts(host: str) -> None:
+    assert described(workflow(network=[host])(lambda_named("f")))["network"] == [host.lower()]
+
+
+@pytest.mark.parametrize("host", HOSTS["bad"])
+def test_no_hosts(host: str) -> None:
+    with pytest.raises(DeclarationError, match="is no host"):
+        workflow(network=[host])
 
 
 def test_param_may_stand_above_and_below() -> None:
@@ -163,7 +179,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: workflow(tags="one"), "list of strings"),
     (lambda: workflow(on_crash="explode"), "on_crash"),
     (lambda: workflow(retry=3), "Retry"),  # type: ignore[call-overload]
-    (lambda: workflow(network=["https://api.example.com/x"]), "no host name"),
+    (lambda: workflow(network=["https://api.example.com/x"]), "is no host"),
     (lambda: workflow(network="api.example.com"), "list of strings"),
     (lambda: workflow(workflow(lambda_named("f"))), "already declared as a workflow"),
     (lambda: data_provider(workflow(lambda_named("f"))), "already declared as a workflow"),

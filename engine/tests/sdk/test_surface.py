@@ -9,6 +9,7 @@ import weft
 from handler import ENGINE_DIR
 
 PUBLIC = [
+    "Artifact",
     "Cancelled",
     "Context",
     "DeclarationError",
@@ -20,6 +21,7 @@ PUBLIC = [
     "NotFound",
     "Retry",
     "RetryableError",
+    "RunInfo",
     "TooLarge",
     "Unavailable",
     "WeftError",

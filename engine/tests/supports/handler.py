@@ -286,13 +286,18 @@ class Handler:
         return Result(worker, frames, exited)
 
     def describe(
-        self, bundle: Path | str, root_name: str = "workspace", **changes: Any
+        self,
+        bundle: Path | str,
+        root_name: str = "workspace",
+        *,
+        resume: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> list[dict[str, Any]]:
         """All frames of a `describe` worker after `ready`."""
         worker = self.fork(bundle, None, **changes)
         ready = worker.frame()
         assert ready is not None and ready["t"] == "ready", (ready, worker.stderr)
-        worker.send({"t": "describe", "root_name": root_name})
+        worker.send({"t": "describe", "root_name": root_name, "resume": resume})
         frames = worker.frames()
         self.hear("exited", worker.id)
         return frames

@@ -1,10 +1,12 @@
 //! One file per resource; wire types sit beside their handlers.
 
+pub mod artifacts;
 pub mod audit;
 pub mod data_providers;
 pub mod docs;
 pub mod health;
 pub mod me;
+pub mod policy;
 pub mod runs;
 pub mod workflows;
 

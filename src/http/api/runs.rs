@@ -6,6 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::policy::RightsView;
 use super::{PageOf, cursor_in, cursor_out, limit, time};
 use crate::domain::{RunId, Status, StepError, Timestamp};
 use crate::http::extract::{Admitted, Path, Query};
@@ -54,11 +55,25 @@ pub struct RunAnswer {
     pub arguments: Value,
     /// Who asked for it.
     pub requester: RequesterView,
+    /// Its steps, with what each may do at most.
+    pub steps: Vec<PlannedStep>,
     /// Why it is not done yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// Where to go on.
     pub links: Links,
+}
+
+/// A step in its run.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PlannedStep {
+    /// Its id.
+    pub id: String,
+    /// Where it is.
+    pub status: Status,
+    /// What its attempts may do at most: what the code declares, below the policies when the run began. A policy that was
+    /// narrowed since takes away more.
+    pub rights: RightsView,
 }
 
 /// Who asked for a run.
@@ -97,6 +112,8 @@ pub struct Links {
     pub steps: String,
     /// Its log.
     pub logs: String,
+    /// Its named outputs.
+    pub artifacts: String,
     /// Ends it (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
@@ -108,6 +125,7 @@ impl Links {
         Self {
             steps: format!("{base}/steps"),
             logs: format!("{base}/logs"),
+            artifacts: format!("{base}/artifacts"),
             cancel: (!status.is_terminal()).then(|| format!("{base}/cancel")),
             itself: base,
         }
@@ -138,10 +156,22 @@ impl RunAnswer {
             variables: if variables.is_null() { json!({}) } else { variables },
             arguments,
             requester: RequesterView::from(&run.new.requester),
+            steps: planned_steps(&run),
             waiting_for: waiting_for(&run),
             links: Links::of(&run.new.run, state.status),
         }
     }
+}
+
+fn planned_steps(run: &StoredRun) -> Vec<PlannedStep> {
+    let steps = run.new.plan.steps.iter().zip(&run.state.steps);
+    steps
+        .map(|(planned, state)| PlannedStep {
+            id: planned.id.clone(),
+            status: state.status,
+            rights: RightsView::from(&planned.rights),
+        })
+        .collect()
 }
 
 fn duration(started: Option<Timestamp>, finished: Option<Timestamp>) -> Option<u64> {
@@ -295,7 +325,7 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     }))
 }
 
-fn run_id(text: &str) -> Result<RunId, ApiError> {
+pub(super) fn run_id(text: &str) -> Result<RunId, ApiError> {
     text.parse()
         .map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:id", error.to_string()))
 }
@@ -320,6 +350,8 @@ pub struct StepView {
     pub id: String,
     /// Where it is.
     pub status: Status,
+    /// What its attempts may do at most.
+    pub rights: RightsView,
     /// Attempts begun.
     pub attempts_begun: u32,
     /// When its first attempt began.
@@ -338,6 +370,7 @@ impl From<StoredStep> for StepView {
     fn from(step: StoredStep) -> Self {
         Self {
             duration_ms: duration(step.started_at, step.finished_at),
+            rights: RightsView::from(&step.rights),
             id: step.id,
             status: step.status,
             attempts_begun: step.attempts_begun,

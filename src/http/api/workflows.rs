@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::runs::RunAnswer;
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::definition::json_schema;
-use crate::domain::Declared;
+use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
+use crate::usecase::catalog::Offered;
 use crate::usecase::start_run::{StartRun, start_run};
 use crate::usecase::{catalog, query_run};
 
@@ -40,13 +41,17 @@ pub struct WorkflowView {
     pub retry: Value,
     /// Hosts that it declares to reach.
     pub network: Vec<String>,
+    /// What of its declaration a policy refuses; a run is not started while there is any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Finding>,
     /// Its parameters as JSON Schema 2020-12.
     #[schema(value_type = Object)]
     pub parameters: Value,
 }
 
 impl WorkflowView {
-    fn new(declared: &Declared, revision: &str) -> Self {
+    fn new(offered: &Offered, revision: &str) -> Self {
+        let declared = &offered.declared;
         Self {
             name: declared.name.clone(),
             description: declared.description.clone(),
@@ -57,6 +62,7 @@ impl WorkflowView {
             timeout_seconds: declared.timeout_seconds,
             retry: json!(declared.retry),
             network: declared.network.clone(),
+            refused: offered.refused.clone(),
             parameters: json_schema(&declared.parameters),
         }
     }
@@ -82,10 +88,10 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     let limit = limit(query.limit.as_deref())?;
     let after = cursor_in(query.cursor.as_deref())?;
     let (current, items, more) = catalog::list(&admitted.app.cx, &admitted.scope, after.as_deref(), limit).await?;
-    let next = items.last().filter(|_| more).map(|last| last.name.clone());
+    let next = items.last().filter(|_| more).map(|last| last.declared.name.clone());
     let items = items
         .iter()
-        .map(|declared| WorkflowView::new(declared, &current.bundle.digest))
+        .map(|offered| WorkflowView::new(offered, &current.bundle.digest))
         .collect();
     Ok(Json(PageOf {
         items,
@@ -101,8 +107,8 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader),
     responses((status = 200, body = WorkflowView), (status = "default", body = Problem)))]
 pub async fn get(admitted: Admitted, Path(name): Path<String>) -> Result<Json<WorkflowView>, ApiError> {
-    let (current, declared) = catalog::get(&admitted.app.cx, &admitted.scope, &name).await?;
-    Ok(Json(WorkflowView::new(&declared, &current.bundle.digest)))
+    let (current, offered) = catalog::get(&admitted.app.cx, &admitted.scope, &name).await?;
+    Ok(Json(WorkflowView::new(&offered, &current.bundle.digest)))
 }
 
 /// Start a run. The body is a JSON object of arguments. By default the answer waits for the end (60 s, `Prefer: wait=N`, at

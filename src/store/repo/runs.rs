@@ -5,7 +5,9 @@ use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
 use crate::audit::{Head, LinkedRecord, SealedRecord};
-use crate::domain::{AttemptId, ClaimCheck, LogLine, OrgId, Payload, RunId, Status, StepError, Timestamp, sha256_hex};
+use crate::domain::{
+    AttemptId, ClaimCheck, LogLine, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
+};
 use crate::scheduler::{Plan, RunState, Transition};
 use crate::store::claim_check;
 use crate::store::error::Error;
@@ -47,6 +49,17 @@ pub struct Requester {
     pub claimed_user: Option<String>,
 }
 
+/// Which step started a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its run.
+    pub run: RunId,
+    /// The step.
+    pub step: String,
+    /// How deep the new run is below one that nobody's step has started.
+    pub depth: u32,
+}
+
 /// What a run is, from its first commit on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRun {
@@ -68,6 +81,8 @@ pub struct NewRun {
     pub arguments_digest: String,
     /// Whether it came with an idempotency key.
     pub idempotent: bool,
+    /// The step that started it, if one did.
+    pub parent: Option<Parent>,
 }
 
 /// A stored run: its header, and the version to fence with.
@@ -143,6 +158,8 @@ pub struct StoredStep {
     pub id: String,
     /// Its status.
     pub status: Status,
+    /// What its attempts may do at most, as the plan has it.
+    pub rights: Rights,
     /// Attempts begun.
     pub attempts_begun: u32,
     /// When it began.
@@ -376,6 +393,7 @@ impl Runs {
                 Ok(StoredStep {
                     id: planned.id.clone(),
                     status: state.status,
+                    rights: planned.rights.clone(),
                     attempts_begun: state.attempts,
                     started_at: state.started_at,
                     finished_at: state.finished_at,
@@ -549,6 +567,7 @@ fn header(run: &StoredRun) -> Properties {
         .with("requestId", new.request_id.clone())
         .with("argumentsDigest", new.arguments_digest.clone())
         .with("idempotent", new.idempotent)
+        .with_some("parent", new.parent.as_ref().map(|parent| json(json!(parent))))
         .with("timings", json(json!(run.timings)))
         .with("auditSequence", i64::try_from(run.audit.sequence).unwrap_or(i64::MAX))
         .with("auditHash", Value::Bytes(run.audit.hash.to_vec()));
@@ -577,6 +596,10 @@ fn read_header(id: &RunId, row: &Entity) -> Result<StoredRun> {
             request_id: properties.require_text("requestId")?.to_owned(),
             arguments_digest: properties.require_text("argumentsDigest")?.to_owned(),
             idempotent: properties.flag("idempotent")?,
+            parent: match properties.text("parent")? {
+                Some(_) => Some(parse(properties, "parent")?),
+                None => None,
+            },
         },
         state: parse(properties, "checkpoint")?,
         result: payload(properties, "result")?,
@@ -688,4 +711,11 @@ pub fn idempotent_run(org: &OrgId, workflow: &str, caller: &str, idempotency_key
     let cause = sha256_hex(format!("{org}\n{workflow}\n{caller}\n{generation}\n{idempotency_key}").as_bytes());
     // No time in it: a repeat must find the same id.
     RunId::derived(Timestamp::from_millis(0), &cause)
+}
+
+/// The id of the run that a step's call leads to: the same for every attempt of the step.
+#[must_use]
+pub fn sub_run(org: &OrgId, parent: &Parent, cause: &str) -> RunId {
+    let cause = format!("{org}\n{}\n{}\n{cause}", parent.run, parent.step);
+    RunId::derived(Timestamp::from_millis(0), &sha256_hex(cause.as_bytes()))
 }

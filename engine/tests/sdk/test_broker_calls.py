@@ -1,0 +1,79 @@
+"""`ctx.kv`, `ctx.artifacts`, `ctx.runs` and `ctx.data` against the fakes that unit tests of a workspace use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from weft import Context, InvalidInput, NotFound, TooLarge, WeftError, workflow
+from weft.testing import Fakes, fake_context, run
+
+
+@workflow()
+def imports(ctx: Context) -> dict[str, object]:
+    cursor = ctx.kv.get("cursor", 0)
+    written = ctx.artifacts.write("orders.csv", b"id;name\n", media_type="text/csv")
+    child = ctx.runs.wait(ctx.runs.start("notify", {"count": 2}, key="once"))
+    ctx.kv.set("cursor", cursor + 1)
+    return {"size": written.size, "departments": ctx.data.get("departments"), "child": child.value()}
+
+
+def test_a_step_finds_and_leaves_what_the_engine_keeps() -> None:
+    fakes = Fakes(kv={"cursor": 7}, data={"departments": ["it"]}, runs={"notify": lambda count: count * 2})
+    result = run(imports, fakes=fakes)
+    assert result.value == {"size": 8, "departments": ["it"], "child": 4}
+    assert fakes.kv == {"cursor": 8}
+    assert fakes.artifacts == {"orders.csv": b"id;name\n"}
+    assert [(started.workflow, started.key) for started in fakes.started] == [("notify", "once")]
+
+
+def test_pairs() -> None:
+    kv = fake_context().kv
+    assert kv.get("a") is None
+    assert kv.compare_and_set("a", None, 1)
+    assert not kv.compare_and_set("a", None, 2)
+    assert kv.compare_and_set("a", 1, 2)
+    kv.set("b/c", [1])
+    assert list(kv.list()) == ["a", "b/c"]
+    assert list(kv.list("b/")) == ["b/c"]
+    assert kv.delete("a")
+    assert not kv.delete("a")
+    with pytest.raises(TooLarge):
+        kv.set("big", "x" * 33_000)
+    with pytest.raises(InvalidInput):
+        kv.set("", 1)
+    with pytest.raises(TypeError):
+        kv.set("set", {1})
+
+
+def test_artifacts_of_many_pieces_and_of_files(tmp_path: Path) -> None:
+    artifacts = fake_context().artifacts
+    content = bytes(range(256)) * 5_000
+    assert artifacts.write("big.bin", content).size == len(content)
+    assert artifacts.read("big.bin") == content
+    (tmp_path / "a.txt").write_text("text")
+    written = artifacts.write("a.txt", tmp_path / "a.txt")
+    assert artifacts.read(id=written.id) == b"text"
+    assert artifacts.write("empty", b"").size == 0
+    assert artifacts.read("empty") == b""
+    assert [artifact.name for artifact in artifacts.list()] == ["a.txt", "big.bin", "empty"]
+    with pytest.raises(NotFound):
+        artifacts.read("other")
+    with pytest.raises(TooLarge):
+        artifacts.write("huge", bytes(33 * 1024 * 1024))
+
+
+def test_runs_that_fail_and_that_are_unknown() -> None:
+    def fails() -> None:
+        raise ValueError("no good")
+
+    runs = fake_context(fakes=Fakes(runs={"bad": fails})).runs
+    info = runs.wait(runs.start("bad"))
+    assert (info.status, info.ended, info.succeeded) == ("failed", True, False)
+    with pytest.raises(WeftError, match="ValueError: no good"):
+        info.value()
+    with pytest.raises(NotFound):
+        runs.get("run_other")
+    with pytest.raises(NotFound):
+        runs.start("other")

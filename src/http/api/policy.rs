@@ -1,0 +1,247 @@
+//! `/api/policy` and `/api/platform/policy`: what steps are allowed to do.
+
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Limits, Network, Rights, Tier, Trust};
+use crate::error::Kind;
+use crate::http::extract::{Admitted, Caller, JsonObject, Query};
+use crate::http::problem::{ApiError, Problem};
+use crate::usecase::policy::{self, Change, Effective, Policy, Reason, StoredPolicy, Subject};
+
+/// What a step may do.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RightsView {
+    /// How far its code is trusted.
+    pub trust: Trust,
+    /// What it may reach.
+    pub network: NetworkView,
+    /// The isolation below which it is refused.
+    pub minimum: Tier,
+    /// What it may import.
+    pub modules: ModulesView,
+}
+
+/// What a step may reach.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct NetworkView {
+    /// `none`, `allowlist` or `open`.
+    pub mode: String,
+    /// With `allowlist`, the hosts.
+    pub hosts: Vec<String>,
+}
+
+/// What a step may import.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ModulesView {
+    /// The only modules beside the bundle's own and `weft`; null for whatever is installed.
+    pub allow: Option<Vec<String>>,
+    /// Never these.
+    pub deny: Vec<String>,
+}
+
+impl From<&Rights> for RightsView {
+    fn from(rights: &Rights) -> Self {
+        Self {
+            trust: rights.trust,
+            network: NetworkView {
+                mode: rights.network.mode().to_owned(),
+                hosts: match &rights.network {
+                    Network::Allowlist(hosts) => hosts.clone(),
+                    Network::None | Network::Open => Vec::new(),
+                },
+            },
+            minimum: rights.minimum,
+            modules: ModulesView {
+                allow: rights.modules.allow.clone(),
+                deny: rights.modules.deny.clone(),
+            },
+        }
+    }
+}
+
+/// What steps of a workflow are allowed, and why.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveAnswer {
+    /// The workflow; null for workspace code that declares nothing.
+    pub workflow: Option<String>,
+    /// Whether a run of it is started. Otherwise `reasons` has what is refused.
+    pub startable: bool,
+    /// What the code declares.
+    pub declared: RightsView,
+    /// What a step may do.
+    pub rights: RightsView,
+    /// What an attempt may use.
+    #[schema(value_type = Object)]
+    pub limits: Limits,
+    /// Why that is less than what the code declares and the installation offers.
+    pub reasons: Vec<ReasonView>,
+}
+
+/// Why something is less.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ReasonView {
+    /// Whose policy: `platform` or `organization`.
+    pub policy: String,
+    /// About what.
+    pub subject: Subject,
+    /// A stable code.
+    pub code: String,
+    /// Whether it keeps a run from being started.
+    pub refused: bool,
+    /// In one sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl From<&Reason> for ReasonView {
+    fn from(reason: &Reason) -> Self {
+        Self {
+            policy: reason.holder.kind().to_owned(),
+            subject: reason.subject,
+            code: reason.code.to_owned(),
+            refused: reason.refused,
+            message: reason.message.clone(),
+            hint: reason.remedy.clone(),
+        }
+    }
+}
+
+impl From<&Effective> for EffectiveAnswer {
+    fn from(effective: &Effective) -> Self {
+        Self {
+            workflow: effective.workflow.clone(),
+            startable: effective.startable(),
+            declared: RightsView::from(&effective.declared.0),
+            rights: RightsView::from(&effective.allowed.rights),
+            limits: effective.allowed.limits.clone(),
+            reasons: effective.allowed.reasons.iter().map(ReasonView::from).collect(),
+        }
+    }
+}
+
+/// The policy itself, so that what was read can be changed and sent back; its tag is in `ETag`.
+fn answer(stored: &StoredPolicy) -> Response {
+    let mut response = Json(&stored.policy).into_response();
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", stored.tag())) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn change(headers: &HeaderMap, body: JsonObject) -> Result<Change, ApiError> {
+    if body.empty {
+        // It would give everything back that the policy takes away.
+        return Err(
+            ApiError::new(Kind::Invalid, "policy_invalid", "the request has no policy")
+                .hint("send the policy as a JSON object; `{}` is the one that nobody has written"),
+        );
+    }
+    Ok(Change {
+        written: body.object,
+        if_tag: if_match(headers)?,
+    })
+}
+
+/// `If-Match` with one strong tag. `*` and no header replace any.
+fn if_match(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let bad = || {
+        ApiError::bad_parameter(
+            "header:If-Match",
+            "`If-Match` takes one `ETag` of an answer, as it was given",
+        )
+    };
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().map_err(|_| bad())?.trim();
+    if values.next().is_some() {
+        return Err(bad());
+    }
+    if text == "*" {
+        return Ok(None);
+    }
+    let tag = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .ok_or_else(bad)?;
+    Ok(Some(tag.to_owned()))
+}
+
+/// The organization's policy: what its steps are allowed, below the platform's. `ETag` names its content.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/policy", tag = "policy", params(super::OrganizationHeader),
+    responses((status = 200, body = Policy), (status = "default", body = Problem)))]
+pub async fn get(admitted: Admitted) -> Result<Response, ApiError> {
+    Ok(answer(&policy::organization(&admitted.app.cx, &admitted.scope).await?))
+}
+
+/// Replace the organization's policy. Members that are missing are as in a policy that nobody has written. An `org_admin`
+/// narrows it, and adds domains; more trust, modules or open network takes a platform administrator.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(put, path = "/api/policy", tag = "policy",
+    params(super::OrganizationHeader, ("If-Match" = Option<String>, Header, description = "The `ETag` of the policy that is replaced")),
+    request_body(content = Policy),
+    responses((status = 200, body = Policy), (status = "default", body = Problem)))]
+pub async fn put(admitted: Admitted, headers: HeaderMap, body: JsonObject) -> Result<Response, ApiError> {
+    let change = change(&headers, body)?;
+    let (_, stored) = policy::put_organization(&admitted.app.cx, &admitted.scope, &admitted.origin, &change).await?;
+    Ok(answer(&stored))
+}
+
+/// The platform's policy, above that of every organization. `ETag` names its content.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/platform/policy", tag = "policy",
+    responses((status = 200, body = Policy), (status = "default", body = Problem)))]
+pub async fn get_platform(caller: Caller) -> Result<Response, ApiError> {
+    Ok(answer(&policy::platform_for(&caller.app.cx, &caller.caller).await?))
+}
+
+/// Replace the platform's policy. Members that are missing are as in a policy that nobody has written.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(put, path = "/api/platform/policy", tag = "policy",
+    params(("If-Match" = Option<String>, Header, description = "The `ETag` of the policy that is replaced")),
+    request_body(content = Policy),
+    responses((status = 200, body = Policy), (status = "default", body = Problem)))]
+pub async fn put_platform(caller: Caller, headers: HeaderMap, body: JsonObject) -> Result<Response, ApiError> {
+    let change = change(&headers, body)?;
+    let (_, stored) = policy::put_platform_for(&caller.app.cx, &caller.caller, &change).await?;
+    Ok(answer(&stored))
+}
+
+/// Of which workflow.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EffectiveQuery {
+    /// The workflow; without one, what workspace code is allowed that declares nothing.
+    workflow: Option<String>,
+}
+
+/// What steps of a workflow are allowed now, by whom it is limited, and whether a run would be started.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/policy/effective", tag = "policy", params(EffectiveQuery, super::OrganizationHeader),
+    responses((status = 200, body = EffectiveAnswer), (status = "default", body = Problem)))]
+pub async fn effective(
+    admitted: Admitted,
+    Query(query): Query<EffectiveQuery>,
+) -> Result<Json<EffectiveAnswer>, ApiError> {
+    let workflow = query.workflow.as_deref().filter(|name| !name.is_empty());
+    let effective = policy::effective(&admitted.app.cx, &admitted.scope, workflow).await?;
+    Ok(Json(EffectiveAnswer::from(&effective)))
+}

@@ -1,0 +1,247 @@
+//! Named outputs of runs: rows in the run's partition, bytes named by their digest in the organization's container.
+
+use bytes::Bytes;
+
+use crate::domain::{ArtifactId, AttemptId, RunId, Timestamp, sha256_hex};
+use crate::store::error::Error;
+use crate::store::key;
+use crate::store::port::{ETag, Entity, Match, Operation, Ports, Properties, Put, Query, Result};
+use crate::tenancy::Scope;
+
+/// Most bytes of one artifact.
+pub const MAX_BYTES: u64 = 32 << 20;
+/// Most bytes of a run's artifacts together.
+pub const MAX_RUN_BYTES: u64 = 256 << 20;
+/// Most artifacts of a run.
+pub const MAX_RUN_ARTIFACTS: u64 = 1_000;
+
+const SCHEMA: i64 = 1;
+/// How often a write that met another one is tried again.
+const TRIES: u32 = 20;
+
+/// A named output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Its id, which follows from run, name and content.
+    pub id: ArtifactId,
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Their digest.
+    pub sha256: String,
+    /// What its author says it is.
+    pub media_type: Option<String>,
+    /// The step that wrote it.
+    pub step: String,
+    /// The attempt that wrote it.
+    pub attempt: AttemptId,
+    /// When it was written last.
+    pub created_at: Timestamp,
+}
+
+/// Artifacts of runs.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    ports: Ports,
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is written, or was there.
+    Done,
+    /// The run's artifacts would be more, or larger, than a run may have.
+    Full,
+}
+
+#[derive(Default)]
+struct Total {
+    count: u64,
+    bytes: u64,
+    etag: Option<ETag>,
+}
+
+impl Total {
+    const fn has_room_for(&self, size: u64) -> bool {
+        self.count < MAX_RUN_ARTIFACTS && self.bytes.saturating_add(size) <= MAX_RUN_BYTES
+    }
+}
+
+/// The id of what has this content under this name in a run: a repeated attempt writes the same one again.
+#[must_use]
+pub fn id_of(run: &RunId, name: &str, sha256: &str) -> ArtifactId {
+    ArtifactId::derived(run.at(), &format!("{run}\n{sha256}\n{name}"))
+}
+
+impl Artifacts {
+    /// Over these ports.
+    #[must_use]
+    pub const fn new(ports: Ports) -> Self {
+        Self { ports }
+    }
+
+    /// Whether a run may write so many bytes more.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn has_room(&self, scope: &Scope, run: &RunId, size: u64) -> Result<bool> {
+        Ok(self.total(scope, run).await?.has_room_for(size))
+    }
+
+    /// Writes one. `bytes` must have the digest that it says.
+    ///
+    /// # Errors
+    /// Those of the stores. After [`Error::Unavailable`] it may be written; repeating it does no harm.
+    pub async fn put(&self, scope: &Scope, run: &RunId, artifact: &Artifact, bytes: Bytes) -> Result<Written> {
+        let (container, path) = (key::org_container(scope.org()), key::artifact_blob(&artifact.sha256));
+        match self.ports.blobs.put(&container, &path, bytes, Put::Create).await {
+            // The same bytes are there: their path is their digest.
+            Ok(()) | Err(Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let (table, partition) = (key::org_table(scope.org()), key::run(run));
+        let row = key::artifact_row(&artifact.id);
+        for _ in 0..TRIES {
+            let operations = match self.ports.tables.get(&table, &partition, &row).await? {
+                Some(_) => vec![Operation::Upsert(row.clone(), properties(artifact))],
+                None => {
+                    let total = self.total(scope, run).await?;
+                    if !total.has_room_for(artifact.size) {
+                        return Ok(Written::Full);
+                    }
+                    let sum = Properties::new()
+                        .with("v", SCHEMA)
+                        .with("count", signed(total.count + 1))
+                        .with("bytes", signed(total.bytes + artifact.size));
+                    let total_row = key::artifact_total_row();
+                    vec![
+                        Operation::Insert(row.clone(), properties(artifact)),
+                        match total.etag {
+                            None => Operation::Insert(total_row, sum),
+                            Some(etag) => Operation::Replace(total_row, sum, Match::Exactly(etag)),
+                        },
+                    ]
+                }
+            };
+            match self.ports.tables.commit(&table, &partition, operations).await {
+                Ok(_) => return Ok(Written::Done),
+                Err(error) if error.is_conflict() => tokio::task::yield_now().await,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Throttled {
+            source: "others kept writing artifacts of the same run".into(),
+        })
+    }
+
+    /// One of a run, or nothing.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn get(&self, scope: &Scope, run: &RunId, id: &ArtifactId) -> Result<Option<Artifact>> {
+        let (table, partition) = (key::org_table(scope.org()), key::run(run));
+        let row = self
+            .ports
+            .tables
+            .get(&table, &partition, &key::artifact_row(id))
+            .await?;
+        row.as_ref().map(read_row).transpose()
+    }
+
+    /// All of a run, by name, and of one name the newest first.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn list(&self, scope: &Scope, run: &RunId) -> Result<Vec<Artifact>> {
+        let mut artifacts = Vec::new();
+        let mut continuation = None;
+        loop {
+            let query = Query::partition(key::run(run))
+                .prefix(key::ARTIFACTS)?
+                .after(continuation);
+            let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+            for row in &page.entities {
+                artifacts.push(read_row(row)?);
+            }
+            continuation = page.next;
+            if continuation.is_none() {
+                break;
+            }
+        }
+        artifacts.sort_by(|a, b| (&a.name, b.created_at, &a.id).cmp(&(&b.name, a.created_at, &b.id)));
+        Ok(artifacts)
+    }
+
+    /// A part of its bytes: at most `length`, fewer at the end.
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the bytes are gone, or, where all are read, are not those that were
+    /// written.
+    pub async fn read(&self, scope: &Scope, artifact: &Artifact, offset: u64, length: u64) -> Result<Bytes> {
+        let (container, path) = (key::org_container(scope.org()), key::artifact_blob(&artifact.sha256));
+        let bytes = self.ports.blobs.read(&container, &path, offset, length).await?;
+        let bytes =
+            bytes.ok_or_else(|| Error::corrupt(format!("the bytes of artifact `{}` are missing", artifact.id)))?;
+        let expected = artifact.size.saturating_sub(offset).min(length);
+        let whole = offset == 0 && expected == artifact.size;
+        if bytes.len() as u64 != expected || (whole && sha256_hex(&bytes) != artifact.sha256) {
+            let message = format!("the bytes of artifact `{}` are others than those written", artifact.id);
+            return Err(Error::corrupt(message));
+        }
+        Ok(bytes)
+    }
+
+    async fn total(&self, scope: &Scope, run: &RunId) -> Result<Total> {
+        let (table, partition) = (key::org_table(scope.org()), key::run(run));
+        let row = self
+            .ports
+            .tables
+            .get(&table, &partition, &key::artifact_total_row())
+            .await?;
+        let Some(row) = row else {
+            return Ok(Total::default());
+        };
+        Ok(Total {
+            count: unsigned(row.properties.require_int("count")?),
+            bytes: unsigned(row.properties.require_int("bytes")?),
+            etag: Some(row.etag),
+        })
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn properties(artifact: &Artifact) -> Properties {
+    Properties::new()
+        .with("v", SCHEMA)
+        .with("name", artifact.name.clone())
+        .with("size", signed(artifact.size))
+        .with("sha256", artifact.sha256.clone())
+        .with_some("mediaType", artifact.media_type.clone())
+        .with("step", artifact.step.clone())
+        .with("attempt", artifact.attempt.to_string())
+        .with("createdAt", artifact.created_at)
+}
+
+fn read_row(row: &Entity) -> Result<Artifact> {
+    let properties = &row.properties;
+    let id = row.row.as_str().strip_prefix(key::ARTIFACTS).unwrap_or_default();
+    let corrupt = || Error::corrupt("an artifact's row can't be read");
+    Ok(Artifact {
+        id: id.parse().map_err(|_| corrupt())?,
+        name: properties.require_text("name")?.to_owned(),
+        size: unsigned(properties.require_int("size")?),
+        sha256: properties.require_text("sha256")?.to_owned(),
+        media_type: properties.text("mediaType")?.map(str::to_owned),
+        step: properties.require_text("step")?.to_owned(),
+        attempt: properties.require_text("attempt")?.parse().map_err(|_| corrupt())?,
+        created_at: properties.require_time("createdAt")?,
+    })
+}

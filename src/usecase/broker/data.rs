@@ -1,0 +1,44 @@
+//! `data.get`: what a data provider returns. One level deep: a data provider can't call another.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Answer, Asker, Broker, args, refusal, refusal_of};
+use crate::usecase::provide_data;
+
+/// How long a call waits until a worker slot may be taken for the data provider beside the step's own.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    provider: String,
+    #[serde(default)]
+    inputs: Map<String, Value>,
+}
+
+pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
+    match (verb, &broker.bound.asker) {
+        ("get", Asker::Step { .. }) => {
+            let Get { provider, inputs } = args::read("data.get", args)?;
+            let bound = &broker.bound;
+            let place = tokio::time::timeout(PATIENCE, bound.cx.waiting.acquire()).await;
+            let Ok(Ok(_place)) = place else {
+                let message = "every worker slot but one is held by steps that wait; try again later";
+                return Err(refusal("unavailable", message));
+            };
+            let data = provide_data::call(
+                &bound.cx,
+                &bound.scope,
+                &bound.origin,
+                &bound.requester,
+                &provider,
+                inputs,
+            );
+            data.await.map_err(|error| refusal_of(&error))
+        }
+        _ => Err(broker.not_available(&format!("data.{verb}"))),
+    }
+}

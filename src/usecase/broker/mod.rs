@@ -1,0 +1,236 @@
+//! What a worker may ask for, answered: one broker for each attempt.
+//!
+//! A broker is bound when it is made, to one organization, run, step and attempt, with their rights and a snapshot of the
+//! configuration. No message of a worker says whose data is meant: there is no field for it, and one that is sent all the
+//! same is refused. Each family of calls is a file. What a call over its rights, or about something foreign, gets is a
+//! refusal, and the audit log a record; a flood of them is recorded up to a bound.
+
+mod args;
+mod artifacts;
+mod config;
+mod data;
+mod kv;
+mod mask;
+mod pace;
+mod refused;
+mod runs;
+mod variables;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{Context, Error};
+use crate::audit::Event as AuditEvent;
+use crate::authz::Origin;
+use crate::domain::{AttemptId, Outcome, Rights, RunId};
+use crate::runner::{AttemptReport, Refusal};
+use crate::store::repo::configs::Merged;
+use crate::store::repo::runs::{Parent, Requester};
+use crate::tenancy::Scope;
+
+pub(super) use mask::{Masker, Unmasked};
+use refused::{refusal, refusal_of};
+
+/// What a call is answered with.
+pub(super) type Answer = Result<Value, Refusal>;
+
+/// How many refused calls of an attempt are recorded one by one; a flood would fill the audit log.
+const RECORDED_REFUSALS: u32 = 10;
+/// How many calls an attempt may make.
+const CALLS: u32 = 10_000;
+
+/// Whose code asks.
+#[derive(Debug, Clone)]
+pub(super) enum Asker {
+    /// A step of a run.
+    Step {
+        /// The run.
+        run: RunId,
+        /// Its workflow.
+        workflow: String,
+        /// The step's id in the run's plan.
+        step: String,
+        /// The step that started the run, if one did.
+        parent: Option<Parent>,
+    },
+    /// A data provider, for a form or for a step. It is part of no run, and may ask for less.
+    DataProvider {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What a broker is bound to.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// Everything that operations need.
+    pub(super) cx: Arc<Context>,
+    /// The organization.
+    pub(super) scope: Scope,
+    /// Where the request came from that the attempt is part of.
+    pub(super) origin: Origin,
+    /// Who started the run.
+    pub(super) requester: Requester,
+    /// Whose code asks.
+    pub(super) asker: Asker,
+    /// The attempt.
+    pub(super) attempt: AttemptId,
+    /// What it may do.
+    pub(super) rights: Rights,
+    /// The organization's configuration when the attempt began.
+    pub(super) config: Merged,
+}
+
+/// Answers the calls of one attempt, and masks what leaves it.
+#[derive(Debug)]
+pub(super) struct Broker {
+    bound: Bound,
+    masker: Arc<dyn Masker>,
+    calls: AtomicU32,
+    refused: AtomicU32,
+    writes: pace::Pace,
+    uploads: artifacts::Uploads,
+    /// Held from the first wait for a run on, until one has ended.
+    waiting: Mutex<Option<OwnedSemaphorePermit>>,
+    started: AtomicU32,
+    unkeyed: AtomicU32,
+}
+
+impl Broker {
+    /// A broker of one attempt. Everything that the attempt says or is told goes through the masker.
+    pub(super) fn new(bound: Bound, masker: Arc<dyn Masker>) -> Self {
+        Self {
+            bound,
+            masker,
+            calls: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+            writes: pace::Pace::default(),
+            uploads: artifacts::Uploads::default(),
+            waiting: Mutex::default(),
+            started: AtomicU32::new(0),
+            unkeyed: AtomicU32::new(0),
+        }
+    }
+
+    /// What lines, outcomes and answers of the attempt pass before anybody else sees them.
+    pub(super) fn masker(&self) -> &dyn Masker {
+        &*self.masker
+    }
+
+    /// Answers one call.
+    pub(super) async fn call(&self, name: &str, args: Value) -> Answer {
+        let answer = self.answered(name, args).await;
+        if let Err(refusal) = &answer
+            && matches!(refusal.code.as_str(), "denied" | "not_available")
+        {
+            self.record(name, &refusal.code).await;
+        }
+        match answer {
+            Ok(value) => Ok(self.masker.answer(name, value)),
+            Err(refusal) => Err(Refusal {
+                message: self.masker.text(refusal.message),
+                ..refusal
+            }),
+        }
+    }
+
+    /// Takes note of how the attempt ended, and masks it. One that disturbed its connection wanted more than it may.
+    pub(super) async fn finish(&self, report: AttemptReport) -> AttemptReport {
+        if let Outcome::Failed { error } = &report.outcome
+            && error.kind == "protocol_violation"
+        {
+            self.record("(frame)", "protocol_violation").await;
+        }
+        self.masker.report(report)
+    }
+
+    /// As [`Broker::call`], sending the answer on.
+    pub(super) fn serve<'a>(&'a self, name: String, args: Value, reply: oneshot::Sender<Answer>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let answer = self.call(&name, args).await;
+            // A worker that is gone needs no answer.
+            drop(reply.send(answer));
+        })
+    }
+
+    async fn answered(&self, name: &str, args: Value) -> Answer {
+        if self.calls.fetch_add(1, Ordering::Relaxed) >= CALLS {
+            return Err(refusal(
+                "denied",
+                format!("an attempt may make {CALLS} calls, and this one has; ask for more at once, and less often"),
+            ));
+        }
+        match name.split_once('.') {
+            Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
+            Some(("config", verb)) => config::call(self, verb, args),
+            Some(("data", verb)) => data::call(self, verb, args).await,
+            Some(("runs", verb)) => runs::call(self, verb, args).await,
+            Some(("kv", verb)) => kv::call(self, verb, args).await,
+            Some(("variables", verb)) => variables::call(self, verb, args),
+            _ => Err(self.not_available(name)),
+        }
+    }
+
+    /// Waits until the attempt may write again.
+    async fn pace_writes(&self) -> Result<(), Refusal> {
+        if self.writes.turn().await {
+            return Ok(());
+        }
+        let most = pace::WRITES_PER_SECOND;
+        Err(refusal(
+            "unavailable",
+            format!(
+                "an attempt may write {most} times a second, and too many of its writes wait already; write less often"
+            ),
+        ))
+    }
+
+    /// The refusal of a call that there is not, or not for this kind of code.
+    fn not_available(&self, name: &str) -> Refusal {
+        let shown: String = name.chars().take(60).collect();
+        let message = match &self.bound.asker {
+            Asker::Step { .. } => format!("`{shown}` is not available in this version of Weft"),
+            Asker::DataProvider { name } => format!("`{shown}` is not available in a data provider, as `{name}` is"),
+        };
+        refusal("not_available", message)
+    }
+
+    /// Writes that the attempt wanted what it may not have. What merely isn't there is no such thing, unless it was named by
+    /// an id, which nobody guesses by accident.
+    async fn record(&self, call: &str, code: &str) {
+        if self.refused.fetch_add(1, Ordering::Relaxed) >= RECORDED_REFUSALS {
+            return;
+        }
+        let Bound {
+            cx,
+            scope,
+            origin,
+            attempt,
+            asker,
+            rights,
+            ..
+        } = &self.bound;
+        let shown: String = call.chars().take(60).collect();
+        let (kind, id) = match asker {
+            Asker::Step { run, .. } => ("run", run.as_str()),
+            Asker::DataProvider { name } => ("data_provider", name.as_str()),
+        };
+        let record = cx
+            .audit
+            .by(scope, AuditEvent::StepOverreached)
+            .came_from(origin)
+            .resource(kind, id)
+            .detail(&json!({"call": shown, "code": code, "attempt": attempt, "trust": rights.trust.as_str()}));
+        let recorded = async {
+            let linked = cx.audit.append(scope, record).await?;
+            cx.audit.index(scope, &[linked]).await
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(error = %error, "a refused broker call could not be recorded");
+        }
+    }
+}
