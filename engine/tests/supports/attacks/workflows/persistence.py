@@ -176,7 +176,7 @@ def find(aim: Aim, loot: Loot) -> None:
         left = [name for name in names if str(aim.token) in name]
         if left:
             loot.got(f"left in {folder}", left[:4])
-    if os.listdir("."):
+    if os.getcwd() != "/" and os.listdir("."):
         loot.got("the scratch folder is not empty", entries("."))
     loot.attempt("shared memory", lambda: read(f"/dev/shm/{_mark(aim)}"))
 
