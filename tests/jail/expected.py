@@ -14,7 +14,7 @@ from postures import Posture
 # `attack: what it got`, `group: …` being what was seen afterwards.
 _SAME_USER = {
     "surroundings-*": "/proc shows all processes; those of the same user whole",
-    "descriptors-peer-by-descriptor: *namespace*": "processes of the same user may be looked at",
+    "descriptors-peer-by-descriptor: *": "processes of the same user may be looked at and signalled",
     "files-*": "files are open to their user, and world-readable ones to everybody",
     "files: *": "the marks that were left in such folders",
     "processes-reaches-others: *": "a user may signal its own processes",
@@ -33,6 +33,7 @@ _SAME_USER = {
     "reflection-imports: *": "the engine's files can be read, by another interpreter too; they are no secret",
     "reflection-hooks-removed: *": "the same",
     "restrictions-writes: *": "/tmp and /dev/shm are everybody's",
+    "restrictions: left at *": "the same",
 }
 
 ALLOWED: dict[str, dict[str, str]] = {
