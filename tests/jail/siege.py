@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,8 @@ CANARY = re.compile(r"CANARY-[0-9a-f]{16}")
 ORGANIZATIONS = {"trusted": "contoso", "restricted": "adatum"}
 """Whose steps the attackers are, by the trust that the organization's policy leaves them."""
 VICTIM = "fabrikam"
+DEMANDING = "woodgrove"
+"""Wants its steps confined at least, whatever the installation's minimum."""
 
 # Low enough for an attack on them to be over soon.
 MEMORY_MIB, DISK_BYTES, PROCESSES, THREADS, CPU_SECONDS = 256, 16 << 20, 16, 64, 2
@@ -181,8 +182,10 @@ class Siege:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self.one.process is not None:
-                self.one.stop(signal.SIGKILL if self.one.process.poll() is not None else signal.SIGTERM)
+            if self.one.process is not None and self.one.process.poll() is None:
+                self.one.stop()
+            elif self.one.process is not None:
+                self.one.wait()
         finally:
             self.outside.close()
             self.sweep()
@@ -240,10 +243,12 @@ class Siege:
         """An organization whose steps are restricted, and one that may declare the whole public network. Whether there
         are policies in this program."""
         restricted = ORGANIZATIONS["restricted"]
-        done = self.command("org", "create", "Adatum", "--id", restricted)
-        assert done.returncode == 0, done.stderr
+        for name, organization in (("Adatum", restricted), ("Woodgrove", DEMANDING)):
+            done = self.command("org", "create", name, "--id", organization)
+            assert done.returncode == 0, done.stderr
         for organization, policy in (
             (restricted, {"trust": "restricted"}),
+            (DEMANDING, {"minimum": "confined"}),
             (ORGANIZATIONS["trusted"], {"network": {"mode": "open", "openGranted": True}}),
         ):
             done = self.command(

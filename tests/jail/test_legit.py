@@ -10,7 +10,7 @@ import pytest
 import expected
 import postures
 from conftest import siege_under
-from siege import LEGIT, ORGANIZATIONS, Siege
+from siege import DEMANDING, LEGIT, ORGANIZATIONS, Siege
 
 WORK = [
     "legit-" + one.name.replace("_", "-")
@@ -58,9 +58,26 @@ def test_data_libraries_work(team: Siege) -> None:
         pytest.skip("pandas is not installed")
 
 
-@pytest.mark.parametrize("name", [one.name for one in postures.POSTURES.values() if one.tier == "process"])
-def test_steps_are_refused_below_the_minimum(name: str) -> None:
-    with siege_under(postures.POSTURES[name], minimum="confined", workspace=LEGIT) as one:
-        answer = one.one.execute("modest")
+def test_organizations_can_ask_for_more(team: Siege) -> None:
+    if not team.restricts:
+        pytest.skip("this program has no policies")
+    answer = team.one.execute("modest", X_Organization_Id=DEMANDING)
+    if team.posture.tier == "process":
         assert "isolation_insufficient" in str(answer), answer
-        assert one.log(answer.json["runId"], "contoso") == [] if "runId" in answer.json else True
+        assert "done" not in str(answer), answer
+    else:
+        assert answer.json["result"] == "done", answer
+
+
+@pytest.mark.parametrize("name", [one.name for one in postures.POSTURES.values() if one.tier == "process"])
+def test_no_code_runs_below_the_minimum(name: str) -> None:
+    """Nor is it described: a development server ends, and says what is missing."""
+    siege = siege_under(postures.POSTURES[name], minimum="confined", workspace=LEGIT)
+    try:
+        siege.one.launch()
+        assert siege.one.wait(30) == 1
+        said = siege.one.said()
+        assert "isolation_insufficient" in said, said
+        assert "`confined`" in said, said
+    finally:
+        siege.__exit__()
