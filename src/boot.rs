@@ -15,9 +15,10 @@ use crate::domain::{Policy, sha256_hex};
 use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
-use crate::runner::NodeRunner;
-use crate::runner::pool::Pool;
-use crate::runner::python;
+use crate::runner::cgroup;
+use crate::runner::jail::setup::Uids;
+use crate::runner::pool::{IsolationSettings, Pool};
+use crate::runner::{Isolation, NodeRunner, python};
 use crate::store::envelope::SigningKey;
 use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
 use crate::store::port::Ports;
@@ -192,6 +193,22 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
     settings.ahead = runner.workers_ahead;
     settings.preload.clone_from(&runner.preload);
     settings.limits = config.limits.attempt.clone();
+    settings.group = match runner.control_group {
+        config::ControlGroup::Auto => cgroup::When::Delegated,
+        config::ControlGroup::V1 => cgroup::When::Possible,
+        config::ControlGroup::Off => cgroup::When::Never,
+    };
+    let isolation = &config.isolation;
+    settings.isolation = IsolationSettings {
+        minimum: isolation.minimum,
+        off: isolation.off.clone(),
+        uids: Some(Uids {
+            first: isolation.uids.first,
+            count: isolation.uids.last - isolation.uids.first + 1,
+        }),
+        hide: vec![config.storage.data_dir.clone()],
+        ..IsolationSettings::default()
+    };
     Ok(Arc::new(Pool::start(settings, clock)?))
 }
 
@@ -312,18 +329,11 @@ pub fn router(gate: Gate) -> axum::Router {
 }
 
 /// Serves until `stop` fires; then lets requests end for a moment.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, gate: Gate, stop: CancellationToken) -> std::io::Result<()> {
-    let service = router(gate).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown({
-        let stop = stop.clone();
-        async move { stop.cancelled().await }
-    });
+pub async fn serve(listener: TcpListener, gate: Gate, stop: CancellationToken) {
+    let patience = http::listener::Patience::default();
     tokio::select! {
-        served = async { server.await } => served,
-        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => Ok(()),
+        () = http::listener::serve(listener, router(gate), patience, stop.clone()) => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => {}
     }
 }
 
@@ -360,6 +370,17 @@ pub async fn platform_policy(config: &Config) -> Result<Policy, String> {
     }
 }
 
+/// What keeps steps apart here: starts what they come from, and has it find out.
+///
+/// # Errors
+/// When Python is missing or does not start.
+pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
+    let runner = start_runner(config, Arc::new(SystemClock))?;
+    let found = runner.posture().await;
+    runner.shutdown().await;
+    Ok(found?)
+}
+
 /// Describes the workspace in a worker, without storage.
 ///
 /// # Errors
@@ -379,5 +400,6 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
         described.findings,
         described.files,
         described.ms,
-    ))
+    )
+    .within(&config.limits.attempt))
 }

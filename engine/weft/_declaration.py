@@ -8,7 +8,7 @@ whole is put together by `Declaration.resolve`, because decorators may stand in 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ._errors import DeclarationError
@@ -18,6 +18,17 @@ from ._signature import Slot, is_async, parameter_names, read, takes_rest, unwra
 ATTRIBUTE = "__weft__"
 TIMEOUT_SECONDS_MAX = 24 * 60 * 60
 DOC_CHARACTERS = 4096
+
+LIMITS = {
+    "cpu_seconds": 1,
+    "memory_mib": 32,
+    "open_files": 32,
+    "processes": 1,
+    "threads": 1,
+    "disk_mib": 1,
+    "disk_files": 16,
+}
+"""What `limits=` may hold, and the least that a worker itself can do with."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -283,6 +294,22 @@ def number(value: object, where: str, low: float, high: float) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return value
     raise DeclarationError(f"{where}={value!r:.80} must be a number from {low} to {high}")
+
+
+def resources(value: Mapping[str, int] | None, where: str) -> dict[str, int]:
+    """What `limits=` declares, in a fixed order; DeclarationError for names and values that mean nothing."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DeclarationError(f'{where} must be a dict, as in {{"memory_mib": 256}}, not {value!r:.80}')
+    for name, amount in value.items():
+        if name not in LIMITS:
+            raise DeclarationError(f"{where}: there is no limit {name!r:.80}; there are {', '.join(LIMITS)}")
+        if type(amount) is not int or not LIMITS[name] <= amount <= 2**40:
+            raise DeclarationError(
+                f"{where}: {name}={amount!r:.80} must be a whole number from {LIMITS[name]}"
+            )
+    return {name: value[name] for name in LIMITS if name in value}
 
 
 def hosts(value: object, where: str) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
-from ._declaration import TIMEOUT_SECONDS_MAX, Retry, declare, hosts, number, text, texts
+from ._declaration import TIMEOUT_SECONDS_MAX, Retry, declare, hosts, number, resources, text, texts
 from ._errors import DeclarationError
 from ._json import check
 from ._signature import type_name
@@ -25,6 +25,7 @@ def step_options(
     category: str,
     tags: Iterable[str],
     timeout_seconds: float,
+    limits: Mapping[str, int] | None,
     retry: Retry | None,
     network: Iterable[str] | str,
     on_crash: str,
@@ -40,6 +41,7 @@ def step_options(
         "category": text(category, f"{what}: category"),
         "tags": texts(tags, f"{what}: tags"),
         "timeout_seconds": number(timeout_seconds, f"{what}: timeout_seconds", 1, TIMEOUT_SECONDS_MAX),
+        "limits": resources(limits, f"{what}: limits"),
         "retry": (retry or _NO_RETRY).to_json(),
         "network": hosts(network, f"{what}: network"),
         "on_crash": on_crash,
@@ -58,6 +60,7 @@ def workflow(
     category: str = "General",
     tags: Iterable[str] = (),
     timeout_seconds: float = 300,
+    limits: Mapping[str, int] | None = None,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
     on_crash: str = "retry",
@@ -73,6 +76,7 @@ def workflow(
     category: str = "General",
     tags: Iterable[str] = (),
     timeout_seconds: float = 300,
+    limits: Mapping[str, int] | None = None,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
     on_crash: str = "retry",
@@ -82,6 +86,9 @@ def workflow(
     name: how callers address it, `^[a-z][a-z0-9_-]{0,62}$`; the function's name by default.
     description: one sentence; the docstring's first paragraph by default.
     timeout_seconds: 1 to 86400; an attempt that takes longer is killed.
+    limits: what an attempt may use with all that it starts, as in `{"memory_mib": 256, "processes": 4}`; also
+    `cpu_seconds`, `threads`, `open_files`, `disk_mib`, `disk_files`. The installation's settings are the
+    defaults, and nothing can be above them.
     retry: when a failed attempt is repeated; None never.
     network: hosts that it may reach, as `["api.example.com", "*.example.org", "db.example.net:5432"]`, at
     ports 80 and 443 where none is named; `"none"` by default, `"*"` for any. Policies may refuse some.
@@ -96,6 +103,7 @@ def workflow(
         category=category,
         tags=tags,
         timeout_seconds=timeout_seconds,
+        limits=limits,
         retry=retry,
         network=network,
         on_crash=on_crash,

@@ -9,16 +9,27 @@ use super::{Outcome, Places, block_on, output};
 use crate::boot;
 use crate::clock::SystemClock;
 use crate::config::{Config, Environment};
-use crate::runner::python;
+use crate::domain::{LAYERS, Tier};
+use crate::runner::{Isolation, python};
 
 /// Flags of `weft doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
     places: Places,
+    /// Fail when steps are kept apart less than this: process, confined or namespaces
+    #[arg(long, value_name = "TIER", value_parser = tier)]
+    require: Option<Tier>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn tier(word: &str) -> Result<Tier, String> {
+    [Tier::Process, Tier::Confined, Tier::Namespaces]
+        .into_iter()
+        .find(|tier| tier.as_str() == word)
+        .ok_or_else(|| "give `process`, `confined` or `namespaces`".to_owned())
 }
 
 #[derive(Debug, Serialize)]
@@ -28,6 +39,8 @@ struct Checked {
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    isolation: Option<Isolation>,
 }
 
 impl Checked {
@@ -37,6 +50,7 @@ impl Checked {
             ok: true,
             detail: detail.into(),
             hint: None,
+            isolation: None,
         }
     }
 
@@ -46,8 +60,38 @@ impl Checked {
             ok: false,
             detail: output::chain(error),
             hint: error.hint(),
+            isolation: None,
         }
     }
+
+    /// Whether steps are kept apart as far as they must be.
+    fn isolation(found: Isolation, required: Option<Tier>) -> Self {
+        let needed = found.minimum.max(required.unwrap_or_default());
+        let refusal = found.posture.refusal(needed);
+        Self {
+            what: "isolation",
+            ok: refusal.is_none(),
+            detail: match &refusal {
+                None => format!("{}; {} is needed", found.posture.tier.as_str(), needed.as_str()),
+                Some(error) => error.message.clone(),
+            },
+            hint: refusal.map(|_| "docs/operations.md says what each layer needs of the platform".to_owned()),
+            isolation: Some(found),
+        }
+    }
+}
+
+/// Every layer with a mark, or with the reason why it is not in force.
+fn layers(isolation: &Isolation) -> Vec<String> {
+    let posture = &isolation.posture;
+    let line = |layer| {
+        if posture.has(layer) {
+            format!("✓ {layer}")
+        } else {
+            format!("– {layer}: {}", posture.why_not(layer))
+        }
+    };
+    LAYERS.into_iter().map(line).collect()
 }
 
 impl Doctor {
@@ -66,7 +110,7 @@ impl Doctor {
                     ..Checked::bad("configuration", &error)
                 }]
             }
-            Ok(config) => block_on(async move { Ok(examine(config).await) })?,
+            Ok(config) => block_on(async move { Ok(examine(config, self.require).await) })?,
         };
         let sound = checks.iter().all(|check| check.ok);
         if self.json {
@@ -79,6 +123,9 @@ impl Doctor {
                     check.what,
                     check.detail
                 ));
+                for line in check.isolation.iter().flat_map(layers) {
+                    output::data(&format!("     {:<14} {line}", ""));
+                }
                 if let Some(hint) = &check.hint {
                     output::data(&format!("     {:<14} hint: {hint}", ""));
                 }
@@ -88,7 +135,7 @@ impl Doctor {
     }
 }
 
-async fn examine(config: Config) -> Vec<Checked> {
+async fn examine(config: Config, required: Option<Tier>) -> Vec<Checked> {
     let mut checks = vec![Checked::good(
         "configuration",
         format!("{} warning(s)", config.warnings.len()),
@@ -101,6 +148,7 @@ async fn examine(config: Config) -> Vec<Checked> {
             ok: false,
             what: "python",
             detail: error.to_string(),
+            isolation: None,
         },
     });
     let storage = async {
@@ -116,6 +164,10 @@ async fn examine(config: Config) -> Vec<Checked> {
         Err(error) => Checked::bad("storage", &error),
     });
     if found.is_ok() {
+        checks.push(match boot::examine_isolation(&config).await {
+            Ok(found) => Checked::isolation(found, required),
+            Err(error) => Checked::bad("isolation", &error),
+        });
         let workspace = config.runner.workspace_dir.display().to_string();
         checks.push(match boot::check_workspace(config).await {
             Ok(catalog) if catalog.findings.is_empty() => Checked::good(

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Failure, Outcome, output};
 use crate::domain::modules;
+use crate::runner::jail::seccomp::{self, Arch, Filter};
 use crate::{authz, codes, config, http};
 
 /// Flags of `weft emit`.
@@ -22,28 +23,38 @@ pub(super) struct Emit {
 
 /// Every generated file: its path, and what is in it.
 #[must_use]
-pub fn files() -> Vec<(PathBuf, String)> {
+pub fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let description = serde_json::to_string_pretty(&http::openapi::description()).unwrap_or_default();
     let mut files = vec![
-        (PathBuf::from("docs/env-vars.md"), config::env_var::markdown()),
-        (PathBuf::from("docs/authz-matrix.txt"), authz::matrix()),
-        (PathBuf::from("docs/modules.md"), modules::markdown()),
-        (PathBuf::from("docs/openapi.json"), description + "\n"),
+        (
+            PathBuf::from("docs/env-vars.md"),
+            config::env_var::markdown().into_bytes(),
+        ),
+        (PathBuf::from("docs/authz-matrix.txt"), authz::matrix().into_bytes()),
+        (PathBuf::from("docs/modules.md"), modules::markdown().into_bytes()),
+        (PathBuf::from("docs/openapi.json"), (description + "\n").into_bytes()),
+        (PathBuf::from("docs/seccomp.txt"), seccomp::listing().into_bytes()),
     ];
-    files.extend(
-        codes::ALL
-            .iter()
-            .map(|code| (PathBuf::from(format!("docs/errors/{}.md", code.code)), code.page())),
-    );
+    files.extend(codes::ALL.iter().map(|code| {
+        let path = PathBuf::from(format!("docs/errors/{}.md", code.code));
+        (path, code.page().into_bytes())
+    }));
+    // What the runtime's own tests install in workers, and what a change of the rules changes.
+    for arch in Arch::ALL {
+        files.extend(Filter::ALL.map(|filter| {
+            let path = PathBuf::from(format!("tests/golden/jail/{}-{}.bpf", arch.as_str(), filter.as_str()));
+            (path, filter.bytes(arch))
+        }));
+    }
     files
 }
 
 impl Emit {
     pub(super) fn run(self) -> Outcome {
         let mut stale = 0;
-        for (path, text) in files() {
+        for (path, bytes) in files() {
             let path = self.root.join(path);
-            if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            if std::fs::read(&path).is_ok_and(|there| there == bytes) {
                 continue;
             }
             stale += 1;
@@ -55,7 +66,7 @@ impl Emit {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).map_err(fail)?;
             }
-            std::fs::write(&path, text).map_err(fail)?;
+            std::fs::write(&path, bytes).map_err(fail)?;
             output::data(&format!("wrote {}", path.display()));
         }
         Ok(if self.check && stale > 0 {

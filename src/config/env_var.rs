@@ -16,6 +16,8 @@ pub enum Section {
     Auth,
     /// Python processes.
     Runner,
+    /// How far steps are kept apart.
+    Isolation,
     /// Sizes, counts and times.
     Limits,
     /// Keys.
@@ -28,12 +30,13 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the generated page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Mode,
         Self::Http,
         Self::Storage,
         Self::Auth,
         Self::Runner,
+        Self::Isolation,
         Self::Limits,
         Self::Signing,
         Self::Telemetry,
@@ -47,6 +50,7 @@ impl Section {
             Self::Storage => "Storage",
             Self::Auth => "Callers",
             Self::Runner => "Python steps",
+            Self::Isolation => "Isolation of steps",
             Self::Limits => "Limits",
             Self::Signing => "Keys",
             Self::Telemetry => "Logs",
@@ -193,6 +197,16 @@ variables! {
         "What a file of the workspace that breaks the rules does: `strict` stops the start, `quarantine` leaves that file out and reports degraded health.";
     WEFT_SCRATCH = "WEFT_SCRATCH", Runner, Path, Words("`scratch` in the data folder"),
         "The folder in which each attempt gets its own temporary folder.";
+    WEFT_CGROUP = "WEFT_CGROUP", Runner, Choice(&["auto", "v1", "off"]), Value("auto"),
+        "Whether all steps together get a control group, with bounds on memory and tasks. `auto`: where one with both controllers is delegated to this process (version 2). `v1`: also with version 1, where nothing tells whether that is so.";
+
+    WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
+        Words("`process` in development, else `confined`"),
+        "How far steps must be kept apart to be run: a process of their own, the kernel's walls around it (Landlock and seccomp), or namespaces of their own as well. Where there is less, steps are refused; `weft doctor` shows what there is.";
+    WEFT_ISOLATION_OFF = "WEFT_ISOLATION_OFF", Isolation, List, Value(""),
+        "Layers of isolation to leave out, in development only, to see which one stands in the way. Runs record it.";
+    WEFT_STEP_UIDS = "WEFT_STEP_UIDS", Isolation, Text, Value("61000-62023"),
+        "User ids that nobody else has, one for each step that runs; used where the handler is root.";
 
     WEFT_STEP_TIMEOUT_SECONDS = "WEFT_STEP_TIMEOUT_SECONDS", Limits, Number(1, 86_400), Value("300"),
         "Wall time of an attempt whose workflow or node declares none.";
@@ -206,8 +220,12 @@ variables! {
         "Processes of an attempt at the same time, its own included.";
     WEFT_STEP_THREADS = "WEFT_STEP_THREADS", Limits, Number(1, 65_536), Value("128"),
         "Threads of an attempt at the same time, of all its processes together.";
+    WEFT_STEP_OPEN_FILES = "WEFT_STEP_OPEN_FILES", Limits, Number(32, 1_048_576), Value("256"),
+        "Open files, sockets and pipes of one process of an attempt.";
     WEFT_STEP_DISK_BYTES = "WEFT_STEP_DISK_BYTES", Limits, Number(65_536, 1_099_511_627_776), Value("67108864"),
-        "Bytes that an attempt may write to its folder and to shared memory.";
+        "Bytes that an attempt may have in its folder and in shared memory; no file can be larger.";
+    WEFT_STEP_DISK_FILES = "WEFT_STEP_DISK_FILES", Limits, Number(16, 16_777_216), Value("8192"),
+        "Files and folders that an attempt may have in its folder.";
     WEFT_MAX_OUTPUT_BYTES = "WEFT_MAX_OUTPUT_BYTES", Limits, Number(0, 1_073_741_824), Value("1048576"),
         "Bytes of stdout and of stderr that are kept of an attempt.";
     WEFT_MAX_RESULT_BYTES = "WEFT_MAX_RESULT_BYTES", Limits, Number(1_024, 104_857_600), Value("1048576"),
@@ -275,7 +293,7 @@ pub fn markdown() -> String {
                 shape_in_words(variable.shape),
                 if variable.secret { ", secret" } else { "" },
                 match variable.fallback {
-                    Unset => "not set".to_owned(),
+                    Unset | Value("") => "not set".to_owned(),
                     Value(value) => format!("`{value}`"),
                     Words(words) => words.to_owned(),
                 },

@@ -37,12 +37,13 @@ impl Limits {
             memory_bytes: memory_mib << 20,
             processes: reader.number_or_default("limits.attempt.processes", &var::WEFT_STEP_PROCESSES),
             threads: reader.number_or_default("limits.attempt.threads", &var::WEFT_STEP_THREADS),
+            open_files: reader.number_or_default("limits.attempt.openFiles", &var::WEFT_STEP_OPEN_FILES),
             disk_bytes: reader.number_or_default("limits.attempt.diskBytes", &var::WEFT_STEP_DISK_BYTES),
+            disk_files: reader.number_or_default("limits.attempt.diskFiles", &var::WEFT_STEP_DISK_FILES),
             output_bytes: reader.number_or_default("limits.attempt.outputBytes", &var::WEFT_MAX_OUTPUT_BYTES),
             result_bytes,
             log_lines: reader.number_or_default("limits.attempt.logLines", &var::WEFT_MAX_LOG_LINES),
             frame_bytes: result_bytes + (64 << 10),
-            ..domain::Limits::default()
         };
         Self {
             attempt,

@@ -7,6 +7,7 @@ mod auth;
 pub mod env_var;
 mod environment;
 mod http;
+mod isolation;
 mod limits;
 mod mode;
 mod read;
@@ -24,9 +25,10 @@ use serde_json::{Map, Value, json};
 pub use auth::{Auth, PrincipalSource};
 pub use environment::Environment;
 pub use http::Http;
+pub use isolation::{Isolation, UidRange};
 pub use limits::Limits;
 pub use mode::Mode;
-pub use runner::{Discovery, Runner};
+pub use runner::{ControlGroup, Discovery, Runner};
 pub use secret::{MASK, Secret};
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};
@@ -47,6 +49,8 @@ pub struct Config {
     pub auth: Auth,
     /// Python processes.
     pub runner: Runner,
+    /// How far steps are kept apart.
+    pub isolation: Isolation,
     /// Sizes, counts and times.
     pub limits: Limits,
     /// Keys.
@@ -73,6 +77,7 @@ impl Config {
             http: Http::read(reader),
             auth: Auth::read(reader, &mode),
             runner: Runner::read(reader, &mode, &storage),
+            isolation: Isolation::read(reader, &mode),
             limits: Limits::read(reader),
             signing: Signing::read(reader),
             telemetry: Telemetry::read(reader, &mode),
@@ -210,6 +215,9 @@ mod tests {
             ("WEFT_STORE", "postgres"),
             ("WEFT_PRINCIPAL_SOURCE", "header"),
             ("WEFT_PRELOAD", "json,os;rm"),
+            ("WEFT_ENVIRONMENT", "development"),
+            ("WEFT_ISOLATION_OFF", "landlock,selinux"),
+            ("WEFT_STEP_UIDS", "0-100"),
             ("WEFT_SIGNING_KEY", "short"),
             ("WEFT_LOG", "inof"),
         ]);
@@ -221,6 +229,8 @@ mod tests {
             ("env:WEFT_CLIENT_IP_HEADER", "not_a_header_name"),
             ("env:WEFT_PRINCIPAL_SOURCE", "unknown_value"),
             ("env:WEFT_PRELOAD", "not_a_module_name"),
+            ("env:WEFT_ISOLATION_OFF", "unknown_value"),
+            ("env:WEFT_STEP_UIDS", "not_a_range"),
             ("env:WEFT_SIGNING_KEY", "too_short"),
             ("env:WEFT_LOG", "unknown_value"),
         ]);

@@ -29,6 +29,8 @@ pub struct Runner {
     pub discovery: Discovery,
     /// Where attempts have their temporary folders.
     pub scratch_dir: PathBuf,
+    /// Whether all steps together get a control group.
+    pub control_group: ControlGroup,
 }
 
 /// What a file of the workspace that breaks the rules does.
@@ -39,6 +41,18 @@ pub enum Discovery {
     Strict,
     /// It is left out, and health is degraded.
     Quarantine,
+}
+
+/// When all steps together get a control group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlGroup {
+    /// Where one is delegated.
+    Auto,
+    /// Also with version 1.
+    V1,
+    /// Never.
+    Off,
 }
 
 impl Runner {
@@ -68,6 +82,9 @@ impl Runner {
             scratch_dir: reader
                 .path("runner.scratchDir", &var::WEFT_SCRATCH)
                 .unwrap_or_else(|| storage.data_dir.join("scratch")),
+            control_group: reader
+                .choice("runner.controlGroup", &var::WEFT_CGROUP)
+                .unwrap_or(ControlGroup::Auto),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::domain::{Declared, Parameter};
+use crate::domain::{Declared, Limits, Parameter};
 use crate::error::Finding;
 
 /// Everything that one bundle offers, and what is wrong with it.
@@ -42,6 +42,28 @@ impl Catalog {
             catalog.collect(module, "data_providers", &module_name, &path);
         }
         catalog
+    }
+
+    /// Without what declares more than the installation allows: it may need that much, so it does not run with less.
+    #[must_use]
+    pub fn within(mut self, ceilings: &Limits) -> Self {
+        let findings = &mut self.findings;
+        self.workflows.retain(|name, declared| {
+            let above = declared.limits.above(ceilings);
+            findings.extend(above.iter().map(|(limit, declares, allowed)| {
+                let message = format!(
+                    "workflow `{name}` declares {limit}={declares} in `limits`; at most {allowed} is allowed here"
+                );
+                Finding::new(
+                    format!("{}:{}:1", declared.path, declared.line),
+                    "limit_above_ceiling",
+                    message,
+                )
+                .hint("declare less, or have the operator raise the setting (`WEFT_STEP_…` in docs/env-vars.md)")
+            }));
+            above.is_empty()
+        });
+        self
     }
 
     fn collect(&mut self, module: &Value, list: &str, module_name: &str, path: &str) {
@@ -105,4 +127,27 @@ fn bad_host(declared: &Declared) -> Option<Finding> {
     Some(finding.hint(
         "write hosts as `api.example.com`, `*.example.com` or `api.example.com:8443`, or `*` for every public one",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_declares_more_than_is_allowed_is_left_out() {
+        let module = serde_json::json!({"module": "workflows.m", "path": "workspace/workflows/m.py", "workflows": [
+            {"name": "small", "function": "small", "line": 3, "limits": {"memory_mib": 128}},
+            {"name": "large", "function": "large", "line": 9, "limits": {"memory_mib": 4096}},
+        ]});
+        let catalog = Catalog::from_description("sha256:0", &[module], Vec::new(), 1, 0.0).within(&Limits::default());
+        assert_eq!(catalog.workflows.keys().collect::<Vec<_>>(), ["small"]);
+        let [finding] = catalog.findings.as_slice() else {
+            panic!("{:?}", catalog.findings)
+        };
+        assert_eq!(
+            (finding.pointer.as_str(), finding.code.as_str()),
+            ("workspace/workflows/m.py:9:1", "limit_above_ceiling")
+        );
+        assert!(finding.message.contains("memory_mib=4096") && finding.message.contains("512"));
+    }
 }

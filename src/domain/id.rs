@@ -129,6 +129,15 @@ generated_id!(
     /// A named output of a run.
     ArtifactId, "art_", "an artifact id (`art_` and 26 characters)"
 );
+
+impl ArtifactId {
+    /// The id of what has this content under this name in a run: a repeated attempt writes the same one again.
+    #[must_use]
+    pub fn of(run: &RunId, name: &str, sha256: &str) -> Self {
+        Self::derived(run.at(), &format!("{run}\n{sha256}\n{name}"))
+    }
+}
+
 generated_id!(
     /// A person.
     UserId, "usr_", "a user id (`usr_` and 26 characters)"

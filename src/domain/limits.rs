@@ -79,3 +79,88 @@ impl Limits {
         }
     }
 }
+
+/// What a decorator declares of an attempt's limits. What it leaves out is as the installation has it; nothing can be above that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeclaredLimits {
+    /// Processor seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<u64>,
+    /// Resident memory in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Open files of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Processes at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Threads at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u64>,
+    /// What its folder holds, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u64>,
+    /// Files and folders in its folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_files: Option<u64>,
+}
+
+impl DeclaredLimits {
+    /// These, at most those, and those where nothing is declared.
+    #[must_use]
+    pub fn within(&self, ceilings: &Limits) -> Limits {
+        let bytes = |mib: Option<u64>| mib.map(|mib| mib.saturating_mul(1 << 20));
+        let lower = |declared: Option<u64>, ceiling: u64| declared.map_or(ceiling, |declared| declared.min(ceiling));
+        Limits {
+            cpu_seconds: lower(self.cpu_seconds, ceilings.cpu_seconds),
+            memory_bytes: lower(bytes(self.memory_mib), ceilings.memory_bytes),
+            open_files: lower(self.open_files, ceilings.open_files),
+            processes: lower(self.processes, ceilings.processes),
+            threads: lower(self.threads, ceilings.threads),
+            disk_bytes: lower(bytes(self.disk_mib), ceilings.disk_bytes),
+            disk_files: lower(self.disk_files, ceilings.disk_files),
+            ..ceilings.clone()
+        }
+    }
+
+    /// Those that are above what the installation allows: name, declared, allowed.
+    #[must_use]
+    pub fn above(&self, ceilings: &Limits) -> Vec<(&'static str, u64, u64)> {
+        [
+            ("cpu_seconds", self.cpu_seconds, ceilings.cpu_seconds),
+            ("memory_mib", self.memory_mib, ceilings.memory_bytes >> 20),
+            ("open_files", self.open_files, ceilings.open_files),
+            ("processes", self.processes, ceilings.processes),
+            ("threads", self.threads, ceilings.threads),
+            ("disk_mib", self.disk_mib, ceilings.disk_bytes >> 20),
+            ("disk_files", self.disk_files, ceilings.disk_files),
+        ]
+        .into_iter()
+        .filter_map(|(name, declared, allowed)| Some((name, declared?, allowed)))
+        .filter(|(_, declared, allowed)| declared > allowed)
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_limits_lower_and_never_raise() {
+        let declared = DeclaredLimits {
+            memory_mib: Some(256),
+            processes: Some(1_000),
+            ..DeclaredLimits::default()
+        };
+        let ceilings = Limits::default();
+        let limits = declared.within(&ceilings);
+        assert_eq!(limits.memory_bytes, 256 << 20);
+        assert_eq!(limits.processes, ceilings.processes);
+        assert_eq!(limits.threads, ceilings.threads);
+        assert_eq!(declared.above(&ceilings), [("processes", 1_000, 32)]);
+        assert_eq!(DeclaredLimits::default().within(&ceilings), ceilings);
+    }
+}

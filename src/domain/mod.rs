@@ -3,6 +3,7 @@
 mod api_key;
 mod host_pattern;
 mod id;
+mod layer;
 mod limits;
 mod log_line;
 pub mod modules;
@@ -19,7 +20,8 @@ mod workflow;
 pub use api_key::{Secret, equal_in_constant_time};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
-pub use limits::Limits;
+pub use layer::LAYERS;
+pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};

@@ -7,8 +7,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepError {
-    /// The exception's class (`ValueError`), or one of `time_limit`, `cpu_limit`, `memory_limit`, `output_limit`,
-    /// `crashed`, `protocol_violation`, `isolation_failed`, `ResultNotJson`, `ResultTooLarge`.
+    /// The exception's class (`ValueError`), or one of `time_limit`, `cpu_limit`, `memory_limit`, `process_limit`,
+    /// `thread_limit`, `disk_limit`, `crashed`, `protocol_violation`, `isolation_failed`, `ResultNotJson`, `ResultTooLarge`.
     #[serde(rename = "type")]
     pub kind: String,
     /// One sentence; for a limit its name, its value and where to raise it.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::RetryPolicy;
+use super::{DeclaredLimits, RetryPolicy};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -134,6 +134,8 @@ pub struct Declared {
     pub tags: Vec<String>,
     /// Time limit of one attempt, in seconds.
     pub timeout_seconds: f64,
+    /// What one attempt may use otherwise.
+    pub limits: DeclaredLimits,
     /// When a failed attempt is made again.
     pub retry: RetryPolicy,
     /// Hosts that it wants to reach; `*` is every public one.
@@ -158,6 +160,7 @@ impl Default for Declared {
             category: "General".to_owned(),
             tags: Vec::new(),
             timeout_seconds: 300.0,
+            limits: DeclaredLimits::default(),
             retry: RetryPolicy::default(),
             network: Vec::new(),
             on_crash: OnCrash::Retry,

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod extract;
+pub mod listener;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;

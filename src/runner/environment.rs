@@ -18,7 +18,7 @@ pub const ROOT_NAME: &str = "workspace";
 
 const BOOTSTRAP: &str = "import sys; sys.path.insert(0, sys.argv[1]); from weft_runtime.__main__ import main; main()";
 
-/// The names of the layers that every worker has, in the order in which it enters them.
+/// The names of the layers that every worker has of an engine that says nothing of it, in the order in which it enters them.
 #[must_use]
 pub fn posture() -> Vec<&'static str> {
     let mut layers = vec![
@@ -30,6 +30,9 @@ pub fn posture() -> Vec<&'static str> {
     ];
     if cfg!(target_os = "linux") {
         layers.extend(["subreaper", "non_dumpable", "no_new_privs"]);
+        if super::meter::available().is_ok() {
+            layers.push("memory_meter");
+        }
     }
     layers
 }
@@ -99,6 +102,12 @@ impl Scratch {
                 return Ok(Self { dir, _lock: lock });
             }
         }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The folder of one worker; it is the worker that makes it.

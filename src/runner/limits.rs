@@ -64,6 +64,83 @@ impl ForkLimits {
     }
 }
 
+/// A limit that can fire, for the sentence that tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Wall time.
+    Wall,
+    /// Processor time.
+    Cpu,
+    /// Resident memory.
+    Memory,
+    /// Descriptors of one process.
+    OpenFiles,
+    /// Processes.
+    Processes,
+    /// Threads.
+    Threads,
+    /// Bytes of the folder, and of a file in it.
+    DiskBytes,
+    /// Files and folders in the folder.
+    DiskFiles,
+    /// The result.
+    Result,
+}
+
+impl Limit {
+    /// The limit itself, as `512 MiB` or `32 processes`.
+    #[must_use]
+    pub fn value(self, limits: &Limits) -> String {
+        match self {
+            Self::Wall => duration_in_words(limits.wall()),
+            Self::Cpu => format!("{} s of processor time", limits.cpu_seconds),
+            Self::Memory => format!("{} of memory", bytes_in_words(limits.memory_bytes)),
+            Self::OpenFiles => format!("{} open files of one process", limits.open_files),
+            Self::Processes => format!("{} processes at the same time", limits.processes),
+            Self::Threads => format!("{} threads at the same time", limits.threads),
+            Self::DiskBytes => format!("{} on disk", bytes_in_words(limits.disk_bytes)),
+            Self::DiskFiles => format!("{} files and folders", limits.disk_files),
+            Self::Result => format!("{} of JSON", bytes_in_words(limits.result_bytes)),
+        }
+    }
+
+    /// What of the decorator declares it, if anything does, and the setting that is its ceiling.
+    #[must_use]
+    pub const fn declared_as(self) -> (Option<&'static str>, &'static str) {
+        match self {
+            Self::Wall => (Some("timeout_seconds"), "WEFT_STEP_TIMEOUT_SECONDS"),
+            Self::Cpu => (Some("cpu_seconds"), "WEFT_STEP_CPU_SECONDS"),
+            Self::Memory => (Some("memory_mib"), "WEFT_STEP_MEMORY_MIB"),
+            Self::OpenFiles => (Some("open_files"), "WEFT_STEP_OPEN_FILES"),
+            Self::Processes => (Some("processes"), "WEFT_STEP_PROCESSES"),
+            Self::Threads => (Some("threads"), "WEFT_STEP_THREADS"),
+            Self::DiskBytes => (Some("disk_mib"), "WEFT_STEP_DISK_BYTES"),
+            Self::DiskFiles => (Some("disk_files"), "WEFT_STEP_DISK_FILES"),
+            Self::Result => (None, "WEFT_MAX_RESULT_BYTES"),
+        }
+    }
+
+    /// What to change so that it is larger.
+    #[must_use]
+    pub fn where_to_raise(self) -> String {
+        match (self, self.declared_as()) {
+            (Self::Wall, (Some(argument), setting)) => {
+                format!("raise `{argument}` in the decorator, up to the installation's `{setting}`")
+            }
+            (_, (Some(argument), setting)) => format!(
+                "raise `{argument}` where the decorator's `limits` set it, and otherwise the installation's `{setting}`"
+            ),
+            (_, (None, setting)) => format!("the installation's `{setting}` raises it"),
+        }
+    }
+
+    /// `the limit is 512 MiB of memory: raise …`, to be said after what happened.
+    #[must_use]
+    pub fn in_words(self, limits: &Limits) -> String {
+        format!("the limit is {}: {}", self.value(limits), self.where_to_raise())
+    }
+}
+
 /// `300 s`, `1.5 s` or `300 ms`.
 #[must_use]
 pub fn duration_in_words(duration: Duration) -> String {
@@ -100,5 +177,28 @@ mod tests {
         assert_eq!(bytes_in_words(512 << 20), "512 MiB");
         assert_eq!(bytes_in_words((1 << 20) + (64 << 10)), "1088 KiB");
         assert_eq!(bytes_in_words(100), "100 bytes");
+        assert_eq!(
+            Limit::Memory.in_words(&Limits::default()),
+            "the limit is 512 MiB of memory: raise `memory_mib` where the decorator's `limits` set it, and otherwise \
+             the installation's `WEFT_STEP_MEMORY_MIB`"
+        );
+    }
+
+    #[test]
+    fn every_limit_names_a_setting_that_exists() {
+        for limit in [
+            Limit::Wall,
+            Limit::Cpu,
+            Limit::Memory,
+            Limit::OpenFiles,
+            Limit::Processes,
+            Limit::Threads,
+            Limit::DiskBytes,
+            Limit::DiskFiles,
+            Limit::Result,
+        ] {
+            let (_, setting) = limit.declared_as();
+            assert!(crate::config::env_var::find(setting).is_some(), "{setting}");
+        }
     }
 }

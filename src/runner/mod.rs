@@ -5,12 +5,17 @@
 //! `engine/weft_runtime/`.
 
 pub mod bundle;
+pub mod cgroup;
+mod disk_usage;
 mod environment;
 pub mod jail;
 mod limits;
+mod meter;
 mod outcome;
 mod output;
 pub mod pool;
+mod process;
+mod process_tree;
 pub mod protocol;
 pub mod python;
 mod remove;
@@ -29,6 +34,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use self::jail::posture::Isolation;
 pub use crate::domain::LogLine;
 use crate::domain::{AttemptId, Limits, Outcome, Rights, Timestamp};
 use crate::error::{Coded, Finding, Kind};
@@ -138,7 +144,7 @@ pub struct AttemptReport {
     pub output_truncated: bool,
     /// Peak resident memory of the worker, when it was reaped in time to say so.
     pub max_rss_kib: Option<u64>,
-    /// Which layers of isolation were in force, by name.
+    /// Which layers of isolation were in force, by name; none for an attempt that had no worker.
     pub posture: Arc<Vec<&'static str>>,
 }
 
@@ -229,6 +235,15 @@ pub trait NodeRunner: Send + Sync + fmt::Debug {
 
     /// Kills everything and waits until it is gone.
     async fn shutdown(&self);
+
+    /// What keeps attempts apart here, found out now if it was not yet.
+    ///
+    /// # Errors
+    /// When Python can't be started.
+    async fn posture(&self) -> Result<Isolation, RunnerError>;
+
+    /// The same, as far as it is known.
+    fn isolation(&self) -> Option<Isolation>;
 
     /// For `/api/status`: interpreter, pid of the zygote, idle and busy workers, forks so far, posture.
     fn status(&self) -> Value;

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,13 +15,17 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
+use super::cgroup::{self, Bounds, Group};
+use super::environment::{ROOT_NAME, Scratch, harden_self};
 use super::jail::Jail;
+use super::jail::posture::{Isolation, Posture};
+use super::jail::setup::{self, Setup, Uids};
 use super::limits::ForkLimits;
+use super::meter::Meter;
 use super::protocol::{Resume, Task};
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
-use super::zygote::{Order, Phase, Zygote};
+use super::zygote::{Order, Phase, WayOut, Zygote};
 use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, RunnerError, RunnerTimings,
     WorkerMessage,
@@ -78,6 +82,27 @@ pub struct Settings {
     pub preload: Vec<String>,
     /// What workers get that are forked for no attempt yet, and those that describe.
     pub limits: Limits,
+    /// When all workers together get a control group.
+    pub group: cgroup::When,
+    /// How isolation is set up.
+    pub isolation: IsolationSettings,
+}
+
+/// How isolation is set up.
+#[derive(Debug, Clone, Default)]
+pub struct IsolationSettings {
+    /// Below this no code of anybody is run.
+    pub minimum: Tier,
+    /// Layers that are not to be entered.
+    pub off: Vec<String>,
+    /// User ids for workers, where the zygote is root.
+    pub uids: Option<Uids>,
+    /// Folders that workers may read.
+    pub read: Vec<PathBuf>,
+    /// Folders that they see nothing of.
+    pub hide: Vec<PathBuf>,
+    /// Where a worker with a network connects to, where its connections can't be asked for: a proxy's address.
+    pub proxy: Option<String>,
 }
 
 impl Settings {
@@ -97,6 +122,8 @@ impl Settings {
             import_timeout: Duration::from_secs(30),
             preload: Vec::new(),
             limits: Limits::default(),
+            group: cgroup::When::default(),
+            isolation: IsolationSettings::default(),
         }
     }
 }
@@ -111,7 +138,9 @@ struct Shared {
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
     scratch: Scratch,
-    posture: Arc<Vec<&'static str>>,
+    meter: Meter,
+    group: Option<Arc<Group>>,
+    setup: Setup,
     slots: Semaphore,
     waiting: AtomicUsize,
     descriptions: Semaphore,
@@ -141,6 +170,7 @@ struct Kind {
     module: String,
     limits: ForkLimits,
     jail: Jail,
+    minimum: Tier,
 }
 
 struct Shelf {
@@ -171,7 +201,8 @@ impl Shelf {
 
 enum Arrival {
     Ready(Box<Worker>),
-    Failed(Outcome, Vec<LogLine>),
+    /// Its module can't be imported, or there is too little isolation for it; what it had printed, and what was in force.
+    Failed(Outcome, Vec<LogLine>, Arc<Vec<&'static str>>),
     /// Try again.
     Lost(RunnerError),
 }
@@ -190,11 +221,22 @@ impl Pool {
                 settings.scratch_dir.display()
             ),
         })?;
+        let meter = Meter::start().map_err(|error| RunnerError::NoWorker {
+            reason: format!("the thread that holds workers to their limits can't be started: {error}"),
+        })?;
+        let bounds = Bounds::of(settings.slots, settings.limits.memory_bytes, settings.limits.threads);
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let group = Group::create(Path::new(cgroup::ROOT), &own, settings.group, bounds)
+            .inspect_err(|reason| tracing::debug!(reason, "workers have no control group"))
+            .ok()
+            .map(Arc::new);
         let shared = Arc::new(Shared {
+            meter,
+            group,
             clock,
             runtime: tokio::runtime::Handle::current(),
+            setup: set_up(&settings.isolation, &scratch),
             scratch,
-            posture: Arc::new(posture()),
             slots: Semaphore::new(settings.slots),
             waiting: AtomicUsize::new(0),
             descriptions: Semaphore::new(DESCRIPTIONS),
@@ -233,7 +275,7 @@ impl NodeRunner for Pool {
         let shared = &self.shared;
         let slot = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Ok(shared.report(Finished::with(Outcome::Cancelled), RunnerTimings::default())),
+            () = cancel.cancelled() => return Ok(not_begun(RunnerTimings::default())),
             slot = shared.slot() => slot?,
         };
         let key = Key(Arc::new(Kind {
@@ -241,6 +283,7 @@ impl NodeRunner for Pool {
             module: spec.entry.module.clone(),
             limits: ForkLimits::from(&spec.limits),
             jail: Jail::from(&spec.rights),
+            minimum: spec.rights.minimum.max(shared.settings.isolation.minimum),
         }));
         let asked = Instant::now();
         let mut timings = RunnerTimings::default();
@@ -248,18 +291,19 @@ impl NodeRunner for Pool {
         for _ in 0..TRIES {
             let arrival = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Ok(shared.report(Finished::with(Outcome::Cancelled), timings)),
+                () = cancel.cancelled() => return Ok(not_begun(timings)),
                 arrival = shared.worker(&key) => arrival?,
             };
             timings.boot_ms = millis(asked.elapsed());
             match arrival {
                 Arrival::Ready(worker) => {
                     timings.import_ms = worker.import_ms;
+                    let posture = worker.posture(&key.0.jail);
                     match worker.run(&spec, &cancel, || shared.refill(&key)).await {
                         Ok(finished) => {
                             drop(slot);
                             timings.user_ms = finished.user_ms;
-                            return Ok(shared.report(finished, timings));
+                            return Ok(report(finished, timings, posture));
                         }
                         Err(ended) => {
                             let reason = format!("it ended while it waited: {ended:?}");
@@ -267,14 +311,14 @@ impl NodeRunner for Pool {
                         }
                     }
                 }
-                Arrival::Failed(outcome, lines) => {
+                Arrival::Failed(outcome, lines, posture) => {
                     drop(slot);
                     for line in lines {
                         if spec.messages.send(WorkerMessage::Line(line)).await.is_err() {
                             break;
                         }
                     }
-                    return Ok(shared.report(Finished::with(outcome), timings));
+                    return Ok(report(Finished::with(outcome), timings, posture));
                 }
                 Arrival::Lost(error) => lost = Some(error),
             }
@@ -312,6 +356,7 @@ impl NodeRunner for Pool {
             module: module.to_owned(),
             limits: ForkLimits::from(&self.shared.settings.limits),
             jail: Jail::from(rights),
+            minimum: rights.minimum.max(self.shared.settings.isolation.minimum),
         }));
         self.shared.refill(&key);
     }
@@ -334,10 +379,30 @@ impl NodeRunner for Pool {
         self.shared.settings.slots
     }
 
+    async fn posture(&self) -> Result<Isolation, RunnerError> {
+        let mut lost = RunnerError::Stopping;
+        for _ in 0..TRIES {
+            let zygote = self.shared.zygote().await?;
+            match zygote.posture().await {
+                Some(posture) => return Ok(self.shared.isolation(&posture)),
+                None => lost = self.shared.why_lost("the zygote is gone".into()),
+            }
+        }
+        Err(lost)
+    }
+
+    fn isolation(&self) -> Option<Isolation> {
+        let posture = self.shared.state().zygote.as_ref()?.posture_so_far()?;
+        Some(self.shared.isolation(&posture))
+    }
+
     fn status(&self) -> Value {
+        let isolation = self.isolation();
         let shared = &self.shared;
         let state = shared.state();
         let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
+        let group = zygote.and_then(|zygote| zygote.group());
+        let (looks, micros) = shared.meter.cost().per_look();
         let (forks, kills) = state.zygote.as_ref().map_or((0, 0), |zygote| zygote.counts());
         json!({
             "python": {"path": shared.settings.python.path, "version": shared.settings.python.version},
@@ -353,7 +418,13 @@ impl NodeRunner for Pool {
             "starting": state.shelves.values().map(|shelf| shelf.starting).sum::<usize>(),
             "forks": state.past.0 + forks,
             "kills": state.past.1 + kills,
-            "posture": *shared.posture,
+            "meter": {"looks": looks, "microsPerLook": (micros * 10.0).round() / 10.0},
+            "group": group.map(|group| json!({
+                "memoryBytes": group.bounds().memory_bytes,
+                "tasks": group.bounds().tasks,
+                "memoryKills": group.memory_kills(),
+            })),
+            "isolation": isolation,
         })
     }
 }
@@ -363,15 +434,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self, finished: Finished, timings: RunnerTimings) -> AttemptReport {
-        AttemptReport {
-            outcome: finished.outcome,
-            variables: finished.variables,
-            timings,
-            output_bytes: finished.output_bytes,
-            output_truncated: finished.output_truncated,
-            max_rss_kib: finished.max_rss_kib,
-            posture: Arc::clone(&self.posture),
+    fn isolation(&self, posture: &Posture) -> Isolation {
+        Isolation {
+            posture: posture.clone(),
+            minimum: self.settings.isolation.minimum,
         }
     }
 
@@ -454,27 +520,35 @@ impl Shared {
 
     /// Starts one worker, and gives it to whoever has waited longest.
     async fn bring_up(self: Arc<Self>, key: Key) {
+        let Kind {
+            bundle,
+            module,
+            limits,
+            jail,
+            minimum,
+        } = &*key.0;
         let started = self
-            .fork(
-                Task::Attempt,
-                &key.0.bundle,
-                Some(&key.0.module),
-                key.0.limits,
-                &key.0.jail,
-            )
+            .fork(Task::Attempt, bundle, Some(module), *limits, jail, *minimum)
             .await;
         let arrival = match started {
             Ok(worker) => {
+                let zygote = worker.zygote();
                 match worker
-                    .bring_up(&key.0.module, &key.0.limits.as_limits(), self.settings.import_timeout)
+                    .bring_up(module, &limits.as_limits(), self.settings.import_timeout)
                     .await
                 {
                     BroughtUp::Ready(worker) => Arrival::Ready(worker),
-                    BroughtUp::Failed(outcome, lines) => Arrival::Failed(outcome, lines),
+                    BroughtUp::Failed(outcome, lines) => {
+                        let posture = zygote.posture_so_far().map(|posture| posture.of(jail));
+                        Arrival::Failed(outcome, lines, posture.unwrap_or_default())
+                    }
                     BroughtUp::No(reason) => Arrival::Lost(self.why_lost(reason)),
                 }
             }
-            Err(error) => Arrival::Lost(error),
+            Err(NoFork::Refused(error)) => {
+                Arrival::Failed(Outcome::Failed { error: *error }, Vec::new(), Arc::default())
+            }
+            Err(NoFork::Lost(error)) => Arrival::Lost(error),
         };
         self.arrived(&key, arrival);
     }
@@ -506,6 +580,7 @@ impl Shared {
         }
     }
 
+    /// Has a worker forked, if what is in force here is enough for it.
     async fn fork(
         &self,
         task: Task,
@@ -513,8 +588,22 @@ impl Shared {
         module: Option<&str>,
         limits: ForkLimits,
         jail: &Jail,
-    ) -> Result<Worker, RunnerError> {
+        minimum: Tier,
+    ) -> Result<Worker, NoFork> {
         let zygote = self.zygote().await?;
+        let mut way_out = WayOut::None;
+        // Otherwise nothing depends on it, and the order need not wait for the zygote.
+        if minimum > Tier::Process || jail.network {
+            let Some(posture) = zygote.posture().await else {
+                return Err(self.why_lost("the zygote is gone".into()).into());
+            };
+            if let Some(error) = posture.refusal(minimum) {
+                return Err(NoFork::Refused(Box::new(error)));
+            }
+            if jail.network && posture.is_said {
+                way_out = self.way_out(&posture)?;
+            }
+        }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let order = Order {
             id,
@@ -524,9 +613,26 @@ impl Shared {
             scratch: self.scratch.of_worker(id),
             limits,
             jail,
+            paths: &[],
+            way_out,
         };
-        Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
-            reason: error.to_string(),
+        let forked = Worker::fork(zygote, Arc::clone(&self.clock), &self.meter, &order);
+        forked.map_err(|error| {
+            NoFork::Lost(RunnerError::NoWorker {
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    /// How a worker that may use the network reaches it.
+    fn way_out(&self, posture: &Posture) -> Result<WayOut<'_>, NoFork> {
+        let proxy = self.settings.isolation.proxy.as_deref();
+        if let Some(error) = posture.refusal_of_network(proxy.is_some()) {
+            return Err(NoFork::Refused(Box::new(error)));
+        }
+        Ok(match proxy {
+            Some(address) if !posture.has("network_notify") => WayOut::Proxy(address),
+            _ => WayOut::Asked,
         })
     }
 
@@ -564,10 +670,16 @@ impl Shared {
                             preload,
                             ..
                         } = &self.settings;
-                        let zygote = Zygote::start(python, engine_dir, preload, &self.runtime).map_err(|error| {
-                            RunnerError::NoPython {
-                                reason: error.to_string(),
-                            }
+                        let started = Zygote::start(
+                            python,
+                            engine_dir,
+                            preload,
+                            self.group.clone(),
+                            &self.setup,
+                            &self.runtime,
+                        );
+                        let zygote = started.map_err(|error| RunnerError::NoPython {
+                            reason: error.to_string(),
                         })?;
                         let zygote = Arc::new(zygote);
                         state.zygote = Some(Arc::clone(&zygote));
@@ -609,11 +721,13 @@ impl Shared {
                     None,
                     ForkLimits::from(limits),
                     &Jail::from(&DESCRIBING),
+                    self.settings.isolation.minimum,
                 )
                 .await
             {
                 Ok(worker) => worker,
-                Err(error) => {
+                Err(NoFork::Refused(error)) => return Ok(undescribed(*error)),
+                Err(NoFork::Lost(error)) => {
                     lost = error;
                     failures += 1;
                     continue;
@@ -702,6 +816,21 @@ fn behind(modules: &[Value], error: &StepError, crashes: u32) -> Resume {
     }
 }
 
+/// Why there is no worker.
+#[derive(Debug)]
+enum NoFork {
+    /// There is too little isolation for it.
+    Refused(Box<StepError>),
+    /// Try again.
+    Lost(RunnerError),
+}
+
+impl From<RunnerError> for NoFork {
+    fn from(error: RunnerError) -> Self {
+        Self::Lost(error)
+    }
+}
+
 impl State {
     fn note_death(&mut self, now: Instant) {
         let Some(zygote) = &self.zygote else { return };
@@ -745,6 +874,49 @@ impl State {
             evicted.extend(shelf.ready.pop_front());
         }
         evicted
+    }
+}
+
+fn set_up(settings: &IsolationSettings, scratch: &Scratch) -> Setup {
+    let text = |path: &Path| path.display().to_string();
+    Setup {
+        off: settings.off.clone(),
+        uids: settings.uids,
+        filters: setup::filters(),
+        scratch: text(scratch.dir()),
+        read: settings.read.iter().map(|path| text(path)).collect(),
+        hide: settings.hide.iter().map(|path| text(path)).collect(),
+    }
+}
+
+fn report(finished: Finished, timings: RunnerTimings, posture: Arc<Vec<&'static str>>) -> AttemptReport {
+    AttemptReport {
+        outcome: finished.outcome,
+        variables: finished.variables,
+        timings,
+        output_bytes: finished.output_bytes,
+        output_truncated: finished.output_truncated,
+        max_rss_kib: finished.max_rss_kib,
+        posture,
+    }
+}
+
+/// An attempt that was cancelled before it had a worker.
+fn not_begun(timings: RunnerTimings) -> AttemptReport {
+    report(Finished::with(Outcome::Cancelled), timings, Arc::default())
+}
+
+/// The description of a bundle that may not even be imported here.
+fn undescribed(error: StepError) -> BundleDescription {
+    let message = error
+        .message
+        .replace("the step was not run", "the workspace was not looked at");
+    BundleDescription {
+        findings: vec![
+            Finding::new(ROOT_NAME, error.kind, message)
+                .hint("`WEFT_ISOLATION_MINIMUM` says what is needed; docs/operations.md says what gives it"),
+        ],
+        ..BundleDescription::default()
     }
 }
 

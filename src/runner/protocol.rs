@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::jail::Jail;
+use super::jail::posture::Posture;
+use super::jail::setup::Setup;
 use super::{Entry, Refusal};
 use crate::domain::{StepError, Timestamp};
 
@@ -531,8 +533,10 @@ pub enum Request<'a> {
         version: u32,
         /// Modules of the standard library to import once, before any fork.
         preload: &'a [String],
+        /// What walls are built of.
+        jail: &'a Setup,
     },
-    /// Fork a worker; goes with three descriptors.
+    /// Fork a worker; goes with three descriptors, and a fourth where the worker hands over what it asks for connections at.
     Fork {
         /// Chosen by the handler, never used twice.
         id: u64,
@@ -548,6 +552,11 @@ pub enum Request<'a> {
         limits: super::limits::ForkLimits,
         /// Its walls.
         jail: &'a Jail,
+        /// Folders with packages: on `sys.path`, after everything else.
+        paths: &'a [&'a str],
+        /// Where a worker with a network connects to, where its connections can't be asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        proxy: Option<&'a str>,
     },
     /// Kill a worker with everything below it.
     Kill {
@@ -604,6 +613,9 @@ pub enum Answer {
         python: String,
         /// Of the `weft` package.
         sdk: String,
+        /// What is in force for workers; an engine may say nothing of it.
+        #[serde(default)]
+        posture: Option<Posture>,
     },
     /// To a `hello` of a version that it does not speak.
     Refused {
@@ -612,11 +624,11 @@ pub enum Answer {
         /// Why.
         reason: String,
     },
-    /// The worker exists.
+    /// The worker exists. Goes with a descriptor of the process, where the kernel has such.
     Forked {
         /// The id of the `fork` message.
         id: u64,
-        /// Its process id.
+        /// Its process id, in the zygote's process namespace.
         pid: u32,
     },
     /// It does not.
@@ -652,6 +664,14 @@ pub struct Exit {
     /// Processor time in milliseconds.
     #[serde(default)]
     pub cpu_ms: Option<u64>,
+}
+
+impl Exit {
+    /// Whether it was SIGKILL that ended it.
+    #[must_use]
+    pub const fn was_killed(&self) -> bool {
+        matches!(self.signal, Some(9))
+    }
 }
 
 impl Answer {

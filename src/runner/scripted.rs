@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::jail::posture::{Isolation, Posture};
 use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, NodeRunner, RunnerError, RunnerTimings, WorkerMessage,
 };
-use crate::domain::{Limits, Outcome, Rights, StepError};
+use crate::domain::{Limits, Outcome, Rights, StepError, Tier};
 
 /// What one attempt does.
 #[derive(Debug, Default)]
@@ -93,6 +94,7 @@ pub struct Scripted {
     scenes: Mutex<HashMap<String, VecDeque<Scene>>>,
     description: Mutex<BundleDescription>,
     asked: Mutex<Vec<Asked>>,
+    isolation: Mutex<Option<Isolation>>,
 }
 
 impl Scripted {
@@ -119,10 +121,22 @@ impl Scripted {
         *lock(&self.description) = description;
     }
 
+    /// What keeps attempts apart, as it says.
+    pub fn isolates(&self, isolation: Isolation) {
+        *lock(&self.isolation) = Some(isolation);
+    }
+
     /// Every attempt so far.
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.asked).clone()
+    }
+}
+
+fn plain() -> Isolation {
+    Isolation {
+        posture: Posture::unsaid(vec!["own_process"]),
+        minimum: Tier::Process,
     }
 }
 
@@ -179,6 +193,14 @@ impl NodeRunner for Scripted {
     }
 
     async fn shutdown(&self) {}
+
+    async fn posture(&self) -> Result<Isolation, RunnerError> {
+        Ok(lock(&self.isolation).clone().unwrap_or_else(plain))
+    }
+
+    fn isolation(&self) -> Option<Isolation> {
+        Some(lock(&self.isolation).clone().unwrap_or_else(plain))
+    }
 
     fn status(&self) -> Value {
         json!({"scripted": true, "attempts": lock(&self.asked).len()})

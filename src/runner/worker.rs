@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,8 +19,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::cgroup::Group;
+use super::jail::Jail;
+use super::meter::{Exceeded, Meter, Subject, Watch};
 use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
+use super::process::Process;
 use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Resume, Violation, WorkerFrame, json_bytes};
 use super::zygote::{Connection, Ended, Order, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
@@ -35,6 +39,8 @@ const PIPE_BYTES: usize = 1 << 20;
 const WAITING_MESSAGES: usize = 64;
 /// How long a worker without anything left to do may take to end.
 const LINGER: Duration = Duration::from_secs(2);
+/// How large the description of a bundle may be.
+const DESCRIBED_BYTES: usize = 64 << 20;
 /// How long describing one file may take.
 const FILE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the zygote may take to report the end of a killed worker.
@@ -58,6 +64,14 @@ pub struct Worker {
     ended: Option<Ended>,
     ending: oneshot::Receiver<Ended>,
     released: bool,
+    watch: Watch,
+    process: Arc<OnceLock<Process>>,
+    /// Where it hands over what its connections are asked for at.
+    #[allow(
+        dead_code,
+        reason = "whoever answers for the network takes it; until then it is only kept open"
+    )]
+    pub listener: Option<std::os::unix::net::UnixStream>,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -110,13 +124,27 @@ impl Worker {
     ///
     /// # Errors
     /// When descriptors run out or the order can't be said.
-    pub fn fork(zygote: Arc<Zygote>, clock: Arc<dyn Clock>, order: &Order<'_>) -> io::Result<Self> {
+    pub fn fork(zygote: Arc<Zygote>, clock: Arc<dyn Clock>, meter: &Meter, order: &Order<'_>) -> io::Result<Self> {
         let Connection {
             socket,
             stdout,
             stderr,
+            listener,
+            process,
             ended,
+            pid,
         } = zygote.fork(order)?;
+        let (killer, id) = (Arc::downgrade(&zygote), order.id);
+        let watch = meter.watch(Subject {
+            pid,
+            limits: order.limits,
+            folder: Some(order.scratch.clone()),
+            kill: Box::new(move || {
+                if let Some(zygote) = killer.upgrade() {
+                    zygote.kill(id);
+                }
+            }),
+        });
         let wire = Wire {
             socket: UnixStream::from_std(socket)?,
             open: true,
@@ -137,6 +165,9 @@ impl Worker {
             ended: None,
             ending: ended,
             released: false,
+            watch,
+            process,
+            listener,
             import_ms: 0.0,
         })
     }
@@ -155,6 +186,10 @@ impl Worker {
                         return BroughtUp::No("the zygote did not answer".into());
                     }
                     break outcome::of_import_limit(module, patience);
+                }
+                exceeded = self.watch.exceeded() => {
+                    self.kill_and_wait().await;
+                    break outcome::of_meter(exceeded, limits);
                 }
                 event = self.wire.next(&*self.clock, true, true) => event,
             };
@@ -177,6 +212,7 @@ impl Worker {
             match frame {
                 Ok(WorkerFrame::Ready { import_ms, .. }) => {
                     self.import_ms = import_ms;
+                    self.watch.set_busy(false);
                     return BroughtUp::Ready(Box::new(self));
                 }
                 Ok(WorkerFrame::Failed { error, .. }) => {
@@ -195,6 +231,19 @@ impl Worker {
             }
         }
         BroughtUp::Failed(outcome, lines)
+    }
+
+    /// What it comes from.
+    #[must_use]
+    pub fn zygote(&self) -> Arc<Zygote> {
+        Arc::clone(&self.zygote)
+    }
+
+    /// What keeps it apart, given its walls.
+    #[must_use]
+    pub fn posture(&self, jail: &Jail) -> Arc<Vec<&'static str>> {
+        let posture = self.zygote.posture_so_far();
+        posture.map(|posture| posture.of(jail)).unwrap_or_default()
     }
 
     fn drain_lines(&mut self) -> Vec<LogLine> {
@@ -228,8 +277,16 @@ impl Worker {
         }
     }
 
-    async fn kill_and_wait(&mut self) {
+    /// Kills it and everything below it: itself at once, the rest through the zygote, or with its namespace.
+    fn kill(&self) {
+        if let Some(process) = self.process.get() {
+            process.kill();
+        }
         self.zygote.kill(self.id);
+    }
+
+    async fn kill_and_wait(&mut self) {
+        self.kill();
         if tokio::time::timeout(KILL_PATIENCE, self.end()).await.is_err() {
             tracing::error!(id = self.id, "a killed worker was not reported as ended");
         }
@@ -244,10 +301,13 @@ impl Worker {
         let (_, replacement) = oneshot::channel();
         let ending = std::mem::replace(&mut self.ending, replacement);
         let (zygote, id) = (Arc::clone(&self.zygote), self.id);
+        // It is held to its limits until it is gone.
+        let watched = self.watch.life();
         tokio::spawn(async move {
             if tokio::time::timeout(LINGER, ending).await.is_err() {
                 zygote.kill(id);
             }
+            drop(watched);
         });
     }
 
@@ -281,6 +341,8 @@ impl Worker {
             bytes: spec.limits.output_bytes,
             lines: spec.limits.log_lines,
         });
+        self.watch.set_busy(true);
+        let kills_before = self.zygote.group().map(Group::memory_kills);
         let mut attempt = Attempt {
             worker: &mut self,
             spec,
@@ -310,7 +372,12 @@ impl Worker {
                     Some(Ended::Exited(exit)) if exit.code == Some(0) && !self.wire.frames.is_empty() => {
                         outcome::of_violation(&Violation("its connection ended within a frame".into()))
                     }
-                    Some(Ended::Exited(exit)) => outcome::of_exit(exit, &spec.limits),
+                    Some(Ended::Exited(exit)) => match self.zygote.group() {
+                        Some(group) if exit.was_killed() && Some(group.memory_kills()) > kills_before => {
+                            outcome::of_shared_memory(group.bounds().memory_bytes)
+                        }
+                        _ => outcome::of_exit(exit, &spec.limits),
+                    },
                     Some(Ended::ForkFailed(error)) => outcome::of_lost_zygote(error),
                     Some(Ended::ZygoteGone) | None => outcome::of_lost_zygote("it ended"),
                 };
@@ -345,6 +412,7 @@ impl Worker {
     ) -> Result<Description, (Vec<Value>, Outcome)> {
         let mut modules = Vec::new();
         let before = resume.map_or(0, |resume| resume.described);
+        let mut described = 0;
         match (HandlerFrame::Describe { root_name, resume }).encode(limits.frame_bytes) {
             Ok(bytes) => self.wire.out.extend_from_slice(&bytes),
             Err(_) => {
@@ -356,13 +424,24 @@ impl Worker {
         }
         let mut file_until = Instant::now() + FILE_PATIENCE;
         loop {
-            let event = tokio::time::timeout_at(file_until, self.wire.next(&*self.clock, true, true)).await;
+            let event = tokio::select! {
+                biased;
+                exceeded = self.watch.exceeded() => return Err((modules, outcome::of_meter(exceeded, limits))),
+                event = tokio::time::timeout_at(file_until, self.wire.next(&*self.clock, true, true)) => event,
+            };
             let Ok(event) = event else {
                 self.kill_and_wait().await;
                 return Err((modules, outcome::of_import_limit("the file", FILE_PATIENCE)));
             };
             let frame = match event {
-                Event::Frame(bytes) => WorkerFrame::parse(&bytes),
+                Event::Frame(bytes) => {
+                    described += bytes.len();
+                    if described > DESCRIBED_BYTES {
+                        let text = format!("the description is over {DESCRIBED_BYTES} bytes");
+                        return Err((modules, outcome::of_violation(&Violation(text))));
+                    }
+                    WorkerFrame::parse(&bytes)
+                }
                 Event::Malformed(violation) => Err(violation),
                 Event::Flushed | Event::Output => {
                     self.wire.lines.clear();
@@ -423,7 +502,7 @@ pub struct Description {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.released && !self.is_gone() {
-            self.zygote.kill(self.id);
+            self.kill();
         }
     }
 }
@@ -485,6 +564,9 @@ impl Attempt<'_> {
                 biased;
                 () = self.timer.as_mut() => Happened::Time,
                 () = cancel.cancelled(), if matches!(self.stage, Stage::Running | Stage::Leaving) => Happened::Cancel,
+                exceeded = self.worker.watch.exceeded(), if matches!(self.stage, Stage::Running | Stage::Leaving) => {
+                    Happened::Exceeded(exceeded)
+                }
                 Some((id, reply)) = self.replies.next(), if !self.replies.is_empty() => Happened::Reply(id, reply),
                 permit = self.spec.messages.reserve(), if !self.messages.is_empty() => {
                     match (permit, self.messages.pop_front()) {
@@ -504,6 +586,7 @@ impl Attempt<'_> {
             match happened {
                 Happened::Time => self.time_is_up(),
                 Happened::Cancel => self.kill(Outcome::Cancelled),
+                Happened::Exceeded(exceeded) => self.kill(outcome::of_meter(exceeded, &self.spec.limits)),
                 Happened::Reply(id, reply) => self.answer(id, reply),
                 Happened::Event(Event::Output) => {}
                 Happened::Event(Event::Flushed) => {
@@ -547,7 +630,7 @@ impl Attempt<'_> {
             self.stage = Stage::Over;
             return;
         }
-        self.worker.zygote.kill(self.worker.id);
+        self.worker.kill();
         self.enter(Stage::Killed, KILL_PATIENCE);
     }
 
@@ -733,6 +816,7 @@ impl Attempt<'_> {
 enum Happened {
     Time,
     Cancel,
+    Exceeded(Exceeded),
     Reply(u64, Result<Value, Refusal>),
     Event(Event),
     End(Ended),

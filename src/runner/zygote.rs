@@ -4,40 +4,53 @@
 //! says, so that a zygote that does not listen stops nobody else.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::{oneshot, watch};
 
 use super::BundleRef;
-use super::environment::zygote_command;
+use super::cgroup::Group;
+use super::environment::{posture, zygote_command};
 use super::jail::Jail;
+use super::jail::posture::Posture;
+use super::jail::setup::Setup;
 use super::limits::ForkLimits;
+use super::process::Process;
 use super::protocol::{Answer, CONTROL_BYTES, Exit, Request, RequestBundle, Task, VERSION};
 use super::python::Python;
 
 /// What is kept of the zygote's stderr to explain its end.
 const LAST_WORDS: usize = 5;
 const LOG_LINE_BYTES: usize = 4 << 10;
+/// How often it is looked whether something is owed.
+const TICK: Duration = Duration::from_secs(1);
+/// For how many ticks in a row nothing may be heard while something is owed: of a zygote that is ready, and of one that is not,
+/// which finds out what the platform offers and imports what it was told to. Counted, not timed: a handler that was stopped
+/// itself has no reason to blame others.
+const PATIENCE: u32 = 10;
+const PATIENCE_AT_START: u32 = 60;
 
 /// Where a zygote is in its life.
 #[derive(Debug, Clone)]
 pub enum Phase {
     /// Started, and not heard of.
     Starting,
-    /// It speaks our version.
-    Ready,
+    /// It speaks our version, and has found out what keeps its workers apart.
+    Ready(Arc<Posture>),
     /// It is gone, and so are its workers.
     Dead {
         /// Why, in words.
@@ -75,6 +88,21 @@ pub struct Order<'a> {
     pub limits: ForkLimits,
     /// Its walls.
     pub jail: &'a Jail,
+    /// Folders with packages.
+    pub paths: &'a [PathBuf],
+    /// How it reaches the network that its walls let it have.
+    pub way_out: WayOut<'a>,
+}
+
+/// How a worker reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayOut<'a> {
+    /// Not at all, or by nobody's leave.
+    None,
+    /// Its connections are asked for at a descriptor that it hands over.
+    Asked,
+    /// Through a proxy at this address.
+    Proxy(&'a str),
 }
 
 /// The handler's ends of what a worker is connected by. All close-on-exec.
@@ -86,14 +114,24 @@ pub struct Connection {
     pub stdout: OwnedFd,
     /// What it prints as an error.
     pub stderr: OwnedFd,
+    /// Where it hands over what its connections are asked for at, with [`WayOut::Asked`].
+    pub listener: Option<UnixStream>,
+    /// The process, once it is there.
+    pub process: Arc<OnceLock<Process>>,
     /// How it ends. Dropped when the zygote is gone.
     pub ended: oneshot::Receiver<Ended>,
+    /// Its process id as the handler sees it; 0 until it is known.
+    pub pid: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
 struct Known {
     ended: oneshot::Sender<Ended>,
+    pid: Arc<AtomicU32>,
+    process: Arc<OnceLock<Process>>,
     scratch: PathBuf,
+    /// Whether an answer is expected: to `fork`, or to `kill`.
+    is_owed: bool,
 }
 
 struct Message {
@@ -118,6 +156,19 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     forks: AtomicU64,
     kills: AtomicU64,
+    group: Option<Arc<Group>>,
+    grouped: AtomicBool,
+    /// Messages that were heard.
+    heard: AtomicU64,
+    /// Layers that are not to be entered.
+    off: Vec<String>,
+}
+
+/// Since when nothing was heard.
+#[derive(Debug, Default)]
+struct Silence {
+    heard: u64,
+    ticks: u32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -133,6 +184,8 @@ impl Zygote {
         python: &Python,
         engine_dir: &Path,
         preload: &[String],
+        group: Option<Arc<Group>>,
+        jail: &Setup,
         runtime: &tokio::runtime::Handle,
     ) -> io::Result<Self> {
         let (ours, theirs) =
@@ -146,11 +199,16 @@ impl Zygote {
             runtime: runtime.clone(),
             forks: AtomicU64::new(0),
             kills: AtomicU64::new(0),
+            group,
+            grouped: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            off: jail.off.clone(),
         });
         let (outbox, messages) = mpsc::channel();
         let hello = Request::Hello {
             version: VERSION,
             preload,
+            jail,
         }
         .encode()
         .map_err(too_large)?;
@@ -176,19 +234,23 @@ impl Zygote {
     /// # Errors
     /// When descriptors run out, or the order does not fit into a message.
     pub fn fork(&self, order: &Order<'_>) -> io::Result<Connection> {
-        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(path));
         let (dir, scratch) = (text(&order.bundle.dir)?, text(&order.scratch)?);
         let bytes = Request::Fork {
             id: order.id,
             task: order.task,
             bundle: RequestBundle {
                 digest: &order.bundle.digest,
-                dir: &dir,
+                dir,
             },
             module: order.module,
-            scratch: &scratch,
+            scratch,
             limits: order.limits,
             jail: order.jail,
+            paths: &texts(order.paths)?,
+            proxy: match order.way_out {
+                WayOut::Proxy(address) => Some(address),
+                WayOut::None | WayOut::Asked => None,
+            },
         }
         .encode()
         .map_err(too_large)?;
@@ -196,16 +258,27 @@ impl Zygote {
         socket.set_nonblocking(true)?;
         let (stdout, worker_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, worker_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let mut fds = vec![OwnedFd::from(worker_socket), worker_stdout, worker_stderr];
+        let mut listener = None;
+        if order.way_out == WayOut::Asked {
+            let (ours, theirs) = UnixStream::pair()?;
+            listener = Some(ours);
+            fds.push(theirs.into());
+        }
         let (sender, ended) = oneshot::channel();
+        let pid = Arc::new(AtomicU32::new(0));
+        let process = Arc::default();
         lock(&self.inner.known).insert(
             order.id,
             Known {
                 ended: sender,
+                pid: Arc::clone(&pid),
+                process: Arc::clone(&process),
                 scratch: order.scratch.clone(),
+                is_owed: true,
             },
         );
         self.inner.forks.fetch_add(1, Ordering::Relaxed);
-        let fds = vec![OwnedFd::from(worker_socket), worker_stdout, worker_stderr];
         if self.outbox.send(Message { bytes, fds }).is_err() || self.is_dead() {
             lock(&self.inner.known).remove(&order.id);
         }
@@ -213,7 +286,10 @@ impl Zygote {
             socket,
             stdout,
             stderr,
+            listener,
+            process,
             ended,
+            pid,
         })
     }
 
@@ -221,6 +297,9 @@ impl Zygote {
     pub fn kill(&self, id: u64) {
         if let Ok(bytes) = (Request::Kill { id }).encode() {
             self.inner.kills.fetch_add(1, Ordering::Relaxed);
+            if let Some(known) = lock(&self.inner.known).get_mut(&id) {
+                known.is_owed = true;
+            }
             let _ = self.outbox.send(Message { bytes, fds: Vec::new() });
         }
     }
@@ -250,6 +329,24 @@ impl Zygote {
         self.inner.phase.borrow().clone()
     }
 
+    /// What keeps its workers apart, once it is ready; none when it is gone instead.
+    pub async fn posture(&self) -> Option<Arc<Posture>> {
+        let mut phase = self.inner.phase.subscribe();
+        match &*phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await.ok()? {
+            Phase::Ready(posture) => Some(Arc::clone(posture)),
+            Phase::Starting | Phase::Dead { .. } => None,
+        }
+    }
+
+    /// The same, as far as it is known.
+    #[must_use]
+    pub fn posture_so_far(&self) -> Option<Arc<Posture>> {
+        match &*self.inner.phase.borrow() {
+            Phase::Ready(posture) => Some(Arc::clone(posture)),
+            Phase::Starting | Phase::Dead { .. } => None,
+        }
+    }
+
     /// Whether it is gone.
     #[must_use]
     pub fn is_dead(&self) -> bool {
@@ -260,6 +357,13 @@ impl Zygote {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         lock(&self.inner.child).as_ref().map(Child::id)
+    }
+
+    /// The control group that it is in, as the kernel has confirmed.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        let grouped = self.inner.grouped.load(Ordering::Acquire);
+        self.inner.group.as_deref().filter(|_| grouped)
     }
 
     /// Workers asked for and kills asked for, so far.
@@ -286,6 +390,13 @@ impl Inner {
             Ok(mut child) => {
                 // The command holds the zygote's end of the control socket, which must be nowhere but there.
                 drop(command);
+                // Before it has forked anything: Python itself is not up yet.
+                if let Some(group) = &self.group {
+                    match group.add(child.id()) {
+                        Ok(()) => self.grouped.store(group.holds(child.id()), Ordering::Release),
+                        Err(error) => tracing::warn!(%error, "the zygote can't be put into its control group"),
+                    }
+                }
                 let stderr = child.stderr.take();
                 *lock(&self.child) = Some(child);
                 if let Some(stderr) = stderr {
@@ -304,22 +415,37 @@ impl Inner {
     fn hear(self: &Arc<Self>, was_ready: &mut bool) -> String {
         let mut buffer = vec![0; CONTROL_BYTES];
         loop {
-            let length = match rustix::net::recv(&self.control, &mut buffer, RecvFlags::empty()) {
+            let (length, fd) = match self.receive(&mut buffer) {
                 Ok((0, _)) => return String::new(),
-                Ok((length, _)) => length,
+                Ok(received) => received,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return format!("its control socket failed: {error}"),
             };
+            self.heard.fetch_add(1, Ordering::Relaxed);
             match Answer::parse(&buffer[..length]) {
                 Ok(Answer::Ready {
                     version: VERSION,
                     python,
                     sdk,
                     pid,
+                    posture: said,
                 }) => {
-                    tracing::info!(pid, python, sdk, "the zygote is ready");
+                    let mut found = said.unwrap_or_else(|| Posture::unsaid(posture()));
+                    found.switched_off(&self.off);
+                    if cfg!(target_os = "linux") {
+                        found.adds("memory_meter");
+                    }
+                    if self.grouped.load(Ordering::Acquire) {
+                        found.adds("cgroup");
+                    } else {
+                        found.lacks(
+                            "cgroup",
+                            "no control group can be made here, or `WEFT_CONTROL_GROUP` is off",
+                        );
+                    }
+                    tracing::info!(pid, python, sdk, tier = found.tier.as_str(), "the zygote is ready");
                     *was_ready = true;
-                    self.phase.send_replace(Phase::Ready);
+                    self.phase.send_replace(Phase::Ready(Arc::new(found)));
                 }
                 Ok(Answer::Ready { version, .. } | Answer::Refused { version, reason: _ }) if version != VERSION => {
                     return format!(
@@ -328,12 +454,39 @@ impl Inner {
                 }
                 Ok(Answer::Ready { .. }) => {}
                 Ok(Answer::Refused { reason, .. }) => return reason,
-                Ok(Answer::Forked { id, pid }) => tracing::trace!(id, pid, "forked"),
+                Ok(Answer::Forked { id, pid }) => self.forked(id, pid, fd),
                 Ok(Answer::ForkFailed { id: Some(id), error }) => self.ended(id, Ended::ForkFailed(error)),
                 Ok(Answer::ForkFailed { id: None, error }) => return format!("it could not read a request: {error}"),
                 Ok(Answer::Exited { id, exit }) => self.ended(id, Ended::Exited(exit)),
                 Err(violation) => return violation.to_string(),
             }
+        }
+    }
+
+    /// One datagram, and the descriptor that came along.
+    fn receive(&self, buffer: &mut [u8]) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut bytes = [IoSliceMut::new(buffer)];
+        let message = rustix::net::recvmsg(&self.control, &mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        if message.flags.contains(ReturnFlags::TRUNC) {
+            return Err(rustix::io::Errno::MSGSIZE);
+        }
+        let fd = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Ok((message.bytes, fd))
+    }
+
+    fn forked(&self, id: u64, pid: u32, fd: Option<OwnedFd>) {
+        let shares_numbers = matches!(&*self.phase.borrow(), Phase::Ready(posture) if !posture.has("pid_namespace"));
+        if let Some(known) = lock(&self.known).get_mut(&id) {
+            known.is_owed = false;
+            let process = Process::new(fd, shares_numbers.then_some(pid));
+            tracing::trace!(id, pid = process.pid, "forked");
+            known.pid.store(process.pid.unwrap_or(0), Ordering::Release);
+            let _ = known.process.set(process);
         }
     }
 
@@ -393,8 +546,25 @@ impl Inner {
 
     /// The saying thread.
     fn say(&self, messages: &mpsc::Receiver<Message>) {
-        while let Ok(message) = messages.recv() {
-            if let Err(error) = self.send(&message) {
+        let mut silence = Silence::default();
+        loop {
+            let message = if self.is_owing() {
+                match messages.recv_timeout(TICK) {
+                    Ok(message) => message,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        self.tick(&mut silence);
+                        continue;
+                    }
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                }
+            } else {
+                silence.ticks = 0;
+                match messages.recv() {
+                    Ok(message) => message,
+                    Err(mpsc::RecvError) => break,
+                }
+            };
+            if let Err(error) = self.send(&message, &mut silence) {
                 tracing::debug!(%error, "the zygote does not listen any more");
                 break;
             }
@@ -402,17 +572,61 @@ impl Inner {
         let _ = rustix::net::shutdown(&self.control, Shutdown::Write);
     }
 
-    fn send(&self, message: &Message) -> rustix::io::Result<()> {
+    /// Whether an answer is expected.
+    fn is_owing(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Starting) || lock(&self.known).values().any(|known| known.is_owed)
+    }
+
+    /// A while has passed. Ends a zygote that owes an answer and has said nothing for too long: one that is stopped would keep
+    /// every attempt of this process waiting.
+    fn tick(&self, silence: &mut Silence) {
+        let heard = self.heard.load(Ordering::Relaxed);
+        if heard != silence.heard || !self.is_owing() {
+            *silence = Silence { heard, ticks: 0 };
+            return;
+        }
+        silence.ticks += 1;
+        let patience = match *self.phase.borrow() {
+            Phase::Starting => PATIENCE_AT_START,
+            Phase::Ready(_) => PATIENCE,
+            Phase::Dead { .. } => return,
+        };
+        if silence.ticks == patience {
+            let why = format!("it did not answer for {patience} s");
+            tracing::error!(why, "the zygote is killed");
+            self.remember(format!("it was killed: {why}"));
+            self.kill_child();
+        }
+    }
+
+    fn send(&self, message: &Message, silence: &mut Silence) -> rustix::io::Result<()> {
         let fds: Vec<_> = message.fds.iter().map(AsFd::as_fd).collect();
         loop {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+            // Not asleep in the call itself, where a zygote that doesn't read would never be missed.
+            let mut ready = [PollFd::new(&self.control, PollFlags::OUT)];
+            let timeout = Timespec::try_from(TICK).ok();
+            match poll(&mut ready, timeout.as_ref()) {
+                Ok(0) => {
+                    self.tick(silence);
+                    continue;
+                }
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() {
                 ancillary.push(SendAncillaryMessage::ScmRights(&fds));
             }
             let bytes = [IoSlice::new(&message.bytes)];
-            match rustix::net::sendmsg(&self.control, &bytes, &mut ancillary, SendFlags::NOSIGNAL) {
-                Err(rustix::io::Errno::INTR) => {}
+            match rustix::net::sendmsg(
+                &self.control,
+                &bytes,
+                &mut ancillary,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 other => return other.map(drop),
             }
         }
@@ -449,6 +663,14 @@ impl Inner {
 
 fn too_large(bytes: usize) -> io::Error {
     io::Error::other(format!("a control message of {bytes} bytes is over {CONTROL_BYTES}"))
+}
+
+fn texts(paths: &[PathBuf]) -> io::Result<Vec<&str>> {
+    paths.iter().map(|path| text(path)).collect()
+}
+
+fn text(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| not_utf8(path))
 }
 
 fn not_utf8(path: &Path) -> io::Error {

@@ -41,7 +41,7 @@ pub struct Plan {
 pub const MAIN_STEP: &str = "main";
 
 impl Plan {
-    /// A decorated Python workflow: one step. Its time limit is the declared one, below the ceiling of `limits`.
+    /// A decorated Python workflow: one step. Its limits are the declared ones, below the ceilings of `limits`.
     #[must_use]
     pub fn of_python(bundle: &str, declared: &Declared, limits: &Limits) -> Self {
         #[expect(
@@ -50,11 +50,10 @@ impl Plan {
             reason = "clamped to a day before"
         )]
         let wall_ms = (declared.timeout_seconds.clamp(0.001, 86_400.0) * 1000.0) as u64;
-        let limits = limits.min(&Limits {
-            wall_ms,
-            cpu_seconds: limits.cpu_seconds,
-            ..limits.clone()
-        });
+        let limits = Limits {
+            wall_ms: wall_ms.min(limits.wall_ms),
+            ..declared.limits.within(limits)
+        };
         Self {
             workflow: declared.name.clone(),
             bundle: bundle.to_owned(),

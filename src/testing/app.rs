@@ -52,6 +52,7 @@ impl Drop for Home {
 pub struct Builder {
     on_disk: bool,
     python: bool,
+    workspace: Option<PathBuf>,
     seeded: bool,
     clock: Arc<dyn Clock>,
 }
@@ -61,6 +62,7 @@ impl Default for Builder {
         Self {
             on_disk: false,
             python: false,
+            workspace: None,
             seeded: true,
             clock: Arc::new(SystemClock),
         }
@@ -79,6 +81,13 @@ impl Builder {
     #[must_use]
     pub const fn python(mut self) -> Self {
         self.python = true;
+        self
+    }
+
+    /// Of another workspace than the repository's own; with real workers.
+    #[must_use]
+    pub fn workspace(mut self, folder: &Path) -> Self {
+        self.workspace = Some(folder.to_owned());
         self
     }
 
@@ -108,7 +117,7 @@ impl Builder {
         let scripted = Arc::new(Scripted::new());
         scripted.describes(description());
         let runner: Arc<dyn NodeRunner> = if self.python {
-            config.runner.workspace_dir = root.join("workspace");
+            config.runner.workspace_dir = self.workspace.unwrap_or_else(|| root.join("workspace"));
             let python = python::find(None).expect("the tests need Python 3.11 or newer");
             let settings = pool::Settings::new(python, root.join("engine"), home.0.join("scratch"));
             std::fs::create_dir_all(&settings.scratch_dir).expect("the temporary folder can be written");

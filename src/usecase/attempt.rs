@@ -163,7 +163,11 @@ impl Attempt {
             log.add(dropped(report.output_bytes, self.cx.clock.now())).await;
         }
         log.close().await;
-        Ok(report?)
+        let report = report?;
+        let Self { cx, scope, origin, .. } = self;
+        let (run, step) = (("run", self.run.as_str()), (self.step.id.as_str(), &self.attempt));
+        super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
+        Ok(report)
     }
 
     fn broker(&self, config: Merged) -> Broker {

@@ -9,7 +9,7 @@ use super::policy::Ceilings;
 use super::{CodeSource, Context, Error, Result};
 use crate::authz::{Action, Resource};
 use crate::definition::Catalog;
-use crate::domain::{Declared, Rights};
+use crate::domain::{Declared, Limits, Rights};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::{BundleRef, NodeRunner};
@@ -29,16 +29,18 @@ pub struct Current {
 pub struct Catalogs {
     code: CodeSource,
     runner: Arc<dyn NodeRunner>,
+    ceilings: Limits,
     current: Mutex<Option<(Fingerprint, Current)>>,
 }
 
 impl Catalogs {
-    /// Of this code; nothing is read yet.
+    /// Of this code, in which nothing may declare more than the ceilings; nothing is read yet.
     #[must_use]
-    pub fn new(code: CodeSource, runner: Arc<dyn NodeRunner>) -> Self {
+    pub fn new(code: CodeSource, runner: Arc<dyn NodeRunner>, ceilings: Limits) -> Self {
         Self {
             code,
             runner,
+            ceilings,
             current: Mutex::new(None),
         }
     }
@@ -79,7 +81,8 @@ impl Catalogs {
             description.findings,
             description.files,
             description.ms,
-        );
+        )
+        .within(&self.ceilings);
         for finding in &catalog.findings {
             warn!(
                 place = finding.pointer,

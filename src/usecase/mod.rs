@@ -26,6 +26,7 @@ pub mod tick;
 
 mod attempt;
 mod broker;
+mod isolation;
 mod live;
 mod sub_run;
 
@@ -189,7 +190,7 @@ impl Context {
             kv: Kv::new(ports.clone(), clock.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
-            catalogs: catalog::Catalogs::new(code, runner.clone()),
+            catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,
             clock,

@@ -147,7 +147,7 @@ pub(super) async fn call(
         origin: origin.clone(),
         requester: requester.clone(),
         asker: Asker::DataProvider { name: name.to_owned() },
-        attempt,
+        attempt: attempt.clone(),
         rights,
         config,
     };
@@ -167,12 +167,18 @@ pub(super) async fn call(
         }
     };
     let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
-    match broker.finish(report?).await.outcome {
+    let report = report?;
+    let resource = ("data_provider", name);
+    super::isolation::record_refusal(cx, scope, origin, resource, (name, &attempt), &report).await;
+    match broker.finish(report).await.outcome {
         Outcome::Succeeded { value } => Ok(value),
         Outcome::Failed { error } | Outcome::TimedOut { error } => Err(Error::Request {
             kind: Kind::CodeFailed,
             code: "data_provider_failed",
-            detail: format!("data provider `{name}` failed with {}: {}", error.kind, error.message),
+            detail: format!(
+                "data provider `{name}` failed with {:.200}: {:.2000}",
+                error.kind, error.message
+            ),
             hint: Some("mend the provider's code, or choose a value by hand".to_owned()),
             findings: Vec::new(),
         }),

@@ -26,7 +26,7 @@ pub struct Status {
     pub live_runs: usize,
 }
 
-/// `ok`, or `degraded` when files of the workspace are in quarantine.
+/// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
 ///
 /// # Errors
 /// When storage or the workspace can't be used.
@@ -35,7 +35,9 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
         .list_organizations(&tenancy::system("ready"), 1, None)
         .await?;
     let current = cx.catalogs.current().await?;
-    Ok(if current.catalog.findings.is_empty() {
+    // Said by the first worker, which has described the workspace by now.
+    let is_isolated = cx.runner.isolation().is_none_or(|isolation| isolation.is_enough());
+    Ok(if current.catalog.findings.is_empty() && is_isolated {
         "ok"
     } else {
         "degraded"

@@ -47,7 +47,7 @@ fn connect(connection: &str) -> Ports {
 }
 
 /// The emulator's connection string and ports, when there is one.
-fn azurite() -> Option<(String, Ports)> {
+pub(crate) fn azurite() -> Option<(String, Ports)> {
     let connection = required("WEFT_TEST_AZURITE")?;
     let ports = connect(&connection);
     Some((connection, ports))

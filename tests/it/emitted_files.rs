@@ -15,7 +15,7 @@ fn root() -> &'static Path {
 fn generated_files_are_fresh() {
     let stale: Vec<_> = weft::cli::emit::files()
         .into_iter()
-        .filter(|(path, text)| std::fs::read_to_string(root().join(path)).ok().as_ref() != Some(text))
+        .filter(|(path, bytes)| std::fs::read(root().join(path)).ok().as_ref() != Some(bytes))
         .map(|(path, _)| path.display().to_string())
         .collect();
     assert!(stale.is_empty(), "run `weft emit`; stale: {stale:?}");

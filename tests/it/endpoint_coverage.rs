@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use weft::authz::{Action, Extent, KeyScope, Resource, Role, permitted};
 use weft::codes;
-use weft::domain::{OrgId, Secret};
+use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
 use weft::http::openapi;
 use weft::http::routes::{self, Access};
+use weft::store::repo::artifacts;
 use weft::tenancy::{operator, operator_in};
 use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
 use weft::usecase::api_key;
@@ -20,7 +21,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 14] = [
+const VERBS: [(&str, &str, Action, Resource); 16] = [
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -28,6 +29,13 @@ const VERBS: [(&str, &str, Action, Resource); 14] = [
     ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/artifacts", Action::Read, Resource::Run),
+    (
+        "GET",
+        "/api/runs/{id}/artifacts/{artifactId}",
+        Action::Read,
+        Resource::Run,
+    ),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
     ("GET", "/api/audit", Action::List, Resource::Audit),
     ("GET", "/api/data-providers", Action::List, Resource::DataProvider),
@@ -39,6 +47,25 @@ const VERBS: [(&str, &str, Action, Resource); 14] = [
 
 fn org(id: &str) -> OrgId {
     id.parse().unwrap()
+}
+
+/// An artifact of a run of contoso.
+async fn kept(app: &TestApp, run: &str) -> ArtifactId {
+    let (scope, run) = (operator_in(&operator(), &org("contoso")), run.parse().unwrap());
+    let sha256 = sha256_hex(b"kept");
+    let artifact = artifacts::Artifact {
+        id: ArtifactId::of(&run, "kept", &sha256),
+        name: "kept".into(),
+        size: 4,
+        sha256,
+        media_type: None,
+        step: "main".into(),
+        attempt: AttemptId::generate(app.cx.clock.now(), [7; 10]),
+        created_at: app.cx.clock.now(),
+    };
+    let bytes = bytes::Bytes::from_static(b"kept");
+    app.cx.artifacts.put(&scope, &run, &artifact, bytes).await.unwrap();
+    artifact.id
 }
 
 /// A route with its parameters filled in.
@@ -65,6 +92,7 @@ impl World {
             .as_str()
             .unwrap()
             .to_owned();
+        let artifact = kept(&app, &run).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -76,7 +104,11 @@ impl World {
                 Target {
                     method: route.method,
                     template: route.path,
-                    path: route.path.replace("{name}", name).replace("{id}", &run),
+                    path: route
+                        .path
+                        .replace("{name}", name)
+                        .replace("{id}", &run)
+                        .replace("{artifactId}", artifact.as_str()),
                     access: route.access,
                 }
             })

@@ -7,7 +7,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 use weft::domain::{Limits, Rights};
 use weft::runner::jail::Jail;
-use weft::runner::protocol::{Answer, FrameBuffer, HandlerFrame, Request, RequestBundle, Task, WorkerFrame};
+use weft::runner::jail::setup::{Setup, Uids};
+use weft::runner::protocol::{Answer, FrameBuffer, HandlerFrame, Request, RequestBundle, Resume, Task, WorkerFrame};
 use weft::runner::{Entry, Refusal};
 
 fn golden(folder: &str) -> Vec<Value> {
@@ -99,6 +100,12 @@ fn frames_to_workers_are_written() {
     for example in golden("frames").iter().filter(|example| example["from"] == "handler") {
         let message = &example["message"];
         let entry: Option<Entry> = serde_json::from_value(message["entry"].clone()).ok();
+        let resume = message.get("resume").map(|resume| Resume {
+            described: usize::try_from(resume["described"].as_u64().unwrap()).unwrap(),
+            reason: text(resume, "reason").to_owned(),
+            taken: serde_json::from_value(resume["taken"].clone()).unwrap(),
+            crashes: 1,
+        });
         let frame = match text(message, "t") {
             "attempt" => HandlerFrame::Attempt {
                 entry: entry.as_ref().unwrap(),
@@ -114,6 +121,7 @@ fn frames_to_workers_are_written() {
             },
             "describe" => HandlerFrame::Describe {
                 root_name: text(message, "root_name"),
+                resume: resume.as_ref(),
             },
             other => panic!("{other}"),
         };
@@ -134,8 +142,24 @@ fn control_messages_are_written_and_read() {
         if example["from"] == "zygote" {
             match Answer::parse(&serde_json::to_vec(message).unwrap()).unwrap() {
                 Answer::Ready {
-                    version: 1, pid: 123, ..
-                } => assert_eq!(message["op"], "ready"),
+                    version: 1,
+                    pid: 123,
+                    posture,
+                    ..
+                } => {
+                    assert_eq!(message["op"], "ready");
+                    assert_eq!(posture.is_some(), message.get("posture").is_some());
+                    let Some(posture) = posture else { continue };
+                    let said = &message["posture"];
+                    assert_eq!(serde_json::to_value(&*posture.layers).unwrap(), said["layers"]);
+                    assert_eq!(serde_json::to_value(&posture.missing).unwrap(), said["missing"]);
+                    assert_eq!(text(said, "tier"), posture.tier.as_str());
+                    assert_eq!(said["landlock_abi"].as_u64(), Some(posture.landlock_abi.into()));
+                    assert_eq!(
+                        (text(said, "tree_kill"), text(said, "disk_quota")),
+                        (posture.tree_kill.as_str(), posture.disk_quota.as_str())
+                    );
+                }
                 Answer::Refused { version: 1, .. } => assert_eq!(message["op"], "refused"),
                 Answer::Forked { id: 7, pid: 124 } => assert_eq!(message["op"], "forked"),
                 Answer::ForkFailed { id: Some(7), .. } => assert_eq!(message["op"], "fork_failed"),
@@ -150,11 +174,38 @@ fn control_messages_are_written_and_read() {
         }
         let limit = |name: &str| message["limits"][name].as_u64().unwrap();
         let preload: Vec<String> = serde_json::from_value(message["preload"].clone()).unwrap_or_default();
-        let jail = Jail::from(&Rights::of_workspace(&[]));
+        let hosts = message["jail"]["network"]
+            .as_bool()
+            .unwrap_or_default()
+            .then(|| "*".to_owned());
+        let jail = Jail::from(&Rights::of_workspace(hosts.as_slice()));
+        let paths: Vec<&str> = message["paths"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let walls = &message["jail"];
+        let texts = |name: &str| serde_json::from_value::<Vec<String>>(walls[name].clone()).unwrap_or_default();
+        let filters = ["restricted", "trusted"];
+        let number = |name: &str| walls["uids"][name].as_u64().and_then(|number| number.try_into().ok());
+        let setup = Setup {
+            off: texts("off"),
+            uids: number("first")
+                .zip(number("count"))
+                .map(|(first, count)| Uids { first, count }),
+            filters: filters
+                .map(|name| (name, walls["filters"][name].as_str().unwrap_or_default().to_owned()))
+                .into(),
+            scratch: walls["scratch"].as_str().unwrap_or_default().to_owned(),
+            read: texts("read"),
+            hide: texts("hide"),
+        };
         let request = match text(message, "op") {
             "hello" => Request::Hello {
                 version: 1,
                 preload: &preload,
+                jail: &setup,
             },
             "kill" => Request::Kill { id },
             "fork" => Request::Fork {
@@ -184,6 +235,8 @@ fn control_messages_are_written_and_read() {
                 })
                     .into(),
                 jail: &jail,
+                paths: &paths,
+                proxy: message["proxy"].as_str(),
             },
             other => panic!("{other}"),
         };

@@ -163,8 +163,8 @@ def writes_files():
 const EXITS: &str = "import os\nfrom weft import workflow\nos._exit(5)\n@workflow()\ndef x(): ...\n";
 
 /// A bundle in a folder of its own, with a pool that runs it.
-struct Stage {
-    pool: Arc<Pool>,
+pub(crate) struct Stage {
+    pub(crate) pool: Arc<Pool>,
     bundle: BundleRef,
     dir: TempDir,
 }
@@ -187,9 +187,14 @@ impl Stage {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::of(WORKFLOWS, change)
+    }
+
+    /// With these workflows in `workflows.victim`.
+    pub(crate) fn of(source: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = TempDir::new().unwrap();
         fs::create_dir_all(dir.path().join("bundle/workflows")).unwrap();
-        fs::write(dir.path().join("bundle/workflows/victim.py"), WORKFLOWS).unwrap();
+        fs::write(dir.path().join("bundle/workflows/victim.py"), source).unwrap();
         fs::write(
             dir.path().join("bundle/workflows/broken.py"),
             "from weft import workflow\nprint('on the way')\n1 / 0\n@workflow()\ndef x(): ...\n",
@@ -206,7 +211,7 @@ impl Stage {
         Self { pool, bundle, dir }
     }
 
-    fn spec(&self, function: &str, arguments: Value) -> (AttemptSpec, mpsc::Receiver<WorkerMessage>) {
+    pub(crate) fn spec(&self, function: &str, arguments: Value) -> (AttemptSpec, mpsc::Receiver<WorkerMessage>) {
         let (messages, receiver) = mpsc::channel(16);
         let spec = AttemptSpec {
             attempt: AttemptId::generate(Timestamp::from_millis(0), [7; 10]),
@@ -231,11 +236,16 @@ impl Stage {
         (spec, receiver)
     }
 
-    async fn run(&self, function: &str, arguments: Value) -> Played {
+    pub(crate) async fn run(&self, function: &str, arguments: Value) -> Played {
         self.run_with(function, arguments, |_| {}).await
     }
 
-    async fn run_with(&self, function: &str, arguments: Value, change: impl FnOnce(&mut AttemptSpec)) -> Played {
+    pub(crate) async fn run_with(
+        &self,
+        function: &str,
+        arguments: Value,
+        change: impl FnOnce(&mut AttemptSpec),
+    ) -> Played {
         let (mut spec, receiver) = self.spec(function, arguments);
         change(&mut spec);
         let listening = tokio::spawn(listen(receiver));
@@ -251,27 +261,27 @@ impl Stage {
 
 /// Everything that an attempt said.
 #[derive(Debug, Default)]
-struct Heard {
+pub(crate) struct Heard {
     lines: Vec<LogLine>,
     checkpoints: Vec<(String, Value)>,
     calls: Vec<(String, Value)>,
 }
 
 #[derive(Debug)]
-struct Played {
-    report: AttemptReport,
+pub(crate) struct Played {
+    pub(crate) report: AttemptReport,
     heard: Heard,
 }
 
 impl Played {
-    fn value(&self) -> &Value {
+    pub(crate) fn value(&self) -> &Value {
         match &self.report.outcome {
             Outcome::Succeeded { value } => value,
             other => panic!("{other:?}"),
         }
     }
 
-    fn error(&self) -> &StepError {
+    pub(crate) fn error(&self) -> &StepError {
         match &self.report.outcome {
             Outcome::Failed { error } | Outcome::TimedOut { error } => error,
             other => panic!("{other:?}"),
@@ -334,7 +344,7 @@ async fn a_step_gets_its_arguments_and_its_context() {
 }
 
 /// Waits for something that has no event, and gives up after 20 s.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
@@ -760,9 +770,35 @@ async fn a_bundle_is_described() {
     );
 
     fs::write(stage.bundle.dir.join("workflows/exits.py"), EXITS).unwrap();
-    let description = stage.pool.describe(&stage.bundle).await.unwrap();
-    let finding = description.findings.last().unwrap();
-    assert!(finding.message.contains("code 5"), "{finding:?}");
+    let forges = r#"
+import os
+from weft import workflow
+body = b'{"t":"described_all","files":3,"ms":1}'
+os.write(3, len(body).to_bytes(4, "big") + body)
+os._exit(0)
+@workflow()
+def forges(): pass
+"#;
+    fs::write(stage.bundle.dir.join("workflows/forges.py"), forges).unwrap();
+    let whole = stage.pool.describe(&stage.bundle).await.unwrap();
+    assert_eq!(whole.files as usize, whole.modules.len());
+    assert_eq!(whole.modules.len(), description.modules.len() + 2, "no file is lost");
+    let victims = |modules: &[Value]| {
+        modules
+            .iter()
+            .find(|module| module["module"] == "workflows.victim")
+            .cloned()
+    };
+    assert_eq!(victims(&whole.modules), victims(&description.modules));
+    for (file, why) in [("exits", "code 5"), ("forges", "were described")] {
+        let pointer = format!("workspace/workflows/{file}.py:1:1");
+        let finding = whole
+            .findings
+            .iter()
+            .find(|finding| finding.pointer == pointer)
+            .unwrap();
+        assert!(finding.message.contains(why), "{finding:?}");
+    }
 }
 
 /// Not a test: the handler that the next one kills.

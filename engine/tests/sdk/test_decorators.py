@@ -51,6 +51,7 @@ def test_a_bare_workflow_has_the_defaults() -> None:
         "retry_on": [],
     }
     assert (found["network"], found["on_crash"], found["is_async"]) == ([], "retry", False)
+    assert found["limits"] == {}
     assert [parameter["name"] for parameter in found["parameters"]] == ["name"]
 
 
@@ -61,6 +62,7 @@ def test_all_options_arrive() -> None:
         category="Users",
         tags=("b", "a"),
         timeout_seconds=12.5,
+        limits={"processes": 4, "memory_mib": 256},
         retry=Retry(attempts=4, delay_seconds=1, backoff="fixed", jitter=0.5, retry_on=[TimeoutError, "Odd"]),
         network=["API.example.com", "*.contoso.example"],
         on_crash="fail",
@@ -72,6 +74,7 @@ def test_all_options_arrive() -> None:
     assert found["function"] == "work"
     assert found["tags"] == ["b", "a"]
     assert found["timeout_seconds"] == 12.5
+    assert found["limits"] == {"memory_mib": 256, "processes": 4}
     assert found["retry"]["retry_on"] == ["TimeoutError", "Odd"]
     assert found["network"] == ["api.example.com", "*.contoso.example"]
     assert (found["on_crash"], found["is_async"]) == ("fail", True)
@@ -176,6 +179,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: workflow(timeout_seconds=0)(lambda_named("f")), "timeout_seconds"),
     (lambda: workflow(timeout_seconds=float("nan")), "timeout_seconds"),
     (lambda: workflow(timeout_seconds=True), "timeout_seconds"),
+    (lambda: workflow(limits=["memory_mib"]), "must be a dict"),  # type: ignore[call-overload]
+    (lambda: workflow(limits={"memory": 1}), "memory_mib"),
+    (lambda: workflow(limits={"memory_mib": 1.5}), "whole number"),  # type: ignore[dict-item]
+    (lambda: node(limits={"processes": 0}), "from 1"),
     (lambda: workflow(tags="one"), "list of strings"),
     (lambda: workflow(on_crash="explode"), "on_crash"),
     (lambda: workflow(retry=3), "Retry"),  # type: ignore[call-overload]

@@ -68,12 +68,6 @@ impl Total {
     }
 }
 
-/// The id of what has this content under this name in a run: a repeated attempt writes the same one again.
-#[must_use]
-pub fn id_of(run: &RunId, name: &str, sha256: &str) -> ArtifactId {
-    ArtifactId::derived(run.at(), &format!("{run}\n{sha256}\n{name}"))
-}
-
 impl Artifacts {
     /// Over these ports.
     #[must_use]

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Answer, Asker, Broker, args, refusal, refusal_of};
 use crate::domain::{ArtifactId, RunId, sha256_hex};
 use crate::runner::Refusal;
-use crate::store::repo::artifacts::{Artifact, MAX_BYTES, MAX_RUN_ARTIFACTS, MAX_RUN_BYTES, Written, id_of};
+use crate::store::repo::artifacts::{Artifact, MAX_BYTES, MAX_RUN_ARTIFACTS, MAX_RUN_BYTES, Written};
 
 /// Most bytes of a piece; base64 makes a third more of it, and a frame has room for that.
 const PIECE: u64 = 512 << 10;
@@ -208,7 +208,7 @@ async fn commit(broker: &Broker, run: &RunId, step: &str, asked: Commit) -> Answ
     broker.pace_writes().await?;
     let (cx, scope) = (&broker.bound.cx, &broker.bound.scope);
     let artifact = Artifact {
-        id: id_of(run, &upload.name, &sha256),
+        id: ArtifactId::of(run, &upload.name, &sha256),
         name: upload.name,
         size: upload.size,
         sha256,

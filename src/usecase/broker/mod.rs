@@ -224,7 +224,7 @@ impl Broker {
             .by(scope, AuditEvent::StepOverreached)
             .came_from(origin)
             .resource(kind, id)
-            .detail(&json!({"call": shown, "code": code, "attempt": attempt, "trust": rights.trust.as_str()}));
+            .detail(&json!({"call": shown, "refusal": code, "attempt": attempt, "trust": rights.trust.as_str()}));
         let recorded = async {
             let linked = cx.audit.append(scope, record).await?;
             cx.audit.index(scope, &[linked]).await

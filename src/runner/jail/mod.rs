@@ -1,5 +1,11 @@
 //! What of an attempt's rights is built into the process that it gets.
 
+pub mod bpf;
+pub mod posture;
+pub mod seccomp;
+pub mod setup;
+mod syscalls;
+
 use serde::Serialize;
 
 use crate::domain::{ModuleRules, Network, Rights, Trust};
