@@ -33,7 +33,10 @@ def _ask(aim: Aim, loot: Loot, frame: dict[str, object], what: str) -> None:
     answer = _answer()
     for found in re.findall(CANARY, answer):
         loot.got(what, found)
-    if b'"value"' in answer and b'"value":null' not in answer:
+    # Nothing, or an empty list of its own, is what anybody is told.
+    if b'"value"' in answer and not any(
+        b'"value":' + empty in answer for empty in (b"null", b"[]", b"{}", b"false")
+    ):
         loot.got(what, answer[4:120])
 
 

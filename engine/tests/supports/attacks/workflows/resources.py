@@ -215,16 +215,16 @@ def fork_bomb(aim: Aim, loot: Loot) -> None:
 
 @attack
 def zombies(aim: Aim, loot: Loot) -> None:
-    """Children that nobody waits for."""
+    """Children that nobody waits for: each is a place in the kernel's table, of which threads are counted as well."""
     made = 0
     try:
-        for _ in range((aim.processes or 16) * 4):
+        for _ in range((aim.threads or 64) * 2):
             child(lambda: None)
             made += 1
     except OSError:
         pass
-    linger(1.0)
-    if made > (aim.processes or 16) * 3:
+    linger(0.7)
+    if made > (aim.threads or 64):
         loot.got("zombies", made)
 
 
