@@ -67,15 +67,17 @@ impl Checked {
     /// Whether steps are kept apart as far as they must be.
     fn isolation(found: Isolation, required: Option<Tier>) -> Self {
         let needed = found.minimum.max(required.unwrap_or_default());
-        let refusal = found.posture.refusal(needed);
+        let shortfall = found.posture.shortfall(needed);
         Self {
             what: "isolation",
-            ok: refusal.is_none(),
-            detail: match &refusal {
+            ok: shortfall.is_none(),
+            hint: shortfall
+                .as_ref()
+                .map(|_| "docs/operations.md says what each layer needs of the platform".to_owned()),
+            detail: match shortfall {
                 None => format!("{}; {} is needed", found.posture.tier.as_str(), needed.as_str()),
-                Some(error) => error.message.clone(),
+                Some(shortfall) => shortfall,
             },
-            hint: refusal.map(|_| "docs/operations.md says what each layer needs of the platform".to_owned()),
             isolation: Some(found),
         }
     }

@@ -23,6 +23,8 @@ pub struct Scene {
     pub takes: Duration,
     /// How it ends; without one: with the arguments as its value.
     pub end: Option<Result<Outcome, RunnerError>>,
+    /// Whether it had no worker, and so nothing that kept it apart.
+    pub is_without_worker: bool,
 }
 
 impl Scene {
@@ -32,6 +34,15 @@ impl Scene {
         Self {
             end: Some(Ok(outcome)),
             ..Self::default()
+        }
+    }
+
+    /// Ends with an outcome before it had a worker.
+    #[must_use]
+    pub fn without_worker(outcome: Outcome) -> Self {
+        Self {
+            is_without_worker: true,
+            ..Self::ends(outcome)
         }
     }
 
@@ -178,7 +189,11 @@ impl NodeRunner for Scripted {
             output_bytes: 0,
             output_truncated: false,
             max_rss_kib: None,
-            posture: Arc::new(vec!["scripted"]),
+            posture: Arc::new(if scene.is_without_worker {
+                Vec::new()
+            } else {
+                vec!["scripted"]
+            }),
         })
     }
 

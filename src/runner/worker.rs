@@ -205,6 +205,10 @@ impl Worker {
                             return BroughtUp::No(format!("it could not be forked: {error}"));
                         }
                         Some(Ended::ZygoteGone) => return BroughtUp::No("the zygote is gone".into()),
+                        None if self.process.get().is_none() => {
+                            self.zygote.terminate("it reported neither a worker nor its end");
+                            return BroughtUp::No("the zygote did not answer".into());
+                        }
                         None => break outcome::of_violation(&Violation("it closed its socket and went on".into())),
                     }
                 }

@@ -408,7 +408,7 @@ fn sealed_constructors_stay_sealed() {
 fn repositories_take_a_scope_first() {
     // Asked before there is a scope, by what was authenticated; `within` is a scope of either kind. What is handed out is
     // about one thing that the caller holds already.
-    const WITHOUT: [&str; 15] = [
+    const WITHOUT: [&str; 17] = [
         "identity::organization",
         "identity::membership",
         "identity::person",

@@ -15,6 +15,7 @@ mod host_envelope;
 mod kept;
 mod policies;
 mod protocol;
+mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
 mod scheduler_properties;

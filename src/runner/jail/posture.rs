@@ -137,6 +137,12 @@ impl Posture {
     /// Why a step that needs this tier is not run here; none where there is enough.
     #[must_use]
     pub fn refusal(&self, needed: Tier) -> Option<StepError> {
+        self.shortfall(needed).map(refused)
+    }
+
+    /// What is missing for this tier, in words; none where there is enough.
+    #[must_use]
+    pub fn shortfall(&self, needed: Tier) -> Option<String> {
         if self.tier >= needed {
             return None;
         }
@@ -155,11 +161,11 @@ impl Posture {
         } else {
             missing.join(", ")
         };
-        Some(refused(format!(
-            "it needs isolation of the tier `{}`, and there is `{}` here: {why}",
+        Some(format!(
+            "isolation of the tier `{}` is needed, and there is `{}` here: {why}",
             needed.as_str(),
             self.tier.as_str()
-        )))
+        ))
     }
 
     /// Why a step with a network is not run here; none where connections can be asked for, or nothing is closed anyway.
