@@ -422,7 +422,7 @@ fn sealed_constructors_stay_sealed() {
 fn repositories_take_a_scope_first() {
     // Asked before there is a scope, by what was authenticated; `within` is a scope of either kind. What is handed out is
     // about one thing that the caller holds already.
-    const WITHOUT: [&str; 17] = [
+    const WITHOUT: [&str; 20] = [
         "identity::organization",
         "identity::membership",
         "identity::person",
@@ -432,6 +432,9 @@ fn repositories_take_a_scope_first() {
         "runs::idempotent_run",
         "runs::sub_run",
         "kv::is_key",
+        "secrets::read",
+        "secrets::keys",
+        "secrets::add",
         "audit_log::of",
         "audit_log::by",
         "audit_log::anonymous",
