@@ -15,6 +15,9 @@ import pytest
 
 from weft import TERMINAL, Weft, until, weft
 
+OWN_FILES = "mount_namespace,user_namespace,own_uid,landlock"
+"""What keeps a step from leaving a mark in a file of the test."""
+
 
 @dataclass
 class Crash:
@@ -41,6 +44,7 @@ def begin(one: Weft, folder: Path) -> Crash:
     """Everything up to the restart."""
     crash = Crash(one, folder)
     one.environment["WEFT_WORKER_SLOTS"] = "8"
+    one.environment["WEFT_ISOLATION_OFF"] = OWN_FILES
     one.start()
     for number in range(5):
         run = one.run("counts", {"path": str(folder / "done")}, Idempotency_Key=f"done-{number}")
@@ -172,7 +176,9 @@ def test_the_audit_log_has_one_start_and_one_end_of_each_run(crash: Crash) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_stopped_hands_its_runs_over(make: Any, tmp_path: Path, number: int) -> None:
-    one = make().start()
+    one = make()
+    one.environment["WEFT_ISOLATION_OFF"] = OWN_FILES
+    one.start()
     path = tmp_path / "n"
     run = one.begin("counts", {"path": str(path), "seconds": 30})
     once = one.begin("counts_once", {"path": str(path), "seconds": 30})
