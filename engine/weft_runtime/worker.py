@@ -132,7 +132,7 @@ class Link:
 class Order:
     """A fork message with its descriptors, as the zygote hands it on."""
 
-    __slots__ = ("bundle_dir", "fds", "forked_at", "limits", "module", "scratch", "task", "zygote")
+    __slots__ = ("bundle_dir", "fds", "forked_at", "limits", "module", "paths", "scratch", "task", "zygote")
 
     def __init__(self, message: dict[str, Any], fds: tuple[int, int, int]) -> None:
         self.task: str = message["task"]
@@ -140,6 +140,7 @@ class Order:
         self.bundle_dir: str = message["bundle"]["dir"]
         self.scratch: str = message["scratch"]
         self.limits: dict[str, Any] = message.get("limits") or {}
+        self.paths: list[str] = message.get("paths") or []
         self.fds = fds
         self.zygote = os.getpid()
         self.forked_at = time.perf_counter()
@@ -155,6 +156,9 @@ def run(order: Order, jail: Jail, guard: Guard) -> NoReturn:
             describe = guard.import_hidden(f"{__package__}.describe")
         guard.install()
         finder = loader.install(order.bundle_dir)
+        # Last, so that a package can't take the place of a module of the bundle or the standard library.
+        # Plain folders: what a .pth file would run stays unread.
+        sys.path.extend(order.paths)
     except BaseException as error:
         leave(exitcodes.SETUP_FAILED, f"weft: the worker's set-up failed: {type(error).__name__}: {error}")
     booted = time.perf_counter()

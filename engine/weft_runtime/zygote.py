@@ -19,12 +19,11 @@ import select
 import signal
 import socket
 import sys
-from importlib import import_module
 from typing import Any, NoReturn
 
 import weft
 
-from . import exitcodes, protocol
+from . import exitcodes, preload, protocol
 from .guard import Guard
 from .jail import Jail
 from .tracebacks import ENGINE_DIR
@@ -136,11 +135,7 @@ class Zygote:
             )
             self._send({"op": "refused", "version": protocol.VERSION, "reason": reason})
             os._exit(exitcodes.REFUSED)
-        for name in message.get("preload") or ():
-            try:
-                import_module(str(name))
-            except Exception as error:
-                _complain(f"preload of `{name}` failed, workers will import it themselves: {error}")
+        preload.run(message.get("preload") or (), message.get("preload_paths") or (), _complain)
         self._guard.hide()
         gc.collect()
         gc.freeze()

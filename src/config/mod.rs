@@ -26,7 +26,7 @@ pub use environment::Environment;
 pub use http::Http;
 pub use limits::Limits;
 pub use mode::Mode;
-pub use runner::{Discovery, Runner};
+pub use runner::{Discovery, Packages, Runner};
 pub use secret::{MASK, Secret};
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};

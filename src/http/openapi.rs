@@ -4,7 +4,7 @@ use base64::Engine as _;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
-use super::api::{audit, data_providers, docs, health, me, runs, workflows};
+use super::api::{audit, data_providers, docs, environments, health, me, runs, workflows};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -13,7 +13,7 @@ use super::api::{audit, data_providers, docs, health, me, runs, workflows};
         workflows::list, workflows::get, workflows::execute,
         runs::list, runs::get, runs::steps, runs::logs, runs::cancel,
         audit::list, data_providers::list, data_providers::provide, me::get,
-        health::health, health::ready, health::status, docs::description, docs::page,
+        health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),
     modifiers(&Schemes)

@@ -170,6 +170,7 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
     let bundle = BundleRef {
         digest: format!("sha256:{hex}"),
         dir: dir.clone(),
+        environment: None,
     };
     if dir.is_dir() {
         return Ok(bundle);
@@ -205,6 +206,7 @@ pub fn find(bundles: &Path, digest: &str) -> Option<BundleRef> {
     dir.is_dir().then(|| BundleRef {
         digest: digest.to_owned(),
         dir,
+        environment: None,
     })
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::environment::{ROOT_NAME, Scratch, harden_self, posture};
+use super::environments::EnvironmentRef;
 use super::jail::Jail;
 use super::limits::ForkLimits;
 use super::protocol::Task;
@@ -120,7 +121,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    zygote: Option<Arc<Zygote>>,
+    /// One for each environment in use: what it has imported ahead is of that one.
+    zygotes: HashMap<Option<EnvironmentRef>, Arc<Zygote>>,
+    /// The environment that was asked for last.
+    latest: Option<EnvironmentRef>,
     /// Ends of zygotes within the window, and what the last one died of.
     failures: VecDeque<Instant>,
     last_failure: Option<RunnerError>,
@@ -318,21 +322,23 @@ impl NodeRunner for Pool {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.slots.close();
         self.shared.descriptions.close();
-        let (zygote, shelves) = {
+        let (zygotes, shelves) = {
             let mut state = self.shared.state();
-            (state.zygote.take(), std::mem::take(&mut state.shelves))
+            (std::mem::take(&mut state.zygotes), std::mem::take(&mut state.shelves))
         };
-        if let Some(zygote) = zygote {
-            zygote.shut_down(SHUTDOWN_PATIENCE).await;
-        }
+        let ends = zygotes.values().map(|zygote| zygote.shut_down(SHUTDOWN_PATIENCE));
+        futures::future::join_all(ends).await;
         drop(shelves);
     }
 
     fn status(&self) -> Value {
         let shared = &self.shared;
         let state = shared.state();
-        let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
-        let (forks, kills) = state.zygote.as_ref().map_or((0, 0), |zygote| zygote.counts());
+        let zygote = state.zygotes.get(&state.latest).filter(|zygote| !zygote.is_dead());
+        let (forks, kills) = state.zygotes.values().fold((0, 0), |(forks, kills), zygote| {
+            let counts = zygote.counts();
+            (forks + counts.0, kills + counts.1)
+        });
         json!({
             "python": {"path": shared.settings.python.path, "version": shared.settings.python.version},
             "zygote": {
@@ -465,7 +471,7 @@ impl Shared {
                 {
                     BroughtUp::Ready(worker) => Arrival::Ready(worker),
                     BroughtUp::Failed(outcome, lines) => Arrival::Failed(outcome, lines),
-                    BroughtUp::No(reason) => Arrival::Lost(self.why_lost(reason)),
+                    BroughtUp::No(reason) => Arrival::Lost(self.why_lost(&key.0.bundle.environment, reason)),
                 }
             }
             Err(error) => Arrival::Lost(error),
@@ -508,7 +514,8 @@ impl Shared {
         limits: ForkLimits,
         jail: &Jail,
     ) -> Result<Worker, RunnerError> {
-        let zygote = self.zygote().await?;
+        let zygote = self.zygote(&bundle.environment).await?;
+        let paths = self.paths(&bundle.environment);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let order = Order {
             id,
@@ -518,6 +525,7 @@ impl Shared {
             scratch: self.scratch.of_worker(id),
             limits,
             jail,
+            paths: &paths,
         };
         Worker::fork(zygote, Arc::clone(&self.clock), &order).map_err(|error| RunnerError::NoWorker {
             reason: error.to_string(),
@@ -526,7 +534,7 @@ impl Shared {
 
     /// The zygote, a new one when there is none: at once after a first failure, later after longer and longer, and not at
     /// all after too many within a short time.
-    async fn zygote(&self) -> Result<Arc<Zygote>, RunnerError> {
+    async fn zygote(&self, environment: &Option<EnvironmentRef>) -> Result<Arc<Zygote>, RunnerError> {
         loop {
             let wait = {
                 let mut state = self.state();
@@ -535,7 +543,8 @@ impl Shared {
                 }
                 let now = Instant::now();
                 state.note_death(now);
-                if let Some(zygote) = &state.zygote {
+                state.latest.clone_from(environment);
+                if let Some(zygote) = state.zygotes.get(environment) {
                     return Ok(Arc::clone(zygote));
                 }
                 while state
@@ -558,13 +567,13 @@ impl Shared {
                             preload,
                             ..
                         } = &self.settings;
-                        let zygote = Zygote::start(python, engine_dir, preload, &self.runtime).map_err(|error| {
-                            RunnerError::NoPython {
-                                reason: error.to_string(),
-                            }
+                        let paths = self.paths(environment);
+                        let started = Zygote::start(python, engine_dir, preload, &paths, &self.runtime);
+                        let zygote = started.map_err(|error| RunnerError::NoPython {
+                            reason: error.to_string(),
                         })?;
                         let zygote = Arc::new(zygote);
-                        state.zygote = Some(Arc::clone(&zygote));
+                        state.zygotes.insert(environment.clone(), Arc::clone(&zygote));
                         return Ok(zygote);
                     }
                 }
@@ -574,12 +583,12 @@ impl Shared {
     }
 
     /// A worker was lost: because of the zygote, or for its own reason.
-    fn why_lost(&self, reason: String) -> RunnerError {
+    fn why_lost(&self, environment: &Option<EnvironmentRef>, reason: String) -> RunnerError {
         let mut state = self.state();
         if self.stopping.load(Ordering::SeqCst) {
             return RunnerError::Stopping;
         }
-        let died = state.zygote.as_ref().is_some_and(|zygote| zygote.is_dead());
+        let died = state.zygotes.get(environment).is_some_and(|zygote| zygote.is_dead());
         state.note_death(Instant::now());
         if died {
             state.give_up()
@@ -616,7 +625,7 @@ impl Shared {
                 },
                 BroughtUp::Failed(outcome, _) => (Vec::new(), outcome),
                 BroughtUp::No(reason) => {
-                    lost = self.why_lost(reason);
+                    lost = self.why_lost(&bundle.environment, reason);
                     continue;
                 }
             };
@@ -628,7 +637,15 @@ impl Shared {
         Err(lost)
     }
 
-    /// Ends the workers of modules that have not been called for long.
+    /// Where packages are that code of an environment may import: its own first, then those that are installed for the
+    /// interpreter.
+    fn paths(&self, environment: &Option<EnvironmentRef>) -> Vec<PathBuf> {
+        let own = environment.iter().map(|environment| environment.lib.clone());
+        own.chain(self.settings.python.packages.iter().cloned()).collect()
+    }
+
+    /// Ends the workers of modules that have not been called for long, and the zygotes of environments that none of those
+    /// left is of.
     fn forget_unused(&self) {
         let mut state = self.state();
         let now = Instant::now();
@@ -640,27 +657,46 @@ impl Shared {
             unused.extend(shelf.ready.drain(..));
             shelf.starting > 0 || !shelf.waiters.is_empty()
         });
+        let State {
+            zygotes,
+            latest,
+            past,
+            shelves,
+            ..
+        } = &mut *state;
+        let mut idle = Vec::new();
+        zygotes.retain(|environment, zygote| {
+            let used = environment == latest || shelves.keys().any(|key| key.0.bundle.environment == *environment);
+            if !used {
+                let (forks, kills) = zygote.counts();
+                *past = (past.0 + forks, past.1 + kills);
+                idle.push(Arc::clone(zygote));
+            }
+            used
+        });
         drop(state);
-        drop(unused);
+        // A worker that still runs keeps its zygote.
+        drop((unused, idle));
     }
 }
 
 impl State {
     fn note_death(&mut self, now: Instant) {
-        let Some(zygote) = &self.zygote else { return };
-        let Phase::Dead { reason, was_ready } = zygote.phase() else {
-            return;
-        };
-        let (forks, kills) = zygote.counts();
-        self.past = (self.past.0 + forks, self.past.1 + kills);
-        self.zygote = None;
-        self.failures.push_back(now);
-        tracing::error!(reason, "the process that workers are forked from has ended");
-        self.last_failure = Some(if was_ready {
-            RunnerError::NoWorker { reason }
-        } else {
-            RunnerError::NoPython { reason }
-        });
+        let dead: Vec<_> = self.zygotes.extract_if(|_, zygote| zygote.is_dead()).collect();
+        for (_, zygote) in dead {
+            let Phase::Dead { reason, was_ready } = zygote.phase() else {
+                continue;
+            };
+            let (forks, kills) = zygote.counts();
+            self.past = (self.past.0 + forks, self.past.1 + kills);
+            self.failures.push_back(now);
+            tracing::error!(reason, "the process that workers are forked from has ended");
+            self.last_failure = Some(if was_ready {
+                RunnerError::NoWorker { reason }
+            } else {
+                RunnerError::NoPython { reason }
+            });
+        }
     }
 
     fn give_up(&self) -> RunnerError {

@@ -419,8 +419,10 @@ pub enum Request<'a> {
     Hello {
         /// [`VERSION`].
         version: u32,
-        /// Modules of the standard library to import once, before any fork.
+        /// Modules to import once, before any fork.
         preload: &'a [String],
+        /// Where they may be found beside the standard library; on `sys.path` while they are imported only.
+        preload_paths: &'a [&'a str],
     },
     /// Fork a worker; goes with three descriptors.
     Fork {
@@ -438,6 +440,8 @@ pub enum Request<'a> {
         limits: super::limits::ForkLimits,
         /// Its walls.
         jail: &'a Jail,
+        /// Folders with packages: on `sys.path`, after everything else.
+        paths: &'a [&'a str],
     },
     /// Kill a worker with everything below it.
     Kill {

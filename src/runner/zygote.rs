@@ -75,6 +75,8 @@ pub struct Order<'a> {
     pub limits: ForkLimits,
     /// Its walls.
     pub jail: &'a Jail,
+    /// Folders with packages.
+    pub paths: &'a [PathBuf],
 }
 
 /// The handler's ends of what a worker is connected by. All close-on-exec.
@@ -133,6 +135,7 @@ impl Zygote {
         python: &Python,
         engine_dir: &Path,
         preload: &[String],
+        paths: &[PathBuf],
         runtime: &tokio::runtime::Handle,
     ) -> io::Result<Self> {
         let (ours, theirs) =
@@ -151,6 +154,7 @@ impl Zygote {
         let hello = Request::Hello {
             version: VERSION,
             preload,
+            preload_paths: &texts(paths)?,
         }
         .encode()
         .map_err(too_large)?;
@@ -176,19 +180,19 @@ impl Zygote {
     /// # Errors
     /// When descriptors run out, or the order does not fit into a message.
     pub fn fork(&self, order: &Order<'_>) -> io::Result<Connection> {
-        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(path));
         let (dir, scratch) = (text(&order.bundle.dir)?, text(&order.scratch)?);
         let bytes = Request::Fork {
             id: order.id,
             task: order.task,
             bundle: RequestBundle {
                 digest: &order.bundle.digest,
-                dir: &dir,
+                dir,
             },
             module: order.module,
-            scratch: &scratch,
+            scratch,
             limits: order.limits,
             jail: order.jail,
+            paths: &texts(order.paths)?,
         }
         .encode()
         .map_err(too_large)?;
@@ -449,6 +453,14 @@ impl Inner {
 
 fn too_large(bytes: usize) -> io::Error {
     io::Error::other(format!("a control message of {bytes} bytes is over {CONTROL_BYTES}"))
+}
+
+fn texts(paths: &[PathBuf]) -> io::Result<Vec<&str>> {
+    paths.iter().map(|path| text(path)).collect()
+}
+
+fn text(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| not_utf8(path))
 }
 
 fn not_utf8(path: &Path) -> io::Error {

@@ -11,6 +11,7 @@ use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
+use crate::runner::environments::EnvironmentRef;
 use crate::runner::{
     AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, Refusal, RunnerError, RunnerTimings, WorkerMessage,
 };
@@ -49,6 +50,8 @@ pub(super) struct Attempt {
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) bundle: BundleRef,
+    /// The digest of the packages that it needs.
+    pub(super) environment: Option<String>,
     pub(super) stop: CancellationToken,
     /// Broker calls that were refused so far.
     pub(super) refused: std::sync::atomic::AtomicU32,
@@ -93,6 +96,7 @@ impl Attempt {
             attempt,
             number,
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
+            environment: run.new.plan.environment.clone(),
             stop: stop.child_token(),
             refused: std::sync::atomic::AtomicU32::new(0),
         })
@@ -136,7 +140,7 @@ impl Attempt {
         let mut limits = self.step.limits.clone();
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
-        let spec = AttemptSpec {
+        let mut spec = AttemptSpec {
             attempt: self.attempt.clone(),
             bundle: self.bundle.clone(),
             entry: Entry {
@@ -151,17 +155,43 @@ impl Attempt {
             rights: self.step.rights.clone(),
             messages,
         };
-        let (report, mut log) = tokio::join!(
-            self.cx.runner.run(spec, self.stop.clone()),
-            self.serve(received, &config)
-        );
+        let run = async {
+            if let Some(digest) = &self.environment {
+                spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
+            }
+            Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
+        };
+        let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &config));
         if let Ok(report) = &report
             && report.output_truncated
         {
             log.add(dropped(report.output_bytes, self.cx.clock.now())).await;
         }
         log.close().await;
-        Ok(report?)
+        report
+    }
+
+    /// The packages that the run is pinned to. Where they are not on this instance they are installed again, and the log
+    /// says what the step waits for.
+    async fn environment(&self, digest: &str, messages: &mpsc::Sender<WorkerMessage>) -> Result<EnvironmentRef> {
+        let environments = self.cx.catalogs.environments();
+        if let Some(environment) = environments.find(digest) {
+            return Ok(environment);
+        }
+        let line = LogLine {
+            at: self.cx.clock.now(),
+            stream: "log".into(),
+            level: "info".into(),
+            message: format!("waiting for the environment `{digest}`, which is being built on this instance"),
+            fields: None,
+        };
+        // Whoever reads it is there until the attempt's end.
+        drop(messages.send(WorkerMessage::Line(line)).await);
+        let patience = self.deadline.since(self.cx.clock.now());
+        tokio::select! {
+            environment = self.cx.catalogs.pinned_environment(&self.bundle, digest, patience) => environment,
+            () = self.stop.cancelled() => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
+        }
     }
 
     fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration) -> Value {

@@ -34,7 +34,7 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
     cx.identities
         .list_organizations(&tenancy::system("ready"), 1, None)
         .await?;
-    let current = cx.catalogs.current().await?;
+    let current = cx.catalogs.at_once().await?;
     Ok(if current.catalog.findings.is_empty() {
         "ok"
     } else {
@@ -47,6 +47,29 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
 /// # Errors
 /// When the caller may not.
 pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
+    may_read_platform(caller)?;
+    let (current, workspace_error) = match cx.catalogs.at_once().await {
+        Ok(current) => (Some(current), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let catalog = current.as_ref().map(|current| current.catalog.as_ref());
+    Ok(Status {
+        workers: cx.runner.status(),
+        revision: current.as_ref().map(|current| current.bundle.digest.clone()),
+        workflows: catalog
+            .map(|catalog| catalog.workflows.keys().cloned().collect())
+            .unwrap_or_default(),
+        data_providers: catalog
+            .map(|catalog| catalog.data_providers.keys().cloned().collect())
+            .unwrap_or_default(),
+        findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
+        workspace_error,
+        live_runs: cx.live.count(),
+    })
+}
+
+/// Whether a caller may look at the platform.
+pub(super) fn may_read_platform(caller: &Caller) -> Result<()> {
     let extent = match &caller.principal {
         Principal::User {
             administrator: true, ..
@@ -67,22 +90,5 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
             findings: Vec::new(),
         });
     }
-    let (current, workspace_error) = match cx.catalogs.current().await {
-        Ok(current) => (Some(current), None),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    let catalog = current.as_ref().map(|current| current.catalog.as_ref());
-    Ok(Status {
-        workers: cx.runner.status(),
-        revision: current.as_ref().map(|current| current.bundle.digest.clone()),
-        workflows: catalog
-            .map(|catalog| catalog.workflows.keys().cloned().collect())
-            .unwrap_or_default(),
-        data_providers: catalog
-            .map(|catalog| catalog.data_providers.keys().cloned().collect())
-            .unwrap_or_default(),
-        findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
-        workspace_error,
-        live_runs: cx.live.count(),
-    })
+    Ok(())
 }

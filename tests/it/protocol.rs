@@ -149,12 +149,17 @@ fn control_messages_are_written_and_read() {
             continue;
         }
         let limit = |name: &str| message["limits"][name].as_u64().unwrap();
-        let preload: Vec<String> = serde_json::from_value(message["preload"].clone()).unwrap_or_default();
+        let texts = |name: &str| -> Vec<&str> {
+            let texts = message[name].as_array().into_iter().flatten();
+            texts.map(|text| text.as_str().unwrap()).collect()
+        };
+        let preload: Vec<String> = texts("preload").into_iter().map(str::to_owned).collect();
         let jail = Jail::from(&Rights::of_workspace(&[]));
         let request = match text(message, "op") {
             "hello" => Request::Hello {
                 version: 1,
                 preload: &preload,
+                preload_paths: &texts("preload_paths"),
             },
             "kill" => Request::Kill { id },
             "fork" => Request::Fork {
@@ -184,6 +189,7 @@ fn control_messages_are_written_and_read() {
                 })
                     .into(),
                 jail: &jail,
+                paths: &texts("paths"),
             },
             other => panic!("{other}"),
         };

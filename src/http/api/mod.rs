@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod data_providers;
 pub mod docs;
+pub mod environments;
 pub mod health;
 pub mod me;
 pub mod runs;

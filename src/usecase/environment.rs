@@ -1,0 +1,20 @@
+//! The environment that the workspace's packages come from.
+
+use super::{Context, Error, Result, status};
+use crate::authz::Caller;
+pub use crate::runner::environments::Report;
+
+/// Lines of output that are shown.
+const TAIL: usize = 100;
+
+/// How the current environment is, for whoever may look at the platform.
+///
+/// # Errors
+/// When the caller may not.
+pub async fn current(cx: &Context, caller: &Caller) -> Result<Report> {
+    status::may_read_platform(caller)?;
+    let (environments, workspace) = (cx.catalogs.environments().clone(), cx.catalogs.workspace().to_owned());
+    tokio::task::spawn_blocking(move || environments.report(&workspace, TAIL))
+        .await
+        .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))
+}
