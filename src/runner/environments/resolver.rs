@@ -117,8 +117,19 @@ impl Resolver {
             command.args(["-c", CONSTRAINTS]);
         }
         for (name, Hidden(value)) in &index.variables {
-            for name in self.spelt(name) {
-                command.env(name, value);
+            match (self, *name) {
+                // The one that `uv` has no variable for.
+                (Self::Uv(_), "PIP_NO_INDEX") => {
+                    command.arg("--no-index");
+                }
+                // Folders and pages are separated by spaces for the one and by commas for the other.
+                (Self::Uv(_), "PIP_FIND_LINKS") => {
+                    let links: Vec<_> = value.split_whitespace().collect();
+                    command.env("UV_FIND_LINKS", links.join(","));
+                }
+                _ => {
+                    command.envs(self.spelt(name).iter().map(|name| (name, value)));
+                }
             }
         }
         command.stdin(Stdio::from(lock));
@@ -132,8 +143,6 @@ impl Resolver {
             (_, "NO_PROXY") => &["NO_PROXY"],
             (Self::Uv(_), "PIP_INDEX_URL") => &["UV_DEFAULT_INDEX"],
             (Self::Uv(_), "PIP_EXTRA_INDEX_URL") => &["UV_INDEX"],
-            (Self::Uv(_), "PIP_FIND_LINKS") => &["UV_FIND_LINKS"],
-            (Self::Uv(_), "PIP_NO_INDEX") => &["UV_NO_INDEX"],
             (Self::Uv(_), "PIP_CERT") => &["SSL_CERT_FILE"],
             (Self::Pip(_), "PIP_INDEX_URL") => &["PIP_INDEX_URL"],
             (Self::Pip(_), "PIP_EXTRA_INDEX_URL") => &["PIP_EXTRA_INDEX_URL"],
