@@ -263,7 +263,10 @@ async fn packages(report: &mut Report, root: &Path, home: &Path, python: python:
             return Ok(());
         }
     }
-    report.add("pandas, installing it", format!("{:.1} s", begun.elapsed().as_secs_f64()));
+    report.add(
+        "pandas, installing it",
+        format!("{:.1} s", begun.elapsed().as_secs_f64()),
+    );
     let begun = Instant::now();
     let again = environments.wanted(&bundle.dir)?.ok_or("no requirements")?;
     environments.ready(&again, Duration::ZERO).await?;
@@ -291,7 +294,10 @@ async fn packages(report: &mut Report, root: &Path, home: &Path, python: python:
                 return Err(format!("pandas {how}: {:?}", done.outcome).into());
             };
             if round == 0 {
-                report.add(&format!("pandas {how}, first step of all"), format!("{:.0} ms", millis(begun)));
+                report.add(
+                    &format!("pandas {how}, first step of all"),
+                    format!("{:.0} ms", millis(begun)),
+                );
             } else {
                 samples.push(millis(asked));
                 imports.push(done.timings.import_ms);
@@ -300,7 +306,10 @@ async fn packages(report: &mut Report, root: &Path, home: &Path, python: python:
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
         let (p50, p99) = quantiles(samples);
-        report.add(&format!("pandas {how}, step"), format!("p50 {p50:.2} ms, p99 {p99:.2} ms"));
+        report.add(
+            &format!("pandas {how}, step"),
+            format!("p50 {p50:.2} ms, p99 {p99:.2} ms"),
+        );
         report.add(
             &format!("pandas {how}, importing the module"),
             format!("p50 {:.2} ms", quantiles(imports).0),

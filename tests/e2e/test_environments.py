@@ -59,6 +59,15 @@ def wheels(tmp_path: Path) -> Path:
     wheel(folder, "weftpkg", "2.0")
     wheel(folder, "weftneeds", "1.0", "weftpkg==1.0")
     (folder / "weftsource-1.0.tar.gz").write_bytes(b"not looked into")
+    # A wheel may ask for sources by their address; building them would run `setup.py`.
+    source = tmp_path / "weftcode-1.0"
+    source.mkdir()
+    (source / "setup.py").write_text(
+        f"import pathlib, setuptools\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "setuptools.setup(name='weftcode', version='1.0')\n"
+    )
+    archive = shutil.make_archive(str(tmp_path / "weftcode-1.0"), "gztar", tmp_path, "weftcode-1.0")
+    wheel(folder, "weftevil", "1.0", f"weftcode @ file://{archive}")
     return folder
 
 
@@ -140,17 +149,43 @@ def test_a_package_is_there_when_the_workflow_is(
     assert one.run("packaged")["result"]["version"] == "1.0"
 
 
+def test_a_run_goes_on_with_the_packages_that_it_began_with(
+    make: Any, workspace: Path, offline: dict[str, str]
+) -> None:
+    (workspace / "workflows" / "packaged.py").write_text(
+        "import time\n\nimport weftpkg\n\nfrom weft import Context, workflow\n\n\n"
+        "@workflow\ndef packaged(ctx: Context) -> str:\n"
+        "    if ctx.run.attempt == 1:\n        time.sleep(60)\n"
+        "    return weftpkg.VERSION\n"
+    )
+    one: Weft = make(workspace=workspace, environment=offline).start()
+    run = one.begin("packaged")
+    until(lambda: one.get(f"/runs/{run}")["status"] == "running", "the first attempt")
+    assert one.stop(signal.SIGINT) == 0
+    # As on another instance, which never had them, and where the workspace has moved on.
+    environments = one.data / "envs"
+    for folder in [path for path in environments.rglob("*") if path.is_dir()]:
+        folder.chmod(0o755)
+    shutil.rmtree(environments)
+    (workspace / "requirements.txt").write_text("weftpkg==2.0\n")
+    one.start()
+    assert one.ended(run)["result"] == "1.0"
+    assert any("waiting for the environment" in line["message"] for line in one.log(run))
+    assert status(one)["packages"] == [{"name": "weftpkg", "version": "2.0"}]
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
         ("weftmissing==1\n", "weftmissing"),
         ("weftsource==1.0\n", "weftsource"),
         ("weftneeds==1.0\nweftpkg==2.0\n", "weftpkg"),
+        ("weftevil==1.0\n", "weftcode"),
     ],
-    ids=["unknown", "source only", "conflicting"],
+    ids=["unknown", "source only", "conflicting", "source by address"],
 )
 def test_what_can_t_be_installed_says_why(
-    make: Any, workspace: Path, offline: dict[str, str], wanted: str, said: str
+    make: Any, workspace: Path, offline: dict[str, str], wanted: str, said: str, tmp_path: Path
 ) -> None:
     (workspace / "requirements.txt").write_text(wanted)
     one: Weft = make(workspace=workspace, environment=offline).start()
@@ -160,6 +195,7 @@ def test_what_can_t_be_installed_says_why(
     found = status(one)
     assert found["status"] == "failed"
     assert any(said in line for line in found["logTail"])
+    assert not (tmp_path / "ran").exists()
     places = ("--workspace", workspace, "--data", one.data)
     assert weft("env", "status", *places, environment=offline).status == 1
     assert said in weft("env", "log", *places, environment=offline).stdout
@@ -169,6 +205,35 @@ def test_what_can_t_be_installed_says_why(
     # Mended while it runs.
     (workspace / "requirements.txt").write_text("weftpkg==1.0\n")
     assert one.run("packaged")["result"]["version"] == "1.0"
+
+
+def test_what_is_installed_for_the_interpreter_can_be_imported(
+    make: Any, workspace: Path, offline: dict[str, str], tmp_path: Path
+) -> None:
+    (workspace / "requirements.txt").write_text("# nothing\n")
+    base = os.environ.get("WEFT_PYTHON") or "python3"
+    subprocess.run([base, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
+    (packages / "weftpkg.py").write_text("VERSION = 'of the image'\n")
+    settings = {**offline, "WEFT_PYTHON": str(tmp_path / "venv" / "bin" / "python")}
+    one: Weft = make(workspace=workspace, environment=settings).start()
+    assert one.run("packaged")["result"]["version"] == "of the image"
+    assert status(one)["status"] == "none"
+    assert not (one.data / "envs").exists()
+
+    # What the workspace asks for comes first; this interpreter has no installer of its own.
+    (workspace / "requirements.txt").write_text("weftpkg==2.0\n")
+    if any(Path(folder, "uv").exists() for folder in offline["PATH"].split(os.pathsep)):
+        until(lambda: one.run("packaged")["result"]["version"] == "2.0", "the environment")
+    else:
+        until(lambda: one.execute("packaged").status == 503, "the failure")
+        problem(
+            one.execute("packaged"),
+            503,
+            "environment_failed",
+            detail="neither `uv`.* nor a `pip`",
+            retriable=True,
+        )
 
 
 def test_requirements_that_reach_elsewhere_are_findings(workspace: Path, tmp_path: Path) -> None:

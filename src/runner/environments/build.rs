@@ -172,8 +172,8 @@ fn version(resolver: &Resolver, home: &Path) -> Result<String, String> {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         _ => {
             return Err(
-                "there is neither `uv` on the PATH nor `pip` for this Python; install one of them (`pip install uv`, \
-                 or `apt-get install python3-pip`)"
+                "there is neither `uv` on the PATH nor a `pip` for this Python that works; install one of them (`pip \
+                 install uv`, or `apt-get install python3-pip`)"
                     .to_owned(),
             );
         }

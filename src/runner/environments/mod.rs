@@ -661,3 +661,61 @@ fn read_end(path: &Path) -> String {
     };
     read().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn make(root: &Path, name: char, at: Timestamp) -> Folder {
+        let folder = Folder::new(root, &name.to_string().repeat(64));
+        let lock = folder.lock().unwrap().unwrap();
+        drop(folder.begin(&lock, at).unwrap());
+        let made = folder.unfinished().join("lib");
+        std::fs::create_dir_all(made.join("package")).unwrap();
+        std::fs::write(made.join("package/module.py"), "x = 1\n").unwrap();
+        let manifest = Manifest {
+            digest: folder.digest().to_owned(),
+            requirements: Vec::new(),
+            packages: Vec::new(),
+            python: String::new(),
+            resolver: String::new(),
+            built_at: at,
+            build_ms: 0,
+            bytes: folder::seal(&made).unwrap(),
+        };
+        folder.finish(&lock, &made, &manifest).unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_nobody_uses_is_removed_and_the_last_two_are_not() {
+        let home = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
+        let settings = Settings {
+            root: home.path().to_owned(),
+            python: "python3".into(),
+            index: Index::default(),
+            keep: 14 * DAY,
+        };
+        let environments = Environments::new(settings, clock.clone());
+        let [old, used, locked, killed] = ['a', 'b', 'c', 'd'].map(|name| make(home.path(), name, clock.now()));
+        std::fs::remove_file(killed.dir().join("manifest.json")).unwrap();
+        assert!(killed.manifest().is_none() && environments.find(killed.digest()).is_none());
+        clock.advance(13 * DAY);
+        let _last = [make(home.path(), 'e', clock.now()), make(home.path(), 'f', clock.now())];
+        assert_eq!(environments.remove_unused(), [killed.digest()]);
+        assert!(environments.find(used.digest()).is_some());
+        clock.advance(2 * DAY);
+        let lock = locked.lock().unwrap();
+        assert_eq!(environments.remove_unused(), [old.digest()]);
+        drop(lock);
+        clock.advance(300 * DAY);
+        let mut removed = environments.remove_unused();
+        removed.sort();
+        assert_eq!(removed, [used.digest(), locked.digest()]);
+        assert_eq!(Folder::all(home.path()).len(), KEEP_LAST);
+    }
+}

@@ -170,9 +170,27 @@ pub fn compile_command(python: &Python, lib: &Path, place: &Path, home: &Path) -
     command
 }
 
+/// `--only-binary` is about packages of the index: what a wheel itself asks for by address would be built, which runs its
+/// code. `uv` refuses that by itself.
+const ONLY_WHEELS: &str = "
+import runpy, sys
+try:
+    from pip._internal.distributions.sdist import SourceDistribution
+    from pip._internal.exceptions import InstallationError
+except ImportError as error:
+    sys.exit(f'this pip can not be kept from building packages; install uv ({error})')
+
+def refuse(self, *args, **named):
+    raise InstallationError(f'{self.req} is no wheel, and only wheels are installed')
+
+SourceDistribution.prepare_distribution_metadata = refuse
+sys.argv[0] = 'pip'
+runpy.run_module('pip', run_name='__main__', alter_sys=True)
+";
+
 fn pip(python: &Path, home: &Path) -> Command {
     let mut command = program(python, home);
-    command.args(["-I", "-m", "pip"]);
+    command.args(["-I", "-c", ONLY_WHEELS]);
     command
 }
 
