@@ -171,7 +171,8 @@ def test_a_run_goes_on_with_the_packages_that_it_began_with(
     one.start()
     assert one.ended(run)["result"] == "1.0"
     assert any("waiting for the environment" in line["message"] for line in one.log(run))
-    assert status(one)["packages"] == [{"name": "weftpkg", "version": "2.0"}]
+    newer = [{"name": "weftpkg", "version": "2.0"}]
+    until(lambda: status(one)["packages"] == newer, "the environment of the workspace as it is now")
 
 
 @pytest.mark.parametrize(
