@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
-use crate::domain::{Policy, sha256_hex};
+use crate::domain::{self, Policy, sha256_hex};
+use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::{Coded as _, Finding};
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
@@ -21,11 +22,14 @@ use crate::runner::environments::{self, Environments, Hidden, Index};
 use crate::runner::jail::setup::Uids;
 use crate::runner::pool::{IsolationSettings, Pool};
 use crate::runner::{Isolation, NodeRunner, python};
+use crate::secrets::keyring::Keyring;
 use crate::store::envelope::SigningKey;
 use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
 use crate::store::port::Ports;
 use crate::store::repo::installation;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::secrets::{Secrets, key_file};
+use crate::store::secret::SecretStore;
 use crate::store::{self, azure, sqlite};
 use crate::usecase::{Bounds, CodeSource, Context, Parts};
 use crate::{host, telemetry, tenancy, usecase};
@@ -174,6 +178,8 @@ pub struct Base {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<Entropy>,
+    /// What steps may reach, and requests on their behalf.
+    pub egress: Egress,
 }
 
 /// Opens the store and starts the runner. Neither waits for anything: the zygote is started by the first step.
@@ -185,6 +191,7 @@ pub fn base(config: Config) -> Result<Base, Error> {
     let ports = open_store(&config, clock.clone())?;
     let runner = start_runner(&config, clock.clone())?;
     Ok(Base {
+        egress: egress(&config.egress)?,
         config: Arc::new(config),
         ports,
         runner,
@@ -239,6 +246,7 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
         config::ControlGroup::V1 => cgroup::When::Possible,
         config::ControlGroup::Off => cgroup::When::Never,
     };
+    settings.egress = egress(&config.egress)?;
     let isolation = &config.isolation;
     settings.isolation = IsolationSettings {
         minimum: isolation.minimum,
@@ -251,6 +259,19 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
         ..IsolationSettings::default()
     };
     Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+fn egress(config: &config::Egress) -> Result<Egress, Error> {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Egress {
+        limits: EgressLimits {
+            open: count(config.open),
+            connections: count(config.connections),
+            bytes: config.bytes,
+        },
+        opened: Opened::parse(&config.private, "env:WEFT_EGRESS_PRIVATE").map_err(Error::Config)?,
+        ..Egress::default()
+    })
 }
 
 /// Prepares storage and puts the use cases together.
@@ -283,7 +304,60 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             strict: config.runner.discovery == Discovery::Strict,
         },
         signing,
+        secrets: open_secrets(base)?,
+        inherited_secrets: config
+            .secrets
+            .inherited
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect(),
+        egress: base.egress.clone(),
     }))
+}
+
+/// Puts a new key at the head of the file with the keys of secrets.
+///
+/// # Errors
+/// When the file can't be read or written.
+pub fn add_secrets_key(file: &Path) -> Result<(), Error> {
+    key_file::read(file, true, &Entropy::System)
+        .and_then(|_| key_file::add(file, &Entropy::System))
+        .map_err(|source| Error::Path {
+            path: file.to_owned(),
+            source,
+        })
+}
+
+/// The store of secrets that the configuration names; none in production without a key.
+fn open_secrets(base: &Base) -> Result<Option<Arc<dyn SecretStore>>, store::Error> {
+    let settings = &base.config.secrets;
+    if let Some(url) = &settings.key_vault_url {
+        let identity = if settings.key_vault_client_id.is_some() || base.config.mode.on_azure {
+            azure::Identity::Managed {
+                client_id: settings.key_vault_client_id.clone(),
+            }
+        } else {
+            azure::Identity::DeveloperTools
+        };
+        let vault = azure::open_vault(&azure::VaultSettings {
+            url: url.clone(),
+            identity,
+        })?;
+        return Ok(Some(Arc::new(vault)));
+    }
+    let unreadable = |what: String| store::Error::Corrupt { what };
+    let (text, file) = match (&settings.key, &settings.key_file) {
+        (Some(key), _) => (domain::Secret::value(key.expose()), None),
+        (None, Some(file)) => {
+            let found = key_file::read(file, settings.make_key_file, &base.entropy);
+            let text = found.map_err(|error| unreadable(format!("the key file `{}`: {error}", file.display())))?;
+            (text, Some(file.clone()))
+        }
+        (None, None) => return Ok(None),
+    };
+    let keys = Keyring::parse(&text).map_err(|error| unreadable(format!("the keys of secrets: {error}")))?;
+    let (ports, entropy) = (base.ports.clone(), base.entropy.clone());
+    Ok(Some(Arc::new(Secrets::new(ports, entropy, keys, file))))
 }
 
 /// Longest time that a synchronous caller waits: the platform's front end cuts an idle answer at 230 s.

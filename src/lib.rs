@@ -13,12 +13,12 @@
 //! | 5 | [`cli`], [`boot`] | commands; the one place that puts everything together |
 //! | 4 | [`http`], [`host`] | bytes to calls and back |
 //! | 3 | [`usecase`], [`authn`] | one function for each verb; who is calling |
-//! | 2 | [`store`], [`runner`] | the two impure adapters |
-//! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`] | policy and decisions: no async, no I/O |
+//! | 2 | [`store`], [`runner`], [`egress`] | the impure adapters |
+//! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`], [`secrets`] | policy and decisions: no async, no I/O |
 //! | 0 | [`domain`], [`error`], [`clock`], [`codes`], [`config`], [`telemetry`] | values, time, settings, log lines |
 //!
 //! Within a row: [`tenancy`] and [`audit`] use [`authz`], [`host`] uses the gate and the errors of [`http`], [`store`] keeps
-//! the log lines of [`runner`], [`clock`] and [`config`] use [`domain`]. [`http`] and [`host`] reach storage and the runner
+//! the log lines of [`runner`], [`runner`] opens the network of [`egress`], [`clock`] and [`config`] use [`domain`]. [`http`] and [`host`] reach storage and the runner
 //! through [`usecase`] only.
 //!
 //! # What is nowhere else
@@ -39,11 +39,13 @@ pub mod codes;
 pub mod config;
 pub mod definition;
 pub mod domain;
+pub mod egress;
 pub mod error;
 pub mod host;
 pub mod http;
 pub mod runner;
 pub mod scheduler;
+pub mod secrets;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -29,8 +29,10 @@ from ._errors import (
     Unavailable,
     WeftError,
 )
+from ._http import HttpError, Response
 from ._node import node
 from ._runs import RunInfo
+from ._secrets import Handle
 from ._signature import Email
 from ._workflow import param, workflow
 
@@ -44,9 +46,12 @@ __all__ = [
     "Denied",
     "Email",
     "FatalError",
+    "Handle",
+    "HttpError",
     "InvalidInput",
     "NotAvailable",
     "NotFound",
+    "Response",
     "Retry",
     "RetryableError",
     "RunInfo",

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._artifacts import Artifacts
 from ._data import Data
-from ._errors import NotAvailable, NotFound, TooLarge
+from ._errors import NotFound, TooLarge
+from ._http import Http
 from ._json import check, encode
 from ._kv import KeyValue
 from ._runs import Runs
+from ._secrets import Secrets
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -233,7 +235,7 @@ class Context:
     """Handed to a function as its first parameter, where that is annotated `Context` (or called `ctx` or
     `context`). Usable from threads and from async code; not from processes that the step forks."""
 
-    __slots__ = ("_link", "caller", "config", "log", "organization", "run", "variables")
+    __slots__ = ("_link", "caller", "config", "http", "log", "organization", "run", "secrets", "variables")
 
     def __init__(self, data: dict[str, Any], link: Link) -> None:
         organization: dict[str, Any] = data.get("organization") or {}
@@ -249,6 +251,8 @@ class Context:
         self.config = Config(dict(data.get("config") or {}), link)
         self.log = Log(link)
         self.variables = Variables()
+        self.secrets = Secrets(link)
+        self.http = Http(link)
         self._link = link
 
     def checkpoint(self, name: str, data: Any = None) -> None:
@@ -266,13 +270,6 @@ class Context:
                 "keep counts and ids, not whole records"
             )
         self._link.emit({"t": "checkpoint", "name": name, "data": data})
-
-    @property
-    def secrets(self) -> Any:
-        """Not offered yet."""
-        raise _not_available(
-            "secrets", "pass the value as an argument, or keep what isn't secret in ctx.config"
-        )
 
     @property
     def artifacts(self) -> Artifacts:
@@ -294,17 +291,8 @@ class Context:
         """Data providers of the workspace."""
         return Data(self._link)
 
-    @property
-    def http(self) -> Any:
-        """Not offered yet."""
-        raise _not_available("http", "use urllib.request or another client library")
-
     def __repr__(self) -> str:
         return f"Context({self.organization!r}, {self.run!r})"
-
-
-def _not_available(name: str, instead: str) -> NotAvailable:
-    return NotAvailable(f"ctx.{name} is not offered by this version of the engine; {instead}")
 
 
 def _instant(text: str | None) -> datetime | None:

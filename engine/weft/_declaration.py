@@ -17,6 +17,7 @@ from ._signature import Slot, is_async, parameter_names, read, takes_rest, unwra
 
 ATTRIBUTE = "__weft__"
 TIMEOUT_SECONDS_MAX = 24 * 60 * 60
+SECRETS_MAX = 50
 DOC_CHARACTERS = 4096
 
 LIMITS = {
@@ -36,6 +37,7 @@ _HOST = re.compile(rf"(\*\.(?=[^.]+\.))?{_LABEL}(\.{_LABEL})*\Z")
 _NUMBER = re.compile(r"([0-9]+|0x[^.]*)\Z")
 _IPV4 = re.compile(r"((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(\.(?!\Z)|\Z)){4}\Z")
 _IPV6 = re.compile(r"\[[0-9a-f:.]{2,45}\]\Z")
+_SECRET = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*\Z")
 _PORT_OF = {"email": "string"}
 _ARTICLES = {"workflow": "a workflow", "data_provider": "a data provider", "node": "a node"}
 
@@ -342,6 +344,20 @@ def _wrong_with_host(text: str) -> str | None:
     if len(name) > 253 or _NUMBER.match(name.rpartition(".")[2]) or not _HOST.match(name):
         return "write api.example.com, *.example.com or api.example.com:8443, or * alone for any"
     return None
+
+
+def secret_names(value: object, where: str) -> list[str]:
+    """Names for `secrets=`: a list without doubles; DeclarationError for what can't name a secret."""
+    names = texts(value, where)
+    for name in names:
+        if len(name) > 64 or not _SECRET.match(name):
+            raise DeclarationError(
+                f"{where}: {name!r:.80} can't name a secret; use letters and digits, with single _ or - "
+                "between them"
+            )
+    if len(names) > SECRETS_MAX:
+        raise DeclarationError(f"{where}: {len(names)} secrets; the limit is {SECRETS_MAX}")
+    return list(dict.fromkeys(names))
 
 
 def _type_of_default(default: object) -> str:

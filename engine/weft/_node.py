@@ -50,6 +50,7 @@ def node(
     limits: Mapping[str, int] | None = None,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Callable[[F], F]: ...
 
@@ -71,6 +72,7 @@ def node(
     limits: Mapping[str, int] | None = None,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Any:
     """Declare a function, sync or async, as a node type. The other arguments are those of `@workflow`.
@@ -96,6 +98,7 @@ def node(
         limits=limits,
         retry=retry,
         network=network,
+        secrets=secrets,
         on_crash=on_crash,
     )
     chosen = texts(settings, "@node: settings")

@@ -6,7 +6,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
-from ._declaration import TIMEOUT_SECONDS_MAX, Retry, declare, hosts, number, resources, text, texts
+from ._declaration import (
+    TIMEOUT_SECONDS_MAX,
+    Retry,
+    declare,
+    hosts,
+    number,
+    resources,
+    secret_names,
+    text,
+    texts,
+)
 from ._errors import DeclarationError
 from ._json import check
 from ._signature import type_name
@@ -28,6 +38,7 @@ def step_options(
     limits: Mapping[str, int] | None,
     retry: Retry | None,
     network: Iterable[str] | str,
+    secrets: Iterable[str],
     on_crash: str,
 ) -> dict[str, Any]:
     """What workflows and nodes have in common, checked, in the form that describes them."""
@@ -44,6 +55,7 @@ def step_options(
         "limits": resources(limits, f"{what}: limits"),
         "retry": (retry or _NO_RETRY).to_json(),
         "network": hosts(network, f"{what}: network"),
+        "secrets": secret_names(secrets, f"{what}: secrets"),
         "on_crash": on_crash,
     }
 
@@ -63,6 +75,7 @@ def workflow(
     limits: Mapping[str, int] | None = None,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Callable[[F], F]: ...
 
@@ -79,6 +92,7 @@ def workflow(
     limits: Mapping[str, int] | None = None,
     retry: Retry | None = None,
     network: Iterable[str] | str = (),
+    secrets: Iterable[str] = (),
     on_crash: str = "retry",
 ) -> Any:
     """Declare a function, sync or async, as a workflow. It stays the same, callable function.
@@ -92,6 +106,7 @@ def workflow(
     retry: when a failed attempt is repeated; None never.
     network: hosts that it may reach, as `["api.example.com", "*.example.org", "db.example.net:5432"]`, at
     ports 80 and 443 where none is named; `"none"` by default, `"*"` for any. Policies may refuse some.
+    secrets: names of the secrets that it may ask for by `ctx.secrets`.
     on_crash: `retry` an attempt whose machine died, or `fail`, where a second effect would do harm.
 
     Raises DeclarationError, which says what to change.
@@ -106,6 +121,7 @@ def workflow(
         limits=limits,
         retry=retry,
         network=network,
+        secrets=secrets,
         on_crash=on_crash,
     )
 

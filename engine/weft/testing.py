@@ -7,6 +7,14 @@
         result = run(hello, name="Ada", organization="contoso", config={"greeting": "Hi"})
         assert result.value["message"] == "Hi, Ada!"
 
+Secrets are what `secrets=` gives, and requests of `ctx.http` are answered by `http=`:
+
+    def answer(request):
+        assert request.auth == "API_KEY"
+        return response(json={"id": 7})
+
+    result = run(order, secrets={"API_KEY": "test-value"}, http=answer)
+
 Arguments are checked and the value must be JSON by the same rules as in the engine. Exceptions of the
 function come through as they are.
 
@@ -28,11 +36,23 @@ from typing import Any
 from ._arguments import bind
 from ._context import Context
 from ._declaration import declaration_of
-from ._errors import DeclarationError, InvalidInput, NotAvailable, NotFound, TooLarge
+from ._errors import DeclarationError, Denied, InvalidInput, NotAvailable, NotFound, TooLarge
+from ._http import Headers, Response
 from ._json import check, encode
 
-__all__ = ["Checkpoint", "Fakes", "LogEntry", "Result", "StartedRun", "fake_context", "run"]
+__all__ = [
+    "Checkpoint",
+    "Fakes",
+    "LogEntry",
+    "Request",
+    "Result",
+    "StartedRun",
+    "fake_context",
+    "response",
+    "run",
+]
 
+_HANDLE = "handle:"
 _KEY_CHARACTERS = 256
 _VALUE_BYTES = 32 * 1024
 _PIECE_BYTES = 512 * 1024
@@ -85,6 +105,35 @@ class Result:
 
     def __repr__(self) -> str:
         return f"Result({self.value!r}, {len(self.logs)} logs, {len(self.checkpoints)} checkpoints)"
+
+
+class Request:
+    """A request of `ctx.http`, as `http=` gets it: `auth` is the secret's name, and names of headers are in
+    lower case."""
+
+    __slots__ = ("auth", "body", "headers", "method", "url")
+
+    def __init__(self, method: str, url: str, headers: dict[str, str], body: bytes, auth: str | None) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.auth = auth
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, {self.url!r})"
+
+
+def response(
+    status: int = 200,
+    *,
+    json: Any = None,
+    body: bytes | str = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An answer for `http=`."""
+    data = encode(json) if json is not None else body.encode() if isinstance(body, str) else body
+    return Response(status, "", Headers(list((headers or {}).items())), data)
 
 
 class StartedRun:
@@ -235,9 +284,19 @@ def _answer(answer: Any, inputs: dict[str, Any]) -> Any:
 
 
 class _Recorder:
-    """The link of a fake context: keeps what is emitted, knows no more configuration than it was given."""
+    """The link of a fake context: keeps what is emitted, knows no more configuration and secrets than it
+    was given."""
 
-    def __init__(self, fakes: Fakes | None = None) -> None:
+    def __init__(
+        self,
+        secrets: Mapping[str, str] | None,
+        http: Callable[[Request], Response] | None,
+        declared: list[str] | None = None,
+        fakes: Fakes | None = None,
+    ) -> None:
+        self._secrets = {_canonical(name): value for name, value in (secrets or {}).items()}
+        self._declared = None if declared is None else {_canonical(name) for name in declared}
+        self._http = http
         self.logs: list[LogEntry] = []
         self.checkpoints: list[Checkpoint] = []
         self.fakes = fakes or Fakes()
@@ -251,24 +310,67 @@ class _Recorder:
     def call(self, name: str, args: dict[str, Any]) -> Any:
         if name == "config.get":
             return None
+        if name in ("secrets.get", "secrets.handle"):
+            secret: str = args["name"]
+            if self._declared is not None and _canonical(secret) not in self._declared:
+                raise Denied(
+                    f"the workflow does not declare the secret `{secret}`; add it in `@workflow`: "
+                    f'secrets=["{secret}"]'
+                )
+            if _canonical(secret) not in self._secrets:
+                raise NotFound(
+                    f'there is no secret `{secret}`; give it to the test: secrets={{"{secret}": "…"}}'
+                )
+            return self._secrets[_canonical(secret)] if name == "secrets.get" else _HANDLE + secret
+        if name == "http.request":
+            return self._request(args)
         return self.fakes.call(name, args)
+
+    def _request(self, args: dict[str, Any]) -> dict[str, Any]:
+        from base64 import b64decode, b64encode
+
+        if self._http is None:
+            raise NotAvailable("nobody answers requests in this test; give it a function: http=…")
+        auth = args["auth"]
+        request = Request(
+            args["method"],
+            args["url"],
+            {name.lower(): value for name, value in args["headers"]},
+            b64decode(args["body_base64"] or ""),
+            None if auth is None else auth.removeprefix(_HANDLE),
+        )
+        answer = self._http(request)
+        return {
+            "status": answer.status,
+            "url": answer.url or request.url,
+            "headers": answer.headers.items(),
+            "body_base64": b64encode(answer.body).decode(),
+            "more": None,
+        }
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def fake_context(
     *,
     organization: str | dict[str, str] = "test-org",
     config: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    http: Callable[[Request], Response] | None = None,
     caller: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
     fakes: Fakes | None = None,
 ) -> Context:
     """A context for calling functions directly; what is logged through it is dropped.
 
-    organization: its id, or `{"id", "name"}`. config: all of its configuration. caller, run: keys to change,
+    organization: its id, or `{"id", "name"}`. config: all of its configuration. secrets: all of its secrets.
+    http: answers what `ctx.http` requests, with `response(…)`. caller, run: keys to change,
     as `Context.caller` and `Context.run` name them; instants are ISO 8601 texts.
     fakes: what the engine keeps.
     """
-    return _context(_Recorder(fakes), "workflow", organization, config, caller, run)
+    return _context(_Recorder(secrets, http, fakes=fakes), "workflow", organization, config, caller, run)
 
 
 def run(
@@ -277,14 +379,17 @@ def run(
     *,
     organization: str | dict[str, str] = "test-org",
     config: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    http: Callable[[Request], Response] | None = None,
     fakes: Fakes | None = None,
     **arguments: Any,
 ) -> Result:
     """Call a decorated function, sync or async, with arguments by name.
 
-    organization, config, fakes: as in `fake_context`. Raises InvalidInput for wrong arguments, TypeError or
-    ValueError for a value that isn't JSON, DeclarationError for a function without decorator, and whatever
-    the function raises.
+    organization, config, secrets, http, fakes: as in `fake_context`; of the secrets it gets those that it
+    declares.
+    Raises InvalidInput for wrong arguments, TypeError or ValueError for a value that isn't JSON,
+    DeclarationError for a function without decorator, and whatever the function raises.
     """
     declaration = declaration_of(function)
     if declaration is None or declaration.kind is None:
@@ -294,7 +399,7 @@ def run(
         )
     resolved = declaration.resolve()
     named = bind(resolved, arguments)
-    recorder = _Recorder(fakes)
+    recorder = _Recorder(secrets, http, declaration.options.get("secrets", []), fakes)
     context = _context(recorder, declaration.name, organization, config, None, None)
     value = function(context, **named) if resolved.takes_context else function(**named)
     if hasattr(value, "__await__"):

@@ -243,6 +243,12 @@ events! {
     PolicyChanged = "policy.changed", Warning, Succeeded;
     /// A run was not started because its code declares what a policy refuses.
     PolicyRefused = "policy.refused", Warning, Denied;
+    /// An attempt got a secret's value, or had it sent to a host; the first time of each attempt.
+    SecretUsed = "secret.used", Info, Allowed;
+    /// An attempt wanted a secret that it may not have, or wanted it sent where it may not go.
+    SecretRefused = "secret.refused", Warning, Denied;
+    /// Secrets were sealed anew with another key.
+    SecretsResealed = "secret.resealed", Warning, Succeeded;
 
     /// A draft of a workflow was saved.
     WorkflowChanged = "workflow.changed", Info, Succeeded;

@@ -58,6 +58,8 @@ closed_list!(
         Config = "config",
         /// What steps are allowed to do.
         Policy = "policy",
+        /// Secrets: their names. Nobody reads a value through the API.
+        Secret = "secret",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

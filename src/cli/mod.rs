@@ -15,6 +15,7 @@ mod lock;
 mod org;
 mod output;
 mod policy;
+mod secrets;
 mod seed;
 mod serve;
 mod user;
@@ -61,6 +62,9 @@ enum Command {
     /// Say what steps are allowed to do: trust, network, modules, isolation, limits
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Manage secrets: what workflows get by `ctx.secrets`. No command shows a value
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Keys(keys) => keys.run(),
         Command::Entry(entry) => entry.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Secrets(secrets) => secrets.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),
         Command::Config(config) => config.run(),

@@ -22,6 +22,8 @@ pub enum Section {
     Limits,
     /// Keys.
     Signing,
+    /// Secrets of workflows.
+    Secrets,
     /// Logs.
     Telemetry,
     /// Read by the test suites only, never by the program.
@@ -30,7 +32,7 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the generated page.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Mode,
         Self::Http,
         Self::Storage,
@@ -39,6 +41,7 @@ impl Section {
         Self::Isolation,
         Self::Limits,
         Self::Signing,
+        Self::Secrets,
         Self::Telemetry,
         Self::Tests,
     ];
@@ -53,6 +56,7 @@ impl Section {
             Self::Isolation => "Isolation of steps",
             Self::Limits => "Limits",
             Self::Signing => "Keys",
+            Self::Secrets => "Secrets of workflows",
             Self::Telemetry => "Logs",
             Self::Tests => "Tests only",
         }
@@ -219,6 +223,8 @@ variables! {
         "The folder in which each attempt gets its own temporary folder.";
     WEFT_CGROUP = "WEFT_CGROUP", Runner, Choice(&["auto", "v1", "off"]), Value("auto"),
         "Whether all steps together get a control group, with bounds on memory and tasks. `auto`: where one with both controllers is delegated to this process (version 2). `v1`: also with version 1, where nothing tells whether that is so.";
+    WEFT_EGRESS_PRIVATE = "WEFT_EGRESS_PRIVATE", Runner, List, Value(""),
+        "Private networks that steps may reach where their `network` names a host in them, each with a port, as `10.1.0.0/16:5432,[fd12:3456::/48]:443`; `*` is every port. Loopback, link-local and metadata addresses can't be opened.";
 
     WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
         Words("`process` in development, else `confined`"),
@@ -252,9 +258,26 @@ variables! {
         "Largest result of an attempt, as JSON.";
     WEFT_MAX_LOG_LINES = "WEFT_MAX_LOG_LINES", Limits, Number(0, 1_000_000), Value("10000"),
         "Log lines that are kept of an attempt.";
+    WEFT_EGRESS_OPEN = "WEFT_EGRESS_OPEN", Limits, Number(1, 1_024), Value("64"),
+        "Network connections of an attempt at the same time.";
+    WEFT_EGRESS_CONNECTIONS = "WEFT_EGRESS_CONNECTIONS", Limits, Number(1, 1_000_000), Value("1000"),
+        "Network connections of an attempt in all.";
+    WEFT_EGRESS_BYTES = "WEFT_EGRESS_BYTES", Limits, Number(1_024, 1_099_511_627_776), Value("1073741824"),
+        "Bytes that an attempt may send and receive over the network.";
 
     WEFT_SIGNING_KEY = "WEFT_SIGNING_KEY", Signing, Text, Words("a key that is made once and kept with the data"), secret true,
         "Signs queue messages; the same on every instance, at least 32 characters.";
+
+    WEFT_KEY_VAULT_URL = "WEFT_KEY_VAULT_URL", Secrets, Text, Words("secrets are sealed and kept with the data"),
+        "The Azure Key Vault that keeps secrets, as `https://NAME.vault.azure.net`. Read and written with the app's managed identity, in development with the login of the Azure CLI.";
+    WEFT_KEY_VAULT_CLIENT_ID = "WEFT_KEY_VAULT_CLIENT_ID", Secrets, Text, Unset,
+        "The client id of a user-assigned identity for the key vault; without it the app's own identity is used.";
+    WEFT_SECRETS_KEY = "WEFT_SECRETS_KEY", Secrets, Text, Words("`WEFT_SECRETS_KEY_FILE`"), secret true,
+        "Seals secrets that are kept with the data: 32 random bytes in base64 (`openssl rand -base64 32`), the same on every instance. Earlier keys may follow, with commas between them.";
+    WEFT_SECRETS_KEY_FILE = "WEFT_SECRETS_KEY_FILE", Secrets, Path, Words("in development `secrets.key` in the data folder, made when it is missing"),
+        "A file with such keys, one in a line, the one that seals first.";
+    WEFT_SECRETS_SHARED = "WEFT_SECRETS_SHARED", Secrets, List, Value(""),
+        "Names of the platform's secrets that workflows of every organization may declare; an organization's own of the same name comes first.";
 
     WEFT_LOG = "WEFT_LOG", Telemetry, Text, Value("info"),
         "What is logged: a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or levels by module as `info,weft::http=debug`. HTTP and Azure libraries never log below `warn`, because their records hold credentials.";

@@ -4,6 +4,7 @@
 //! a connection or creates a file.
 
 mod auth;
+mod egress;
 pub mod env_var;
 mod environment;
 mod http;
@@ -13,6 +14,7 @@ mod mode;
 mod read;
 mod runner;
 mod secret;
+mod secrets;
 mod signing;
 mod storage;
 mod telemetry;
@@ -23,6 +25,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use auth::{Auth, PrincipalSource};
+pub use egress::Egress;
 pub use environment::Environment;
 pub use http::Http;
 pub use isolation::{Isolation, UidRange};
@@ -30,6 +33,7 @@ pub use limits::Limits;
 pub use mode::Mode;
 pub use runner::{ControlGroup, Discovery, Packages, Runner};
 pub use secret::{MASK, Secret};
+pub use secrets::Secrets;
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};
 pub use telemetry::{LogFormat, Telemetry};
@@ -53,8 +57,12 @@ pub struct Config {
     pub isolation: Isolation,
     /// Sizes, counts and times.
     pub limits: Limits,
+    /// The network of steps.
+    pub egress: Egress,
     /// Keys.
     pub signing: Signing,
+    /// Secrets of workflows.
+    pub secrets: Secrets,
     /// Logs.
     pub telemetry: Telemetry,
     /// What is probably not meant, and not wrong enough to stop.
@@ -79,7 +87,9 @@ impl Config {
             runner: Runner::read(reader, &mode, &storage),
             isolation: Isolation::read(reader, &mode),
             limits: Limits::read(reader),
+            egress: Egress::read(reader),
             signing: Signing::read(reader),
+            secrets: Secrets::read(reader, &mode, &storage),
             telemetry: Telemetry::read(reader, &mode),
             mode,
             storage,

@@ -1,4 +1,4 @@
-//! The clear text of a function key, which never appears in a log.
+//! What is used and never shown: the clear text of a function key, the value of a secret.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::sha256_hex;
 /// How keys that Weft makes begin, so that secret scanners find them.
 const PREFIX: &str = "weft_";
 
-/// A key in clear: shown once when it is made, and read from a request. `Debug` and `Display` tell nothing; the text is
+/// A key in clear (shown once when it is made, and read from a request), or a secret's value. `Debug` and `Display` tell nothing; the text is
 /// overwritten when it goes away (as far as that goes: the request's own buffers keep a copy until they are reused).
 #[derive(Clone)]
 pub struct Secret(String);
@@ -27,7 +27,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for whoever must show it once or compare it.
+    /// A value that somebody keeps secret, of any form.
+    pub fn value(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for whoever must show it once, compare it or hand it on.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

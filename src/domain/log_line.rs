@@ -12,7 +12,7 @@ pub struct LogLine {
     /// When it was received (or said, for `ctx.log`).
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// `stdout`, `stderr` or `log`.
+    /// `stdout`, `stderr`, `log`, `checkpoint` or `network`.
     pub stream: String,
     /// `debug`, `info`, `warning` or `error`.
     pub level: String,

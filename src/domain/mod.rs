@@ -7,6 +7,7 @@ mod layer;
 mod limits;
 mod log_line;
 pub mod modules;
+mod network_use;
 mod outcome;
 mod payload;
 mod policy;
@@ -23,6 +24,7 @@ pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, User
 pub use layer::LAYERS;
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
+pub use network_use::NetworkUse;
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use policy::{
@@ -31,6 +33,6 @@ pub use policy::{
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
-pub use text::{DisplayName, Email, Identity, Slug, TextError};
+pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError};
 pub use time::Timestamp;
 pub use workflow::{Declared, OnCrash, Parameter, ParameterType};

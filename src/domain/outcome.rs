@@ -8,7 +8,8 @@ use serde_json::Value;
 #[serde(rename_all = "camelCase")]
 pub struct StepError {
     /// The exception's class (`ValueError`), or one of `time_limit`, `cpu_limit`, `memory_limit`, `process_limit`,
-    /// `thread_limit`, `disk_limit`, `crashed`, `protocol_violation`, `isolation_failed`, `ResultNotJson`, `ResultTooLarge`.
+    /// `thread_limit`, `disk_limit`, `crashed`, `protocol_violation`, `isolation_failed`, `isolation_insufficient`,
+    /// `network_unavailable`, `ResultNotJson`, `ResultTooLarge`.
     #[serde(rename = "type")]
     pub kind: String,
     /// One sentence; for a limit its name, its value and where to raise it.

@@ -100,6 +100,31 @@ checked_text!(
         good.then(|| text.to_owned())
     }
 );
+checked_text!(
+    /// A secret's name: at most 64 of letters, digits and single `_` or `-` between them, a letter first. Names that differ
+    /// only in case or in `_` and `-` are the same, since a key vault knows neither.
+    SecretName, "a secret's name (at most 64 of letters, digits and single `_` or `-` between them, a letter first)",
+    |text| {
+        let good = (1..=64).contains(&text.len())
+            && text.as_bytes()[0].is_ascii_alphabetic()
+            && text.split(['_', '-']).all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+        good.then(|| text.to_owned())
+    }
+);
+
+impl SecretName {
+    /// The form under which equal names are equal: lower case, with hyphens.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        self.0.to_ascii_lowercase().replace('_', "-")
+    }
+
+    /// Whether both name the same secret.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        self.canonical() == other.canonical()
+    }
+}
 
 /// Who an identity provider says that somebody is: the issuer, and the subject within it. Neither is an e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -140,6 +140,8 @@ pub struct Declared {
     pub retry: RetryPolicy,
     /// Hosts that it wants to reach; `*` is every public one.
     pub network: Vec<String>,
+    /// Secrets that it may ask for, by name.
+    pub secrets: Vec<String>,
     /// What happens to an attempt whose end nobody saw.
     pub on_crash: OnCrash,
     /// Inputs.
@@ -163,6 +165,7 @@ impl Default for Declared {
             limits: DeclaredLimits::default(),
             retry: RetryPolicy::default(),
             network: Vec::new(),
+            secrets: Vec::new(),
             on_crash: OnCrash::Retry,
             parameters: Vec::new(),
             cache_ttl_seconds: 0,

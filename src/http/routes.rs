@@ -1,8 +1,8 @@
 //! The table of routes: path, methods, who may, handler. Tests read it: every route is tried by every kind of caller.
 
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, workflows};
+use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -19,7 +19,7 @@ pub enum Access {
 /// One path and method.
 #[derive(Debug)]
 pub struct Route {
-    /// `GET`, `POST` or `PUT`.
+    /// `GET`, `POST`, `PUT` or `DELETE`.
     pub method: &'static str,
     /// With parameters in braces.
     pub path: &'static str,
@@ -49,6 +49,12 @@ pub fn table() -> Vec<Route> {
         method: "PUT",
         path,
         access,
+        handler,
+    };
+    let on = |method, path, handler| Route {
+        method,
+        path,
+        access: Organization,
         handler,
     };
     vec![
@@ -81,5 +87,8 @@ pub fn table() -> Vec<Route> {
         at("/api/policy/effective", Organization, get(policy::effective)),
         at("/api/platform/policy", Caller, get(policy::get_platform)),
         into("/api/platform/policy", Caller, put(policy::put_platform)),
+        at("/api/secrets", Organization, get(secrets::list)),
+        on("PUT", "/api/secrets/{name}", put(secrets::write)),
+        on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),
     ]
 }

@@ -34,7 +34,7 @@ const DISK_PERIOD: Duration = Duration::from_millis(250);
 /// What a dear measurement may take of the time between two of its kind.
 const SHARE: u32 = 20;
 /// How long an exact reading of memory may take before the estimate stands.
-const EXACT_PATIENCE: Duration = Duration::from_millis(300);
+const EXACT_PATIENCE: Duration = Duration::from_millis(800);
 
 /// A limit that was found exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub mod environments;
 pub mod jail;
 mod limits;
 mod meter;
+mod network;
 mod outcome;
 mod output;
 pub mod pool;
@@ -37,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::jail::posture::Isolation;
 pub use crate::domain::LogLine;
-use crate::domain::{AttemptId, Limits, Outcome, Rights, Timestamp};
+use crate::domain::{AttemptId, Limits, NetworkUse, Outcome, Rights, Timestamp};
+pub use crate::egress::Refusal as RefusedConnection;
 use crate::error::{Coded, Finding, Kind};
 use environments::EnvironmentRef;
 
@@ -102,6 +104,8 @@ pub enum WorkerMessage {
         /// When.
         at: Timestamp,
     },
+    /// A connection that was refused; the log has a line of it already.
+    RefusedConnection(RefusedConnection),
     /// A request to the broker.
     Call {
         /// A dotted name, as `config.get`.
@@ -150,6 +154,8 @@ pub struct AttemptReport {
     pub max_rss_kib: Option<u64>,
     /// Which layers of isolation were in force, by name; none for an attempt that had no worker.
     pub posture: Arc<Vec<&'static str>>,
+    /// What was used of the network, when the attempt had one.
+    pub network: Option<NetworkUse>,
 }
 
 /// What a bundle declares.

@@ -23,6 +23,7 @@ use super::jail::posture::{Isolation, Posture};
 use super::jail::setup::{self, Setup, Uids};
 use super::limits::ForkLimits;
 use super::meter::Meter;
+use super::network::AttemptNetwork;
 use super::protocol::{Resume, Task};
 use super::python::Python;
 use super::worker::{BroughtUp, Description, Finished, Worker};
@@ -31,8 +32,9 @@ use super::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, RunnerError, RunnerTimings,
     WorkerMessage,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, StepError, Tier, Trust};
+use crate::egress::{Egress, Gate};
 use crate::error::Finding;
 
 /// The time in which [`FAILURES`] ends of a zygote are too many.
@@ -56,6 +58,8 @@ const DESCRIBING: Rights = Rights {
     },
     minimum: Tier::Process,
 };
+/// The version of Landlock from which it can say which ports may be connected to.
+const LANDLOCK_WITH_PORTS: u32 = 4;
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a pool is set up.
@@ -85,6 +89,8 @@ pub struct Settings {
     pub limits: Limits,
     /// When all workers together get a control group.
     pub group: cgroup::When,
+    /// What steps with network may reach, and how much of it.
+    pub egress: Egress,
     /// How isolation is set up.
     pub isolation: IsolationSettings,
 }
@@ -102,8 +108,6 @@ pub struct IsolationSettings {
     pub read: Vec<PathBuf>,
     /// Folders that they see nothing of.
     pub hide: Vec<PathBuf>,
-    /// Where a worker with a network connects to, where its connections can't be asked for: a proxy's address.
-    pub proxy: Option<String>,
 }
 
 impl Settings {
@@ -124,6 +128,7 @@ impl Settings {
             preload: Vec::new(),
             limits: Limits::default(),
             group: cgroup::When::default(),
+            egress: Egress::default(),
             isolation: IsolationSettings::default(),
         }
     }
@@ -305,14 +310,26 @@ impl NodeRunner for Pool {
             };
             timings.boot_ms = millis(asked.elapsed());
             match arrival {
-                Arrival::Ready(worker) => {
+                Arrival::Ready(mut worker) => {
                     timings.import_ms = worker.import_ms;
                     let posture = worker.posture(&key.0.jail);
+                    let (gate, clock) = (worker.gate.take(), Arc::clone(&shared.clock));
+                    let network = match AttemptNetwork::open(gate, &shared.settings.egress, &spec, clock).await {
+                        Ok(network) => network,
+                        Err(outcome) => return Ok(report(Finished::with(outcome), timings, posture)),
+                    };
                     match worker.run(&spec, &cancel, || shared.refill(&key)).await {
-                        Ok(finished) => {
+                        Ok(mut finished) => {
                             drop(slot);
                             timings.user_ms = finished.user_ms;
-                            return Ok(report(finished, timings, posture));
+                            let network = match network {
+                                Some(network) => Some(network.end(&mut finished.outcome).await),
+                                None => None,
+                            };
+                            return Ok(AttemptReport {
+                                network,
+                                ..report(finished, timings, posture)
+                            });
                         }
                         Err(ended) => {
                             let reason = format!("it ended while it waited: {ended:?}");
@@ -610,7 +627,7 @@ impl Shared {
     ) -> Result<Worker, NoFork> {
         let environment = &bundle.environment;
         let zygote = self.zygote(environment).await?;
-        let mut way_out = WayOut::None;
+        let mut way = Way::None;
         // Otherwise nothing depends on it, and the order need not wait for the zygote.
         if minimum > Tier::Process || jail.network {
             let Some(posture) = zygote.posture().await else {
@@ -620,7 +637,7 @@ impl Shared {
                 return Err(NoFork::Refused(Box::new(error)));
             }
             if jail.network && posture.is_said {
-                way_out = self.way_out(&posture)?;
+                way = Self::way_out(&posture)?;
             }
         }
         let paths = self.paths(environment);
@@ -634,26 +651,46 @@ impl Shared {
             limits,
             jail,
             paths: &paths,
-            way_out,
+            way_out: match &way {
+                Way::None => WayOut::None,
+                Way::Asked { local } => WayOut::Asked { local: *local },
+                Way::Proxy(gate) => WayOut::Proxy(gate.proxy().unwrap_or_default()),
+            },
         };
         let forked = Worker::fork(zygote, Arc::clone(&self.clock), &self.meter, &order);
-        forked.map_err(|error| {
+        let mut worker = forked.map_err(|error| {
             NoFork::Lost(RunnerError::NoWorker {
                 reason: error.to_string(),
             })
-        })
+        })?;
+        if let Way::Proxy(gate) = way {
+            worker.gate = Some(gate);
+        }
+        Ok(worker)
     }
 
-    /// How a worker that may use the network reaches it.
-    fn way_out(&self, posture: &Posture) -> Result<WayOut<'_>, NoFork> {
-        let proxy = self.settings.isolation.proxy.as_deref();
-        if let Some(error) = posture.refusal_of_network(proxy.is_some()) {
+    /// How a worker that may use the network reaches it. Where nothing is closed, nothing is opened either.
+    fn way_out(posture: &Posture) -> Result<Way, NoFork> {
+        let has_network = !posture.has("network_namespace");
+        let proxied = posture.has("landlock") && posture.landlock_abi >= LANDLOCK_WITH_PORTS && has_network;
+        if let Some(error) = posture.refusal_of_network(proxied) {
             return Err(NoFork::Refused(Box::new(error)));
         }
-        Ok(match proxy {
-            Some(address) if !posture.has("network_notify") => WayOut::Proxy(address),
-            _ => WayOut::Asked,
-        })
+        if posture.has("network_notify") {
+            let local = posture.has("mount_namespace") && !has_network;
+            return Ok(Way::Asked { local });
+        }
+        if !proxied {
+            return Ok(Way::None);
+        }
+        let password = u128::from_ne_bytes(Entropy::System.bytes());
+        match Gate::by_proxy(&format!("{password:032x}")) {
+            Ok(gate) => Ok(Way::Proxy(gate)),
+            Err(error) => Err(RunnerError::NoWorker {
+                reason: format!("there is no port for its proxy: {error}"),
+            }
+            .into()),
+        }
     }
 
     /// The zygote, a new one when there is none: at once after a first failure, later after longer and longer, and not at
@@ -866,6 +903,20 @@ fn behind(modules: &[Value], error: &StepError, crashes: u32) -> Resume {
     }
 }
 
+/// How a worker reaches the network.
+#[derive(Debug)]
+enum Way {
+    /// Not at all, or by nobody's leave.
+    None,
+    /// Its `connect()` is answered.
+    Asked {
+        /// Its `AF_UNIX` connections are made.
+        local: bool,
+    },
+    /// It is told of a proxy of its own.
+    Proxy(Gate),
+}
+
 /// Why there is no worker.
 #[derive(Debug)]
 enum NoFork {
@@ -988,6 +1039,7 @@ fn report(finished: Finished, timings: RunnerTimings, posture: Arc<Vec<&'static 
         output_truncated: finished.output_truncated,
         max_rss_kib: finished.max_rss_kib,
         posture,
+        network: None,
     }
 }
 

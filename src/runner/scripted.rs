@@ -194,6 +194,7 @@ impl NodeRunner for Scripted {
             } else {
                 vec!["scripted"]
             }),
+            network: None,
         })
     }
 

@@ -26,10 +26,11 @@ use super::outcome;
 use super::output::{Allowance, Capture, STDERR, STDOUT};
 use super::process::Process;
 use super::protocol::{FrameBuffer, HandlerFrame, OPEN_CALLS, Resume, Violation, WorkerFrame, json_bytes};
-use super::zygote::{Connection, Ended, Order, Zygote};
+use super::zygote::{Connection, Ended, Order, WayOut, Zygote};
 use super::{AttemptSpec, LogLine, Refusal, WorkerMessage};
 use crate::clock::Clock;
 use crate::domain::{Limits, Outcome, StepError};
+use crate::egress::Gate;
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
@@ -66,12 +67,8 @@ pub struct Worker {
     released: bool,
     watch: Watch,
     process: Arc<OnceLock<Process>>,
-    /// Where it hands over what its connections are asked for at.
-    #[allow(
-        dead_code,
-        reason = "whoever answers for the network takes it; until then it is only kept open"
-    )]
-    pub listener: Option<std::os::unix::net::UnixStream>,
+    /// Where its connections come through, when it may have any.
+    pub gate: Option<Gate>,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -145,6 +142,8 @@ impl Worker {
                 }
             }),
         });
+        let local = matches!(order.way_out, WayOut::Asked { local: true });
+        let gate = listener.map(|listener| Gate::new(listener, local)).transpose()?;
         let wire = Wire {
             socket: UnixStream::from_std(socket)?,
             open: true,
@@ -167,7 +166,7 @@ impl Worker {
             released: false,
             watch,
             process,
-            listener,
+            gate,
             import_ms: 0.0,
         })
     }

@@ -35,6 +35,8 @@ use super::python::Python;
 
 /// What is kept of the zygote's stderr to explain its end.
 const LAST_WORDS: usize = 5;
+/// How long the end of its stderr is waited for.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(1);
 const LOG_LINE_BYTES: usize = 4 << 10;
 /// How often it is looked whether something is owed.
 const TICK: Duration = Duration::from_secs(1);
@@ -100,7 +102,10 @@ pub enum WayOut<'a> {
     /// Not at all, or by nobody's leave.
     None,
     /// Its connections are asked for at a descriptor that it hands over.
-    Asked,
+    Asked {
+        /// Whether it may have `AF_UNIX` connections of its own: with mount and network namespaces of its own only.
+        local: bool,
+    },
     /// Through a proxy at this address.
     Proxy(&'a str),
 }
@@ -251,7 +256,7 @@ impl Zygote {
             paths: &texts(order.paths)?,
             proxy: match order.way_out {
                 WayOut::Proxy(address) => Some(address),
-                WayOut::None | WayOut::Asked => None,
+                WayOut::None | WayOut::Asked { .. } => None,
             },
         }
         .encode()
@@ -262,7 +267,7 @@ impl Zygote {
         let (stderr, worker_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut fds = vec![OwnedFd::from(worker_socket), worker_stdout, worker_stderr];
         let mut listener = None;
-        if order.way_out == WayOut::Asked {
+        if matches!(order.way_out, WayOut::Asked { .. }) {
             let (ours, theirs) = UnixStream::pair()?;
             listener = Some(ours);
             fds.push(theirs.into());
@@ -387,6 +392,7 @@ impl Drop for Zygote {
 impl Inner {
     /// The hearing thread, from the start of the process to its end.
     fn live(self: &Arc<Self>, mut command: std::process::Command) {
+        let (logging, logged) = mpsc::channel::<()>();
         let mut was_ready = false;
         let reason = match command.spawn() {
             Ok(mut child) => {
@@ -405,13 +411,16 @@ impl Inner {
                     let this = Arc::clone(self);
                     let _ = std::thread::Builder::new()
                         .name("weft-zygote-log".into())
-                        .spawn(move || this.log(stderr));
+                        .spawn(move || {
+                            let _ends = logging;
+                            this.log(stderr);
+                        });
                 }
                 self.hear(&mut was_ready)
             }
             Err(error) => format!("it can't be started: {error}"),
         };
-        self.bury(&reason, was_ready);
+        self.bury(&reason, was_ready, &logged);
     }
 
     fn hear(self: &Arc<Self>, was_ready: &mut bool) -> String {
@@ -421,6 +430,8 @@ impl Inner {
                 Ok((0, _)) => return String::new(),
                 Ok(received) => received,
                 Err(rustix::io::Errno::INTR) => continue,
+                // It ended with something unread.
+                Err(rustix::io::Errno::CONNRESET) => return String::new(),
                 Err(error) => return format!("its control socket failed: {error}"),
             };
             self.heard.fetch_add(1, Ordering::Relaxed);
@@ -440,10 +451,7 @@ impl Inner {
                     if self.grouped.load(Ordering::Acquire) {
                         found.adds("cgroup");
                     } else {
-                        found.lacks(
-                            "cgroup",
-                            "no control group can be made here, or `WEFT_CONTROL_GROUP` is off",
-                        );
+                        found.lacks("cgroup", "no control group can be made here, or `WEFT_CGROUP` is off");
                     }
                     tracing::info!(pid, python, sdk, tier = found.tier.as_str(), "the zygote is ready");
                     *was_ready = true;
@@ -518,9 +526,11 @@ impl Inner {
     }
 
     /// The zygote's end: nothing that it owed will come any more.
-    fn bury(&self, reason: &str, was_ready: bool) {
+    fn bury(&self, reason: &str, was_ready: bool, logged: &mpsc::Receiver<()>) {
         self.kill_child();
         let status = lock(&self.child).take().and_then(|mut child| child.wait().ok());
+        // Nothing is ever said: the other end is dropped when its last words have been read.
+        let _ = logged.recv_timeout(LAST_WORDS_PATIENCE);
         let mut words: Vec<String> = lock(&self.last_words).drain(..).collect();
         if !reason.is_empty() {
             words.insert(0, reason.to_owned());

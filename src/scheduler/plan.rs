@@ -24,6 +24,9 @@ pub struct StepPlan {
     /// What an attempt may do.
     #[serde(default)]
     pub rights: Rights,
+    /// Secrets that an attempt may ask for, by name.
+    #[serde(default)]
+    pub secrets: Vec<String>,
 }
 
 /// Everything that is executed for one run; immutable.
@@ -70,6 +73,7 @@ impl Plan {
                 on_crash: declared.on_crash,
                 limits,
                 rights: Rights::of_workspace(&declared.network),
+                secrets: declared.secrets.clone(),
             }],
         }
     }

@@ -124,9 +124,10 @@ impl Coded for Error {
         match self {
             Self::NotFound { .. } => Some("run `weft seed` (development) or create the organization first".into()),
             Self::Throttled { .. } | Self::Unavailable { .. } => Some("repeat the request after `Retry-After`".into()),
-            Self::Forbidden { .. } => {
-                Some("check the storage account's key, SAS or role assignments: `weft doctor`".into())
-            }
+            Self::Forbidden { .. } => Some(
+                "check the storage account's key, SAS or role assignments, or those of the key vault: `weft doctor`"
+                    .into(),
+            ),
             _ => None,
         }
     }

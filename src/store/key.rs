@@ -4,7 +4,9 @@
 //! unless it is checked or hashed here. Row keys that list newest first start with [`Timestamp::reversed`].
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
-use crate::domain::{ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, Slug, Timestamp, UserId, sha256_hex};
+use crate::domain::{
+    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, SecretName, Slug, Timestamp, UserId, sha256_hex,
+};
 
 /// Formed from checked parts, so a refusal is a defect of this file.
 fn key(text: String) -> Key {
@@ -261,6 +263,42 @@ pub fn installation() -> Key {
 #[must_use]
 pub fn signing_key_row() -> Key {
     key("signing-key".into())
+}
+
+// ── secrets: WeftConfig, organizations' tables, the key vault ─────────────────────────────────────────────────────────
+
+/// The partition of secrets.
+#[must_use]
+pub fn secrets() -> Key {
+    key("secret".into())
+}
+
+/// The prefix of sealed secrets in it.
+pub const SECRETS: &str = "secret:";
+/// The prefix of the rows that say when a secret was last used.
+pub const SECRET_USES: &str = "use:";
+
+/// A sealed secret's row.
+#[must_use]
+pub fn secret_row(name: &SecretName) -> Key {
+    key(format!("{SECRETS}{}", name.canonical()))
+}
+
+/// The row that says when a secret was last used.
+#[must_use]
+pub fn secret_use_row(name: &SecretName) -> Key {
+    key(format!("{SECRET_USES}{}", name.canonical()))
+}
+
+/// What stands before the name of the platform's own secrets in a key vault. No organization's: those are followed by their
+/// id, and an organization of this id has no secrets there.
+pub const PLATFORM_IN_VAULT: &str = "platform";
+
+/// A secret's name in a key vault, and without a name what all of an owner's begin with.
+#[must_use]
+pub fn vault_secret(org: Option<&OrgId>, name: Option<&SecretName>) -> String {
+    let owner = org.map_or(PLATFORM_IN_VAULT, OrgId::as_str);
+    format!("{owner}--{}", name.map(SecretName::canonical).unwrap_or_default())
 }
 
 // ── a run, in the organization's table ─────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ pub mod fault;
 pub mod key;
 pub mod port;
 pub mod repo;
+pub mod secret;
 pub mod sqlite;
 
 pub use error::Error;

@@ -12,6 +12,7 @@ use crate::boot::{self, Base};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::Config;
 use crate::domain::{OrgId, Timestamp};
+use crate::egress::Egress;
 use crate::http::Gate;
 use crate::runner::pool::{self, Pool};
 use crate::runner::scripted::Scripted;
@@ -126,6 +127,7 @@ impl Builder {
             scripted.clone()
         };
         let base = Base {
+            egress: Egress::default(),
             config: Arc::new(config),
             ports: ports.clone(),
             runner,

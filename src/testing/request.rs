@@ -25,7 +25,8 @@ pub struct Request {
 }
 
 impl Request {
-    pub(super) fn new(router: Router, method: &str, path: &str) -> Self {
+    /// A request to these routes: from this machine, without a credential.
+    pub fn new(router: Router, method: &str, path: &str) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost:7071"));
         Self {

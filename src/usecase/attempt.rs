@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Asker, Bound, Broker, Unmasked};
+use super::broker::{Asker, Bound, Broker};
 use super::policy::{Ceilings, Reason};
 use super::{Context, Error, Result};
 use crate::authz::Origin;
@@ -17,6 +17,7 @@ use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::StepPlan;
+use crate::secrets::mask::Masker;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester, StoredRun};
 use crate::tenancy::Scope;
@@ -191,9 +192,10 @@ impl Attempt {
             },
             attempt: self.attempt.clone(),
             rights: self.step.rights.clone(),
+            secrets: self.step.secrets.clone(),
             config,
         };
-        Broker::new(bound, Arc::new(Unmasked))
+        Broker::new(bound, Arc::new(Masker::default()))
     }
 
     /// The packages that the run is pinned to. Where they are not on this instance they are installed again, and the log
@@ -279,6 +281,9 @@ impl Attempt {
                         fields,
                     };
                     log.add(broker.masker().line(line)).await;
+                }
+                Some(WorkerMessage::RefusedConnection(refusal)) => {
+                    broker.record_connection(&refusal).await;
                 }
                 Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
             }
@@ -451,5 +456,6 @@ fn not_made(error: &Error) -> AttemptReport {
         output_truncated: false,
         max_rss_kib: None,
         posture: Arc::new(Vec::new()),
+        network: None,
     }
 }

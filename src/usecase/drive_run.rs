@@ -347,6 +347,7 @@ impl Driver {
             output_bytes: report.output_bytes,
             output_truncated: report.output_truncated,
             posture: report.posture.iter().map(ToString::to_string).collect(),
+            network: report.network,
         }];
         let [a, b] = self.cx.entropy.bytes::<2>();
         let sample = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
@@ -577,6 +578,7 @@ pub(super) fn unreported(run: &StoredRun, transition: &Transition, now: Timestam
             output_bytes: 0,
             output_truncated: false,
             posture: Vec::new(),
+            network: None,
         })
     };
     run.state.running().filter_map(ended_unseen).collect()

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod secret;
 pub mod seed;
 pub mod start_run;
 pub mod status;
@@ -38,7 +39,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
-use crate::domain::{Limits, RunId};
+use crate::domain::{Limits, RunId, SecretName};
+use crate::egress::Egress;
 use crate::runner::NodeRunner;
 use crate::runner::environments::Environments;
 use crate::store::envelope::SigningKey;
@@ -51,6 +53,7 @@ use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::runs::Runs;
+use crate::store::secret::SecretStore;
 
 pub use error::Error;
 
@@ -117,6 +120,10 @@ pub struct Context {
     pub kv: Kv,
     /// What steps are allowed to do.
     pub policies: Policies,
+    /// Secrets of workflows.
+    pub secrets: secret::Secrets,
+    /// What requests on behalf of attempts may reach.
+    pub egress: Egress,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -154,6 +161,12 @@ pub struct Parts {
     pub code: CodeSource,
     /// The key of queue messages.
     pub signing: SigningKey,
+    /// Where secrets are kept, if they are.
+    pub secrets: Option<Arc<dyn SecretStore>>,
+    /// Secrets of the platform that every organization's workflows may declare.
+    pub inherited_secrets: Vec<SecretName>,
+    /// What requests on behalf of attempts may reach.
+    pub egress: Egress,
 }
 
 impl Context {
@@ -180,6 +193,9 @@ impl Context {
             bounds,
             code,
             signing,
+            secrets,
+            inherited_secrets,
+            egress,
         } = parts;
         let instance = RunId::generate(clock.now(), entropy.bytes())
             .as_str()
@@ -191,6 +207,8 @@ impl Context {
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
+            secrets: secret::Secrets::new(secrets, inherited_secrets, ports.clone()),
+            egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),

@@ -77,6 +77,14 @@ pub async fn set_active(cx: &Context, platform: &PlatformScope, id: &OrgId, acti
     Ok(written)
 }
 
+/// One of them.
+///
+/// # Errors
+/// When there is none of this id, or storage fails.
+pub async fn get(cx: &Context, platform: &PlatformScope, id: &OrgId) -> Result<OrganizationRecord> {
+    existing(cx, platform, id).await
+}
+
 /// One that is there.
 pub(super) async fn existing(cx: &Context, platform: &PlatformScope, id: &OrgId) -> Result<OrganizationRecord> {
     let found = cx.identities.get_organization(platform, id).await?;

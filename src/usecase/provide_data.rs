@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Asker, Bound, Broker, Unmasked};
+use super::broker::{Asker, Bound, Broker};
 use super::{Context, Error, Result, policy};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
 use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
 use crate::error::Kind;
 use crate::runner::{AttemptSpec, Entry, WorkerMessage};
+use crate::secrets::mask::Masker;
 use crate::store::repo::runs::Requester;
 use crate::tenancy::Scope;
 
@@ -149,15 +150,17 @@ pub(super) async fn call(
         asker: Asker::DataProvider { name: name.to_owned() },
         attempt: attempt.clone(),
         rights,
+        secrets: Vec::new(),
         config,
     };
-    let broker = Broker::new(bound, Arc::new(Unmasked));
+    let broker = Broker::new(bound, Arc::new(Masker::default()));
     let serve = async {
         let mut calls = FuturesUnordered::new();
         loop {
             tokio::select! {
                 message = received.recv() => match message {
                     Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
+                    Some(WorkerMessage::RefusedConnection(refused)) => broker.record_connection(&refused).await,
                     // A data provider has no log.
                     Some(_) => {}
                     None => break,

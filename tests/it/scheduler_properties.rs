@@ -125,6 +125,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             .enumerate()
             .map(|(place, (edges, retry, on_crash))| StepPlan {
                 rights: Rights::default(),
+                secrets: Vec::new(),
                 id: format!("step-{place}"),
                 module: "workflows.any".into(),
                 function: "any".into(),

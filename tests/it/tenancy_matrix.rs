@@ -9,7 +9,7 @@ use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
-use weft::domain::{ArtifactId, AttemptId, KeyId, LogLine, OrgId, RunId, Timestamp, UserId, sha256_hex};
+use weft::domain::{ArtifactId, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
 use weft::error::{Coded as _, Kind};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
@@ -27,10 +27,11 @@ use weft::usecase::policy::{Change, Policy};
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::{
     Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
+    secret,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 24] = [
+const COVERED: [&str; 27] = [
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
@@ -54,6 +55,9 @@ const COVERED: [&str; 24] = [
     "query_run::list",
     "query_run::logs",
     "query_run::steps",
+    "secret::delete",
+    "secret::list",
+    "secret::put",
     "start_run::start_run",
 ];
 
@@ -242,6 +246,10 @@ fn not_found<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {
 async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     let app = Builder::default().on_disk().start().await;
     let stored = contoso_run(&app).await;
+    let contoso = operator_in(&operator(), &"contoso".parse().unwrap());
+    secret::put(&app.cx, &contoso, &Origin::default(), Ok(secret_of("contoso-value")))
+        .await
+        .unwrap();
     let run = stored.new.run.clone();
     let scope = operator_in(&operator(), &org("contoso"));
     let change = Change {
@@ -401,6 +409,15 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
+        "secret::list" => match secret::list(cx, scope).await {
+            Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "secret::put" => {
+            let error = secret::put(cx, scope, &origin, Ok(secret_of("abc"))).await.unwrap_err();
+            assert!(!there || error.code() == "secret_invalid", "{of}: {error}");
+        }
         "start_run::start_run" => {
             let mut input = start(cx.clock.now(), None);
             input.workflow = "nosuch".into();
@@ -433,6 +450,19 @@ fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) 
     match result {
         Err(Error::Store(_)) => {}
         other => panic!("{of}: {other:?}"),
+    }
+}
+
+/// A secret that contoso has.
+const SECRET: &str = "CONTOSO_KEY";
+
+fn secret_of(value: &str) -> secret::WriteSecret {
+    secret::WriteSecret {
+        name: SECRET.into(),
+        value: Secret::value(value),
+        hosts: None,
+        presented: None,
+        description: None,
     }
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import weft
-from weft import Context, NotAvailable, NotFound, TooLarge, WeftError
+from weft import Context, NotFound, TooLarge, WeftError
 from weft._errors import refusal
 from weft._json import MAX_DEPTH, check, encode
 
@@ -147,12 +147,6 @@ def test_variables_are_bounded_in_all() -> None:
     assert list(ctx.variables.to_json()) == ["a"]
 
 
-@pytest.mark.parametrize("name", ["secrets", "http"])
-def test_what_is_not_offered_says_so(name: str) -> None:
-    with pytest.raises(NotAvailable, match=f"ctx.{name} is not offered"):
-        getattr(Context({}, Recorder()), name)
-
-
 def test_the_tree_of_exceptions() -> None:
     kinds = {name: getattr(weft, name) for name in weft.__all__}
     errors = {
@@ -164,6 +158,7 @@ def test_the_tree_of_exceptions() -> None:
         "DeclarationError": False,
         "Denied": False,
         "FatalError": False,
+        "HttpError": None,
         "InvalidInput": False,
         "NotAvailable": False,
         "NotFound": False,

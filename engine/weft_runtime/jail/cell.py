@@ -149,9 +149,10 @@ class Walls:
             enter_user_namespace(self._kernel)
         if self._kernel.available:
             self._kernel.drop_capabilities("no_capabilities")
-        # With the network the handler reads addresses out of our memory. Others can't: they see no process of
-        # ours, or are in another Landlock domain.
-        self._process.set_readable(cell.network and cell.uid is None)
+        # The handler, where it is of the same user, reads addresses of connections and shared memory out of
+        # us. Other workers can't: they see no process of ours, or are in another Landlock domain.
+        alone = "pid_namespace" in self.world.entered or self.landlock is not None
+        self._process.set_readable(cell.uid is None and alone)
         if self.has_root and cell.trusted:
             os.mkdir(SCRATCH, 0o700)
             os.mkdir(SHARED_MEMORY, 0o700)
@@ -217,7 +218,7 @@ class Walls:
 
     def _own_ruleset(self, landlock: Landlock, cell: Cell) -> int:
         rules = self._readable(cell)
-        rules += [(path, READ) for path in (*COPIED, *BOUND, *_NAMES, "/proc/self", *_PROC_FILES)]
+        rules += [(path, READ) for path in (*COPIED, *BOUND, *_NAMES, *_PROC_FILES)]
         rules += [(f"/dev/{name}", READ | landlock.write) for name in ("null", "zero", "full")]
         rules += [(f"/dev/{name}", READ) for name in ("random", "urandom")]
         if cell.trusted:
@@ -246,7 +247,13 @@ _NAMES = (
     "/etc/resolv.conf",
     "/etc/hostname",
 )
-_PROC_FILES = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat")
+_PROC_FILES = (
+    *(f"/proc/self/{name}" for name in ("maps", "status", "stat", "statm", "cmdline", "cgroup", "fd")),
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+)
+"""Not all of /proc/self: its `net` shows the connections of everybody in the network namespace."""
 
 
 def _is_below(path: str, folders: Sequence[str]) -> bool:

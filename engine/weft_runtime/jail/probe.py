@@ -193,7 +193,8 @@ class Probe:
         return "" if self._process.has_renounced() else "not in force"
 
     def _not_readable(self, cell: Cell) -> str:
-        return "the process is readable" if self._process.is_readable() else ""
+        # One of the handler's user is meant to be read by the handler; another worker doesn't get at it.
+        return "the process is readable" if self._process.is_readable() and cell.uid is not None else ""
 
     def _own_files(self, cell: Cell) -> str:
         if os.path.exists(self._outside):

@@ -9,6 +9,7 @@ pub mod health;
 pub mod me;
 pub mod policy;
 pub mod runs;
+pub mod secrets;
 pub mod workflows;
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The Azure Storage backend: Tables, Blobs and Queues of one account, or the local emulator.
+//! The Azure backend: Tables, Blobs and Queues of one account, or the local emulator; and secrets in a key vault.
 //!
 //! This folder is the only code that knows Azure. Blobs and queues go through the official crates, tables through a
 //! client of our own on the same pipeline (`docs/adr/0001-own-table-client.md`). What all three share:
@@ -6,6 +6,7 @@
 //! * `connection.rs`: where the account is and how to prove who we are ([`Settings`]);
 //! * `credential.rs`: the signature, or the SAS, put on every try;
 //! * `pipeline.rs`: transport, timeouts and the one retry policy;
+//! * `vault.rs`: secrets, beside all that;
 //! * `error.rs`: an answer of the service → a storage [`Error`](super::Error), with nothing secret in its source.
 
 mod blob;
@@ -16,10 +17,12 @@ mod odata;
 mod pipeline;
 mod queue;
 mod table;
+mod vault;
 
 use std::sync::Arc;
 
 pub use connection::{Identity, Settings, SettingsError};
+pub use vault::{CACHED_FOR, Vault, VaultSettings, open_vault};
 
 use super::port::{Ports, Result};
 

@@ -82,6 +82,16 @@ pub(super) fn client_options(access: &Access, scheme: Scheme, transport: &Transp
     }
 }
 
+/// Options for a client that puts its own proof on requests: no retries of the SDK, but ours.
+pub(super) fn unsigned_options(transport: &Transport) -> ClientOptions {
+    ClientOptions {
+        per_try_policies: vec![Arc::new(Retry)],
+        retry: RetryOptions::none(),
+        transport: Some(transport.clone()),
+        ..ClientOptions::default()
+    }
+}
+
 /// Retries for the identity endpoint, which is next to us and answers at once or not at all.
 pub(super) fn identity_retry() -> RetryOptions {
     RetryOptions::fixed(FixedRetryOptions {

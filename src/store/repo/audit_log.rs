@@ -52,7 +52,9 @@ pub enum Within<'a> {
 }
 
 impl Within<'_> {
-    fn owner(&self) -> Owner {
+    /// Whose they are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
         match self {
             Self::Organization(scope) => Owner::Organization(scope.org().clone()),
             Self::Platform(_) => Owner::Platform,

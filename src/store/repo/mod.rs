@@ -10,5 +10,6 @@ pub mod keys;
 pub mod kv;
 pub mod policies;
 pub mod runs;
+pub mod secrets;
 
 mod cache;

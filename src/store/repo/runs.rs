@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use super::audit_log::{index_operations, rows_for_run};
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
-    AttemptId, ClaimCheck, LogLine, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
+    AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
 };
 use crate::scheduler::{Plan, RunState, Transition};
 use crate::store::claim_check;
@@ -149,6 +149,9 @@ pub struct AttemptRecord {
     pub output_truncated: bool,
     /// Which layers of isolation were in force.
     pub posture: Vec<String>,
+    /// What was used of the network, when the attempt had one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<NetworkUse>,
 }
 
 /// A step with its attempts.

@@ -1,11 +1,13 @@
-//! The one place that everything passes which leaves an attempt: its lines, its outcome, what the broker tells it.
+//! The one place that everything passes which leaves an attempt: its lines and its outcome.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
 
-use crate::domain::{LogLine, Outcome, StepError};
+use crate::domain::{LogLine, Outcome, Secret, StepError};
 use crate::runner::AttemptReport;
+use crate::secrets::mask;
 
 /// Takes out what must not be seen. One for each attempt; it may learn while the attempt goes on.
 pub(in crate::usecase) trait Masker: Send + Sync + fmt::Debug {
@@ -15,10 +17,11 @@ pub(in crate::usecase) trait Masker: Send + Sync + fmt::Debug {
     /// Texts anywhere in a JSON value.
     fn value(&self, value: Value) -> Value;
 
-    /// What a call is answered with.
-    fn answer(&self, _call: &str, value: Value) -> Value {
-        self.value(value)
-    }
+    /// Bytes.
+    fn bytes(&self, bytes: Vec<u8>) -> Vec<u8>;
+
+    /// Takes this value out too, from now on.
+    fn learn(&self, value: &Secret);
 
     /// A line of the log.
     fn line(&self, line: LogLine) -> LogLine {
@@ -53,16 +56,25 @@ pub(in crate::usecase) trait Masker: Send + Sync + fmt::Debug {
     }
 }
 
-/// For an attempt that was given nothing to hide.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::usecase) struct Unmasked;
-
-impl Masker for Unmasked {
-    fn text(&self, text: String) -> String {
+impl Masker for mask::Masker {
+    fn text(&self, mut text: String) -> String {
+        self.text_in(&mut text);
         text
     }
 
-    fn value(&self, value: Value) -> Value {
+    fn value(&self, mut value: Value) -> Value {
+        self.json(&mut value);
         value
+    }
+
+    fn bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match Self::bytes(self, &bytes) {
+            Cow::Borrowed(_) => bytes,
+            Cow::Owned(masked) => masked,
+        }
+    }
+
+    fn learn(&self, value: &Secret) {
+        self.add(value);
     }
 }

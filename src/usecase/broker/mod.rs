@@ -9,11 +9,13 @@ mod args;
 mod artifacts;
 mod config;
 mod data;
+mod http;
 mod kv;
 mod mask;
 mod pace;
 mod refused;
 mod runs;
+mod secrets;
 mod variables;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,12 +29,12 @@ use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, Rights, RunId};
-use crate::runner::{AttemptReport, Refusal};
+use crate::runner::{AttemptReport, Refusal, RefusedConnection};
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
 
-pub(super) use mask::{Masker, Unmasked};
+pub(super) use mask::Masker;
 use refused::{refusal, refusal_of};
 
 /// What a call is answered with.
@@ -81,6 +83,8 @@ pub(super) struct Bound {
     pub(super) attempt: AttemptId,
     /// What it may do.
     pub(super) rights: Rights,
+    /// Secrets that it may ask for, by name.
+    pub(super) secrets: Vec<String>,
     /// The organization's configuration when the attempt began.
     pub(super) config: Merged,
 }
@@ -94,6 +98,8 @@ pub(super) struct Broker {
     refused: AtomicU32,
     writes: pace::Pace,
     uploads: artifacts::Uploads,
+    secrets: secrets::Held,
+    answers: http::Answers,
     /// Held from the first wait for a run on, until one has ended.
     waiting: Mutex<Option<OwnedSemaphorePermit>>,
     started: AtomicU32,
@@ -101,7 +107,7 @@ pub(super) struct Broker {
 }
 
 impl Broker {
-    /// A broker of one attempt. Everything that the attempt says or is told goes through the masker.
+    /// A broker of one attempt. Everything that the attempt says goes through the masker.
     pub(super) fn new(bound: Bound, masker: Arc<dyn Masker>) -> Self {
         Self {
             bound,
@@ -110,6 +116,8 @@ impl Broker {
             refused: AtomicU32::new(0),
             writes: pace::Pace::default(),
             uploads: artifacts::Uploads::default(),
+            secrets: secrets::Held::default(),
+            answers: http::Answers::default(),
             waiting: Mutex::default(),
             started: AtomicU32::new(0),
             unkeyed: AtomicU32::new(0),
@@ -130,7 +138,8 @@ impl Broker {
             self.record(name, &refusal.code).await;
         }
         match answer {
-            Ok(value) => Ok(self.masker.answer(name, value)),
+            // An answer goes back to the code that is masked, and what it has kept must come back as it was.
+            Ok(value) => Ok(value),
             Err(refusal) => Err(Refusal {
                 message: self.masker.text(refusal.message),
                 ..refusal
@@ -167,6 +176,8 @@ impl Broker {
         match name.split_once('.') {
             Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),
+            Some(("http", verb)) => http::call(self, verb, args).await,
+            Some(("secrets", verb)) => secrets::call(self, verb, args).await,
             Some(("data", verb)) => data::call(self, verb, args).await,
             Some(("runs", verb)) => runs::call(self, verb, args).await,
             Some(("kv", verb)) => kv::call(self, verb, args).await,
@@ -202,6 +213,17 @@ impl Broker {
     /// Writes that the attempt wanted what it may not have. What merely isn't there is no such thing, unless it was named by
     /// an id, which nobody guesses by accident.
     async fn record(&self, call: &str, code: &str) {
+        let shown: String = call.chars().take(60).collect();
+        self.write(json!({"call": shown, "refusal": code})).await;
+    }
+
+    /// Writes that the attempt wanted a connection that it may not have.
+    pub(super) async fn record_connection(&self, refused: &RefusedConnection) {
+        self.write(json!({"connection": refused.target, "reason": refused.reason}))
+            .await;
+    }
+
+    async fn write(&self, mut detail: Value) {
         if self.refused.fetch_add(1, Ordering::Relaxed) >= RECORDED_REFUSALS {
             return;
         }
@@ -214,7 +236,8 @@ impl Broker {
             rights,
             ..
         } = &self.bound;
-        let shown: String = call.chars().take(60).collect();
+        detail["attempt"] = json!(attempt);
+        detail["trust"] = json!(rights.trust.as_str());
         let (kind, id) = match asker {
             Asker::Step { run, .. } => ("run", run.as_str()),
             Asker::DataProvider { name } => ("data_provider", name.as_str()),
@@ -224,13 +247,13 @@ impl Broker {
             .by(scope, AuditEvent::StepOverreached)
             .came_from(origin)
             .resource(kind, id)
-            .detail(&json!({"call": shown, "refusal": code, "attempt": attempt, "trust": rights.trust.as_str()}));
+            .detail(&detail);
         let recorded = async {
             let linked = cx.audit.append(scope, record).await?;
             cx.audit.index(scope, &[linked]).await
         };
         if let Err(error) = recorded.await {
-            tracing::error!(error = %error, "a refused broker call could not be recorded");
+            tracing::error!(error = %error, "a refusal could not be recorded");
         }
     }
 }
