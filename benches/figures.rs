@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft::clock::{Clock, Entropy, SystemClock};
 use weft::domain::{AttemptId, Limits, Outcome, Rights};
+use weft::runner::environments::{self, Environments, Hidden, Index};
 use weft::runner::pool::{Pool, Settings};
 use weft::runner::{AttemptSpec, BundleRef, Entry, NodeRunner, bundle, python};
 
@@ -91,7 +92,8 @@ async fn run(root: &Path, weft: &Path) -> Result<(), Error> {
     report.add("python3 -c pass, p50", format!("{:.1} ms", start(&["-c", "pass"])?));
     report.add("python3 -I -S -c pass, p50", format!("{isolated:.1} ms"));
 
-    steps(&mut report, root, home.path(), python, isolated).await?;
+    steps(&mut report, root, home.path(), python.clone(), isolated).await?;
+    packages(&mut report, root, home.path(), python).await?;
     handler(&mut report, weft, home.path()).await?;
     api(&mut report, weft, home.path()).await?;
     command_line(&mut report, weft, home.path())?;
@@ -211,6 +213,113 @@ async fn steps(
         format!("{:.0}/s", rate(workers * each, begun)),
     );
     pool.shutdown().await;
+    Ok(())
+}
+
+/// Says what it costs to have pandas: the name stands for the workflow of `attempt`.
+const PANDAS: &str = r#"
+from weft import workflow
+import pandas
+
+@workflow
+def hello(name: str) -> dict[str, object]:
+    frame = pandas.DataFrame({"a": range(1000), "b": range(1000)})
+    total = int(frame.groupby("a").b.sum().sum())
+    private = 0
+    with open("/proc/self/smaps_rollup") as file:
+        for line in file:
+            if line.startswith("Private_"):
+                private += int(line.split()[1])
+    return {"total": total, "private_kib": private}
+"#;
+
+/// A heavy package: installed, imported by each worker, and imported once by the zygote.
+async fn packages(report: &mut Report, root: &Path, home: &Path, python: python::Python) -> Result<(), Error> {
+    let workspace = home.join("with-packages");
+    std::fs::create_dir_all(workspace.join("workflows"))?;
+    std::fs::write(workspace.join("workflows/hello.py"), PANDAS)?;
+    std::fs::write(workspace.join("requirements.txt"), "pandas>=2,<4\n")?;
+    let names = ["PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "HTTPS_PROXY", "NO_PROXY"];
+    let settings = environments::Settings {
+        root: home.join("envs"),
+        python: python.path.display().to_string(),
+        index: Index {
+            variables: names
+                .into_iter()
+                .filter_map(|name| Some((name, Hidden(std::env::var(name).ok()?))))
+                .collect(),
+            search_path: std::env::var_os("PATH"),
+        },
+        keep: Duration::from_secs(86_400),
+    };
+    let environments = Environments::new(settings, Arc::new(SystemClock));
+    let mut bundle = bundle::snapshot(&workspace, &home.join("bundles"))?;
+    let wanted = environments.wanted(&bundle.dir)?.ok_or("no requirements")?;
+    let begun = Instant::now();
+    match environments.ready(&wanted, Duration::from_secs(300)).await {
+        Ok(environment) => bundle.environment = Some(environment),
+        Err(error) => {
+            println!("figures of packages are left out, pandas can't be installed here: {error}");
+            return Ok(());
+        }
+    }
+    report.add(
+        "pandas, installing it",
+        format!("{:.1} s", begun.elapsed().as_secs_f64()),
+    );
+    let begun = Instant::now();
+    let again = environments.wanted(&bundle.dir)?.ok_or("no requirements")?;
+    environments.ready(&again, Duration::ZERO).await?;
+    report.add("pandas, finding it installed", format!("{:.1} ms", millis(begun)));
+    for (how, preload, figures) in [
+        ("imported by each worker", &["json", "datetime"][..], ""),
+        ("preloaded", &["json", "datetime", "pandas"][..], " (≤ 15 MB)"),
+    ] {
+        let mut settings = Settings::new(python.clone(), root.join("engine"), home.join("scratch"));
+        settings.preload = preload.iter().map(|name| (*name).to_owned()).collect();
+        let pool = Pool::start(settings, Arc::new(SystemClock))?;
+        let begun = Instant::now();
+        let mut samples = Vec::new();
+        let mut imports = Vec::new();
+        let mut private = 0.0_f64;
+        for round in 0..30 {
+            let (mut spec, mut received) = attempt(&bundle);
+            spec.limits.memory_bytes = 1 << 30;
+            let asked = Instant::now();
+            let (done, ()) = tokio::join!(pool.run(spec, CancellationToken::new()), async {
+                while received.recv().await.is_some() {}
+            });
+            let done = done?;
+            let Outcome::Succeeded { value } = done.outcome else {
+                return Err(format!("pandas {how}: {:?}", done.outcome).into());
+            };
+            if round == 0 {
+                report.add(
+                    &format!("pandas {how}, first step of all"),
+                    format!("{:.0} ms", millis(begun)),
+                );
+            } else {
+                samples.push(millis(asked));
+                imports.push(done.timings.import_ms);
+                private = private.max(value["private_kib"].as_f64().unwrap_or_default() * 1024.0 / 1e6);
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+        let (p50, p99) = quantiles(samples);
+        report.add(
+            &format!("pandas {how}, step"),
+            format!("p50 {p50:.2} ms, p99 {p99:.2} ms"),
+        );
+        report.add(
+            &format!("pandas {how}, importing the module"),
+            format!("p50 {:.2} ms", quantiles(imports).0),
+        );
+        report.add(
+            &format!("pandas {how}, private memory of a worker, most{figures}"),
+            format!("{private:.1} MB"),
+        );
+        pool.shutdown().await;
+    }
     Ok(())
 }
 

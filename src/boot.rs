@@ -1,5 +1,6 @@
 //! The one composition root: configuration → backends → use cases → servers.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
 use crate::domain::{self, Policy, sha256_hex};
 use crate::egress::{Egress, EgressLimits, Opened};
-use crate::error::Coded as _;
+use crate::error::{Coded as _, Finding};
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
 use crate::runner::cgroup;
+use crate::runner::environments::{self, Environments, Hidden, Index};
 use crate::runner::jail::setup::Uids;
 use crate::runner::pool::{IsolationSettings, Pool};
 use crate::runner::{Isolation, NodeRunner, python};
@@ -37,7 +39,7 @@ use crate::{host, telemetry, tenancy, usecase};
 pub enum Error {
     /// Settings.
     #[error("the configuration has {} finding(s)", .0.len())]
-    Config(Vec<crate::error::Finding>),
+    Config(Vec<Finding>),
     /// Storage settings.
     #[error("storage can't be set up: {0}")]
     Storage(String),
@@ -68,7 +70,7 @@ pub enum Error {
     UseCase(#[from] usecase::Error),
     /// The workspace has findings, and the mode is strict.
     #[error("the workspace has {} finding(s)", .0.len())]
-    Workspace(Vec<crate::error::Finding>),
+    Workspace(Vec<Finding>),
     /// Something that a sentence says.
     #[error("{detail}")]
     Said {
@@ -136,8 +138,15 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     }
 }
 
+/// Steps that have a user of their own go through it to their code; what is in it they can't list.
 fn make_dir(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Path {
+    let mode = if rustix::process::geteuid().is_root() {
+        0o711
+    } else {
+        0o777
+    };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| Error::Path {
         path: path.to_owned(),
         source,
     })
@@ -189,6 +198,38 @@ pub fn base(config: Config) -> Result<Base, Error> {
         clock,
         entropy: Arc::new(Entropy::System),
     })
+}
+
+/// The packages that workspaces ask for. Nothing is read or made yet.
+#[must_use]
+pub fn environments(config: &Config, clock: Arc<dyn Clock>) -> Environments {
+    let packages = &config.runner.packages;
+    let text = |secret: &Option<config::Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let variables = [
+        ("PIP_INDEX_URL", text(&packages.index_url)),
+        ("PIP_EXTRA_INDEX_URL", text(&packages.extra_index_url)),
+        ("PIP_FIND_LINKS", packages.find_links.clone()),
+        ("PIP_NO_INDEX", packages.no_index.then(|| "1".to_owned())),
+        (
+            "PIP_CERT",
+            packages.certificates.as_ref().map(|path| path.display().to_string()),
+        ),
+        ("HTTPS_PROXY", text(&packages.proxy)),
+        ("NO_PROXY", packages.no_proxy.clone()),
+    ];
+    let settings = environments::Settings {
+        root: config.storage.data_dir.join("envs"),
+        python: config.runner.python.display().to_string(),
+        index: Index {
+            variables: variables
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, Hidden(value?))))
+                .collect(),
+            search_path: packages.search_path.clone().map(Into::into),
+        },
+        keep: Duration::from_secs(packages.keep_days * 86_400),
+    };
+    Environments::new(settings, clock)
 }
 
 fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRunner>, Error> {
@@ -258,6 +299,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         code: CodeSource {
             workspace: config.runner.workspace_dir.clone(),
             bundles: config.storage.data_dir.join("bundles"),
+            environments: Arc::new(environments(config, base.clock.clone())),
             live: config.mode.development,
             strict: config.runner.discovery == Discovery::Strict,
         },
@@ -372,7 +414,15 @@ pub async fn become_ready(base: Base, gate: Gate, listener_loopback: bool) -> Ar
                 let cx = Arc::new(cx);
                 gate.open(app(&base, cx.clone(), listener_loopback));
                 // Described now rather than at the first call; what is wrong with it is said there.
-                if let Err(error) = cx.catalogs.current().await {
+                // Packages may take minutes to install, and are told of while they are.
+                let mut loaded = cx.catalogs.current().await;
+                while loaded
+                    .as_ref()
+                    .is_err_and(|error| error.code() == "environment_building")
+                {
+                    loaded = cx.catalogs.current().await;
+                }
+                if let Err(error) = loaded {
                     tracing::error!(error = %error, error.code = error.code(), "the workspace can't be loaded");
                 }
                 return cx;
@@ -461,17 +511,37 @@ pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
 /// When Python is missing or the workspace can't be read; what is wrong with it is in the catalog.
 pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalog, Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let runner = start_runner(&config, clock)?;
+    let runner = start_runner(&config, clock.clone())?;
     let bundles = config.storage.data_dir.join("bundles");
-    let bundle =
+    let mut bundle =
         crate::runner::bundle::snapshot(&config.runner.workspace_dir, &bundles).map_err(usecase::Error::from)?;
+    let mut findings = Vec::new();
+    let environments = environments(&config, clock);
+    match environments.wanted(&bundle.dir) {
+        Ok(None) => {}
+        Ok(Some(wanted)) => {
+            bundle.environment = environments.find(&wanted.digest);
+            if bundle.environment.is_none() {
+                let message =
+                    "the packages that it names are not installed, so modules that import them can't be checked";
+                let pointer = format!("workspace/{}", environments::FILE);
+                findings.push(
+                    Finding::new(pointer, "environment_missing", message)
+                        .hint("run `weft env build`; `weft dev` and the handler do so by themselves"),
+                );
+            }
+        }
+        Err(environments::EnvironmentError::Requirements(wrong)) => findings.extend(wrong),
+        Err(error) => return Err(usecase::Error::from(error).into()),
+    }
     let described = runner.describe(&bundle).await;
     runner.shutdown().await;
     let described = described?;
+    findings.extend(described.findings);
     Ok(crate::definition::Catalog::from_description(
         &bundle.digest,
         &described.modules,
-        described.findings,
+        findings,
         described.files,
         described.ms,
     )

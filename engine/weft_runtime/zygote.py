@@ -19,12 +19,11 @@ import select
 import signal
 import socket
 import sys
-from importlib import import_module
 from typing import Any, NoReturn
 
 import weft
 
-from . import exitcodes, protocol
+from . import exitcodes, preload, protocol
 from .guard import Guard
 from .jail import posture
 from .jail.cell import Walls
@@ -150,15 +149,12 @@ class Zygote:
             os._exit(exitcodes.REFUSED)
         jail = message.get("jail") or {}
         world = self._enter_world(jail)
-        for name in message.get("preload") or ():
-            try:
-                import_module(str(name))
-            except Exception as error:
-                _complain(f"preload of `{name}` failed, workers will import it themselves: {error}")
+        preload.run(message.get("preload") or (), message.get("preload_paths") or (), _complain)
         self._guard.hide()
         gc.collect()
         gc.freeze()
         self._walls, found = self._raise_walls(jail, world)
+        preload.move(message.get("preload_paths") or (), self._walls.inside)
         if self._walls.home is not None:
             os.environ["HOME"] = os.environ["TMPDIR"] = self._walls.home
         version = ".".join(map(str, sys.version_info[:3]))
@@ -225,7 +221,8 @@ class Zygote:
         )
         held: list[str] = []
         if kernel.available and scratch is not None:
-            place = os.path.join(scratch, "probe")
+            # Another zygote of the same handler may be trying at the same time.
+            place = os.path.join(scratch, f"probe-{os.urandom(4).hex()}")
             probe = Probe(kernel, self._process, walls, place, os.path.join(ENGINE_DIR, "weft_runtime"), _SDK)
             held = probe.run()
             missing.update(world.missing)

@@ -12,7 +12,9 @@ use super::{Failure, Outcome, Places, block_on, load, lock, output};
 use crate::boot::{self, Base};
 use crate::config::{Environment, env_var};
 use crate::definition::Catalog;
+use crate::error::Coded as _;
 use crate::http::Gate;
+use crate::runner::environments::EnvironmentError;
 use crate::telemetry::Sink;
 use crate::tenancy;
 use crate::usecase::{self, Context, deliver, seed};
@@ -52,8 +54,19 @@ impl Dev {
             .map_err(|error| Failure::new(format!("the listener has no address: {error}")))?;
         let base = boot::base(config)?;
         let cx = Arc::new(boot::context(&base).await?);
-        let current = cx.catalogs.current().await?;
-        if cx.catalogs.strict() && !current.catalog.findings.is_empty() {
+        // Packages are installed while everything else goes on; a workspace that needs none is looked at right now.
+        let current = match cx.catalogs.at_once().await {
+            Ok(current) => Some(current),
+            Err(usecase::Error::Environment(why)) => {
+                output::note(&format!("{why}; the output follows, and workflows run when it is done"));
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(current) = &current
+            && cx.catalogs.strict()
+            && !current.catalog.findings.is_empty()
+        {
             base.runner.shutdown().await;
             return Err(boot::Error::Workspace(current.catalog.findings.clone()).into());
         }
@@ -68,12 +81,17 @@ impl Dev {
             tokio::spawn(ticks(cx.clone())),
         ];
         let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
-        greet(address.port(), &current.catalog, base.config.mode.development);
+        greet(
+            address.port(),
+            current.as_ref().map(|current| &*current.catalog),
+            base.config.mode.development,
+        );
+        let packages = tokio::spawn(tell_of_packages(cx.clone(), current.is_none()));
         wait_for_signal().await?;
         output::note("stopping");
         let rest = async {
             stop.cancel();
-            for task in &background {
+            for task in background.iter().chain([&packages]) {
                 task.abort();
             }
             cx.leave().await;
@@ -95,6 +113,33 @@ async fn finish(base: &Base) {
     base.runner.shutdown().await;
 }
 
+/// Says when the packages are installed that the start has not waited for.
+async fn tell_of_packages(cx: Arc<Context>, awaited: bool) {
+    if !awaited {
+        return;
+    }
+    loop {
+        match cx.catalogs.current().await {
+            Ok(current) => {
+                let Catalog {
+                    workflows, findings, ..
+                } = &*current.catalog;
+                output::note(&format!(
+                    "the packages are installed; {} workflows, {} findings",
+                    workflows.len(),
+                    findings.len()
+                ));
+                return;
+            }
+            Err(usecase::Error::Environment(EnvironmentError::Building { .. })) => {}
+            Err(error) => {
+                output::failure(&error.to_string(), error.hint().as_deref(), error.findings());
+                return;
+            }
+        }
+    }
+}
+
 async fn seed_once(cx: &Context) -> Result<(), Failure> {
     let platform = tenancy::operator();
     let seeded = seed::seed(cx, &platform, |step| output::progress(&format!("seeding {step}"))).await?;
@@ -111,17 +156,18 @@ async fn seed_once(cx: &Context) -> Result<(), Failure> {
 }
 
 /// The line that scripts wait for, and a call that works as printed. The development key is shown here and nowhere else.
-fn greet(port: u16, catalog: &Catalog, trusted: bool) {
+fn greet(port: u16, catalog: Option<&Catalog>, trusted: bool) {
     output::data(&format!("ready http://127.0.0.1:{port}"));
     if !trusted {
         output::note("the development key is refused here, so make one: weft keys create NAME --scope '*'");
         return;
     }
-    let example = match catalog.workflows.get("hello") {
+    let workflows = catalog.map(|catalog| &catalog.workflows);
+    let example = match workflows.and_then(|workflows| workflows.get("hello")) {
         Some(_) => Some(("hello", r#"{"name": "Ada"}"#)),
-        None => catalog
-            .workflows
-            .values()
+        None => workflows
+            .into_iter()
+            .flat_map(|workflows| workflows.values())
             .find(|workflow| {
                 !workflow
                     .parameters

@@ -9,6 +9,7 @@ mod config_entry;
 mod dev;
 mod doctor;
 pub mod emit;
+mod env;
 mod keys;
 mod lock;
 mod org;
@@ -66,6 +67,9 @@ enum Command {
     Secrets(secrets::Secrets),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
+    /// The packages that the workspace asks for: whether they are installed, installing them, the output
+    #[command(subcommand)]
+    Env(env::Env),
     /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -168,6 +172,7 @@ pub fn main() -> ExitCode {
         Command::Policy(policy) => policy.run(),
         Command::Secrets(secrets) => secrets.run(),
         Command::Check(check) => check.run(),
+        Command::Env(env) => env.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Emit(emit) => emit.run(),

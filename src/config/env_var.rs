@@ -199,6 +199,26 @@ variables! {
     WEFT_DISCOVERY = "WEFT_DISCOVERY", Runner, Choice(&["strict", "quarantine"]),
         Words("`strict` in development, else `quarantine`"),
         "What a file of the workspace that breaks the rules does: `strict` stops the start, `quarantine` leaves that file out and reports degraded health.";
+    WEFT_PIP_INDEX_URL = "WEFT_PIP_INDEX_URL", Runner, Text, Words("`PIP_INDEX_URL`, else PyPI"), secret true,
+        "The package index that `requirements.txt` is installed from; credentials in it are masked wherever it would be shown.";
+    PIP_INDEX_URL = "PIP_INDEX_URL", Runner, Text, Unset, secret true,
+        "The same, by the name that `pip` has for it.";
+    PIP_EXTRA_INDEX_URL = "PIP_EXTRA_INDEX_URL", Runner, Text, Unset, secret true,
+        "Further package indexes, with spaces between them. A package of the same name may come from any of them, so prefer one index that has all.";
+    PIP_FIND_LINKS = "PIP_FIND_LINKS", Runner, Text, Unset,
+        "Folders or pages with wheels, with spaces between them.";
+    PIP_NO_INDEX = "PIP_NO_INDEX", Runner, Switch, Value("false"),
+        "Packages come from `PIP_FIND_LINKS` alone.";
+    PIP_CERT = "PIP_CERT", Runner, Path, Unset,
+        "Certificates that the package index is checked by.";
+    HTTPS_PROXY = "HTTPS_PROXY", Runner, Text, Unset, secret true,
+        "The proxy to the package index.";
+    NO_PROXY = "NO_PROXY", Runner, Text, Unset,
+        "Hosts that are reached without the proxy.";
+    PATH = "PATH", Runner, Text, Unset,
+        "Where `uv` is looked for, which installs faster than `pip`.";
+    WEFT_ENVIRONMENT_KEEP_DAYS = "WEFT_ENVIRONMENT_KEEP_DAYS", Runner, Number(1, 3_650), Value("14"),
+        "How long installed packages are kept that no workspace and no run uses. The last two environments always are.";
     WEFT_SCRATCH = "WEFT_SCRATCH", Runner, Path, Words("`scratch` in the data folder"),
         "The folder in which each attempt gets its own temporary folder.";
     WEFT_CGROUP = "WEFT_CGROUP", Runner, Choice(&["auto", "v1", "off"]), Value("auto"),

@@ -31,7 +31,7 @@ pub use http::Http;
 pub use isolation::{Isolation, UidRange};
 pub use limits::Limits;
 pub use mode::Mode;
-pub use runner::{ControlGroup, Discovery, Runner};
+pub use runner::{ControlGroup, Discovery, Packages, Runner};
 pub use secret::{MASK, Secret};
 pub use secrets::Secrets;
 pub use signing::Signing;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::env_var as var;
 use super::mode::Mode;
 use super::read::Reader;
+use super::secret::Secret;
 use super::storage::Storage;
 
 /// How Python steps are run.
@@ -31,6 +32,51 @@ pub struct Runner {
     pub scratch_dir: PathBuf,
     /// Whether all steps together get a control group.
     pub control_group: ControlGroup,
+    /// Where packages come from.
+    pub packages: Packages,
+}
+
+/// Where packages come from, and how long they are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Packages {
+    /// The index; none is PyPI.
+    pub index_url: Option<Secret>,
+    /// Further ones.
+    pub extra_index_url: Option<Secret>,
+    /// Folders or pages with wheels.
+    pub find_links: Option<String>,
+    /// Whether those are all.
+    pub no_index: bool,
+    /// What an index is checked by.
+    pub certificates: Option<PathBuf>,
+    /// The way to an index.
+    pub proxy: Option<Secret>,
+    /// Where it is not needed.
+    pub no_proxy: Option<String>,
+    /// Folders in which the installer is looked for.
+    #[serde(skip)]
+    pub search_path: Option<String>,
+    /// Days after which what nobody uses is removed.
+    pub keep_days: u64,
+}
+
+impl Packages {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            index_url: reader
+                .secret("runner.packages.indexUrl", &var::WEFT_PIP_INDEX_URL)
+                .or_else(|| reader.secret("runner.packages.indexUrl", &var::PIP_INDEX_URL)),
+            extra_index_url: reader.secret("runner.packages.extraIndexUrl", &var::PIP_EXTRA_INDEX_URL),
+            find_links: reader.text("runner.packages.findLinks", &var::PIP_FIND_LINKS),
+            no_index: reader.switch("runner.packages.noIndex", &var::PIP_NO_INDEX),
+            certificates: reader.path("runner.packages.certificates", &var::PIP_CERT),
+            proxy: reader.secret("runner.packages.proxy", &var::HTTPS_PROXY),
+            no_proxy: reader.text("runner.packages.noProxy", &var::NO_PROXY),
+            search_path: reader.environment.get(&var::PATH).map(str::to_owned),
+            keep_days: reader.number_or_default("runner.packages.keepDays", &var::WEFT_ENVIRONMENT_KEEP_DAYS),
+        }
+    }
 }
 
 /// What a file of the workspace that breaks the rules does.
@@ -85,6 +131,7 @@ impl Runner {
             control_group: reader
                 .choice("runner.controlGroup", &var::WEFT_CGROUP)
                 .unwrap_or(ControlGroup::Auto),
+            packages: Packages::read(reader),
         }
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
-use super::api::{artifacts, audit, data_providers, docs, health, me, policy, runs, secrets, workflows};
+use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -15,7 +15,7 @@ use super::api::{artifacts, audit, data_providers, docs, health, me, policy, run
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         secrets::list, secrets::write, secrets::delete,
-        health::health, health::ready, health::status, docs::description, docs::page,
+        health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),
     modifiers(&Schemes)

@@ -2,8 +2,7 @@
 
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, health, me, policy, runs, secrets, workflows};
-
+use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -65,6 +64,7 @@ pub fn table() -> Vec<Route> {
         at("/api/docs", Open, get(docs::page)),
         at("/api/me", Caller, get(me::get)),
         at("/api/status", Caller, get(health::status)),
+        at("/api/environments/current", Caller, get(environments::current)),
         at("/api/workflows", Organization, get(workflows::list)),
         at("/api/workflows/{name}", Organization, get(workflows::get)),
         to("/api/workflows/{name}/execute", Organization, post(workflows::execute)),

@@ -4,9 +4,10 @@
 //! and caches are left out; links could point outside the workspace.
 
 use std::collections::hash_map::DefaultHasher;
+use std::fs::Permissions;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::BundleRef;
@@ -170,6 +171,7 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
     let bundle = BundleRef {
         digest: format!("sha256:{hex}"),
         dir: dir.clone(),
+        environment: None,
     };
     if dir.is_dir() {
         return Ok(bundle);
@@ -184,6 +186,7 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         std::fs::write(&path, bytes).map_err(fail(&path))?;
     }
     std::fs::create_dir_all(&unfinished).map_err(fail(&unfinished))?;
+    open_to_readers(&unfinished).map_err(fail(&unfinished))?;
     match std::fs::rename(&unfinished, &dir) {
         Ok(()) => Ok(bundle),
         Err(_) if dir.is_dir() => {
@@ -193,6 +196,17 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         }
         Err(error) => Err(fail(&dir)(error)),
     }
+}
+
+/// Lets every user read a tree, whatever the umask: steps may have a user of their own.
+fn open_to_readers(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        return std::fs::set_permissions(path, Permissions::from_mode(0o644));
+    }
+    for entry in std::fs::read_dir(path)? {
+        open_to_readers(&entry?.path())?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 /// The copy of a digest, when this machine has it.
@@ -205,6 +219,7 @@ pub fn find(bundles: &Path, digest: &str) -> Option<BundleRef> {
     dir.is_dir().then(|| BundleRef {
         digest: digest.to_owned(),
         dir,
+        environment: None,
     })
 }
 
@@ -219,12 +234,17 @@ mod tests {
         std::fs::create_dir_all(workspace.join("workflows/__pycache__")).unwrap();
         std::fs::write(workspace.join("workflows/a.py"), "x = 1\n").unwrap();
         std::fs::write(workspace.join("workflows/__pycache__/a.pyc"), "junk").unwrap();
+        std::fs::set_permissions(workspace.join("workflows/a.py"), Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", workspace.join("workflows/link.py")).unwrap();
         let before = fingerprint(&workspace).unwrap();
         let first = snapshot(&workspace, &bundles).unwrap();
         assert_eq!(snapshot(&workspace, &bundles).unwrap(), first);
         assert!(!first.dir.join("workflows/link.py").exists());
         assert!(!first.dir.join("workflows/__pycache__").exists());
+        for (name, mode) in [("", 0o755), ("workflows", 0o755), ("workflows/a.py", 0o644)] {
+            let meta = std::fs::metadata(first.dir.join(name)).unwrap();
+            assert_eq!(meta.permissions().mode() & 0o777, mode, "{name}");
+        }
         std::fs::write(workspace.join("workflows/a.py"), "x = 22\n").unwrap();
         assert_ne!(fingerprint(&workspace).unwrap(), before);
         let second = snapshot(&workspace, &bundles).unwrap();

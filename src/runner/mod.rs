@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cgroup;
 mod disk_usage;
 mod environment;
+pub mod environments;
 pub mod jail;
 mod limits;
 mod meter;
@@ -40,6 +41,7 @@ pub use crate::domain::LogLine;
 use crate::domain::{AttemptId, Limits, NetworkUse, Outcome, Rights, Timestamp};
 pub use crate::egress::Refusal as RefusedConnection;
 use crate::error::{Coded, Finding, Kind};
+use environments::EnvironmentRef;
 
 /// Code that a run is pinned to: an immutable folder named by the digest of what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,6 +50,8 @@ pub struct BundleRef {
     pub digest: String,
     /// Where it lies on this machine.
     pub dir: PathBuf,
+    /// The packages that it was pinned with; none when it asks for none.
+    pub environment: Option<EnvironmentRef>,
 }
 
 /// What of a bundle is called.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{self, Bounds, Group};
 use super::environment::{ROOT_NAME, Scratch, harden_self};
+use super::environments::EnvironmentRef;
 use super::jail::Jail;
 use super::jail::posture::{Isolation, Posture};
 use super::jail::setup::{self, Setup, Uids};
@@ -156,7 +157,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    zygote: Option<Arc<Zygote>>,
+    /// One for each environment in use: what it has imported ahead is of that one.
+    zygotes: HashMap<Option<EnvironmentRef>, Arc<Zygote>>,
+    /// The environment that was asked for last.
+    latest: Option<EnvironmentRef>,
+    /// Parts of the user ids, each with the zygote that has it: two would lend the same ones. Empty where none is used.
+    uids: Vec<(Uids, Weak<Zygote>)>,
     /// Ends of zygotes within the window, and what the last one died of.
     failures: VecDeque<Instant>,
     last_failure: Option<RunnerError>,
@@ -247,7 +253,10 @@ impl Pool {
             descriptions: Semaphore::new(DESCRIPTIONS),
             next_id: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                uids: parts_of_uids(&settings),
+                ..State::default()
+            }),
             settings,
         });
         let weak = Arc::downgrade(&shared);
@@ -382,13 +391,12 @@ impl NodeRunner for Pool {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.slots.close();
         self.shared.descriptions.close();
-        let (zygote, shelves) = {
+        let (zygotes, shelves) = {
             let mut state = self.shared.state();
-            (state.zygote.take(), std::mem::take(&mut state.shelves))
+            (std::mem::take(&mut state.zygotes), std::mem::take(&mut state.shelves))
         };
-        if let Some(zygote) = zygote {
-            zygote.shut_down(SHUTDOWN_PATIENCE).await;
-        }
+        let ends = zygotes.values().map(|zygote| zygote.shut_down(SHUTDOWN_PATIENCE));
+        futures::future::join_all(ends).await;
         drop(shelves);
     }
 
@@ -398,18 +406,25 @@ impl NodeRunner for Pool {
 
     async fn posture(&self) -> Result<Isolation, RunnerError> {
         let mut lost = RunnerError::Stopping;
+        let environment = self.shared.state().latest.clone();
         for _ in 0..TRIES {
-            let zygote = self.shared.zygote().await?;
+            let zygote = self.shared.zygote(&environment).await?;
             match zygote.posture().await {
                 Some(posture) => return Ok(self.shared.isolation(&posture)),
-                None => lost = self.shared.why_lost("the zygote is gone".into()),
+                None => lost = self.shared.why_lost(&environment, "the zygote is gone".into()),
             }
         }
         Err(lost)
     }
 
     fn isolation(&self) -> Option<Isolation> {
-        let posture = self.shared.state().zygote.as_ref()?.posture_so_far()?;
+        let posture = {
+            let state = self.shared.state();
+            let latest = state.zygotes.get(&state.latest);
+            // The platform gives all of them the same; the latest may not have found out yet.
+            let mut all = latest.into_iter().chain(state.zygotes.values());
+            all.find_map(|zygote| zygote.posture_so_far())?
+        };
         Some(self.shared.isolation(&posture))
     }
 
@@ -417,10 +432,13 @@ impl NodeRunner for Pool {
         let isolation = self.isolation();
         let shared = &self.shared;
         let state = shared.state();
-        let zygote = state.zygote.as_ref().filter(|zygote| !zygote.is_dead());
+        let zygote = state.zygotes.get(&state.latest).filter(|zygote| !zygote.is_dead());
         let group = zygote.and_then(|zygote| zygote.group());
         let (looks, micros) = shared.meter.cost().per_look();
-        let (forks, kills) = state.zygote.as_ref().map_or((0, 0), |zygote| zygote.counts());
+        let (forks, kills) = state.zygotes.values().fold((0, 0), |(forks, kills), zygote| {
+            let counts = zygote.counts();
+            (forks + counts.0, kills + counts.1)
+        });
         json!({
             "python": {"path": shared.settings.python.path, "version": shared.settings.python.version},
             "zygote": {
@@ -559,7 +577,7 @@ impl Shared {
                         let posture = zygote.posture_so_far().map(|posture| posture.of(jail));
                         Arrival::Failed(outcome, lines, posture.unwrap_or_default())
                     }
-                    BroughtUp::No(reason) => Arrival::Lost(self.why_lost(reason)),
+                    BroughtUp::No(reason) => Arrival::Lost(self.why_lost(&bundle.environment, reason)),
                 }
             }
             Err(NoFork::Refused(error)) => {
@@ -607,12 +625,13 @@ impl Shared {
         jail: &Jail,
         minimum: Tier,
     ) -> Result<Worker, NoFork> {
-        let zygote = self.zygote().await?;
+        let environment = &bundle.environment;
+        let zygote = self.zygote(environment).await?;
         let mut way = Way::None;
         // Otherwise nothing depends on it, and the order need not wait for the zygote.
         if minimum > Tier::Process || jail.network {
             let Some(posture) = zygote.posture().await else {
-                return Err(self.why_lost("the zygote is gone".into()).into());
+                return Err(self.why_lost(environment, "the zygote is gone".into()).into());
             };
             if let Some(error) = posture.refusal(minimum) {
                 return Err(NoFork::Refused(Box::new(error)));
@@ -621,6 +640,7 @@ impl Shared {
                 way = Self::way_out(&posture)?;
             }
         }
+        let paths = self.paths(environment);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let order = Order {
             id,
@@ -630,7 +650,7 @@ impl Shared {
             scratch: self.scratch.of_worker(id),
             limits,
             jail,
-            paths: &[],
+            paths: &paths,
             way_out: match &way {
                 Way::None => WayOut::None,
                 Way::Asked { local } => WayOut::Asked { local: *local },
@@ -675,7 +695,7 @@ impl Shared {
 
     /// The zygote, a new one when there is none: at once after a first failure, later after longer and longer, and not at
     /// all after too many within a short time.
-    async fn zygote(&self) -> Result<Arc<Zygote>, RunnerError> {
+    async fn zygote(&self, environment: &Option<EnvironmentRef>) -> Result<Arc<Zygote>, RunnerError> {
         loop {
             let wait = {
                 let mut state = self.state();
@@ -684,7 +704,8 @@ impl Shared {
                 }
                 let now = Instant::now();
                 state.note_death(now);
-                if let Some(zygote) = &state.zygote {
+                state.latest.clone_from(environment);
+                if let Some(zygote) = state.zygotes.get(environment) {
                     return Ok(Arc::clone(zygote));
                 }
                 while state
@@ -707,19 +728,22 @@ impl Shared {
                             preload,
                             ..
                         } = &self.settings;
-                        let started = Zygote::start(
-                            python,
-                            engine_dir,
-                            preload,
-                            self.group.clone(),
-                            &self.setup,
-                            &self.runtime,
-                        );
+                        let paths = self.paths(environment);
+                        let uids = state.free_uids()?;
+                        let setup = Setup {
+                            uids: uids.map_or(self.setup.uids, |(_, uids)| Some(uids)),
+                            ..self.setup.clone()
+                        };
+                        let group = self.group.clone();
+                        let started = Zygote::start(python, engine_dir, preload, &paths, group, &setup, &self.runtime);
                         let zygote = started.map_err(|error| RunnerError::NoPython {
                             reason: error.to_string(),
                         })?;
                         let zygote = Arc::new(zygote);
-                        state.zygote = Some(Arc::clone(&zygote));
+                        if let Some((place, _)) = uids {
+                            state.uids[place].1 = Arc::downgrade(&zygote);
+                        }
+                        state.zygotes.insert(environment.clone(), Arc::clone(&zygote));
                         return Ok(zygote);
                     }
                 }
@@ -729,12 +753,12 @@ impl Shared {
     }
 
     /// A worker was lost: because of the zygote, or for its own reason.
-    fn why_lost(&self, reason: String) -> RunnerError {
+    fn why_lost(&self, environment: &Option<EnvironmentRef>, reason: String) -> RunnerError {
         let mut state = self.state();
         if self.stopping.load(Ordering::SeqCst) {
             return RunnerError::Stopping;
         }
-        let died = state.zygote.as_ref().is_some_and(|zygote| zygote.is_dead());
+        let died = state.zygotes.get(environment).is_some_and(|zygote| zygote.is_dead());
         state.note_death(Instant::now());
         if died {
             state.give_up()
@@ -789,7 +813,7 @@ impl Shared {
                 },
                 BroughtUp::Failed(outcome, _) => (Vec::new(), outcome),
                 BroughtUp::No(reason) => {
-                    lost = self.why_lost(reason);
+                    lost = self.why_lost(&bundle.environment, reason);
                     failures += 1;
                     continue;
                 }
@@ -812,7 +836,15 @@ impl Shared {
         Err(lost)
     }
 
-    /// Ends the workers of modules that have not been called for long.
+    /// Where packages are that code of an environment may import: its own first, then those that are installed for the
+    /// interpreter.
+    fn paths(&self, environment: &Option<EnvironmentRef>) -> Vec<PathBuf> {
+        let own = environment.iter().map(|environment| environment.lib.clone());
+        own.chain(self.settings.python.packages.iter().cloned()).collect()
+    }
+
+    /// Ends the workers of modules that have not been called for long, and the zygotes of environments that none of those
+    /// left is of.
     fn forget_unused(&self) {
         let mut state = self.state();
         let now = Instant::now();
@@ -824,8 +856,26 @@ impl Shared {
             unused.extend(shelf.ready.drain(..));
             shelf.starting > 0 || !shelf.waiters.is_empty()
         });
+        let State {
+            zygotes,
+            latest,
+            past,
+            shelves,
+            ..
+        } = &mut *state;
+        let mut idle = Vec::new();
+        zygotes.retain(|environment, zygote| {
+            let used = environment == latest || shelves.keys().any(|key| key.0.bundle.environment == *environment);
+            if !used {
+                let (forks, kills) = zygote.counts();
+                *past = (past.0 + forks, past.1 + kills);
+                idle.push(Arc::clone(zygote));
+            }
+            used
+        });
         drop(state);
-        drop(unused);
+        // A worker that still runs keeps its zygote.
+        drop((unused, idle));
     }
 }
 
@@ -883,21 +933,40 @@ impl From<RunnerError> for NoFork {
 }
 
 impl State {
+    /// User ids for another zygote, with their place in the list; none where no zygote changes its workers' user.
+    fn free_uids(&self) -> Result<Option<(usize, Uids)>, RunnerError> {
+        if self.uids.is_empty() {
+            return Ok(None);
+        }
+        let mut parts = self.uids.iter().enumerate();
+        match parts.find(|(_, (_, owner))| owner.strong_count() == 0) {
+            Some((place, (uids, _))) => Ok(Some((place, *uids))),
+            None => Err(RunnerError::NoWorker {
+                reason: format!(
+                    "workers of {} environments use all user numbers, and another environment needs some of its own: \
+                     widen `WEFT_STEP_UIDS`",
+                    self.uids.len()
+                ),
+            }),
+        }
+    }
+
     fn note_death(&mut self, now: Instant) {
-        let Some(zygote) = &self.zygote else { return };
-        let Phase::Dead { reason, was_ready } = zygote.phase() else {
-            return;
-        };
-        let (forks, kills) = zygote.counts();
-        self.past = (self.past.0 + forks, self.past.1 + kills);
-        self.zygote = None;
-        self.failures.push_back(now);
-        tracing::error!(reason, "the process that workers are forked from has ended");
-        self.last_failure = Some(if was_ready {
-            RunnerError::NoWorker { reason }
-        } else {
-            RunnerError::NoPython { reason }
-        });
+        let dead: Vec<_> = self.zygotes.extract_if(|_, zygote| zygote.is_dead()).collect();
+        for (_, zygote) in dead {
+            let Phase::Dead { reason, was_ready } = zygote.phase() else {
+                continue;
+            };
+            let (forks, kills) = zygote.counts();
+            self.past = (self.past.0 + forks, self.past.1 + kills);
+            self.failures.push_back(now);
+            tracing::error!(reason, "the process that workers are forked from has ended");
+            self.last_failure = Some(if was_ready {
+                RunnerError::NoWorker { reason }
+            } else {
+                RunnerError::NoPython { reason }
+            });
+        }
     }
 
     fn give_up(&self) -> RunnerError {
@@ -926,6 +995,27 @@ impl State {
         }
         evicted
     }
+}
+
+/// The user ids in parts that each suffice for all workers that there can be at once, those on their way out included.
+fn parts_of_uids(settings: &Settings) -> Vec<(Uids, Weak<Zygote>)> {
+    let Some(all) = settings.isolation.uids.filter(|_| rustix::process::geteuid().is_root()) else {
+        return Vec::new();
+    };
+    let enough = 2 * (settings.slots + settings.idle + DESCRIPTIONS);
+    let parts = parts(all, u32::try_from(enough).unwrap_or(u32::MAX));
+    parts.into_iter().map(|uids| (uids, Weak::new())).collect()
+}
+
+/// As many parts as can have that many, at least one.
+fn parts(all: Uids, enough: u32) -> Vec<Uids> {
+    let parts = (all.count / enough).max(1);
+    let count = all.count / parts;
+    let part = |part| Uids {
+        first: all.first + part * count,
+        count,
+    };
+    (0..parts).map(part).collect()
 }
 
 fn set_up(settings: &IsolationSettings, scratch: &Scratch) -> Setup {
@@ -1046,5 +1136,27 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_zygotes_lend_the_same_user() {
+        let all = Uids {
+            first: 61_000,
+            count: 1_024,
+        };
+        let split = parts(all, 100);
+        assert_eq!(split.len(), 10);
+        let numbers: std::collections::HashSet<_> = split
+            .iter()
+            .flat_map(|uids| uids.first..uids.first + uids.count)
+            .collect();
+        assert_eq!(numbers.len(), 1_020);
+        assert!(numbers.iter().all(|number| (61_000..62_024).contains(number)));
+        assert_eq!(parts(all, 2_000), [all]);
     }
 }

@@ -531,8 +531,10 @@ pub enum Request<'a> {
     Hello {
         /// [`VERSION`].
         version: u32,
-        /// Modules of the standard library to import once, before any fork.
+        /// Modules to import once, before any fork.
         preload: &'a [String],
+        /// Where they may be found beside the standard library; on `sys.path` while they are imported only.
+        preload_paths: &'a [&'a str],
         /// What walls are built of.
         jail: &'a Setup,
     },

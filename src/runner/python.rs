@@ -13,16 +13,39 @@ pub const OLDEST: (u32, u32) = (3, 11);
 
 /// What is tried when none is configured, in this order.
 const CANDIDATES: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
-const PROBE: &str = "import sys; print(sys.executable); print('.'.join(map(str, sys.version_info[:3])))";
+/// Who it is, what its extension modules must be built for, and where packages lie that are installed for it. `-S` leaves
+/// the last two of a virtual environment unsaid, so they are worked out here.
+const PROBE: &str = "
+import _imp, os, site, sys
+print(sys.executable)
+print('.'.join(map(str, sys.version_info[:3])))
+print(sys.implementation.cache_tag, _imp.extension_suffixes()[0], sys.platform, os.uname().machine)
+prefixes = [sys.base_prefix]
+home = os.path.dirname(os.path.dirname(sys.executable))
+try:
+    with open(os.path.join(home, 'pyvenv.cfg')) as file:
+        shared = 'include-system-site-packages=true' in file.read().lower().replace(' ', '')
+    prefixes = [home] + prefixes * shared
+except OSError:
+    pass
+for folder in site.getsitepackages(prefixes):
+    if os.path.isdir(folder):
+        # Where it really is: that is what a step may read.
+        print(os.path.realpath(folder))
+";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An interpreter that is new enough.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Python {
     /// Its executable.
     pub path: PathBuf,
     /// As `3.11.7`.
     pub version: String,
+    /// What its extension modules must be built for: implementation, interface, system, processor.
+    pub abi: String,
+    /// Folders with packages that are installed for it.
+    pub packages: Vec<PathBuf>,
 }
 
 enum Found {
@@ -91,7 +114,7 @@ fn probe(name: &str) -> Found {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut text = String::new();
-        let read = stdout.map(|pipe| pipe.take(4_096).read_to_string(&mut text));
+        let read = stdout.map(|pipe| pipe.take(16_384).read_to_string(&mut text));
         let _ = sender.send(read.map(|_| text));
     });
     let text = receiver.recv_timeout(PATIENCE);
@@ -117,7 +140,14 @@ fn read_answer(text: &str) -> Option<Found> {
     if !path.is_absolute() {
         return None;
     }
-    let python = Python { path, version };
+    let abi = lines.next().unwrap_or_default().to_owned();
+    let packages = lines.map(PathBuf::from).filter(|path| path.is_absolute()).collect();
+    let python = Python {
+        path,
+        version,
+        abi,
+        packages,
+    };
     Some(if version_pair >= OLDEST {
         Found::Usable(python)
     } else {

@@ -189,6 +189,7 @@ impl Zygote {
         python: &Python,
         engine_dir: &Path,
         preload: &[String],
+        paths: &[PathBuf],
         group: Option<Arc<Group>>,
         jail: &Setup,
         runtime: &tokio::runtime::Handle,
@@ -213,6 +214,7 @@ impl Zygote {
         let hello = Request::Hello {
             version: VERSION,
             preload,
+            preload_paths: &texts(paths)?,
             jail,
         }
         .encode()

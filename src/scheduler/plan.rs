@@ -36,6 +36,9 @@ pub struct Plan {
     pub workflow: String,
     /// The digest of the bundle that the code comes from.
     pub bundle: String,
+    /// The digest of the environment that its packages come from; none when it needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
     /// The steps; `depends_on` points backwards only.
     pub steps: Vec<StepPlan>,
 }
@@ -60,6 +63,7 @@ impl Plan {
         Self {
             workflow: declared.name.clone(),
             bundle: bundle.to_owned(),
+            environment: None,
             steps: vec![StepPlan {
                 id: MAIN_STEP.to_owned(),
                 module: declared.module.clone(),
@@ -72,6 +76,13 @@ impl Plan {
                 secrets: declared.secrets.clone(),
             }],
         }
+    }
+
+    /// The same, pinned to an environment.
+    #[must_use]
+    pub fn in_environment(mut self, digest: Option<String>) -> Self {
+        self.environment = digest;
+        self
     }
 
     /// A step's place, by its id.

@@ -14,6 +14,7 @@ use super::policy::{Ceilings, Reason};
 use super::{Context, Error, Result};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
+use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::StepPlan;
 use crate::secrets::mask::Masker;
@@ -50,6 +51,8 @@ pub(super) struct Attempt {
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) bundle: BundleRef,
+    /// The digest of the packages that it needs.
+    pub(super) environment: Option<String>,
     pub(super) stop: CancellationToken,
 }
 
@@ -87,6 +90,7 @@ impl Attempt {
             attempt,
             number,
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
+            environment: run.new.plan.environment.clone(),
             stop: stop.child_token(),
         })
     }
@@ -131,7 +135,7 @@ impl Attempt {
         let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
-        let spec = AttemptSpec {
+        let mut spec = AttemptSpec {
             attempt: self.attempt.clone(),
             bundle: self.bundle.clone(),
             entry: Entry {
@@ -147,10 +151,13 @@ impl Attempt {
             messages,
         };
         let broker = self.broker(config);
-        let (report, mut log) = tokio::join!(
-            self.cx.runner.run(spec, self.stop.clone()),
-            self.serve(received, &broker)
-        );
+        let run = async {
+            if let Some(digest) = &self.environment {
+                spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
+            }
+            Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
+        };
+        let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &broker));
         let report = match report {
             Ok(report) => Ok(broker.finish(report).await),
             Err(error) => Err(error),
@@ -189,6 +196,29 @@ impl Attempt {
             config,
         };
         Broker::new(bound, Arc::new(Masker::default()))
+    }
+
+    /// The packages that the run is pinned to. Where they are not on this instance they are installed again, and the log
+    /// says what the step waits for.
+    async fn environment(&self, digest: &str, messages: &mpsc::Sender<WorkerMessage>) -> Result<EnvironmentRef> {
+        let environments = self.cx.catalogs.environments();
+        if let Some(environment) = environments.find(digest) {
+            return Ok(environment);
+        }
+        let line = LogLine {
+            at: self.cx.clock.now(),
+            stream: "log".into(),
+            level: "info".into(),
+            message: format!("waiting for the environment `{digest}`, which is being built on this instance"),
+            fields: None,
+        };
+        // Whoever reads it is there until the attempt's end.
+        drop(messages.send(WorkerMessage::Line(line)).await);
+        let patience = self.deadline.since(self.cx.clock.now());
+        tokio::select! {
+            environment = self.cx.catalogs.pinned_environment(&self.bundle, digest, patience) => environment,
+            () = self.stop.cancelled() => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
+        }
     }
 
     fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration) -> Value {

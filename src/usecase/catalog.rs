@@ -1,6 +1,11 @@
 //! What the workspace offers right now: looked at again when a file has changed, described in a worker, kept until then.
+//!
+//! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
+//! where nothing was before, whoever needs it waits for a while.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -12,8 +17,12 @@ use crate::definition::Catalog;
 use crate::domain::{Declared, Limits, Rights};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
+use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
 use crate::runner::{BundleRef, NodeRunner};
 use crate::tenancy::Scope;
+
+/// How long a caller waits for the workspace's packages.
+const ENVIRONMENT_PATIENCE: Duration = Duration::from_secs(50);
 
 /// A bundle and what it declares.
 #[derive(Debug, Clone)]
@@ -30,7 +39,22 @@ pub struct Catalogs {
     code: CodeSource,
     runner: Arc<dyn NodeRunner>,
     ceilings: Limits,
-    current: Mutex<Option<(Fingerprint, Current)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<(Fingerprint, Current)>,
+    /// A newer workspace, and what it asks for.
+    next: Option<(Fingerprint, Next)>,
+}
+
+#[derive(Debug, Clone)]
+struct Next {
+    bundle: BundleRef,
+    wanted: Option<Wanted>,
+    /// What is wrong with what it asks for.
+    findings: Vec<Finding>,
 }
 
 impl Catalogs {
@@ -41,44 +65,127 @@ impl Catalogs {
             code,
             runner,
             ceilings,
-            current: Mutex::new(None),
+            state: Mutex::default(),
         }
     }
 
     /// The bundle as the workspace is now. When nothing has changed this costs a look at each file's metadata, and not even
-    /// that for a deployed workspace, which doesn't change under a running process.
+    /// that for a deployed workspace, which doesn't change under a running process. Waits for packages that are being
+    /// installed, for a while, where nothing was offered before.
     ///
     /// # Errors
-    /// When the workspace can't be read or no worker can describe it.
+    /// When the workspace can't be read, its packages can't be installed, or no worker can describe it.
     pub async fn current(&self) -> Result<Current> {
-        let mut slot = self.current.lock().await;
-        if let Some((_, current)) = slot.as_ref()
+        self.within(ENVIRONMENT_PATIENCE).await
+    }
+
+    /// The same without waiting for packages.
+    ///
+    /// # Errors
+    /// As above; `environment_building` while they are being installed.
+    pub async fn at_once(&self) -> Result<Current> {
+        self.within(Duration::ZERO).await
+    }
+
+    async fn within(&self, patience: Duration) -> Result<Current> {
+        match self.look().await {
+            Err(Look::Wait(wanted)) => {
+                // Not under the lock: whoever is content with less must not wait along.
+                self.code.environments.ready(&wanted, patience).await?;
+                match self.look().await {
+                    Ok(current) => Ok(current),
+                    // It has changed meanwhile.
+                    Err(Look::Wait(_)) => Err(EnvironmentError::Building { line: String::new() }.into()),
+                    Err(Look::Failed(error)) => Err(*error),
+                }
+            }
+            Err(Look::Failed(error)) => Err(*error),
+            Ok(current) => Ok(current),
+        }
+    }
+
+    async fn look(&self) -> std::result::Result<Current, Look> {
+        let mut state = self.state.lock().await;
+        if let Some((_, current)) = &state.current
             && !self.code.live
         {
+            self.note_use(current);
             return Ok(current.clone());
         }
         let fingerprint = bundle::fingerprint(&self.code.workspace)?;
-        if let Some((seen, current)) = slot.as_ref()
+        if let Some((seen, current)) = &state.current
             && *seen == fingerprint
         {
+            self.note_use(current);
             return Ok(current.clone());
         }
-        let (workspace, bundles) = (self.code.workspace.clone(), self.code.bundles.clone());
-        let bundle = tokio::task::spawn_blocking(move || bundle::snapshot(&workspace, &bundles))
-            .await
-            .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))??;
-        if let Some((_, current)) = slot.as_ref()
+        let next = match &state.next {
+            Some((seen, next)) if *seen == fingerprint => next.clone(),
+            _ => self.next().await?,
+        };
+        state.next = Some((fingerprint, next.clone()));
+        let Next {
+            mut bundle,
+            wanted,
+            findings,
+        } = next;
+        if let Some(wanted) = wanted {
+            bundle.environment = match self.code.environments.ready(&wanted, Duration::ZERO).await {
+                Ok(environment) => Some(environment),
+                Err(EnvironmentError::Building { .. }) => {
+                    return match &state.current {
+                        Some((_, before)) => Ok(before.clone()),
+                        None => Err(Look::Wait(wanted)),
+                    };
+                }
+                Err(error) => return Err(Error::from(error).into()),
+            };
+        }
+        if let Some((_, current)) = &state.current
             && current.bundle == bundle
         {
             let current = current.clone();
-            *slot = Some((fingerprint, current.clone()));
+            state.current = Some((fingerprint, current.clone()));
             return Ok(current);
         }
-        let description = self.runner.describe(&bundle).await?;
+        let catalog = self.describe(&bundle, findings).await?;
+        let current = Current {
+            bundle,
+            catalog: Arc::new(catalog),
+        };
+        state.current = Some((fingerprint, current.clone()));
+        state.next = None;
+        Ok(current)
+    }
+
+    /// Copies the workspace, and looks what it asks for.
+    async fn next(&self) -> Result<Next> {
+        let code = self.code.clone();
+        tokio::task::spawn_blocking(move || {
+            let bundle = bundle::snapshot(&code.workspace, &code.bundles)?;
+            // Of the copy, so that both are of one moment.
+            let (wanted, findings) = match code.environments.wanted(&bundle.dir) {
+                Ok(wanted) => (wanted, Vec::new()),
+                Err(EnvironmentError::Requirements(findings)) => (None, findings),
+                Err(error) => return Err(error.into()),
+            };
+            Ok(Next {
+                bundle,
+                wanted,
+                findings,
+            })
+        })
+        .await
+        .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))?
+    }
+
+    async fn describe(&self, bundle: &BundleRef, mut findings: Vec<Finding>) -> Result<Catalog> {
+        let description = self.runner.describe(bundle).await?;
+        findings.extend(description.findings);
         let catalog = Catalog::from_description(
             &bundle.digest,
             &description.modules,
-            description.findings,
+            findings,
             description.files,
             description.ms,
         )
@@ -100,14 +207,15 @@ impl Catalogs {
         );
         for workflow in catalog.workflows.values() {
             let rights = Rights::of_workspace(&workflow.network);
-            self.runner.warm(&bundle, &workflow.module, &rights);
+            self.runner.warm(bundle, &workflow.module, &rights);
         }
-        let current = Current {
-            bundle,
-            catalog: Arc::new(catalog),
-        };
-        *slot = Some((fingerprint, current.clone()));
-        Ok(current)
+        Ok(catalog)
+    }
+
+    fn note_use(&self, current: &Current) {
+        if let Some(environment) = &current.bundle.environment {
+            self.code.environments.note_use(environment);
+        }
     }
 
     /// The copy of a digest that a run is pinned to.
@@ -124,6 +232,46 @@ impl Catalogs {
         })
     }
 
+    /// The environment that a run is pinned to, made again where this instance doesn't have it.
+    ///
+    /// # Errors
+    /// When it can't be made here, or is not ready after `patience`.
+    pub(super) async fn pinned_environment(
+        &self,
+        bundle: &BundleRef,
+        digest: &str,
+        patience: Duration,
+    ) -> Result<EnvironmentRef> {
+        let environments = self.code.environments.clone();
+        if let Some(environment) = environments.find(digest) {
+            return Ok(environment);
+        }
+        let dir = bundle.dir.clone();
+        let wanted = tokio::task::spawn_blocking(move || environments.wanted(&dir))
+            .await
+            .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))??;
+        // Another interpreter than when the run was started makes another environment of the same requirements.
+        match wanted.filter(|wanted| wanted.digest == digest) {
+            Some(wanted) => Ok(self.code.environments.ready(&wanted, patience).await?),
+            None => Err(EnvironmentError::Lost {
+                digest: digest.to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// All environments.
+    #[must_use]
+    pub const fn environments(&self) -> &Arc<Environments> {
+        &self.code.environments
+    }
+
+    /// The folder that is offered.
+    #[must_use]
+    pub fn workspace(&self) -> &Path {
+        &self.code.workspace
+    }
+
     /// Whether findings stop the start.
     #[must_use]
     pub const fn strict(&self) -> bool {
@@ -138,6 +286,18 @@ pub struct Offered {
     pub declared: Declared,
     /// What of that a policy refuses: a run is not started while there is any.
     pub refused: Vec<Finding>,
+}
+
+/// Why there is no bundle yet.
+enum Look {
+    Wait(Wanted),
+    Failed(Box<Error>),
+}
+
+impl<E: Into<Error>> From<E> for Look {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
 }
 
 /// A page of workflows, by name.

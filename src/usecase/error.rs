@@ -3,6 +3,7 @@
 use crate::error::{Coded, Finding, Kind};
 use crate::runner::RunnerError;
 use crate::runner::bundle::BundleError;
+use crate::runner::environments::EnvironmentError;
 use crate::store;
 use crate::store::repo::{identity, keys};
 use crate::tenancy;
@@ -31,6 +32,9 @@ pub enum Error {
     /// The workspace can't be used.
     #[error("the workspace can't be used")]
     Workspace(#[from] BundleError),
+    /// Its packages can't be used.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// Anything that the caller can mend.
     #[error("{detail}")]
     Request {
@@ -121,6 +125,7 @@ impl Coded for Error {
             Self::Denied(error) => error.kind(),
             Self::Refused(error) => error.kind(),
             Self::Workspace(_) => Kind::Unavailable,
+            Self::Environment(error) => error.kind(),
             Self::Request { kind, .. } => *kind,
         }
     }
@@ -134,6 +139,7 @@ impl Coded for Error {
             Self::Denied(error) => error.code(),
             Self::Refused(error) => error.code(),
             Self::Workspace(_) => "workspace_unavailable",
+            Self::Environment(error) => error.code(),
             Self::Request { code, .. } => code,
         }
     }
@@ -147,6 +153,7 @@ impl Coded for Error {
             Self::Denied(error) => error.hint(),
             Self::Refused(error) => error.hint(),
             Self::Workspace(error) => Some(format!("{error}; name another folder with `WEFT_WORKSPACE`")),
+            Self::Environment(error) => error.hint(),
             Self::Request { hint, .. } => hint.clone(),
         }
     }
@@ -154,6 +161,7 @@ impl Coded for Error {
     fn findings(&self) -> &[Finding] {
         match self {
             Self::Request { findings, .. } => findings,
+            Self::Environment(error) => error.findings(),
             _ => &[],
         }
     }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control_run;
 pub mod deliver;
 pub mod drive_run;
+pub mod environment;
 pub mod error;
 pub mod me;
 pub mod organization;
@@ -41,6 +42,7 @@ use crate::clock::{Clock, Entropy};
 use crate::domain::{Limits, RunId, SecretName};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
+use crate::runner::environments::Environments;
 use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
@@ -87,6 +89,8 @@ pub struct CodeSource {
     pub workspace: PathBuf,
     /// Where immutable copies of it lie.
     pub bundles: PathBuf,
+    /// The packages that it asks for.
+    pub environments: Arc<Environments>,
     /// Whether the folder is looked at again at every call.
     pub live: bool,
     /// Whether a finding stops the start, or only the file that it is in.
@@ -167,9 +171,11 @@ pub struct Parts {
 
 impl Context {
     /// Hands the runs that are driven here over: their attempts are killed, and a message brings the next instance to each at
-    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer.
+    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer. Builds of
+    /// environments stop.
     pub async fn leave(&self) {
         self.live.leave();
+        self.catalogs.environments().shutdown().await;
         let until = tokio::time::Instant::now() + HAND_OVER;
         while self.live.count() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;

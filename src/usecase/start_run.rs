@@ -62,7 +62,8 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
     let workflow = catalog::find(&current, &input.workflow)?;
     let arguments = checked(workflow, &input.arguments)?;
     let now = cx.clock.now();
-    let plan = Plan::of_python(&current.bundle.digest, workflow, &cx.bounds.attempt);
+    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
+    let plan = Plan::of_python(&current.bundle.digest, workflow, &cx.bounds.attempt).in_environment(environment);
     let arguments_digest = sha256_hex(Value::Object(input.arguments.clone()).to_string().as_bytes());
     let id = match &input.idempotency_key {
         None => RunId::generate(now, cx.entropy.bytes()),

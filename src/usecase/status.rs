@@ -34,7 +34,7 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
     cx.identities
         .list_organizations(&tenancy::system("ready"), 1, None)
         .await?;
-    let current = cx.catalogs.current().await?;
+    let current = cx.catalogs.at_once().await?;
     // Said by the first worker, which has described the workspace by now.
     let is_isolated = cx.runner.isolation().is_none_or(|isolation| isolation.is_enough());
     Ok(if current.catalog.findings.is_empty() && is_isolated {
@@ -50,7 +50,7 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
 /// When the caller may not.
 pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
     tenancy::platform(caller, Action::Read)?;
-    let (current, workspace_error) = match cx.catalogs.current().await {
+    let (current, workspace_error) = match cx.catalogs.at_once().await {
         Ok(current) => (Some(current), None),
         Err(error) => (None, Some(error.to_string())),
     };

@@ -486,7 +486,14 @@ fn what_the_system_offers_is_asked_for_in_one_place() {
         (r"\benv::vars?(_os)?\(", &["config/environment.rs"][..]),
         (r"\benv::(set|remove)_var\(", &[]),
         (r"\bSystemTime::now\(", &["clock.rs"]),
-        (r"\bCommand::new\(", &["runner/environment.rs", "runner/python.rs"]),
+        (
+            r"\bCommand::new\(",
+            &[
+                "runner/environment.rs",
+                "runner/environments/resolver.rs",
+                "runner/python.rs",
+            ],
+        ),
         (r"\brand::fill\(", &["clock.rs"]),
         (r"\bprocess::exit\(", &[]),
         (

@@ -173,24 +173,22 @@ fn control_messages_are_written_and_read() {
             continue;
         }
         let limit = |name: &str| message["limits"][name].as_u64().unwrap();
-        let preload: Vec<String> = serde_json::from_value(message["preload"].clone()).unwrap_or_default();
+        let texts_of = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).unwrap_or_default();
+        let preload = texts_of(&message["preload"]);
+        let preload_paths = texts_of(&message["preload_paths"]);
+        let preload_paths: Vec<&str> = preload_paths.iter().map(String::as_str).collect();
+        let paths = texts_of(&message["paths"]);
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         let hosts = message["jail"]["network"]
             .as_bool()
             .unwrap_or_default()
             .then(|| "*".to_owned());
         let jail = Jail::from(&Rights::of_workspace(hosts.as_slice()));
-        let paths: Vec<&str> = message["paths"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
         let walls = &message["jail"];
-        let texts = |name: &str| serde_json::from_value::<Vec<String>>(walls[name].clone()).unwrap_or_default();
         let filters = ["restricted", "trusted"];
         let number = |name: &str| walls["uids"][name].as_u64().and_then(|number| number.try_into().ok());
         let setup = Setup {
-            off: texts("off"),
+            off: texts_of(&walls["off"]),
             uids: number("first")
                 .zip(number("count"))
                 .map(|(first, count)| Uids { first, count }),
@@ -198,13 +196,14 @@ fn control_messages_are_written_and_read() {
                 .map(|name| (name, walls["filters"][name].as_str().unwrap_or_default().to_owned()))
                 .into(),
             scratch: walls["scratch"].as_str().unwrap_or_default().to_owned(),
-            read: texts("read"),
-            hide: texts("hide"),
+            read: texts_of(&walls["read"]),
+            hide: texts_of(&walls["hide"]),
         };
         let request = match text(message, "op") {
             "hello" => Request::Hello {
                 version: 1,
                 preload: &preload,
+                preload_paths: &preload_paths,
                 jail: &setup,
             },
             "kill" => Request::Kill { id },

@@ -95,6 +95,7 @@ impl Stage {
         let bundle = BundleRef {
             digest: format!("sha256:{}", "0".repeat(64)),
             dir: dir.path().join("bundle"),
+            environment: None,
         };
         Self {
             pool: Pool::start(settings, Arc::new(SystemClock)).unwrap(),

@@ -222,6 +222,7 @@ impl Stage {
         let bundle = BundleRef {
             digest: format!("sha256:{}", "0".repeat(64)),
             dir: dir.path().join("bundle"),
+            environment: None,
         };
         Self { pool, bundle, dir }
     }
@@ -750,6 +751,7 @@ async fn idle_workers_are_few_and_fresh() {
     let other = BundleRef {
         digest: format!("sha256:{}", "1".repeat(64)),
         dir: stage.bundle.dir.clone(),
+        environment: None,
     };
     stage.pool.warm(&other, "workflows.victim", &Rights::of_workspace(&[]));
     until("the older ones stay", || {

@@ -119,6 +119,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     prop::collection::vec(step(), 0..=12).prop_map(|steps| Plan {
         workflow: "any".into(),
         bundle: "sha256:0".into(),
+        environment: None,
         steps: steps
             .into_iter()
             .enumerate()

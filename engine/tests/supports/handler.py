@@ -162,6 +162,7 @@ class Handler:
         self,
         *,
         preload: tuple[str, ...] = (),
+        preload_paths: tuple[str, ...] = (),
         python: str = sys.executable,
         hello: bool = True,
         jail: dict[str, Any] | None = None,
@@ -187,7 +188,8 @@ class Handler:
         self.ready: dict[str, Any] = {}
         if hello:
             walls = {"scratch": self.scratch.name, "uids": UIDS, "filters": filters(), **(jail or {})}
-            self.say({"op": "hello", "version": 1, "preload": list(preload), "jail": walls})
+            imports = {"preload": list(preload), "preload_paths": list(preload_paths)}
+            self.say({"op": "hello", "version": 1, **imports, "jail": walls})
             self.ready = self.hear("ready")
 
     def __enter__(self) -> Handler:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .identity import Slots, become, enter_user_namespace
@@ -39,6 +40,8 @@ class Cell:
     proxy: str | None = None
     """The proxy's address, where connections can't be asked for."""
     ruleset: int = -1
+    shown: tuple[str, ...] = ()
+    """What of `paths` is there and not visible anyway."""
     home: str = field(default="/", init=False)
 
     @property
@@ -90,8 +93,9 @@ class Walls:
     def prepare(self, cell: Cell) -> None:
         """In the zygote, right before the fork. Raises OSError or LayerError."""
         root = self.world.root
+        cell.shown = tuple(path for path in cell.paths if not self._is_visible(path) and os.path.isdir(path))
         if root is not None:
-            for path in (cell.bundle, *cell.paths, *self._shown):
+            for path in (cell.bundle, *cell.shown, *self._shown):
                 if path not in self._rooms:
                     root.make_room(path)
                     self._rooms.add(path)
@@ -145,8 +149,8 @@ class Walls:
             enter_user_namespace(self._kernel)
         if self._kernel.available:
             self._kernel.drop_capabilities("no_capabilities")
-        # The handler, where it is of the same user, reads addresses of connections and shared memory out of us.
-        # Other workers can't: they see no process of ours, or are in another Landlock domain.
+        # The handler, where it is of the same user, reads addresses of connections and shared memory out of
+        # us. Other workers can't: they see no process of ours, or are in another Landlock domain.
         alone = "pid_namespace" in self.world.entered or self.landlock is not None
         self._process.set_readable(cell.uid is None and alone)
         if self.has_root and cell.trusted:
@@ -190,14 +194,14 @@ class Walls:
         if self.has_proc:
             flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
             kernel.mount("mount_namespace", "proc", place + PROC, "proc", flags, "subset=pid")
-        for path in (cell.bundle, *cell.paths, *self._shown):
+        for path in (cell.bundle, *cell.shown, *self._shown):
             root.show(path)
         os.chdir(place)
         kernel.enter_root("mount_namespace")
         kernel.make_read_only("mount_namespace", "/", below=False)
 
     def _shared_ruleset(self, root: Root, landlock: Landlock, cell: Cell) -> int:
-        key = (cell.trusted, cell.bundle, cell.paths, cell.proxy_port)
+        key = (cell.trusted, cell.bundle, cell.shown, cell.proxy_port)
         known = self._rulesets.pop(key, None)
         if known is None:
             rules = self._readable(cell)
@@ -226,7 +230,13 @@ class Walls:
         found = []
         for path in (*SYSTEM, *self._read):
             found += [(part, rights) for part in _without(path, self._hidden)]
-        return found + [(path, rights) for path in (cell.bundle, *cell.paths, *self._shown)]
+        return found + [(path, rights) for path in (cell.bundle, *cell.shown, *self._shown)]
+
+    def _is_visible(self, path: str) -> bool:
+        """Whether every worker sees a folder: it is of the system or beside it, and not hidden."""
+        if not _is_below(path, (*SYSTEM, *self._read)):
+            return False
+        return not _is_below(os.path.realpath(path), self._hidden)
 
 
 _NAMES = (
@@ -244,6 +254,10 @@ _PROC_FILES = (
     "/proc/stat",
 )
 """Not all of /proc/self: its `net` shows the connections of everybody in the network namespace."""
+
+
+def _is_below(path: str, folders: Sequence[str]) -> bool:
+    return any(path == one or path.startswith(one.rstrip("/") + "/") for one in folders)
 
 
 def _without(path: str, hidden: list[str]) -> list[str]:

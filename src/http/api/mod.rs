@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod audit;
 pub mod data_providers;
 pub mod docs;
+pub mod environments;
 pub mod health;
 pub mod me;
 pub mod policy;

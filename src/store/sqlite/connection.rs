@@ -2,7 +2,7 @@
 //! transactions are left to `writer.rs` and `reader.rs`.
 
 use std::cell::Cell;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -202,6 +202,12 @@ fn connect(place: &Place, role: Role) -> Result<Session, Failure> {
     let connection = match place {
         Place::Memory => Connection::open_in_memory()?,
         Place::File(path) => {
+            // A new file is for its owner alone; its companions take over its mode.
+            let _ = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
             let flags =
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             Connection::open_with_flags(path, flags)?
