@@ -341,6 +341,9 @@ class Zygote:
         return found
 
     def _child_pids(self) -> list[int]:
+        if self._walls is not None and self._walls.ends_trees:
+            # Nothing of a worker outlives it, so there are no others; and /proc may be of another namespace.
+            return list(self._pids)
         try:
             with open(self._children, "rb", buffering=0) as file:
                 # None of them can vanish meanwhile: only this thread reaps.

@@ -26,6 +26,10 @@ def look() -> dict:
     }
 
 @workflow
+def nothing_special() -> str:
+    return "done"
+
+@workflow
 def refused() -> list:
     tries = {
         "other files": lambda: os.stat("/var/log"), "the root": lambda: os.listdir("/"),
@@ -236,3 +240,12 @@ def test_a_filter_that_is_none_is_refused_by_the_probe() -> None:
 
 def processes() -> set[int]:
     return {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}
+
+
+def test_a_process_table_of_its_own_without_own_files(bundle_dir: Path) -> None:
+    off = ["mount_namespace", "own_uid", "landlock"]
+    with Handler(jail={"off": off}) as handler:
+        if "pid_namespace" not in handler.ready["posture"]["layers"]:
+            pytest.skip("no process namespace here")
+        for _ in range(3):
+            assert call(handler, bundle_dir, "nothing_special").value == "done"

@@ -120,6 +120,11 @@ class Walls:
         network = "" if not cell.network else "_network" if cell.proxy is None else "_proxy"
         return f"{trust}{network}{'_unix' if self.has_root else ''}"
 
+    @property
+    def ends_trees(self) -> bool:
+        """Whether the kernel ends everything that a worker has started together with it."""
+        return "pid_namespace" in self.world.entered
+
     def inside(self, path: str) -> str:
         """Where a worker sees a folder of the real root."""
         root = self.world.root
