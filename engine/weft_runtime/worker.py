@@ -242,7 +242,8 @@ def _set_up(order: Order, process: Process, walls: Walls) -> Link:
         _name_network(cell)
     limits.apply(order.limits, counted_alone=walls.counts_alone(cell))
     _reseed()
-    # What was made since the zygote's last collection would be collected at once: a millisecond of copied pages.
+    # What was made since the zygote's last collection would be collected at once: a millisecond of copied
+    # pages.
     gc.freeze()
     gc.enable()
     walls.enter_landlock(cell)
