@@ -230,6 +230,8 @@ class Zygote:
             held = probe.run()
             missing.update(world.missing)
             missing.update(probe.missing)
+        missing.setdefault("tmpfs_quota", "it is mounted in a mount namespace, which is missing")
+        missing.setdefault("network_notify", "seccomp is not in force")
         is_linux = sys.platform == "linux"
         return walls, posture.report(held, missing, is_linux=is_linux, landlock_abi=landlock.abi)
 
