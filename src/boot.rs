@@ -16,6 +16,7 @@ use crate::error::Coded as _;
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
 use crate::runner::cgroup;
+use crate::runner::folders::make_passable;
 use crate::runner::jail::setup::Uids;
 use crate::runner::pool::{IsolationSettings, Pool};
 use crate::runner::{Isolation, NodeRunner, python};
@@ -133,7 +134,7 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Path {
+    make_passable(path).map_err(|source| Error::Path {
         path: path.to_owned(),
         source,
     })

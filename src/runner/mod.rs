@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cgroup;
 mod disk_usage;
 mod environment;
+pub mod folders;
 pub mod jail;
 mod limits;
 mod meter;
