@@ -37,7 +37,7 @@ from . import exitcodes, limits, loader
 from .guard import Guard
 from .jail.cell import Cell, Walls
 from .jail.process import Process
-from .protocol import FrameSocket, HandlerGone, ProtocolError
+from .protocol import FrameSocket, HandlerGone, ProtocolError, decode
 from .tracebacks import error_json
 
 ATTEMPT_FD = 3
@@ -135,7 +135,8 @@ class Link:
 
 
 class Order:
-    """A fork message with its descriptors, as the zygote hands it on."""
+    """A fork message with its descriptors, as the zygote hands it on: without the names that only the worker
+    may have in its memory, until it reads them itself."""
 
     __slots__ = (
         "bundle_dir",
@@ -147,10 +148,12 @@ class Order:
         "modules",
         "paths",
         "task",
+        "whole",
         "zygote",
     )
 
-    def __init__(self, message: dict[str, Any], fds: tuple[int, ...]) -> None:
+    def __init__(self, message: dict[str, Any], fds: tuple[int, ...], whole: memoryview) -> None:
+        self.whole = whole
         self.task: str = message["task"]
         self.module: str | None = message.get("module")
         self.bundle_dir: str = message["bundle"]["dir"]
@@ -173,10 +176,17 @@ class Order:
         self.zygote = os.getpid()
         self.forked_at = time.perf_counter()
 
+    def read_names(self) -> None:
+        """In the worker."""
+        message = decode(self.whole)
+        self.module = message.get("module")
+        self.cell.scratch = message["scratch"]
+
 
 def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
     """All of a worker's life. Called right after the fork; never returns."""
     try:
+        order.read_names()
         describe = None
         if order.task == "describe":
             # Ahead of guard and walls: it is part of the engine, and no other worker needs it.

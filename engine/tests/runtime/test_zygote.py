@@ -217,6 +217,53 @@ def test_many_workers_at_once(handler: Handler) -> None:
         assert not alive(pid)
 
 
+SCANNER = """
+import ctypes
+from weft import workflow
+
+@workflow
+def scan(halves: list) -> list:
+    "How often both halves of each name stand behind each other in this process' memory."
+    regions = []
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            place, rights, *_, name = (line + " -").split()[:7]
+            start, end = (int(address, 16) for address in place.split("-"))
+            if rights.startswith("rw") and not name.startswith("[v"):
+                regions.append((ctypes.c_char * (end - start)).from_address(start))
+    return [sum(count(region, *map(str.encode, pair)) for region in regions) for pair in halves]
+
+def count(region, head: bytes, tail: bytes) -> int:
+    import re
+    return sum(region[it.end() : it.end() + len(tail)] == tail for it in re.finditer(head, region))
+"""
+
+
+@pytest.mark.parametrize("off", [[], KERNEL_LAYERS])
+def test_a_worker_has_no_names_of_others(bundle: Any, off: list[str]) -> None:
+    own = "scanner_" + os.urandom(8).hex()
+    module, scratch = "canary_" + os.urandom(8).hex(), "canary_" + os.urandom(8).hex()
+    root = bundle({f"workflows/{own}.py": SCANNER, "workflows/other.py": ""})
+    with Handler(jail={"off": off}) as handler:
+        assert set(handler.ready["posture"]["missing"]) >= set(off)
+        folder = handler.scratch.name
+        # Of several lengths, as the allocator keeps them apart.
+        for length in (1, 40, 400, 4000):
+            for number in range(3):
+                name = f"{folder}/{scratch}{number}{'x' * (length % 200)}"
+                worker = handler.fork(root, f"workflows.{module}{'x' * length}", scratch=name)
+                worker.frames()
+                handler.hear("exited", worker.id)
+                worker.close()
+                handler.workers.clear()
+                if os.path.isdir(name):
+                    os.rmdir(name)
+        halves = [[name[:15], name[15:]] for name in (own, module, scratch)]
+        found = handler.attempt(root, f"workflows.{own}", "scan", {"halves": halves}).value
+    assert found[0] > 0, "the scan finds what is there"
+    assert found[1:] == [0, 0]
+
+
 def test_its_name_and_its_single_thread(handler: Handler) -> None:
     status = Path(f"/proc/{handler.process.pid}/status").read_text()
     assert "Name:\tweft-zygote\n" in status
