@@ -17,6 +17,8 @@ CONTROL_BYTES = 64 * 1024
 MAX_DEPTH = 128
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+Places: TypeAlias = dict[bytes, tuple[int, int]]
+"""Where names stand in a message, between their quotes."""
 
 _encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
 
@@ -41,7 +43,7 @@ def _finite(text: str) -> float:
 
 
 # Between quotes that are part of a string there would be backslashes.
-_NAMES = re.compile(rb'("(?:module|scratch)"\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NAMES = re.compile(rb'("(module|scratch)"\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 _decoder = JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
@@ -68,9 +70,26 @@ def decode(data: Buffer) -> dict[str, Any]:
     return message
 
 
-def without_names(data: Buffer) -> bytes:
-    """A `fork` message with the names emptied that are the worker's alone. No copy of them is made."""
-    return _NAMES.sub(lambda match: match[1] + b'""', data)
+def without_names(data: Buffer) -> tuple[bytes, Places]:
+    """A `fork` message with the names emptied that are the worker's alone, and where they stand. No copy of
+    them is made."""
+    places: Places = {}
+
+    def empty(match: re.Match[bytes]) -> bytes:
+        places[match[2]] = (match.end(1) + 1, match.end() - 1)
+        return match[1] + b'""'
+
+    return _NAMES.sub(empty, data), places
+
+
+def name_at(data: Buffer, place: tuple[int, int]) -> str:
+    """One of those names. Much cheaper than to decode the message, for which a worker has to copy many of the
+    zygote's pages. Raises ProtocolError."""
+    try:
+        text = str(data[place[0] : place[1]], "utf-8")
+        return text if "\\" not in text else str(_decoder.decode(f'"{text}"'))
+    except ValueError as error:
+        raise ProtocolError(f"a name is not UTF-8 JSON: {error}") from None
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -36,7 +36,7 @@ from .jail.process import Process
 from .jail.seccomp import Seccomp
 from .jail.world import World
 from .tracebacks import ENGINE_DIR
-from .worker import Order, run
+from .worker import Order, Unread, run
 
 _LOWEST_FD = 10
 """Descriptors of the zygote and those that it receives stay above those that a worker gives a meaning."""
@@ -124,23 +124,24 @@ class Zygote:
             try:
                 whole = self._buffer[:count]
                 # Strings can't be wiped, so what is one worker's alone is never made into one here.
-                message = protocol.decode(whole if self._walls is None else protocol.without_names(whole))
+                readable, places = (whole, {}) if self._walls is None else protocol.without_names(whole)
+                message = protocol.decode(readable)
             except protocol.ProtocolError as error:
                 _complain(str(error))
                 return True
-            self._answer(message, fds, whole)
+            self._answer(message, fds, (whole, places))
             return True
         finally:
             self._buffer[:count] = bytes(count)
             for fd in fds:
                 os.close(fd)
 
-    def _answer(self, message: dict[str, Any], fds: list[int], whole: memoryview) -> None:
+    def _answer(self, message: dict[str, Any], fds: list[int], unread: Unread) -> None:
         op = message.get("op")
         if op == "hello":
             self._greet(message)
         elif op == "fork":
-            self._fork(message, fds, whole)
+            self._fork(message, fds, unread)
         elif op == "kill":
             self._kill(message.get("id"))
         else:
@@ -241,10 +242,10 @@ class Zygote:
         is_linux = sys.platform == "linux"
         return walls, posture.report(held, missing, is_linux=is_linux, landlock_abi=landlock.abi)
 
-    def _fork(self, message: dict[str, Any], fds: list[int], whole: memoryview) -> None:
+    def _fork(self, message: dict[str, Any], fds: list[int], unread: Unread) -> None:
         id = message.get("id")
         try:
-            order = self._order(message, fds, whole)
+            order = self._order(message, fds, unread)
             pid = self._fork_worker(order)
         except (KeyError, TypeError, ValueError, OSError, LayerError) as error:
             text = f"{type(error).__name__}: {error}"
@@ -288,7 +289,7 @@ class Zygote:
         finally:
             os.close(fd)
 
-    def _order(self, message: dict[str, Any], fds: list[int], whole: memoryview) -> Order:
+    def _order(self, message: dict[str, Any], fds: list[int], unread: Unread) -> Order:
         """Checked here, so that a worker fails only by what is the worker's."""
         if type(message["id"]) is not int or message["id"] in self._ids:
             raise ValueError(f"id {message['id']!r:.40} is no integer or in use")
@@ -305,7 +306,7 @@ class Zygote:
             raise ValueError("an attempt needs a module")
         for index, fd in enumerate(fds):
             fds[index] = _lift(fd)
-        return Order(message, tuple(fds), whole)
+        return Order(message, tuple(fds), unread)
 
     def _kill(self, id: Any) -> None:
         pid = self._ids.get(id) if type(id) is int else None

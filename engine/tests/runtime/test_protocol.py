@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from handler import ENGINE_DIR, Handler
-from weft_runtime.protocol import FrameSocket, HandlerGone, ProtocolError, decode, encode, without_names
+from weft_runtime.protocol import (
+    FrameSocket,
+    HandlerGone,
+    ProtocolError,
+    decode,
+    encode,
+    name_at,
+    without_names,
+)
 
 GOLDEN = ENGINE_DIR.parent / "tests" / "golden" / "protocol"
 FRAMES = sorted(GOLDEN.glob("frames/*.json"))
@@ -114,8 +122,11 @@ def test_the_zygote_reads_no_names(separators: tuple[str, str]) -> None:
         "jail": {"modules": {"allow": ["scratch"]}},
     }
     data = bytearray(json.dumps(message, ensure_ascii=False, separators=separators).encode())
-    assert decode(without_names(data)) == {**message, "module": "", "scratch": ""}
-    assert decode(without_names(b'{"module":null,"scratch":3}')) == {"module": None, "scratch": 3}
+    readable, places = without_names(data)
+    assert decode(readable) == {**message, "module": "", "scratch": ""}
+    for name in ("module", "scratch"):
+        assert name_at(data, places[name.encode()]) == message[name]
+    assert without_names(b'{"module":null,"scratch":3}') == (b'{"module":null,"scratch":3}', {})
 
 
 def test_nesting() -> None:
