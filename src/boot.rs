@@ -1,6 +1,5 @@
 //! The one composition root: configuration → backends → use cases → servers.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
 use crate::runner::cgroup;
 use crate::runner::environments::{self, Environments, Hidden, Index};
+use crate::runner::folders::make_passable;
 use crate::runner::jail::setup::Uids;
 use crate::runner::pool::{IsolationSettings, Pool};
 use crate::runner::{Isolation, NodeRunner, python};
@@ -140,13 +140,7 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
 
 /// Steps that have a user of their own go through it to their code; what is in it they can't list.
 fn make_dir(path: &Path) -> Result<(), Error> {
-    let mode = if rustix::process::geteuid().is_root() {
-        0o711
-    } else {
-        0o777
-    };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| Error::Path {
+    make_passable(path).map_err(|source| Error::Path {
         path: path.to_owned(),
         source,
     })

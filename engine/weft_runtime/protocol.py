@@ -8,12 +8,17 @@ JSON object per datagram.
 from __future__ import annotations
 
 import os
+import re
 from json import JSONDecoder, JSONEncoder
-from typing import Any
+from typing import Any, TypeAlias
 
 VERSION = 1
 CONTROL_BYTES = 64 * 1024
 MAX_DEPTH = 128
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Places: TypeAlias = dict[bytes, tuple[int, int]]
+"""Where names stand in a message, between their quotes."""
 
 _encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
 
@@ -37,6 +42,9 @@ def _finite(text: str) -> float:
     return number
 
 
+# Between quotes that are part of a string there would be backslashes.
+_NAMES = re.compile(rb'("(module|scratch)"\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
 _decoder = JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
@@ -45,20 +53,43 @@ def encode(message: dict[str, Any]) -> bytes:
     return _encoder.encode(message).encode("utf-8", "replace")
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode(data: Buffer) -> dict[str, Any]:
     """One JSON object. Raises ProtocolError."""
     try:
         # json.loads guesses the encoding of bytes, and would let UTF-16 pass.
-        message: Any = _decoder.decode(str(data, "utf-8"))
+        text = str(data, "utf-8")
+        message: Any = _decoder.decode(text)
     except RecursionError:
         raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:
         raise ProtocolError(f"a frame is not UTF-8 JSON: {error}") from None
     if type(message) is not dict:
         raise ProtocolError(f"a frame must be a JSON object, not {type(message).__name__}")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper(message, MAX_DEPTH):
+    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper(message, MAX_DEPTH):
         raise ProtocolError(f"a frame is nested deeper than {MAX_DEPTH}")
     return message
+
+
+def without_names(data: Buffer) -> tuple[bytes, Places]:
+    """A `fork` message with the names emptied that are the worker's alone, and where they stand. No copy of
+    them is made."""
+    places: Places = {}
+
+    def empty(match: re.Match[bytes]) -> bytes:
+        places[match[2]] = (match.end(1) + 1, match.end() - 1)
+        return match[1] + b'""'
+
+    return _NAMES.sub(empty, data), places
+
+
+def name_at(data: Buffer, place: tuple[int, int]) -> str:
+    """One of those names. Much cheaper than to decode the message, for which a worker has to copy many of the
+    zygote's pages. Raises ProtocolError."""
+    try:
+        text = str(data[place[0] : place[1]], "utf-8")
+        return text if "\\" not in text else str(_decoder.decode(f'"{text}"'))
+    except ValueError as error:
+        raise ProtocolError(f"a name is not UTF-8 JSON: {error}") from None
 
 
 def _deeper(value: Any, levels: int) -> bool:

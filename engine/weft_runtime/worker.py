@@ -24,7 +24,7 @@ from _signal import (  # type: ignore[import-not-found]
     signal,
 )
 from _thread import allocate_lock
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import weft
 from weft._arguments import bind
@@ -37,7 +37,7 @@ from . import exitcodes, limits, loader
 from .guard import Guard
 from .jail.cell import Cell, Walls
 from .jail.process import Process
-from .protocol import FrameSocket, HandlerGone, ProtocolError
+from .protocol import FrameSocket, HandlerGone, Places, ProtocolError, name_at
 from .tracebacks import error_json
 
 ATTEMPT_FD = 3
@@ -134,8 +134,13 @@ class Link:
             )
 
 
+Unread: TypeAlias = tuple[memoryview, Places]
+"""The message of an order, and where the names stand in it that the worker reads itself."""
+
+
 class Order:
-    """A fork message with its descriptors, as the zygote hands it on."""
+    """A fork message with its descriptors, as the zygote hands it on: without the names that only the worker
+    may have in its memory, until it reads them itself."""
 
     __slots__ = (
         "bundle_dir",
@@ -147,10 +152,12 @@ class Order:
         "modules",
         "paths",
         "task",
+        "unread",
         "zygote",
     )
 
-    def __init__(self, message: dict[str, Any], fds: tuple[int, ...]) -> None:
+    def __init__(self, message: dict[str, Any], fds: tuple[int, ...], unread: Unread) -> None:
+        self.unread = unread
         self.task: str = message["task"]
         self.module: str | None = message.get("module")
         self.bundle_dir: str = message["bundle"]["dir"]
@@ -173,10 +180,18 @@ class Order:
         self.zygote = os.getpid()
         self.forked_at = time.perf_counter()
 
+    def read_names(self) -> None:
+        """In the worker."""
+        data, places = self.unread
+        if b"module" in places:
+            self.module = name_at(data, places[b"module"])
+        self.cell.scratch = name_at(data, places[b"scratch"])
+
 
 def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
     """All of a worker's life. Called right after the fork; never returns."""
     try:
+        order.read_names()
         describe = None
         if order.task == "describe":
             # Ahead of guard and walls: it is part of the engine, and no other worker needs it.

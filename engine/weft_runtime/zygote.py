@@ -35,7 +35,7 @@ from .jail.process import Process
 from .jail.seccomp import Seccomp
 from .jail.world import World
 from .tracebacks import ENGINE_DIR
-from .worker import Order, run
+from .worker import Order, Unread, run
 
 _LOWEST_FD = 10
 """Descriptors of the zygote and those that it receives stay above those that a worker gives a meaning."""
@@ -60,6 +60,8 @@ class Zygote:
         self._ended: list[dict[str, Any]] = []
         self._wakeup = -1
         self._children = "/proc/thread-self/children"
+        self._buffer = memoryview(bytearray(protocol.CONTROL_BYTES))
+        """The message that is being answered, and zeros otherwise: every worker has a copy of it."""
 
     def serve(self) -> NoReturn:
         """Answer messages until the handler closes the socket."""
@@ -98,10 +100,11 @@ class Zygote:
     def _receive(self) -> bool:
         """One message from the handler; False at the end of the socket."""
         fds: list[int] = []
+        count = 0
         try:
             try:
-                data, ancillary, flags, _ = self._control.recvmsg(
-                    protocol.CONTROL_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                count, ancillary, flags, _ = self._control.recvmsg_into(
+                    (self._buffer,), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except ConnectionResetError:
                 return False
@@ -110,7 +113,7 @@ class Zygote:
                     received = array.array("i")
                     received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
                     fds.extend(received)
-            if not data:
+            if not count:
                 return False
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 _complain(
@@ -118,22 +121,26 @@ class Zygote:
                 )
                 return True
             try:
-                message = protocol.decode(data)
+                whole = self._buffer[:count]
+                # Strings can't be wiped, so what is one worker's alone is never made into one here.
+                readable, places = (whole, {}) if self._walls is None else protocol.without_names(whole)
+                message = protocol.decode(readable)
             except protocol.ProtocolError as error:
                 _complain(str(error))
                 return True
-            self._answer(message, fds)
+            self._answer(message, fds, (whole, places))
             return True
         finally:
+            self._buffer[:count] = bytes(count)
             for fd in fds:
                 os.close(fd)
 
-    def _answer(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _answer(self, message: dict[str, Any], fds: list[int], unread: Unread) -> None:
         op = message.get("op")
         if op == "hello":
             self._greet(message)
         elif op == "fork":
-            self._fork(message, fds)
+            self._fork(message, fds, unread)
         elif op == "kill":
             self._kill(message.get("id"))
         else:
@@ -227,13 +234,15 @@ class Zygote:
             held = probe.run()
             missing.update(world.missing)
             missing.update(probe.missing)
+        missing.setdefault("tmpfs_quota", "it is mounted in a mount namespace, which is missing")
+        missing.setdefault("network_notify", "seccomp is not in force")
         is_linux = sys.platform == "linux"
         return walls, posture.report(held, missing, is_linux=is_linux, landlock_abi=landlock.abi)
 
-    def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _fork(self, message: dict[str, Any], fds: list[int], unread: Unread) -> None:
         id = message.get("id")
         try:
-            order = self._order(message, fds)
+            order = self._order(message, fds, unread)
             pid = self._fork_worker(order)
         except (KeyError, TypeError, ValueError, OSError, LayerError) as error:
             text = f"{type(error).__name__}: {error}"
@@ -277,7 +286,7 @@ class Zygote:
         finally:
             os.close(fd)
 
-    def _order(self, message: dict[str, Any], fds: list[int]) -> Order:
+    def _order(self, message: dict[str, Any], fds: list[int], unread: Unread) -> Order:
         """Checked here, so that a worker fails only by what is the worker's."""
         if type(message["id"]) is not int or message["id"] in self._ids:
             raise ValueError(f"id {message['id']!r:.40} is no integer or in use")
@@ -294,7 +303,7 @@ class Zygote:
             raise ValueError("an attempt needs a module")
         for index, fd in enumerate(fds):
             fds[index] = _lift(fd)
-        return Order(message, tuple(fds))
+        return Order(message, tuple(fds), unread)
 
     def _kill(self, id: Any) -> None:
         pid = self._ids.get(id) if type(id) is int else None

@@ -3,11 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::Failure;
+use crate::runner::folders::make_passable;
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -21,13 +23,14 @@ pub(super) fn take(data: &Path) -> Result<Lock, Failure> {
         Failure::new(format!("the data folder `{}` can't be used: {error}", data.display()))
             .hint("name another with `--data`")
     };
-    std::fs::create_dir_all(data).map_err(fail)?;
+    make_passable(data).map_err(fail)?;
     let path = data.join("dev.lock");
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(path)
         .map_err(fail)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

@@ -3,6 +3,7 @@
 //! A run is pinned to a digest, so what it executes does not change while the folder is edited. Symbolic links, hidden files
 //! and caches are left out; links could point outside the workspace.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::Permissions;
 use std::hash::{Hash, Hasher};
@@ -11,11 +12,15 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::BundleRef;
+use super::folders::{make, make_passable};
 
 /// Most files in a bundle.
 pub const MAX_FILES: usize = 10_000;
 /// Most bytes in a bundle.
 pub const MAX_BYTES: u64 = 64 << 20;
+
+const READABLE_FOLDER: u32 = 0o755;
+const READABLE_FILE: u32 = 0o644;
 
 /// Folders that are no code.
 const LEFT_OUT: [&str; 4] = ["__pycache__", "node_modules", "venv", "tests"];
@@ -138,7 +143,8 @@ pub fn fingerprint(workspace: &Path) -> Result<Fingerprint, BundleError> {
     Ok(Fingerprint(hasher.finish()))
 }
 
-/// Copies a workspace below `bundles`, where it stays under its digest. A copy that is there already is used.
+/// Copies a workspace below `bundles`, where it stays under its digest. A copy that is there already is used. Every user may
+/// read it, whatever modes its files have in the workspace: it is other users that run it.
 ///
 /// # Errors
 /// [`BundleError`].
@@ -178,15 +184,22 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
     }
     // Made elsewhere and moved into place, so that a folder under a digest is always whole.
     let unfinished = bundles.join(format!("unfinished-{}-{hex}", std::process::id()));
+    make_passable(bundles).map_err(fail(bundles))?;
+    make(&unfinished, READABLE_FOLDER).map_err(fail(&unfinished))?;
+    let mut made = BTreeSet::new();
     for (relative, bytes) in contents {
-        let path = unfinished.join(relative);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(fail(parent))?;
+        for (end, _) in relative.match_indices('/') {
+            let folder = &relative[..end];
+            if made.insert(folder.to_owned()) {
+                let folder = unfinished.join(folder);
+                make(&folder, READABLE_FOLDER).map_err(fail(&folder))?;
+            }
         }
-        std::fs::write(&path, bytes).map_err(fail(&path))?;
+        let path = unfinished.join(relative);
+        std::fs::write(&path, bytes)
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(READABLE_FILE)))
+            .map_err(fail(&path))?;
     }
-    std::fs::create_dir_all(&unfinished).map_err(fail(&unfinished))?;
-    open_to_readers(&unfinished).map_err(fail(&unfinished))?;
     match std::fs::rename(&unfinished, &dir) {
         Ok(()) => Ok(bundle),
         Err(_) if dir.is_dir() => {
@@ -196,17 +209,6 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         }
         Err(error) => Err(fail(&dir)(error)),
     }
-}
-
-/// Lets every user read a tree, whatever the umask: steps may have a user of their own.
-fn open_to_readers(path: &Path) -> io::Result<()> {
-    if !path.is_dir() {
-        return std::fs::set_permissions(path, Permissions::from_mode(0o644));
-    }
-    for entry in std::fs::read_dir(path)? {
-        open_to_readers(&entry?.path())?;
-    }
-    std::fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 /// The copy of a digest, when this machine has it.
@@ -250,5 +252,33 @@ mod tests {
         let second = snapshot(&workspace, &bundles).unwrap();
         assert_ne!(second.digest, first.digest);
         assert_eq!(find(&bundles, &first.digest), Some(first));
+    }
+
+    #[test]
+    fn every_user_may_read_a_bundle_whatever_the_workspace_says() {
+        let home = tempfile::tempdir().unwrap();
+        let (workspace, bundles) = (home.path().join("w"), home.path().join("d/b"));
+        let set = |path: &str, mode| {
+            std::fs::set_permissions(workspace.join(path), Permissions::from_mode(mode)).unwrap();
+        };
+        std::fs::create_dir_all(workspace.join("nodes/deep")).unwrap();
+        for (path, mode) in [("a.py", 0o600), ("nodes/b.py", 0o400), ("nodes/deep/c.py", 0o777)] {
+            std::fs::write(workspace.join(path), "x = 1\n").unwrap();
+            set(path, mode);
+        }
+        set("nodes/deep", 0o700);
+        set("nodes", 0o700);
+        let dir = snapshot(&workspace, &bundles).unwrap().dir;
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        for folder in ["", "nodes", "nodes/deep"] {
+            assert_eq!(mode(&dir.join(folder)), READABLE_FOLDER, "{folder}");
+        }
+        for file in ["a.py", "nodes/b.py", "nodes/deep/c.py"] {
+            assert_eq!(mode(&dir.join(file)), READABLE_FILE, "{file}");
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        for above in [bundles.as_path(), bundles.parent().unwrap()] {
+            assert_eq!(mode(above), if is_root { 0o711 } else { 0o700 });
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! What the zygote is started with, and where workers may write: nothing of the handler's environment, and a folder of
 //! their own each.
 
-use super::remove::remove_tree;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::folders::make_passable;
 use super::python::Python;
+use super::remove::remove_tree;
 
 /// The folder's name that paths in descriptions and tracebacks start with.
 pub const ROOT_NAME: &str = "workspace";
@@ -78,18 +79,22 @@ pub struct Scratch {
 static POOLS: AtomicU64 = AtomicU64::new(0);
 
 impl Scratch {
-    /// Makes the folder `<pid>-<n>` below `root`, and removes the folders of handlers that have died.
+    /// Makes the folder `<pid>-<n>` below `root`, and removes the folders of handlers that have died. Where workers are other
+    /// users they get through it to their own.
     ///
     /// # Errors
     /// When `root` can't be written.
     pub fn create(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        make_passable(root)?;
         let root = root.canonicalize()?;
         remove_leftovers(&root);
         loop {
             let number = POOLS.fetch_add(1, Ordering::Relaxed);
             let dir = root.join(format!("{}-{number}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&dir) {
+                Ok(()) if rustix::process::geteuid().is_root() => {
+                    fs::set_permissions(&dir, Permissions::from_mode(0o711))?;
+                }
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
@@ -158,6 +163,9 @@ mod tests {
         fs::create_dir_all(root.join("unrelated")).unwrap();
         let other = Scratch::create(&root).unwrap();
         assert!(living.of_worker(1).parent().unwrap().is_dir());
+        let is_root = rustix::process::geteuid().is_root();
+        let mode = fs::metadata(living.dir()).unwrap().mode() & 0o777;
+        assert_eq!(mode, if is_root { 0o711 } else { 0o700 });
         assert!(!root.join("999999-0").exists());
         assert!(root.join("unrelated").is_dir());
         drop((living, other));

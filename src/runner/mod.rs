@@ -9,6 +9,7 @@ pub mod cgroup;
 mod disk_usage;
 mod environment;
 pub mod environments;
+pub mod folders;
 pub mod jail;
 mod limits;
 mod meter;

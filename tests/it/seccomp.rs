@@ -49,6 +49,26 @@ fn of(filter: Filter, arch: Arch, call: &str, arguments: [u64; 6]) -> u32 {
     answer(&filter.program(arch), arch.audit(), number, arguments)
 }
 
+const WATCHES: [&str; 4] = ["inotify_add_watch", "inotify_init", "inotify_init1", "inotify_rm_watch"];
+const CHANGES_BY_PATH: [&str; 16] = [
+    "chmod",
+    "chown",
+    "fchmodat",
+    "fchmodat2",
+    "fchownat",
+    "futimesat",
+    "lchown",
+    "lremovexattr",
+    "lsetxattr",
+    "removexattr",
+    "removexattrat",
+    "setxattr",
+    "setxattrat",
+    "truncate",
+    "utime",
+    "utimes",
+];
+
 fn every() -> impl Iterator<Item = (Filter, Arch)> {
     Filter::ALL
         .into_iter()
@@ -151,7 +171,7 @@ proptest! {
                 prop_assert_eq!(of(filter, arch, call, arguments), if own { ALLOW } else { EPERM });
             }
             let (unix, network) = (filter.as_str().ends_with("_unix"), filter.as_str().contains("_network"));
-            let proxy = filter == Filter::TrustedProxy;
+            let proxy = filter.as_str().contains("_proxy");
             let low = arguments.map(|it| it & 0xffff_ffff);
             let allowed = (unix && low[0] == 1 && matches!(low[1] & 0xf, 1 | 2))
                 || ((network || proxy) && matches!(low[0], 2 | 10) && low[1] & 0xf == 1 && matches!(low[2], 0 | 6));
@@ -161,6 +181,20 @@ proptest! {
             let to = of(filter, arch, "sendto", arguments);
             let fast_open = arguments[3] & 0x2000_0000 != 0;
             prop_assert_eq!(to == ALLOW, !fast_open && (unix || arguments[4] == 0));
+            let program = filter.program(arch);
+            let of = |call| answer(&program, arch.audit(), arch.number(call).unwrap(), arguments);
+            for call in WATCHES.into_iter().filter(|call| arch.number(call).is_some()) {
+                prop_assert_eq!(of(call), if unix { ALLOW } else { ENOSYS }, "{}", call);
+            }
+            let shared = filter.as_str().ends_with("_shared");
+            for call in CHANGES_BY_PATH.into_iter().filter(|call| arch.number(call).is_some()) {
+                prop_assert_eq!(of(call), if shared { EPERM } else { ALLOW }, "{}", call);
+            }
+            let times = of("utimensat");
+            prop_assert_eq!(times, if shared && arguments[1] != 0 { EPERM } else { ALLOW });
+            for call in ["fchmod", "fchown", "fsetxattr", "fremovexattr", "ftruncate"] {
+                prop_assert_eq!(of(call), ALLOW, "{}", call);
+            }
         }
     }
 }
@@ -200,6 +234,13 @@ fn arguments_decide_where_they_are_looked_at() {
         assert_eq!(of("ioprio_set", &[2, 0, 5]), EPERM);
         assert_eq!(of("kill", &[u64::MAX, 9]), EPERM);
         assert_eq!(of("kill", &[1234, 9]), ALLOW);
+        for option in [7, 8, 32, 33, 7 | 1 << 32] {
+            assert_eq!(of("setsockopt", &[3, 1, option]), EPERM, "SOL_SOCKET {option}");
+            assert_eq!(of("setsockopt", &[3, 6, option]), ALLOW, "IPPROTO_TCP {option}");
+        }
+        assert_eq!(of("setsockopt", &[3, 1, 9]), ALLOW);
+        assert_eq!(of("fcntl", &[3, 1031, 1 << 20]), EPERM);
+        assert_eq!(of("fcntl", &[3, 1032]), ALLOW);
         assert_eq!(of("socketpair", &[1, 0x8_0001]), ALLOW);
         assert_eq!(of("mknodat", &[0, 0, 0o010_600]), ALLOW);
         assert_eq!(of("mknodat", &[0, 0, 0o020_600]), EPERM);
@@ -226,6 +267,7 @@ flags = 8 if "_network" in name else 0
 if libc.syscall(number, 1, flags, ctypes.byref(program)) < 0:
     raise OSError(ctypes.get_errno(), "seccomp")
 
+shared = name.endswith("_shared")
 trusted, unix, network = name.startswith("trusted"), name.endswith("_unix"), "_network" in name
 tcp_allowed = network or "_proxy" in name
 def refused(what, *numbers):
@@ -251,7 +293,21 @@ with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "file")
     with open(path, "wb") as file:
         file.write(os.urandom(1 << 20)); file.flush(); os.fsync(file.fileno())
-    shutil.copy2(path, path + "2"); os.rename(path + "2", path + "3"); os.chmod(path, 0o600)
+    shutil.copyfile(path, path + "2"); os.rename(path + "2", path + "3")
+    with open(path, "r+b") as file:
+        os.fchmod(file.fileno(), 0o600); os.utime(file.fileno()); os.fchown(file.fileno(), -1, -1)
+    by_path = [
+        lambda: os.chmod(path, 0o600), lambda: os.utime(path), lambda: os.chown(path, os.getuid(), os.getgid()),
+        lambda: os.lchown(path, -1, -1), lambda: os.truncate(path, 1 << 20), lambda: shutil.copy2(path, path + "3"),
+        lambda: os.chmod("file", 0o600, dir_fd=parent), lambda: os.utime("file", dir_fd=parent, follow_symlinks=False),
+    ]
+    parent = os.open(folder, os.O_RDONLY)
+    for change in by_path:
+        refused(change, errno.EPERM) if shared else change()
+    if shared:
+        refused(lambda: os.setxattr(path, "user.a", b"b"), errno.EPERM)
+        refused(lambda: os.removexattr(path, "user.a", follow_symlinks=False), errno.EPERM)
+    os.close(parent)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
         assert hashlib.sha256(view).digest()
     db = sqlite3.connect(os.path.join(folder, "db")); db.execute("create table t (a)"); db.commit(); db.close()
@@ -303,6 +359,12 @@ if unix:
 else:
     refused(lambda: socket.socket(socket.AF_UNIX), errno.EACCES)
     refused(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM), errno.EACCES)
+watch = libc.inotify_init1(0)
+assert watch >= 0 if unix else ctypes.get_errno() == errno.ENOSYS
+for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+    refused(lambda: left.setsockopt(socket.SOL_SOCKET, option, 1 << 20), errno.EPERM)
+import fcntl
+refused(lambda: fcntl.fcntl(os.pipe()[0], 1031, 1 << 20), errno.EPERM)
 refused(lambda: os.memfd_create("x"), errno.EPERM)
 refused(lambda: os.setuid(os.getuid()), errno.EPERM)
 refused(lambda: os.chroot("/"), errno.EPERM)

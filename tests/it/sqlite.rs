@@ -60,6 +60,35 @@ fn unavailable<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
+#[tokio::test]
+async fn its_files_are_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.db");
+    let modes = || -> Vec<(String, u32)> {
+        let mut found: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+                (entry.file_name().into_string().unwrap(), mode)
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let expected = ["weft.db", "weft.db-shm", "weft.db-wal"].map(|name| (name.to_owned(), 0o600));
+    let store = open(&path);
+    store.tables.create_table(&table()).await.unwrap();
+    assert_eq!(modes(), expected);
+    for (name, _) in &expected {
+        std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let again = open(&path);
+    assert_eq!(modes(), expected, "a file that was readable is so no more");
+    drop((store, again));
+}
+
 // ---- several users of one file
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

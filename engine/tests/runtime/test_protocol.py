@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from handler import ENGINE_DIR, Handler
-from weft_runtime.protocol import FrameSocket, HandlerGone, ProtocolError, decode, encode
+from weft_runtime.protocol import (
+    FrameSocket,
+    HandlerGone,
+    ProtocolError,
+    decode,
+    encode,
+    name_at,
+    without_names,
+)
 
 GOLDEN = ENGINE_DIR.parent / "tests" / "golden" / "protocol"
 FRAMES = sorted(GOLDEN.glob("frames/*.json"))
@@ -101,6 +109,24 @@ def test_a_reader_that_left_is_noticed(pair: tuple[socket.socket, FrameSocket]) 
     theirs.close()
     with pytest.raises(HandlerGone):
         ours.send({"t": "log"})
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", " :\t")])
+def test_the_zygote_reads_no_names(separators: tuple[str, str]) -> None:
+    message = {
+        "op": "fork",
+        "module": 'a"\\"b\\',
+        "scratch": "/s/w7 ä",
+        "bundle": {"dir": '/b "module": "kept"'},
+        "paths": ["module", ":", "scratch"],
+        "jail": {"modules": {"allow": ["scratch"]}},
+    }
+    data = bytearray(json.dumps(message, ensure_ascii=False, separators=separators).encode())
+    readable, places = without_names(data)
+    assert decode(readable) == {**message, "module": "", "scratch": ""}
+    for name in ("module", "scratch"):
+        assert name_at(data, places[name.encode()]) == message[name]
+    assert without_names(b'{"module":null,"scratch":3}') == (b'{"module":null,"scratch":3}', {})
 
 
 def test_nesting() -> None:

@@ -217,6 +217,64 @@ def test_many_workers_at_once(handler: Handler) -> None:
         assert not alive(pid)
 
 
+SCANNER = """
+import ctypes, os, re
+from weft import workflow
+
+CHUNK = 32768
+
+@workflow
+def scan(halves: list) -> list:
+    "How often both halves of each name stand behind each other in this process' memory."
+    counts = [0] * len(halves)
+    reading, writing = os.pipe()
+    with open("/proc/self/maps") as maps:
+        lines = maps.readlines()
+    for line in lines:
+        place, rights = line.split()[:2]
+        at, end = (int(address, 16) for address in place.split("-"))
+        while rights.startswith("rw") and at < end:
+            try:
+                # What is not there any more is an error of the call, and no end of ours.
+                size = os.write(writing, (ctypes.c_char * min(CHUNK, end - at)).from_address(at))
+            except OSError:
+                at += 4096
+                continue
+            data = os.read(reading, size)
+            for number, (head, tail) in enumerate(halves):
+                found = re.finditer(head.encode(), data)
+                counts[number] += sum(data.startswith(tail.encode(), it.end()) for it in found)
+            # A name may lie across the border.
+            at += size - 64 if size == CHUNK else size
+    return counts
+"""
+
+
+@pytest.mark.parametrize("off", [[], KERNEL_LAYERS])
+def test_a_worker_has_no_names_of_others(bundle: Any, off: list[str]) -> None:
+    own = "scanner_" + os.urandom(8).hex()
+    module, scratch = "canary_" + os.urandom(8).hex(), "canary_" + os.urandom(8).hex()
+    root = bundle({f"workflows/{own}.py": SCANNER, "workflows/other.py": ""})
+    with Handler(jail={"off": off}) as handler:
+        assert set(handler.ready["posture"]["missing"]) >= set(off)
+        folder = handler.scratch.name
+        # Of several lengths, as the allocator keeps them apart.
+        for length in (1, 40, 400, 4000):
+            for number in range(3):
+                name = f"{folder}/{scratch}{number}{'x' * (length % 200)}"
+                worker = handler.fork(root, f"workflows.{module}{'x' * length}", scratch=name)
+                worker.frames()
+                handler.hear("exited", worker.id)
+                worker.close()
+                handler.workers.clear()
+                if os.path.isdir(name):
+                    os.rmdir(name)
+        halves = [[name[:15], name[15:]] for name in (own, module, scratch)]
+        found = handler.attempt(root, f"workflows.{own}", "scan", {"halves": halves}).value
+    assert found[0] > 0, "the scan finds what is there"
+    assert found[1:] == [0, 0]
+
+
 def test_its_name_and_its_single_thread(handler: Handler) -> None:
     status = Path(f"/proc/{handler.process.pid}/status").read_text()
     assert "Name:\tweft-zygote\n" in status

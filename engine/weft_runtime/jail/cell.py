@@ -118,7 +118,19 @@ class Walls:
         """The filter for a worker."""
         trust = "trusted" if cell.trusted else "restricted"
         network = "" if not cell.network else "_network" if cell.proxy is None else "_proxy"
-        return f"{trust}{network}{'_unix' if self.has_root else ''}"
+        if not self.has_root and cell.uid is None:
+            files = "_shared"
+        elif self._has_own_sockets and network != "_proxy":
+            files = "_unix"
+        else:
+            files = ""
+        return trust + network + files
+
+    @property
+    def _has_own_sockets(self) -> bool:
+        """Whether Unix sockets lead to nobody else: those of the file system because each has its own; those
+        of the network namespace, which workers share, by Landlock."""
+        return self.has_root and self.landlock is not None and self.landlock.scopes_sockets
 
     @property
     def ends_trees(self) -> bool:

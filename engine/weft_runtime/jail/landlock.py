@@ -31,6 +31,8 @@ _CONNECT_TCP = 1 << 1
 _BIND_TCP = 1 << 0
 _SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
 _SCOPE_SIGNAL = 1 << 1
+_SCOPES_SINCE = 6
+"""The version of the interface from which on there are scopes."""
 
 READ = _READ_FILE | _READ_DIR
 """To read files and list folders."""
@@ -64,15 +66,20 @@ class Landlock:
         self.write = _WRITE_FILE | (self.everything & (1 << 14))
         """To write into files that exist, such as /dev/null."""
 
+    @property
+    def scopes_sockets(self) -> bool:
+        """Whether abstract sockets of processes outside of the own domain are out of reach."""
+        return self.abi >= _SCOPES_SINCE
+
     def ruleset(self, rules: list[tuple[str, int]], *, connect_port: int | None = None) -> int:
         """A descriptor of a ruleset that allows `rules` (path, rights) and nothing else. Paths that don't
         exist are left out. With `connect_port`, TCP connections to that port, of any address. Raises
         LayerError."""
         network = _CONNECT_TCP | _BIND_TCP if self.abi >= 4 else 0
-        scope = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if self.abi >= 6 else 0
+        scope = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if self.abi >= _SCOPES_SINCE else 0
         fields = struct.pack("=QQQ", self.everything, network, scope)
         # Older kernels know a shorter structure; what they don't know is zero and could be sent all the same.
-        size = 24 if self.abi >= 6 else 16 if self.abi >= 4 else 8
+        size = 24 if self.abi >= _SCOPES_SINCE else 16 if self.abi >= 4 else 8
         attributes = ctypes.create_string_buffer(fields[:size], size)
         ruleset = self._kernel.syscall(
             LAYER, "landlock_create_ruleset", ctypes.addressof(attributes), size, 0

@@ -25,6 +25,8 @@ from .root import PROBE
 _PATIENCE_SECONDS = 10
 _QUOTA_BYTES = 256 * 1024
 _NO_LAYER = "walls"
+_FILTER_IS_NEXT = b"filter"
+"""Said by the probe, which then answers, unless it is the filter that keeps it from that."""
 _PTRACE_TRACEME = 0
 
 _NOTIFICATION_BYTES = 80
@@ -33,6 +35,9 @@ _SEND = 0xC0182101
 """SECCOMP_IOCTL_NOTIF_RECV and _SEND, with structures of 80 and 24 bytes."""
 _ANSWER = errno.EXDEV
 """What no kernel answers to connect(): seen by the caller only if the notification was answered."""
+
+_Answer = tuple[list[str], dict[str, str], str | None, str]
+"""Layers that held; layers without an effect, and why; the layer to leave out, and why."""
 
 
 class Probe:
@@ -49,24 +54,27 @@ class Probe:
         self._outside = outside
         self._bundle = bundle
         self.missing: dict[str, str] = {}
+        self._lacking: dict[str, str] = {}
 
     def run(self) -> list[str]:
         """The layers that hold, in the order in which a worker enters them."""
         for _ in range(len(_CHECKS) + 4):
-            held, failed, reason = self._try(network=False)
+            held, lacking, failed, reason = self._try(network=False)
+            self._lacking |= lacking
             if failed is None:
                 break
             self._leave_out(failed, reason)
         else:
             held = []
-        if self._walls.seccomp is not None and self._walls.seccomp.has("trusted_network"):
-            _, failed, reason = self._try(network=True)
+            self._lacking |= dict.fromkeys(_CHECKS, f"no worker gets through its walls: {reason}")
+        if "seccomp" in held:
+            _, _, failed, reason = self._try(network=True)
             if failed is None:
                 held.append("network_notify")
             else:
                 self.missing["network_notify"] = reason
-        else:
-            self.missing["network_notify"] = "seccomp is not in force"
+        for layer, reason in self._lacking.items():
+            self.missing.setdefault(layer, reason)
         return held
 
     def _leave_out(self, layer: str, reason: str) -> None:
@@ -86,8 +94,8 @@ class Probe:
         else:
             walls.world.leave_out(layer, reason)
 
-    def _try(self, *, network: bool) -> tuple[list[str], str | None, str]:
-        """What held, and what failed with its reason."""
+    def _try(self, *, network: bool) -> _Answer:
+        """What held, what has no effect and why; and what else is to be left out, and why."""
         walls = self._walls
         cell = Cell(
             trusted=True,
@@ -110,16 +118,21 @@ class Probe:
             finally:
                 walls.forked()
         except (LayerError, OSError) as error:
-            return [], *_blame(error)
+            return [], {}, *_blame(error)
         finally:
             child_report.close()
             child_listener.close()
+        blamed, why, unreadable = _NO_LAYER, "the probe ended without an answer", ""
         try:
-            unreadable = _answer_one(self._kernel, listener) if network else ""
+            if network:
+                unreadable = _answer_one(self._kernel, listener)
             report.settimeout(_PATIENCE_SECONDS)
             answer = report.recv(1 << 16)
+            if answer == _FILTER_IS_NEXT:
+                blamed = "seccomp"
+                answer = report.recv(1 << 16)
         except OSError as error:
-            answer = json.dumps([[], _NO_LAYER, f"the probe did not answer: {error}"]).encode()
+            answer, why = b"", f"the probe did not answer: {error}"
         finally:
             report.close()
             listener.close()
@@ -130,11 +143,11 @@ class Probe:
             if not walls.has_root and os.path.isdir(self._scratch):
                 os.rmdir(self._scratch)
         if not answer:
-            return [], _NO_LAYER, "the probe ended without an answer"
-        held, failed, reason = json.loads(answer)
+            return [], {}, blamed, why
+        held, lacking, failed, reason = json.loads(answer)
         if unreadable and failed:
-            return held, failed, unreadable
-        return held, failed, reason
+            reason = unreadable
+        return held, lacking, failed, reason
 
     def _child(self, cell: Cell, parent: int, report: socket.socket, listener: socket.socket) -> NoReturn:
         answer: list[Any]
@@ -142,33 +155,35 @@ class Probe:
             self._process.follow_parent(parent)
             self._walls.enter_files(cell)
             self._walls.enter_landlock(cell)
+            report.send(_FILTER_IS_NEXT)
             self._walls.enter_seccomp(cell, os.dup(listener.fileno()))
             answer = [*self._check(cell)]
         except BaseException as error:
-            answer = [[], *_blame(error)]
+            answer = [[], {}, *_blame(error)]
         report.send(json.dumps(answer).encode())
         os._exit(0)
 
-    def _check(self, cell: Cell) -> tuple[list[str], str | None, str]:
+    def _check(self, cell: Cell) -> _Answer:
         if cell.network:
             with socket.socket() as probe:
                 number = probe.connect_ex(("192.0.2.1", 9))
             if number != _ANSWER:
-                return (
-                    [],
-                    "network_notify",
-                    f"connect() was not asked about: {errno.errorcode.get(number, number)}",
-                )
-            return [], None, ""
+                reason = f"connect() was not asked about: {errno.errorcode.get(number, number)}"
+                return [], {}, "network_notify", reason
+            return [], {}, None, ""
         held: list[str] = []
+        lacking: dict[str, str] = {}
         for layer, is_there, why_not in self._checks(cell):
             if not is_there:
                 continue
             reason = why_not()
-            if reason:
-                return held, layer, reason
-            held.append(layer)
-        return held, None, ""
+            if not reason:
+                held.append(layer)
+            elif layer in _ALWAYS_ENTERED:
+                lacking[layer] = reason
+            else:
+                return held, lacking, layer, reason
+        return held, lacking, None, ""
 
     def _checks(self, cell: Cell) -> Iterator[tuple[str, bool, Callable[[], str]]]:
         """Layer, whether it was entered, and a test of its effect that returns what is wrong."""
@@ -269,6 +284,9 @@ _CHECKS: dict[str, Callable[[Probe, Cell], str]] = {
     "seccomp": Probe._seccomp,
 }
 """In the order in which a worker enters them."""
+
+_ALWAYS_ENTERED = ("no_capabilities", "non_dumpable", "no_new_privs")
+"""What nothing can fail because of: where it has no effect, the rest may have its own."""
 
 
 def _must_fail(attempt: Callable[[], None], complaint: str) -> str:

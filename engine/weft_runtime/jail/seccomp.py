@@ -1,7 +1,9 @@
 """The filter on system calls. The handler compiles the programs; here they are only handed to the kernel.
 
-The names of programs say for whom they are: `restricted`, `trusted` or `trusted_network`, and `_unix` where
-path sockets can't lead anywhere because the worker has a file system of its own.
+The names of programs say for whom they are: `restricted`, `trusted`, `trusted_network` or `trusted_proxy`;
+and `_unix` where Unix sockets can't lead anywhere, because the worker has a file system of its own and
+Landlock keeps it from abstract sockets, or `_shared` where it is the handler's own user among the handler's
+files.
 """
 
 from __future__ import annotations

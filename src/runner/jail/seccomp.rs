@@ -3,6 +3,11 @@
 //! Calls are named; what is not named does not exist for a worker (ENOSYS, so that libraries fall back), and what is known
 //! and refused fails with EPERM or EACCES. `docs/seccomp.txt` says all of it in words.
 //!
+//! A program is for one of three kinds of workers. The plain ones are for workers that own no file of anybody else's.
+//! `_unix` ones have Unix sockets and watches on files as well, and are for workers that see no file and reach no socket of
+//! others. `_shared` ones are for workers that are the handler's own user among the handler's own files: Landlock keeps them
+//! from opening those, and has nothing to say about modes, owners, times and attributes, which are refused here.
+//!
 //! Two things are not a filter's to stop, because it sees numbers and no memory. Addresses: `bind` and `connect` of a
 //! program with Unix sockets (`_unix`) work for Internet sockets too as far as it is concerned, so these programs are for
 //! workers in an empty network namespace only, where such a call leads nowhere. And receivers of signals: whom `kill` reaches
@@ -102,30 +107,42 @@ impl Arch {
 pub enum Filter {
     /// No child, no program, no socket but pairs.
     Restricted,
-    /// As `Restricted`, with Unix sockets.
+    /// As `Restricted`, with Unix sockets and watches on files.
     RestrictedUnix,
+    /// As `Restricted`, without changing by its path what a file is.
+    RestrictedShared,
     /// Children and programs; no socket but pairs.
     Trusted,
-    /// As `Trusted`, with Unix sockets.
+    /// As `Trusted`, with Unix sockets and watches on files.
     TrustedUnix,
+    /// As `Trusted`, without changing by its path what a file is.
+    TrustedShared,
     /// As `Trusted`, with TCP connections that the handler makes.
     TrustedNetwork,
-    /// Both.
+    /// As `TrustedUnix`, with TCP connections that the handler makes.
     TrustedNetworkUnix,
+    /// As `TrustedShared`, with TCP connections that the handler makes.
+    TrustedNetworkShared,
     /// As `Trusted`, with TCP connections of its own, for a worker that Landlock lets connect to the handler's proxy alone.
     TrustedProxy,
+    /// As `TrustedShared`, with TCP connections of its own, likewise.
+    TrustedProxyShared,
 }
 
 impl Filter {
     /// Every one.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Restricted,
         Self::RestrictedUnix,
+        Self::RestrictedShared,
         Self::Trusted,
         Self::TrustedUnix,
+        Self::TrustedShared,
         Self::TrustedNetwork,
         Self::TrustedNetworkUnix,
+        Self::TrustedNetworkShared,
         Self::TrustedProxy,
+        Self::TrustedProxyShared,
     ];
 
     /// As `hello` and file names spell it.
@@ -134,16 +151,20 @@ impl Filter {
         match self {
             Self::Restricted => "restricted",
             Self::RestrictedUnix => "restricted_unix",
+            Self::RestrictedShared => "restricted_shared",
             Self::Trusted => "trusted",
             Self::TrustedUnix => "trusted_unix",
+            Self::TrustedShared => "trusted_shared",
             Self::TrustedNetwork => "trusted_network",
             Self::TrustedNetworkUnix => "trusted_network_unix",
+            Self::TrustedNetworkShared => "trusted_network_shared",
             Self::TrustedProxy => "trusted_proxy",
+            Self::TrustedProxyShared => "trusted_proxy_shared",
         }
     }
 
     const fn is_trusted(self) -> bool {
-        !matches!(self, Self::Restricted | Self::RestrictedUnix)
+        !matches!(self, Self::Restricted | Self::RestrictedUnix | Self::RestrictedShared)
     }
 
     const fn has_unix(self) -> bool {
@@ -153,11 +174,22 @@ impl Filter {
         )
     }
 
-    const fn has_tcp(self) -> bool {
+    const fn is_shared(self) -> bool {
         matches!(
             self,
-            Self::TrustedNetwork | Self::TrustedNetworkUnix | Self::TrustedProxy
+            Self::RestrictedShared | Self::TrustedShared | Self::TrustedNetworkShared | Self::TrustedProxyShared
         )
+    }
+
+    const fn is_asked_about(self) -> bool {
+        matches!(
+            self,
+            Self::TrustedNetwork | Self::TrustedNetworkUnix | Self::TrustedNetworkShared
+        )
+    }
+
+    const fn has_tcp(self) -> bool {
+        self.is_asked_about() || matches!(self, Self::TrustedProxy | Self::TrustedProxyShared)
     }
 
     /// What is decided about every call that is named, by name.
@@ -169,6 +201,7 @@ impl Filter {
         rules.extend(by_argument());
         rules.extend(self.children());
         rules.extend(self.sockets());
+        rules.extend(self.files());
         rules
     }
 
@@ -206,6 +239,34 @@ impl Filter {
         rules
     }
 
+    fn files(self) -> Vec<(&'static str, Rule)> {
+        // Names of files that come and go in folders that are readable for the user, though not for the worker. Watchers
+        // look for themselves where the kernel has no such call.
+        let watch = if self.has_unix() {
+            Action::Allow
+        } else {
+            Action::Refuse(ENOSYS)
+        };
+        let mut rules: Vec<_> = WATCHES.map(|call| (call, watch.into())).into();
+        let change = if self.is_shared() {
+            Action::Refuse(EPERM)
+        } else {
+            Action::Allow
+        };
+        rules.extend(CHANGES_BY_PATH.map(|call| (call, change.into())));
+        // Without a path it is the file of a descriptor.
+        let times = Rule {
+            clauses: if self.is_shared() {
+                vec![(vec![Condition::Null { argument: 1 }], Action::Allow)]
+            } else {
+                Vec::new()
+            },
+            otherwise: change,
+        };
+        rules.push(("utimensat", times));
+        rules
+    }
+
     fn sockets(self) -> Vec<(&'static str, Rule)> {
         let refused = Action::Refuse(EACCES);
         let only = |clauses: Vec<Vec<Condition>>| Rule {
@@ -229,10 +290,12 @@ impl Filter {
         } else {
             kind(&[SOCK_STREAM, SOCK_SEQPACKET])
         };
-        let connect = match self {
-            Self::Restricted | Self::Trusted => refused,
-            Self::RestrictedUnix | Self::TrustedUnix | Self::TrustedProxy => Action::Allow,
-            Self::TrustedNetwork | Self::TrustedNetworkUnix => Action::Notify,
+        let connect = if self.is_asked_about() {
+            Action::Notify
+        } else if self.has_unix() || self.has_tcp() {
+            Action::Allow
+        } else {
+            refused
         };
         let serve: Rule = if self.has_unix() { Action::Allow } else { refused }.into();
         // Data that goes with the first packet of a connection would go without `connect`.
@@ -315,6 +378,10 @@ fn by_argument() -> Vec<(&'static str, Rule)> {
     let option = |level, values| (vec![equal(1, level), equal(2, values)], Action::Refuse(ENOPROTOOPT));
     let sockopt = Rule {
         clauses: vec![
+            (
+                vec![equal(1, &[SOL_SOCKET]), equal(2, &SOCKET_BUFFERS)],
+                Action::Refuse(EPERM),
+            ),
             option(&[SOL_SOCKET], &SOCKET_OPTIONS_REFUSED),
             option(&[IPPROTO_TCP], &TCP_OPTIONS_REFUSED),
         ],
@@ -394,10 +461,14 @@ const PRCTL_REFUSED: [u32; 11] = [1, PR_SET_DUMPABLE, 8, 22, 24, 28, 35, 36, 47,
 /// (`FIOSETOWN`, `SIOCSPGRP`).
 const IOCTL_REFUSED: [u32; 6] = [0x5412, 0x541c, 0x5423, 0x541d, 0x8901, 0x8902];
 
-/// Whom a descriptor sends signals to: `F_SETOWN`, `F_SETOWN_EX`.
-const FCNTL_REFUSED: [u32; 2] = [8, 15];
+/// Whom a descriptor sends signals to (`F_SETOWN`, `F_SETOWN_EX`), and how much of the kernel's memory a pipe may take
+/// (`F_SETPIPE_SZ`), which no limit counts.
+const FCNTL_REFUSED: [u32; 3] = [8, 15, 1031];
 
 const SOL_SOCKET: u32 = 1;
+
+/// How much of the kernel's memory a socket may take, which no limit counts: `SO_SNDBUF`, `SO_RCVBUF`, and both with `FORCE`.
+const SOCKET_BUFFERS: [u32; 4] = [7, 8, 32, 33];
 
 /// Programs attached to sockets: `SO_ATTACH_*`.
 const SOCKET_OPTIONS_REFUSED: [u32; 4] = [26, 50, 51, 52];
@@ -405,8 +476,32 @@ const SOCKET_OPTIONS_REFUSED: [u32; 4] = [26, 50, 51, 52];
 /// Other protocols over TCP: `TCP_ULP`.
 const TCP_OPTIONS_REFUSED: [u32; 1] = [31];
 
+/// What tells about files as they change.
+const WATCHES: [&str; 4] = ["inotify_add_watch", "inotify_init", "inotify_init1", "inotify_rm_watch"];
+
+/// What changes a file that is named by its path and needs no right to open it, but its owner. `truncate` is here for versions
+/// of Landlock before the third.
+const CHANGES_BY_PATH: [&str; 16] = [
+    "chmod",
+    "chown",
+    "fchmodat",
+    "fchmodat2",
+    "fchownat",
+    "futimesat",
+    "lchown",
+    "lremovexattr",
+    "lsetxattr",
+    "removexattr",
+    "removexattrat",
+    "setxattr",
+    "setxattrat",
+    "truncate",
+    "utime",
+    "utimes",
+];
+
 /// What every worker may do, whatever the arguments.
-const ALLOWED: [&str; 222] = [
+const ALLOWED: [&str; 201] = [
     "access",
     "alarm",
     "arch_prctl",
@@ -414,8 +509,6 @@ const ALLOWED: [&str; 222] = [
     "cachestat",
     "capget",
     "chdir",
-    "chmod",
-    "chown",
     "clock_getres",
     "clock_gettime",
     "clock_nanosleep",
@@ -442,10 +535,7 @@ const ALLOWED: [&str; 222] = [
     "fallocate",
     "fchdir",
     "fchmod",
-    "fchmodat",
-    "fchmodat2",
     "fchown",
-    "fchownat",
     "fdatasync",
     "fgetxattr",
     "flistxattr",
@@ -461,7 +551,6 @@ const ALLOWED: [&str; 222] = [
     "futex_wait",
     "futex_waitv",
     "futex_wake",
-    "futimesat",
     "get_mempolicy",
     "getcpu",
     "getcwd",
@@ -491,21 +580,14 @@ const ALLOWED: [&str; 222] = [
     "getuid",
     "getxattr",
     "getxattrat",
-    "inotify_add_watch",
-    "inotify_init",
-    "inotify_init1",
-    "inotify_rm_watch",
     "ioprio_get",
-    "lchown",
     "lgetxattr",
     "link",
     "linkat",
     "listxattr",
     "listxattrat",
     "llistxattr",
-    "lremovexattr",
     "lseek",
-    "lsetxattr",
     "lstat",
     "madvise",
     "map_shadow_stack",
@@ -555,8 +637,6 @@ const ALLOWED: [&str; 222] = [
     "recvfrom",
     "recvmmsg",
     "recvmsg",
-    "removexattr",
-    "removexattrat",
     "rename",
     "renameat",
     "renameat2",
@@ -588,8 +668,6 @@ const ALLOWED: [&str; 222] = [
     "setpgid",
     "setrlimit",
     "setsid",
-    "setxattr",
-    "setxattrat",
     "shutdown",
     "sigaltstack",
     "signalfd",
@@ -616,14 +694,10 @@ const ALLOWED: [&str; 222] = [
     "timerfd_settime",
     "times",
     "tkill",
-    "truncate",
     "umask",
     "uname",
     "unlink",
     "unlinkat",
-    "utime",
-    "utimensat",
-    "utimes",
     "vmsplice",
     "wait4",
     "waitid",

@@ -2,7 +2,8 @@
 //! transactions are left to `writer.rs` and `reader.rs`.
 
 use std::cell::Cell;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -183,13 +184,36 @@ impl Slot {
     }
 }
 
-/// Makes the folder of a database, readable by its owner only.
-pub(super) fn prepare_folder(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)
-        }
+/// Makes the folder of a database and its file, readable by their owner only. Before anything else uses the file: closing it
+/// here would let go of the locks that this process holds on it.
+pub(super) fn prepare(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent()
+        && !parent.as_os_str().is_empty()
+        && !parent.exists()
+    {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Closes a database's files to other users, for whom its folder may be passable. By name, because a descriptor that is closed
+/// lets go of locks.
+fn keep_private(path: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let name = PathBuf::from(name);
+        let Ok(metadata) = std::fs::metadata(&name) else {
+            continue;
+        };
+        if metadata.mode() & 0o077 != 0
+            && let Err(error) = std::fs::set_permissions(&name, Permissions::from_mode(metadata.mode() & 0o700))
+        {
+            tracing::warn!(path = %name.display(), %error, "the database can be read by other users");
+        }
     }
 }
 
@@ -202,15 +226,12 @@ fn connect(place: &Place, role: Role) -> Result<Session, Failure> {
     let connection = match place {
         Place::Memory => Connection::open_in_memory()?,
         Place::File(path) => {
-            // A new file is for its owner alone; its companions take over its mode.
-            let _ = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path);
             let flags =
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            Connection::open_with_flags(path, flags)?
+            let connection = Connection::open_with_flags(path, flags)?;
+            // Files that are made from here on have the mode of this one.
+            keep_private(path);
+            connection
         }
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -17,7 +17,7 @@ mod writer;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use self::connection::{Failure, Place, Role, Session, Slot, prepare_folder};
+use self::connection::{Failure, Place, Role, Session, Slot, prepare};
 use self::reader::Readers;
 use self::writer::{Committer, Tx, Writer};
 use super::error::Error;
@@ -58,7 +58,7 @@ fn open_file(path: &Path) -> Result<Database> {
     };
     // A relative path must mean the same after a change of the working folder.
     let path = std::path::absolute(path).map_err(unavailable)?;
-    prepare_folder(&path).map_err(unavailable)?;
+    prepare(&path).map_err(unavailable)?;
     let place = Place::File(path);
     let mut committer = Committer::new(Slot::new(place.clone(), Role::Writer));
     committer.check().map_err(|failure| failure.into_error(OPENING))?;
