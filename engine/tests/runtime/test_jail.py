@@ -257,3 +257,14 @@ def test_a_process_table_of_its_own_without_own_files(bundle_dir: Path) -> None:
             pytest.skip("no process namespace here")
         for _ in range(3):
             assert call(handler, bundle_dir, "nothing_special").value == "done"
+
+
+def test_a_network_from_the_first_worker_on(bundle_dir: Path) -> None:
+    # Nothing but the zygote's own descriptors is open yet, so that low numbers are free for what it prepares.
+    with Handler() as handler:
+        ours, theirs = socket.socketpair()
+        jail = {"trust": "trusted", "network": True}
+        worker = handler.fork(bundle_dir, "workflows.main", jail=jail, extra_fds=(theirs.fileno(),))
+        theirs.close()
+        assert (worker.frame() or {}).get("t") == "ready", worker.stderr
+        ours.close()

@@ -8,6 +8,7 @@ each other.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 
@@ -33,6 +34,8 @@ _SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
 _SCOPE_SIGNAL = 1 << 1
 _SCOPES_SINCE = 6
 """The version of the interface from which on there are scopes."""
+
+_LOWEST_FD = 10
 
 READ = _READ_FILE | _READ_DIR
 """To read files and list folders."""
@@ -92,10 +95,10 @@ class Landlock:
                 self._kernel.syscall(
                     LAYER, "landlock_add_rule", ruleset, _RULE_NET_PORT, ctypes.addressof(rule), 0
                 )
-        except BaseException:
+            # Out of the way of the descriptors that a worker gives a meaning.
+            return fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+        finally:
             os.close(ruleset)
-            raise
-        return ruleset
 
     def _allow(self, ruleset: int, path: str, rights: int) -> None:
         try:
