@@ -51,9 +51,13 @@ impl Secrets {
         }
         let key = reader.secret("secrets.key", &var::WEFT_SECRETS_KEY);
         let said = reader.path("secrets.keyFile", &var::WEFT_SECRETS_KEY_FILE);
-        let make_key_file = mode.development && key.is_none() && said.is_none() && key_vault_url.is_none();
+        let nothing_said = key.is_none() && said.is_none() && key_vault_url.is_none();
+        let make_key_file = mode.development && nothing_said;
+        let own = storage.data_dir.join("secrets.key");
+        // Commands beside a `weft dev` use the file that it has made.
+        let is_own_used = make_key_file || nothing_said && own.exists();
         Self {
-            key_file: said.or_else(|| make_key_file.then(|| storage.data_dir.join("secrets.key"))),
+            key_file: said.or_else(|| is_own_used.then_some(own)),
             key_vault_client_id: reader.text("secrets.keyVaultClientId", &var::WEFT_KEY_VAULT_CLIENT_ID),
             key_vault_url,
             key,
