@@ -78,6 +78,8 @@ def test_a_queued_run_says_why_it_waits(shared: Weft) -> None:
 def test_cancelling_ends_run_and_process_within_a_second(either: Weft, how: str) -> None:
     run = either.execute("hangs", Prefer=how).json["runId"]
     said = until(lambda: [line["message"] for line in either.log(run)], "it has begun")
+    # Those of other tests, cancelled too, may need a moment.
+    until(lambda: len(either.named("weft-hangs")) == 1, "it runs alone")
     [process] = either.named("weft-hangs")
     answer = either.call("POST", f"/runs/{run}/cancel")
     assert answer.status == 200, answer

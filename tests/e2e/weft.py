@@ -290,8 +290,10 @@ class Weft:
         return found
 
     def named(self, name: str) -> list[Process]:
-        """Those that run below it and call themselves so: their numbers inside a jail are not the machine's."""
-        return [process for process in self.tree() if process.name == name and process.state not in "ZX"]
+        """Those that run below it, or have left it, and call themselves so: their numbers in a jail are not ours."""
+        orphans = [process for process in processes() if process.parent == os.getpid()]
+        found = {process for process in [*self.tree(), *orphans] if process.name == name}
+        return [process for process in found if process.state not in "ZX"]
 
     def kill(self, number: int) -> None:
         """Send it a signal; what it had started is remembered."""
