@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import test_crash
-from weft import Weft, adopt_orphans, weft_at
+from weft import OWN_FILES, OWN_PROCESSES, Weft, adopt_orphans, weft_at
 
 Start = Callable[..., Weft]
 
@@ -46,6 +46,23 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weft]:
         one.start()
         yield one
         assert one.stop(signal.SIGINT) == 0, one.said()
+
+
+@pytest.fixture(scope="session")
+def unjailed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weft]:
+    """The same for tests whose steps leave marks in files, or signal each other by the machine's numbers."""
+    off = {"WEFT_ISOLATION_OFF": f"{OWN_FILES},{OWN_PROCESSES}"}
+    with weft_at(tmp_path_factory.mktemp("unjailed"), environment=off) as one:
+        one.start()
+        yield one
+        assert one.stop(signal.SIGINT) == 0, one.said()
+
+
+@pytest.fixture(params=["shared", "unjailed"])
+def either(request: pytest.FixtureRequest) -> Weft:
+    """What holds with the jail and without it, where other means see to it."""
+    one: Weft = request.getfixturevalue(request.param)
+    return one
 
 
 @pytest.fixture

@@ -201,6 +201,7 @@ def test_doctor(tmp_path: Path) -> None:
         ("configuration", True),
         ("python", True),
         ("storage", True),
+        ("isolation", True),
         ("workspace", True),
     ]
     workspace = copy_workspace(tmp_path / "workspace")

@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-from weft import TERMINAL, Weft, until, weft
-
-OWN_FILES = "mount_namespace,user_namespace,own_uid,landlock"
-"""What keeps a step from leaving a mark in a file of the test."""
+from weft import OWN_FILES, TERMINAL, Weft, until, weft
 
 
 @dataclass

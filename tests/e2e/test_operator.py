@@ -325,4 +325,6 @@ def test_mistakes_about_entries(operator: Operator, arguments: list[str], words:
 
 def test_the_commands_say_which_configuration_they_mean() -> None:
     assert "weft config explain" in weft("entry", "--help").stdout
-    assert re.search(r"^  config .*weft entry", weft("--help").stdout, re.MULTILINE)
+    assert re.search(
+        r"^  config .*\(What workflows read: `weft\s+entry`\)", weft("--help").stdout, re.MULTILINE
+    )

@@ -7,7 +7,9 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from weft import KEY, Weft, copy_workspace, send, weft
+import pytest
+
+from weft import KEY, OWN_FILES, OWN_PROCESSES, Weft, copy_workspace, send, weft
 
 LOUD = {"WEFT_LOG": "trace", "WEFT_LOG_FORMAT": "json"}
 BAD = "weft_bad-key-of-a-caller-0123456789abcdef"
@@ -97,22 +99,22 @@ def test_nothing_shows_a_key(make: Any, tmp_path: Path) -> None:
     assert KEY.encode() not in texts["stored"] + texts["answers"] + one.stderr.read_bytes()
 
 
-def test_a_step_sees_no_key_and_no_setting(make: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("off", ["", f"{OWN_FILES},{OWN_PROCESSES}"], ids=["jailed", "unjailed"])
+def test_a_step_sees_no_key_and_no_setting(make: Any, tmp_path: Path, off: str) -> None:
     workspace = copy_workspace(tmp_path / "workspace")
     (workspace / "workflows" / "looks.py").write_text(
         "import glob, os\nfrom weft import Context, workflow\n\n\n@workflow\n"
         "def looks(ctx: Context) -> dict[str, str]:\n"
         "    found = {}\n"
-        "    for name in ('/proc/self/environ', '/proc/self/cmdline'):\n"
-        "        found[name] = open(name, errors='replace').read()\n"
-        "    for path in glob.glob('/proc/[0-9]*/environ'):\n"
-        "        if path.split('/')[2] in (str(os.getppid()), str(os.getpid())):\n"
-        "            try:\n                found[path] = open(path, errors='replace').read()\n"
-        "            except OSError as error:\n                found[path] = str(error)\n"
+        "    for path in ('/proc/self/environ', '/proc/self/cmdline', *glob.glob('/proc/[0-9]*/environ')):\n"
+        "        try:\n            found[path] = open(path, errors='replace').read()\n"
+        "        except OSError as error:\n            found[path] = str(error)\n"
         "    found['os'] = repr(dict(os.environ))\n"
         "    return found\n"
     )
-    one = make(workspace=workspace, environment={"WEFT_SIGNING_KEY": SIGNING}).start()
+    one = make(
+        workspace=workspace, environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_ISOLATION_OFF": off}
+    ).start()
     run = one.run("looks")
     assert run["status"] == "succeeded", run
     assert SIGNING not in json.dumps(run)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emulator import Emulator
-from weft import TERMINAL, Weft, problem, until
+from weft import OWN_FILES, TERMINAL, Weft, problem, until
 
 CODES = {"storage_unavailable", "authentication_unavailable"}
 
@@ -79,7 +79,7 @@ def sound(one: Weft) -> None:
 
 
 def test_a_data_folder_that_goes_away_and_comes_back(make: Any, tmp_path: Path) -> None:
-    one = make().start()
+    one = make(environment={"WEFT_ISOLATION_OFF": OWN_FILES}).start()
     elsewhere = tmp_path / "elsewhere"
 
     def away() -> None:
@@ -186,7 +186,7 @@ def test_the_emulator_stopped_and_started(make: Any, tmp_path: Path) -> None:
     emulator = Emulator(tmp_path / "azurite")
     emulator.start()
     try:
-        one = make(environment=emulator.environment).start(60)
+        one = make(environment={**emulator.environment, "WEFT_ISOLATION_OFF": OWN_FILES}).start(60)
         outage(one, tmp_path, emulator.stop, emulator.start)
         text = one.said()
         for secret in (

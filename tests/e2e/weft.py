@@ -28,6 +28,10 @@ REPOSITORY = HERE.parent.parent
 WORKSPACE = HERE / "workspace"
 KEY = "weft-dev-key"
 DEFAULT = {"x-functions-key": KEY, "X-Organization-Id": "contoso"}
+OWN_FILES = "user_namespace,mount_namespace,own_uid,landlock"
+"""For `WEFT_ISOLATION_OFF`: what keeps a step from leaving a mark in a file of the test."""
+OWN_PROCESSES = "pid_namespace"
+"""And what gives it other process numbers than the machine's, and makes it the first of them."""
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "skipped"})
 _PR_SET_CHILD_SUBREAPER = 36
 _INTERVAL = 0.02
@@ -284,6 +288,12 @@ class Weft:
         found = descendants(self.pid)
         self._seen.update(found)
         return found
+
+    def named(self, name: str) -> list[Process]:
+        """Those that run below it, or have left it, and call themselves so: their numbers in a jail are not ours."""
+        orphans = [process for process in processes() if process.parent == os.getpid()]
+        found = {process for process in [*self.tree(), *orphans] if process.name == name}
+        return [process for process in found if process.state not in "ZX"]
 
     def kill(self, number: int) -> None:
         """Send it a signal; what it had started is remembered."""

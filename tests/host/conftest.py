@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,5 +61,11 @@ def _no_process_left() -> Iterator[None]:
     """What a test starts, it ends: leftovers are killed and fail it. (Session fixtures come up first.)"""
     before = {p.pid for p in processes.descendants(os.getpid())}
     yield
+    # A keeper whose handler was killed while the walls were tried out ends a moment after it.
+    end = time.monotonic() + 2
+    while time.monotonic() < end and any(
+        p.pid not in before and p.state not in "ZX" for p in processes.descendants(os.getpid())
+    ):
+        time.sleep(0.02)
     left = processes.sweep(before)
     assert not left, f"left running: {left}"

@@ -1,5 +1,6 @@
 """Workflows that misbehave, each in one way, and a few that behave, to see what goes on beside them."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -7,6 +8,12 @@ import time
 from typing import Any, Literal
 
 from weft import Context, Email, FatalError, Retry, RetryableError, param, workflow
+
+
+def called(name: str) -> None:
+    """Gives the process, and all that it forks, a name by which a test finds it from outside."""
+    if ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0) != 0:
+        raise RuntimeError("the process can't be renamed")
 
 
 @workflow(description="Answers with what it was given.")
@@ -131,7 +138,8 @@ def overstays_deaf(ctx: Context) -> None:
 @workflow
 def hangs(ctx: Context, note: str = "") -> None:
     """Until somebody ends it."""
-    print(f"hanging {os.getpid()} {note}", flush=True)
+    called("weft-hangs")
+    print(f"hanging {note}", flush=True)
     while True:
         time.sleep(60)
 
@@ -139,6 +147,7 @@ def hangs(ctx: Context, note: str = "") -> None:
 @workflow
 def hangs_with_children(ctx: Context) -> None:
     """The same, with a child in the group and one that has left it."""
+    called("weft-children")
     for session in (False, True):
         if os.fork() == 0:
             if session:
@@ -153,9 +162,18 @@ def hangs_with_children(ctx: Context) -> None:
 
 @workflow
 def kills_itself(ctx: Context, number: int = signal.SIGKILL) -> None:
-    """A death by signal."""
+    """A death by signal, where it is not the first process of a table of its own: that one such a signal passes by."""
     print("about to die", flush=True)
     os.kill(os.getpid(), number)
+
+
+@workflow
+def faults(ctx: Context, how: Literal["read", "abort"] = "read") -> None:
+    """A death by a fault, which nobody survives."""
+    print("about to die", flush=True)
+    if how == "abort":
+        os.abort()
+    ctypes.string_at(0)
 
 
 @workflow
@@ -175,6 +193,7 @@ def kills_its_parent(ctx: Context) -> str:
 @workflow
 def forks(ctx: Context, count: int = 3) -> int:
     """Leaves processes behind, in its own session and in others, and returns."""
+    called("weft-forks")
     for number in range(count):
         if os.fork() == 0:
             if number % 2:
@@ -219,7 +238,7 @@ def disturbs(ctx: Context) -> None:
 
 @workflow
 def asks_too_much(ctx: Context) -> Any:
-    """What this version of Weft does not give."""
+    """What it has not declared."""
     return ctx.secrets.get("anything")
 
 
