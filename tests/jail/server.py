@@ -44,9 +44,7 @@ def serve(context: ssl.SSLContext | None) -> int:
     server = Server(("127.0.0.1", 0), Handler)
     if context is not None:
         # The handshake is the connection's own thread's to make, at its first read.
-        server.socket = context.wrap_socket(
-            server.socket, server_side=True, do_handshake_on_connect=False
-        )
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port
 

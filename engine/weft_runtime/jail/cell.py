@@ -7,6 +7,7 @@ the worker, before any code of a workspace. Whatever fails there raises, and the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Sequence
@@ -226,7 +227,12 @@ class Walls:
             rules += [(path, READ | landlock.write) for path in root.devices()]
             if cell.trusted:
                 rules.append((root.writable(), landlock.everything))
-            known = landlock.ruleset(rules, connect_port=cell.proxy_port)
+            made = landlock.ruleset(rules, connect_port=cell.proxy_port)
+            try:
+                # Descriptors below 10 are those that a worker puts its own in.
+                known = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, 10)
+            finally:
+                os.close(made)
             if len(self._rulesets) >= _RULESETS:
                 os.close(self._rulesets.pop(next(iter(self._rulesets))))
         # Put last: the first is the one that was not used for longest.

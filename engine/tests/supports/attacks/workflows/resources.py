@@ -223,7 +223,7 @@ def zombies(aim: Aim, loot: Loot) -> None:
             made += 1
     except OSError:
         pass
-    linger(0.7)
+    linger(2)
     if made > (aim.threads or 64):
         loot.got("zombies", made)
 
@@ -277,7 +277,7 @@ def one_large_file(aim: Aim, loot: Loot) -> None:
         total = 0
         while total < wanted:
             total += file.write(_PAGE * 256)
-    linger(0.7)
+    linger(2)
     loot.got("bytes in a file", total)
 
 
@@ -289,7 +289,7 @@ def many_files(aim: Aim, loot: Loot) -> None:
         with open(f"part-{number}", "wb", buffering=0) as file:
             for _ in range(wanted // 64 // 65536 + 1):
                 total += file.write(_PAGE * 16)
-    linger(0.7)
+    linger(2)
     if total > wanted:
         loot.got("bytes in files", total)
 
@@ -304,7 +304,7 @@ def deleted_files(aim: Aim, loot: Loot) -> None:
         os.unlink(f"gone-{number}")
         for _ in range(wanted // 16 // 65536 + 1):
             total += file.write(_PAGE * 16)
-    linger(0.7)
+    linger(2)
     if total > wanted:
         loot.got("bytes in deleted files", total)
 
@@ -319,7 +319,7 @@ def inodes(aim: Aim, loot: Loot) -> None:
         else:
             os.mkdir(f"i{number}")
         made += 1
-    linger(0.7)
+    linger(2)
     loot.got("inodes", made)
 
 
@@ -328,7 +328,7 @@ def sparse_file(aim: Aim, loot: Loot) -> None:
     """A file that is large and takes no room; it takes room where it is copied."""
     with open("sparse", "wb") as file:
         file.truncate(1 << 40)
-    linger(0.7)
+    linger(2)
     loot.got("a sparse file", os.stat("sparse").st_size)
 
 
@@ -340,7 +340,7 @@ def allocated_file(aim: Aim, loot: Loot) -> None:
         fd = os.open(f"room-{number}", os.O_CREAT | os.O_WRONLY)
         os.posix_fallocate(fd, 0, (aim.disk or 16 * _MIB) // 2)
         total += (aim.disk or 16 * _MIB) // 2
-    linger(0.7)
+    linger(2)
     loot.got("bytes allocated", total)
 
 
