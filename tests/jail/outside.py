@@ -131,6 +131,19 @@ class Outside:
             one.bind((address, port))
             port = one.getsockname()[1]
             self._serve(one, kind, f"port {port} of {address}")
+        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            one = socket.socket(family, socket.SOCK_STREAM)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A port that needs no naming in a list.
+            try:
+                one.bind((address, 80))
+            except OSError:
+                # Another siege has it.
+                one.close()
+            else:
+                self._serve(one, socket.SOCK_STREAM, f"port 80 of {address}")
         names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             names.bind(("0.0.0.0", 53))
