@@ -216,15 +216,16 @@ def fork_bomb(aim: Aim, loot: Loot) -> None:
 @attack
 def zombies(aim: Aim, loot: Loot) -> None:
     """Children that nobody waits for: each is a place in the kernel's table, of which threads are counted as well."""
-    made = 0
+    # Where the kernel doesn't count them, the handler allows sixteen for each process.
+    made, most = 0, max(aim.threads or 64, (aim.processes or 16) * 16)
     try:
-        for _ in range((aim.threads or 64) * 2):
+        for _ in range(most * 2):
             child(lambda: None)
             made += 1
     except OSError:
         pass
     linger(2)
-    if made > (aim.threads or 64):
+    if made > most:
         loot.got("zombies", made)
 
 
