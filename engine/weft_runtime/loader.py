@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.readers import FileReader
 
 DEFAULT_ROOT_NAME = "workspace"
 RESERVED = sys.stdlib_module_names | {"weft"}
@@ -59,6 +63,14 @@ class BundleLoader:
     def get_filename(self, name: str) -> str:
         """The real path."""
         return self.path or ""
+
+    def get_resource_reader(self, name: str) -> FileReader | None:
+        """Files beside the module, for `importlib.resources`."""
+        if self.path is None:
+            return None
+        from importlib.readers import FileReader
+
+        return FileReader(self)  # type: ignore[arg-type]
 
     def is_package(self, name: str) -> bool:
         """Whether it is a folder."""

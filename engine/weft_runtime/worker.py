@@ -254,7 +254,7 @@ def _set_up(order: Order, process: Process, walls: Walls) -> Link:
         # The zygote set the rest.
         os.environ["HOME"] = os.environ["TMPDIR"] = cell.home
     if cell.network:
-        _name_network(cell)
+        _name_network(cell, asked=walls.seccomp is not None)
     limits.apply(order.limits, counted_alone=walls.counts_alone(cell))
     _reseed()
     # What was made since the zygote's last collection would be collected at once: half a millisecond of
@@ -270,9 +270,10 @@ def _set_up(order: Order, process: Process, walls: Walls) -> Link:
     return Link(FrameSocket(ATTEMPT_FD, order.limits.get("frame_bytes") or limits.DEFAULT_FRAME_BYTES))
 
 
-def _name_network(cell: Cell) -> None:
-    # Names are asked for over a connection, because only connections are answered.
-    os.environ["RES_OPTIONS"] = "use-vc"
+def _name_network(cell: Cell, *, asked: bool) -> None:
+    if asked:
+        # Names are asked for over a connection, because only connections are answered.
+        os.environ["RES_OPTIONS"] = "use-vc"
     if cell.proxy is not None:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
             os.environ[name] = cell.proxy

@@ -291,7 +291,9 @@ class Zygote:
         if type(message["id"]) is not int or message["id"] in self._ids:
             raise ValueError(f"id {message['id']!r:.40} is no integer or in use")
         jail = message.get("jail") or {}
-        asks = bool(jail.get("network")) and message.get("proxy") is None
+        # Without a filter nothing is closed, and there is nothing to ask for.
+        filtered = self._walls is None or self._walls.seccomp is not None
+        asks = bool(jail.get("network")) and message.get("proxy") is None and filtered
         if len(fds) != (4 if asks else 3):
             raise ValueError(
                 f"{len(fds)} descriptors came along; attempt socket, stdout and stderr are needed"

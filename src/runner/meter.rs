@@ -425,7 +425,7 @@ fn disk(entry: &mut Entry, tree: &Tree) -> Option<Exceeded> {
     for pid in &tree.pids {
         usage.bytes += disk_usage::of_nameless_files(*pid, folder, &mut seen);
     }
-    entry.disk_due = begun + (begun.elapsed() * SHARE).max(DISK_PERIOD);
+    entry.disk_due = begun + (begun.elapsed() * SHARE).clamp(DISK_PERIOD, DISK_PERIOD * 4);
     let (limit, used) = if usage.files > bound.files {
         (Limit::DiskFiles, usage.files)
     } else if usage.bytes > bound.bytes {

@@ -21,7 +21,9 @@ ADDRESSES = (
     "127.0.0.1", "::1", "169.254.169.254", "169.254.170.2", "169.254.169.253", "168.63.129.16", "10.11.12.13",
     "172.16.5.6", "192.168.7.8", "100.64.1.2", "fd00:ec2::254",
 )  # fmt: skip
-"""All of them forbidden to every step, whatever its network."""
+"""All of them forbidden to every step, whatever its network, but for what the operator has opened."""
+FRIEND, FRIEND_NAME, FRIEND_PORT = "10.11.12.13", "files.example.com", 8765
+"""Where a server is that some steps may reach, by the network that is opened and by what they declare."""
 
 _CLONE_NEWNET, _CLONE_NEWIPC = 0x40000000, 0x08000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
@@ -129,6 +131,19 @@ class Outside:
             one.bind((address, port))
             port = one.getsockname()[1]
             self._serve(one, kind, f"port {port} of {address}")
+        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            one = socket.socket(family, socket.SOCK_STREAM)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A port that needs no naming in a list.
+            try:
+                one.bind((address, 80))
+            except OSError:
+                # Another siege has it.
+                one.close()
+            else:
+                self._serve(one, socket.SOCK_STREAM, f"port 80 of {address}")
         names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             names.bind(("0.0.0.0", 53))
@@ -168,6 +183,10 @@ class Outside:
                                 caller.recv(4096)
                     else:
                         data, address = one.recvfrom(65536)
+                        answer = _answer(data) if what == "the name server" else None
+                        if answer:
+                            one.sendto(answer, address)
+                            continue
                         self._note(what, data[:64])
                         if address:
                             one.sendto(self.secret.encode(), address)
@@ -197,6 +216,18 @@ class Outside:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             return int(one.getsockname()[1])
+
+
+def _answer(question: bytes) -> bytes | None:
+    """The answer of a name server to a question for the one name that it knows; None to all others."""
+    name = b"".join(bytes([len(label)]) + label.encode() for label in FRIEND_NAME.split(".")) + b"\0"
+    asked = question[12 : 12 + len(name) + 4]
+    if asked[: len(name)].lower() != name or len(asked) < len(name) + 4:
+        return None
+    found = b""
+    if asked[len(name) : len(name) + 2] == b"\0\1":
+        found = struct.pack(">HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(FRIEND)
+    return question[:2] + struct.pack(">HHHHH", 0x8580, 1, bool(found), 0, 0) + asked + found
 
 
 def shared_objects() -> set[str]:

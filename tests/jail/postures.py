@@ -1,6 +1,8 @@
 """Reduced platforms: starts a command with less than this machine offers, and proves that what it took away is gone.
 
-    python postures.py POSTURE -- COMMAND…
+    python postures.py POSTURE [NAMES] -- COMMAND…
+
+NAMES is put in the place of /etc/resolv.conf.
 
 Whatever the posture, the command runs in a process and a mount namespace of its own, like a container: an attack that
 works (a signal to everybody, say) harms the command and what it started, not the machine. The command is never the first
@@ -29,7 +31,7 @@ UID = 60001
 _CLONE_NEWNS, _CLONE_NEWPID, _CLONE_NEWUTS = 0x00020000, 0x20000000, 0x04000000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEW_ANY = 0x7E020000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 1, 22, 23, 24
 _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 39, 47, 4
 _SECCOMP_MODE_FILTER = 2
@@ -105,9 +107,11 @@ class NotInForceError(Exception):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def command(name: str, arguments: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+def command(
+    name: str, arguments: Sequence[str | os.PathLike[str]], names: Path | None = None
+) -> list[str | os.PathLike[str]]:
     """The command line that runs ``arguments`` under a posture."""
-    return [sys.executable, "-I", __file__, name, "--", *arguments]
+    return [sys.executable, "-I", __file__, name, *([names] if names else []), "--", *arguments]
 
 
 def unavailable(name: str) -> str | None:
@@ -140,7 +144,7 @@ def usable_by(uid: int, paths: Sequence[Path]) -> Path | None:
     return None
 
 
-def run(posture: Posture, arguments: Sequence[str]) -> NoReturn:
+def run(posture: Posture, arguments: Sequence[str], names: str | None = None) -> NoReturn:
     """Become the parent of a container that runs the command under the posture; exits as the command does."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _call("unshare", _CLONE_NEWPID | _CLONE_NEWNS | _CLONE_NEWUTS)
@@ -152,6 +156,9 @@ def run(posture: Posture, arguments: Sequence[str]) -> NoReturn:
         os._exit(_status(os.waitpid(first, 0)[1]))
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _mount_own_proc()
+    if names:
+        target = os.path.realpath("/etc/resolv.conf")
+        _call("mount", os.fsencode(names), os.fsencode(target), 0, ctypes.c_ulong(_MS_BIND), 0)
     command = os.fork()
     if command:
         while True:
@@ -397,9 +404,10 @@ def _status(status: int) -> int:
 
 def main() -> None:
     """The command line."""
-    if len(sys.argv) < 4 or sys.argv[1] not in POSTURES or sys.argv[2] != "--":
-        sys.exit(f"usage: postures.py ({'|'.join(POSTURES)}) -- COMMAND…")
-    run(POSTURES[sys.argv[1]], sys.argv[3:])
+    if len(sys.argv) < 4 or sys.argv[1] not in POSTURES or "--" not in sys.argv[2:4]:
+        sys.exit(f"usage: postures.py ({'|'.join(POSTURES)}) [NAMES] -- COMMAND…")
+    dashes = sys.argv.index("--")
+    run(POSTURES[sys.argv[1]], sys.argv[dashes + 1 :], sys.argv[2] if dashes == 3 else None)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ _BROKEN_ERRORS = (
     "NotFound",
     "TypeError",
 )
+# An attacker that was never run was not beaten either; `isolation_insufficient` is an answer.
+_NEVER_RUN = ("isolation_failed", "worker_unavailable")
 
 
 @dataclass
@@ -87,6 +89,8 @@ class Jailed(Weft):
     """A `weft dev` under a posture."""
 
     posture = "root"
+    names: Path | None = None
+    """A resolv.conf of its own."""
 
     def launch(self) -> None:
         """Start it and wait for nothing."""
@@ -98,7 +102,7 @@ class Jailed(Weft):
         arguments += ["--workspace", self.workspace, *self.arguments]
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                postures.command(self.posture, arguments),
+                postures.command(self.posture, arguments, self.names),
                 env={**clean_environment(), **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -389,7 +393,7 @@ class Siege:
             got.append(f"SECRET {what}")
         error = run["error"] or {}
         broken = next((line for line in lines if _BROKEN.match(line)), "")
-        if run["status"] == "failed" and error.get("type") in _BROKEN_ERRORS:
+        if run["status"] == "failed" and error.get("type") in (*_BROKEN_ERRORS, *_NEVER_RUN):
             broken = f"{error['type']}: {error.get('message')}"
         if str(error.get("message", "")).startswith("FORGED") and re.fullmatch(
             "[a-z_]+", str(error.get("type"))

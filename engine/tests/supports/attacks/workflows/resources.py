@@ -216,15 +216,16 @@ def fork_bomb(aim: Aim, loot: Loot) -> None:
 @attack
 def zombies(aim: Aim, loot: Loot) -> None:
     """Children that nobody waits for: each is a place in the kernel's table, of which threads are counted as well."""
-    made = 0
+    # Where the kernel doesn't count them, the handler allows sixteen for each process.
+    made, most = 0, max(aim.threads or 64, (aim.processes or 16) * 16)
     try:
-        for _ in range((aim.threads or 64) * 2):
+        for _ in range(most * 2):
             child(lambda: None)
             made += 1
     except OSError:
         pass
-    linger(0.7)
-    if made > (aim.threads or 64):
+    linger(2)
+    if made > most:
         loot.got("zombies", made)
 
 
@@ -277,7 +278,7 @@ def one_large_file(aim: Aim, loot: Loot) -> None:
         total = 0
         while total < wanted:
             total += file.write(_PAGE * 256)
-    linger(0.7)
+    linger(2)
     loot.got("bytes in a file", total)
 
 
@@ -289,7 +290,7 @@ def many_files(aim: Aim, loot: Loot) -> None:
         with open(f"part-{number}", "wb", buffering=0) as file:
             for _ in range(wanted // 64 // 65536 + 1):
                 total += file.write(_PAGE * 16)
-    linger(0.7)
+    linger(2)
     if total > wanted:
         loot.got("bytes in files", total)
 
@@ -304,7 +305,7 @@ def deleted_files(aim: Aim, loot: Loot) -> None:
         os.unlink(f"gone-{number}")
         for _ in range(wanted // 16 // 65536 + 1):
             total += file.write(_PAGE * 16)
-    linger(0.7)
+    linger(2)
     if total > wanted:
         loot.got("bytes in deleted files", total)
 
@@ -319,7 +320,7 @@ def inodes(aim: Aim, loot: Loot) -> None:
         else:
             os.mkdir(f"i{number}")
         made += 1
-    linger(0.7)
+    linger(2)
     loot.got("inodes", made)
 
 
@@ -328,7 +329,7 @@ def sparse_file(aim: Aim, loot: Loot) -> None:
     """A file that is large and takes no room; it takes room where it is copied."""
     with open("sparse", "wb") as file:
         file.truncate(1 << 40)
-    linger(0.7)
+    linger(2)
     loot.got("a sparse file", os.stat("sparse").st_size)
 
 
@@ -340,7 +341,7 @@ def allocated_file(aim: Aim, loot: Loot) -> None:
         fd = os.open(f"room-{number}", os.O_CREAT | os.O_WRONLY)
         os.posix_fallocate(fd, 0, (aim.disk or 16 * _MIB) // 2)
         total += (aim.disk or 16 * _MIB) // 2
-    linger(0.7)
+    linger(2)
     loot.got("bytes allocated", total)
 
 

@@ -186,7 +186,8 @@ def in_temporary_files(ctx: Context) -> None:
         path.parent.mkdir()
         path.write_text("hello", encoding="utf-8")
         assert path.read_text(encoding="utf-8") == "hello"
-        shutil.copy(path, path.with_suffix(".copy"))
+        # Not `copy`, which sets the mode by path: see docs/isolation.md.
+        shutil.copyfile(path, path.with_suffix(".copy"))
         path.rename(path.with_suffix(".moved"))
         os.symlink("b.moved", path)
         assert path.read_text() == "hello"
