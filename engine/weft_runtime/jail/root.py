@@ -115,7 +115,7 @@ class Root:
 
     def make_room(self, path: str) -> None:
         """In the zygote: the mount point for `show`."""
-        self._folder(self.inside(path))
+        self._way_to(self.inside(path))
 
     def own(self) -> list[str]:
         """What Landlock allows to read of what was made here."""
@@ -129,6 +129,15 @@ class Root:
         """Where Landlock allows everything."""
         return self.place + "/jail/rw"
 
+    def _way_to(self, path: str) -> None:
+        """A folder that is mounted over, and those above it: gone through, and not listed by others, so that
+        no path of the machine can be read off."""
+        before = os.umask(0o066)
+        try:
+            os.makedirs(self.place + path, mode=0o711, exist_ok=True)
+        finally:
+            os.umask(before)
+
     def _folder(self, path: str) -> None:
         os.makedirs(self.place + path, mode=0o755, exist_ok=True)
 
@@ -140,7 +149,7 @@ class Root:
         if not os.path.exists(path):
             return
         if os.path.isdir(path):
-            self._folder(path)
+            self._way_to(path)
         else:
             self._write(path, b"")
         self._kernel.mount(LAYER, path, self.place + path, None, MS_BIND | MS_REC)
