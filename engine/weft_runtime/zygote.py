@@ -377,9 +377,10 @@ class Zygote:
                 _signal_group(pid)
                 os.kill(pid, signal.SIGKILL)
             try:
-                os.waitpid(-1, 0)
+                pid, _ = os.waitpid(-1, 0)
             except ChildProcessError:
                 os._exit(exitcodes.OK)
+            self._pids.pop(pid, None)
 
 
 def main() -> NoReturn:
