@@ -157,7 +157,7 @@ def listings(aim: Aim, loot: Loot) -> None:
 @attack
 def engine_code(aim: Aim, loot: Loot) -> None:
     """The runtime's sources, past Python's own hooks."""
-    for name in ("weft_runtime/worker.py", "weft_runtime/zygote.py", "weft_runtime/jail.py"):
+    for name in ("weft_runtime/worker.py", "weft_runtime/zygote.py", "weft_runtime/jail/cell.py"):
         loot.attempt(name, lambda name=name: read(f"{aim.engine}/{name}")[:60])
 
 
