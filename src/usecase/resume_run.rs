@@ -78,7 +78,7 @@ pub async fn resume(
         .collect();
     let detail = json!({"resumes": id, "code": if code == CodeOf::Pinned { "pinned" } else { "current" }, "carried": steps.len()});
     let launch = Launch {
-        run: resumed_run(scope.org(), id, &cause),
+        run: resumed_run(scope, id, &cause),
         prepared,
         requester: start_run::requester(scope),
         origin,

@@ -165,8 +165,10 @@ impl World {
             .header("x-request-id", &format!("coverage-{number:06}"));
         // What is replaced needs something in its place.
         match target.method {
-            "POST" if target.path.ends_with("/links") => request.json(&json!({"for": "ann"})),
-            "POST" if target.path.ends_with("/decision") => request.json(&json!({"approved": true})),
+            "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
+            "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
+                request.json(&json!({"approved": true}))
+            }
             "PUT" if target.path.contains("/secrets/") => request.json(&json!({"value": "coverage-value"})),
             "PUT" => request.json(&json!({})),
             _ => request,

@@ -489,7 +489,7 @@ pub async fn cancel(admitted: Admitted, Path(id): Path<String>) -> Result<Json<R
 #[into_params(parameter_in = Query)]
 pub struct ResumeQuery {
     /// `pinned` (what the run had, the default) or `current` (what the workspace has now).
-    code: Option<String>,
+    revision: Option<String>,
 }
 
 /// Go on where a run has failed, timed out or was cancelled: a new run, in which what had succeeded is not done again.
@@ -506,10 +506,15 @@ pub async fn resume(
     Query(query): Query<ResumeQuery>,
     headers: axum::http::HeaderMap,
 ) -> Result<Response, ApiError> {
-    let code = match query.code.as_deref() {
+    let code = match query.revision.as_deref() {
         None | Some("" | "pinned") => CodeOf::Pinned,
         Some("current") => CodeOf::Current,
-        Some(_) => return Err(ApiError::bad_parameter("query:code", "`code` is `pinned` or `current`")),
+        Some(_) => {
+            return Err(ApiError::bad_parameter(
+                "query:revision",
+                "`revision` is `pinned` or `current`",
+            ));
+        }
     };
     let key = super::workflows::idempotency_key(&headers, true)?;
     let (app, id) = (&admitted.app, run_id(&id)?);

@@ -1151,8 +1151,8 @@ pub fn idempotent_run(org: &OrgId, workflow: &str, caller: &str, idempotency_key
 
 /// The id of the run that resumes another.
 #[must_use]
-pub fn resumed_run(org: &OrgId, run: &RunId, cause: &str) -> RunId {
-    let cause = format!("{org}\n{run}\nresume\n{cause}");
+pub fn resumed_run(scope: &Scope, run: &RunId, cause: &str) -> RunId {
+    let cause = format!("{}\n{run}\nresume\n{cause}", scope.org());
     RunId::derived(Timestamp::from_millis(0), &sha256_hex(cause.as_bytes()))
 }
 
