@@ -38,7 +38,7 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
     if state.status.is_terminal() {
         return Err(Rejected::Terminal(state.status));
     }
-    match event {
+    let transition = match event {
         Event::Taken { owner, lease_until } => lifecycle::take(plan, state, &owner, lease_until, now),
         Event::Renewed { epoch, lease_until } => lifecycle::renew(state, epoch, lease_until),
         Event::AttemptFinished {
@@ -51,5 +51,6 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
         Event::Woken { epoch } => lifecycle::wake(plan, state, epoch, now),
         Event::Released { epoch } => lifecycle::release(plan, state, epoch, now),
         Event::CancelRequested { by } => Ok(lifecycle::cancel(plan, state, &by, now)),
-    }
+    };
+    transition.map(|transition| transition.stamped(now))
 }

@@ -1,6 +1,6 @@
 //! Legal moves as a table, and the sealed value that storage accepts.
 
-use crate::domain::Status;
+use crate::domain::{Status, Timestamp};
 
 use super::{Effect, Fact, RunState};
 
@@ -54,6 +54,7 @@ pub enum Rejected {
 /// state that nobody decided on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
+    at: Option<Timestamp>,
     state: RunState,
     steps: Vec<usize>,
     facts: Vec<Fact>,
@@ -78,11 +79,23 @@ impl Transition {
         };
         state.sequence += 1;
         Self {
+            at: None,
             state,
             steps,
             facts,
             effects,
         }
+    }
+
+    pub(super) const fn stamped(mut self, at: Timestamp) -> Self {
+        self.at = Some(at);
+        self
+    }
+
+    /// When it was decided on; a run's first transition happens when the run is made.
+    #[must_use]
+    pub const fn at(&self) -> Option<Timestamp> {
+        self.at
     }
 
     /// The state to commit.
@@ -118,6 +131,7 @@ impl Transition {
         self.facts.extend(next.facts);
         self.effects.extend(next.effects);
         Self {
+            at: next.at,
             state: next.state,
             ..self
         }

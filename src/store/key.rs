@@ -329,6 +329,12 @@ pub fn event_row(sequence: u64) -> Key {
     key(format!("event:{sequence:010}"))
 }
 
+/// Where a run's events end.
+#[must_use]
+pub fn events_end() -> Key {
+    key("event;".into())
+}
+
 /// An effect that waits to be drained.
 #[must_use]
 pub fn outbox_row(sequence: u64) -> Key {
@@ -560,8 +566,23 @@ pub fn artifact_blob(sha256: &str) -> BlobPath {
 /// The log of an attempt.
 #[must_use]
 pub fn log_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
-    path(format!("log/{run}/{attempt}.jsonl"))
+    path(format!("{}{attempt}{LOG_END}", log_blobs(run)))
 }
+
+/// What the paths of all logs of a run begin with.
+#[must_use]
+pub fn log_blobs(run: &RunId) -> String {
+    format!("log/{run}/")
+}
+
+/// The attempt that a log is of.
+#[must_use]
+pub fn attempt_of_log(path: &BlobPath) -> Option<AttemptId> {
+    let name = path.as_str().rsplit('/').next()?;
+    name.strip_suffix(LOG_END)?.parse().ok()
+}
+
+const LOG_END: &str = ".jsonl";
 
 #[cfg(test)]
 mod tests {

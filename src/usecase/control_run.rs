@@ -52,6 +52,7 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
         match cx.runs.apply(scope, run, &transition, additions).await {
             Ok((stored, records)) => {
                 cx.live.stop(id);
+                cx.watch.committed(id);
                 cx.runs.index(scope, &stored, &records).await?;
                 return Ok(stored);
             }

@@ -111,6 +111,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     }
     let stored = match cx.runs.apply(&driver.scope, stored, &transition, additions).await {
         Ok((stored, records)) => {
+            cx.watch.committed(&run.run);
             driver.unindexed = records;
             stored
         }
@@ -397,6 +398,7 @@ impl Driver {
             };
             let error = match self.cx.runs.apply(&self.scope, run.clone(), transition, attempt).await {
                 Ok((mut stored, records)) => {
+                    self.cx.watch.committed(&stored.new.run);
                     self.unindexed.extend(records);
                     stored.timings.store_ms += millis(begun.elapsed());
                     return Ok(Committed::Ours(Box::new(stored)));
@@ -413,7 +415,10 @@ impl Driver {
                 error => return Err(error.into()),
             }
             match self.reload(&run).await {
-                Ok(stored) if stored.state == *transition.state() => return Ok(Committed::Ours(Box::new(stored))),
+                Ok(stored) if stored.state == *transition.state() => {
+                    self.cx.watch.committed(&stored.new.run);
+                    return Ok(Committed::Ours(Box::new(stored)));
+                }
                 Ok(stored) if stored.state != run.state => return Ok(Committed::Theirs(Box::new(stored))),
                 // Not written: once more, and it must be the same version.
                 Ok(_) => {}

@@ -112,6 +112,11 @@ impl Live {
         self.leaving.is_cancelled()
     }
 
+    /// Resolves when no run is to be taken any more.
+    pub(super) async fn left(&self) {
+        self.leaving.cancelled().await;
+    }
+
     /// Enters a run; nothing when it is driven here already.
     pub(super) fn enter(&self, run: &RunId) -> Option<Driving> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);

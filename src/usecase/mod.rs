@@ -20,14 +20,17 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod run_event;
 pub mod secret;
 pub mod seed;
 pub mod start_run;
 pub mod status;
 pub mod tick;
+pub mod watch;
 
 mod attempt;
 mod broker;
+mod event_reader;
 mod isolation;
 mod launch;
 mod live;
@@ -49,6 +52,7 @@ use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::history::History;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
@@ -103,6 +107,8 @@ pub struct CodeSource {
 pub struct Context {
     /// Runs.
     pub runs: Runs,
+    /// What has happened to them.
+    pub history: History,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -143,6 +149,8 @@ pub struct Context {
     pub instance: String,
     /// Runs that are driven here.
     live: live::Live,
+    /// Runs that are watched here.
+    watch: watch::Watch,
 }
 
 /// The parts of a [`Context`] that `boot.rs` chooses.
@@ -204,6 +212,7 @@ impl Context {
             .to_owned();
         Self {
             runs: Runs::new(ports.clone()),
+            history: History::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
@@ -224,6 +233,7 @@ impl Context {
             signing,
             instance,
             live: live::Live::default(),
+            watch: watch::Watch::default(),
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Status {
     pub workspace_error: Option<String>,
     /// Runs that are driven here.
     pub live_runs: usize,
+    /// Streams and long polls that are told of runs here.
+    pub watchers: usize,
 }
 
 /// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
@@ -67,5 +69,6 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
         workspace_error,
         live_runs: cx.live.count(),
+        watchers: cx.watch.count(),
     })
 }

@@ -21,7 +21,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 19] = [
+const VERBS: [(&str, &str, Action, Resource); 20] = [
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -29,6 +29,7 @@ const VERBS: [(&str, &str, Action, Resource); 19] = [
     ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/events", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/artifacts", Action::Read, Resource::Run),
     (
         "GET",

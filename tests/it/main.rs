@@ -11,6 +11,7 @@ mod conformance;
 mod egress;
 mod emitted_files;
 mod endpoint_coverage;
+mod events;
 mod fault;
 mod host_envelope;
 mod kept;

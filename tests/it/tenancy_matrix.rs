@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
@@ -25,13 +26,14 @@ use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
 use weft::usecase::start_run::{StartRun, start_run};
+use weft::usecase::watch::Wanted;
 use weft::usecase::{
     Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
-    secret,
+    secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 27] = [
+const COVERED: [&str; 29] = [
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
@@ -59,6 +61,8 @@ const COVERED: [&str; 27] = [
     "secret::list",
     "secret::put",
     "start_run::start_run",
+    "watch::open",
+    "watch::page",
 ];
 
 #[test]
@@ -409,6 +413,10 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "watch::open" => not_found(of, watch::open(cx, scope, run, Wanted::default()).await),
+        "watch::page" => {
+            not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
+        }
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),

@@ -62,6 +62,8 @@ pub struct StatusAnswer {
     pub workspace: Value,
     /// Runs that are driven in this process.
     pub live_runs: usize,
+    /// Streams and long polls that are told of runs here.
+    pub watchers: usize,
 }
 
 /// How the process is, in detail: workers, isolation, workspace. For platform administrators and keys that may.
@@ -86,5 +88,6 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
             "error": found.workspace_error,
         }),
         live_runs: found.live_runs,
+        watchers: found.watchers,
     }))
 }
