@@ -357,7 +357,7 @@ fn open_secrets(base: &Base) -> Result<Option<Arc<dyn SecretStore>>, store::Erro
 /// Longest time that a synchronous caller waits: the platform's front end cuts an idle answer at 230 s.
 const MAX_WAIT: Duration = Duration::from_secs(220);
 
-/// Puts the application behind the routes.
+/// Puts the application behind the routes, and starts to follow what other instances tell this one.
 #[must_use]
 pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
     let config = &base.config;
@@ -392,6 +392,7 @@ pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
             "settings": config.redacted(),
         }),
     };
+    tokio::spawn(usecase::signal::listen(Arc::downgrade(&cx)));
     Arc::new(App {
         cx,
         authenticator,

@@ -547,6 +547,45 @@ pub fn due_until(at: Timestamp) -> Key {
     key(format!("{:015}:", at.millis() + 1))
 }
 
+// ── WeftSignals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The partition of what is sent to an instance. Instances are 26 letters and digits.
+#[must_use]
+pub fn signals(instance: &str) -> Key {
+    key(format!("to:{}", alphanumeric(instance)))
+}
+
+/// The row of a run that has ended.
+#[must_use]
+pub fn signal_row(run: &RunId) -> Key {
+    key(run.to_string())
+}
+
+/// The partition that lists what was sent.
+#[must_use]
+pub fn sent_signals() -> Key {
+    key("sent".into())
+}
+
+/// A sent signal's row in it: sorts by time.
+#[must_use]
+pub fn sent_signal_row(at: Timestamp, instance: &str, run: &RunId) -> Key {
+    key(format!("{:015}:{}:{run}", at.millis(), alphanumeric(instance)))
+}
+
+/// To which instance, and about which run, a listed signal was sent.
+#[must_use]
+pub fn sent_signal(row: &Key) -> Option<(String, RunId)> {
+    let mut parts = row.as_str().splitn(3, ':').skip(1);
+    Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+}
+
+/// The row key below which every signal was sent before `at`.
+#[must_use]
+pub fn sent_signals_until(at: Timestamp) -> Key {
+    key(format!("{:015}:", at.millis()))
+}
+
 // ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────
 
 /// A value that is too large for a row, named by its SHA-256.

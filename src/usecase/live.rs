@@ -13,6 +13,8 @@ use crate::domain::RunId;
 pub(super) struct Live {
     runs: Arc<Mutex<HashMap<RunId, CancellationToken>>>,
     leaving: CancellationToken,
+    /// Whoever waits for the first.
+    entered: Arc<Notify>,
     /// Who wants to hear of the end of which run.
     listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
 }
@@ -125,6 +127,7 @@ impl Live {
         }
         let stop = CancellationToken::new();
         runs.insert(run.clone(), stop.clone());
+        self.entered.notify_one();
         Some(Driving {
             live: self.clone(),
             run: run.clone(),
@@ -144,6 +147,13 @@ impl Live {
     pub(super) fn stop(&self, run: &RunId) {
         if let Some(stop) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
             stop.cancel();
+        }
+    }
+
+    /// Resolves when there are any. For one who asks.
+    pub(super) async fn is_busy(&self) {
+        while self.count() == 0 {
+            self.entered.notified().await;
         }
     }
 

@@ -23,6 +23,7 @@ pub mod query_run;
 pub mod run_event;
 pub mod secret;
 pub mod seed;
+pub mod signal;
 pub mod start_run;
 pub mod status;
 pub mod tick;
@@ -58,6 +59,7 @@ use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::runs::Runs;
+use crate::store::repo::signals::Signals;
 use crate::store::secret::SecretStore;
 
 pub use error::Error;
@@ -147,6 +149,8 @@ pub struct Context {
     pub signing: SigningKey,
     /// This process, among others on the same storage: fresh at every start.
     pub instance: String,
+    /// Messages between instances.
+    signals: Signals,
     /// Runs that are driven here.
     live: live::Live,
     /// Runs that are watched here.
@@ -213,6 +217,7 @@ impl Context {
         Self {
             runs: Runs::new(ports.clone()),
             history: History::new(ports.clone()),
+            signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),

@@ -1,10 +1,10 @@
-//! What happens every minute: chains are sealed.
+//! What happens every minute: chains are sealed, and what nobody needs any more is taken away.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result};
+use super::{Context, Result, signal};
 use crate::tenancy::{self};
 
 /// How long after midnight the chains of the day before are still sealed.
@@ -18,6 +18,8 @@ pub struct Ticked {
     pub organizations: usize,
     /// Chain heads that were sealed.
     pub sealed: usize,
+    /// Signals to instances that are gone, which were taken away.
+    pub signals: usize,
     /// Organizations whose chains could not be sealed this time.
     pub failed: usize,
 }
@@ -36,6 +38,10 @@ pub async fn tick(cx: &Context) -> Result<Ticked> {
     let mut ticked = Ticked::default();
     for day in days {
         ticked.sealed += cx.audit.seal_heads(&platform, day).await?;
+    }
+    match signal::sweep(cx).await {
+        Ok(signals) => ticked.signals = signals,
+        Err(error) => tracing::warn!(error = %error, "old signals could not be taken away"),
     }
     let mut cursor = None;
     loop {

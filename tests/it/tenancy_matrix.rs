@@ -478,7 +478,7 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
     StartRun {
         workflow: WORKFLOW.into(),
         arguments: Map::from_iter([("name".to_owned(), Value::from("Ada"))]),
-        wait: Some(std::time::Duration::from_secs(30)),
+        wait: Some(Duration::from_secs(30)),
         idempotency_key: idempotency_key.map(str::to_owned),
         received_at,
         origin: Origin::default(),

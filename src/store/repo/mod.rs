@@ -12,5 +12,6 @@ pub mod kv;
 pub mod policies;
 pub mod runs;
 pub mod secrets;
+pub mod signals;
 
 mod cache;
