@@ -57,6 +57,7 @@ pub struct Builder {
     seeded: bool,
     clock: Arc<dyn Clock>,
     storage: Option<(Ports, Arc<Faults>)>,
+    file: Option<PathBuf>,
     runner: Option<Arc<dyn NodeRunner>>,
 }
 
@@ -69,6 +70,7 @@ impl Default for Builder {
             seeded: true,
             clock: Arc::new(SystemClock),
             storage: None,
+            file: None,
             runner: None,
         }
     }
@@ -103,6 +105,13 @@ impl Builder {
         self.empty()
     }
 
+    /// Over the file of another one, as a second process on the same machine.
+    #[must_use]
+    pub fn over(mut self, other: &TestApp) -> Self {
+        self.file = Some(other.database.clone());
+        self.empty()
+    }
+
     /// With this runner.
     #[must_use]
     pub fn runner(mut self, runner: Arc<dyn NodeRunner>) -> Self {
@@ -129,8 +138,9 @@ impl Builder {
         let home = Home::new();
         let mut config = Config::for_testing(&home.0);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let database = home.0.join("weft.db");
-        let file = self.on_disk.then_some(database.as_path());
+        let on_disk = self.on_disk || self.file.is_some();
+        let database = self.file.unwrap_or_else(|| home.0.join("weft.db"));
+        let file = on_disk.then_some(database.as_path());
         let (ports, faults) = self.storage.unwrap_or_else(|| {
             let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
             Faulty::wrap(ports, Plan::Calm)
