@@ -306,7 +306,8 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             .filter_map(|name| name.parse().ok())
             .collect(),
         egress: base.egress.clone(),
-    }))
+    })
+    .keeping_runs(config.limits.retention()))
 }
 
 /// Puts a new key at the head of the file with the keys of secrets.

@@ -500,6 +500,13 @@ pub fn index_run_row(started: Timestamp, run: &RunId) -> Key {
     key(format!("{INDEX_RUNS}{}:{run}", started.reversed()))
 }
 
+/// Where runs that were asked for before `at` start in the list of runs.
+#[must_use]
+pub fn index_runs_before(at: Timestamp) -> Key {
+    // Behind every run of that very millisecond.
+    key(format!("{INDEX_RUNS}{};", at.reversed()))
+}
+
 /// An audit record in the list of records.
 #[must_use]
 pub fn index_audit_row(at: Timestamp, record: &RecordId) -> Key {

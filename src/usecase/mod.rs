@@ -35,6 +35,7 @@ mod event_reader;
 mod isolation;
 mod launch;
 mod live;
+mod retention;
 mod sub_run;
 
 use std::path::PathBuf;
@@ -58,6 +59,7 @@ use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
 use crate::store::repo::signals::Signals;
 use crate::store::secret::SecretStore;
@@ -149,6 +151,10 @@ pub struct Context {
     pub signing: SigningKey,
     /// This process, among others on the same storage: fresh at every start.
     pub instance: String,
+    /// Runs that are no longer kept.
+    retention: Retention,
+    /// For how long runs are kept; for ever without it.
+    keep_runs: Option<Duration>,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -195,6 +201,13 @@ impl Context {
         }
     }
 
+    /// The same, which deletes runs so long after their end; none for never.
+    #[must_use]
+    pub const fn keeping_runs(mut self, keep: Option<Duration>) -> Self {
+        self.keep_runs = keep;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -217,6 +230,8 @@ impl Context {
         Self {
             runs: Runs::new(ports.clone()),
             history: History::new(ports.clone()),
+            retention: Retention::new(ports.clone()),
+            keep_runs: None,
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
