@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::run_event::{Advance, Cursor, Happening, Item, Place, RowEnd};
 use crate::domain::{AttemptId, RunId, Status, Timestamp};
 use crate::store::port::Result;
-use crate::store::repo::history::{History, Row};
+use crate::store::repo::history::{Begun, History, Row};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::Scope;
 
@@ -35,8 +35,8 @@ pub(super) struct Look {
     pub(super) logs: bool,
     /// Attempts whose logs have grown.
     pub(super) grown: HashSet<AttemptId>,
-    /// Whether the killed attempts have said their last words for sure.
-    pub(super) released: bool,
+    /// Attempts that have said their last words for sure, if they were killed.
+    pub(super) silent: HashSet<AttemptId>,
 }
 
 impl Look {
@@ -52,9 +52,7 @@ impl Look {
 
 #[derive(Debug)]
 struct Known {
-    id: AttemptId,
-    step: String,
-    number: u32,
+    begun: Begun,
     killed: Option<Timestamp>,
 }
 
@@ -175,7 +173,7 @@ impl Reader {
     /// Keeps what a row, which has been told, says of attempts whose logs are open.
     fn learn(&mut self, row: &Row) {
         for known in self.known.values_mut() {
-            if row.killed.contains(&known.id) {
+            if row.killed.contains(&known.begun.id) {
                 known.killed = Some(row.at);
             }
         }
@@ -183,9 +181,7 @@ impl Reader {
             let place = (row.sequence, number);
             if self.cursor.open.contains_key(&place) {
                 let known = Known {
-                    id: begun.id.clone(),
-                    step: begun.step.clone(),
-                    number: begun.number,
+                    begun: begun.clone(),
                     killed: None,
                 };
                 self.known.insert(place, known);
@@ -195,8 +191,9 @@ impl Reader {
 
     /// Tells a row, after the logs of the attempts that it ended; whether it was told whole.
     async fn tell(&mut self, history: &History, scope: &Scope, row: &Row, into: &mut Vec<Item>) -> Result<bool> {
-        let goes =
-            |known: &Known| row.ended.contains(&known.id) && (!self.with_logs || !row.killed.contains(&known.id));
+        let goes = |known: &Known| {
+            row.ended.contains(&known.begun.id) && (!self.with_logs || !row.killed.contains(&known.begun.id))
+        };
         let mut closed: Vec<_> = self
             .known
             .iter()
@@ -261,14 +258,16 @@ impl Reader {
         let mut places: Vec<_> = self
             .known
             .iter()
-            .filter(|(_, known)| look.logs || look.grown.contains(&known.id))
+            .filter(|(_, known)| {
+                look.logs || look.grown.contains(&known.begun.id) || look.silent.contains(&known.begun.id)
+            })
             .map(|(place, _)| *place)
             .collect();
         places.sort_unstable();
         if places.len() >= LOGS && look.logs {
             let sizes = history.log_sizes(scope, &self.run).await?;
             places.retain(|place| {
-                let size = self.known.get(place).and_then(|known| sizes.get(&known.id));
+                let size = self.known.get(place).and_then(|known| sizes.get(&known.begun.id));
                 size.is_some_and(|size| *size > self.cursor.open.get(place).copied().unwrap_or_default())
             });
         }
@@ -297,7 +296,9 @@ impl Reader {
             return Ok((Vec::new(), false));
         };
         let mut from = self.cursor.open.get(&place).copied().unwrap_or_default();
-        let found = history.lines(scope, &self.run, &known.id, from, LOG_BYTES).await?;
+        let found = history
+            .lines(scope, &self.run, &known.begun.id, from, LOG_BYTES)
+            .await?;
         let mut items = Vec::with_capacity(found.lines.len());
         for (line, to) in found.lines {
             items.push(Item {
@@ -307,7 +308,7 @@ impl Reader {
                     to,
                 },
                 bytes: 256 + usize::try_from(to - from).unwrap_or(usize::MAX),
-                told: Some((line.at, Happening::of_line(&known.step, known.number, line))),
+                told: Some((line.at, Happening::of_line(&known.begun, line))),
             });
             from = to;
         }
@@ -322,8 +323,11 @@ impl Reader {
             .iter()
             .filter(|(_, known)| {
                 let killed = known.killed.or(ended);
-                killed
-                    .is_some_and(|at| !self.with_logs || (look.logs && (look.released || now.since(at) >= LAST_WORDS)))
+                killed.is_some_and(|at| {
+                    !self.with_logs
+                        || look.silent.contains(&known.begun.id)
+                        || (look.logs && now.since(at) >= LAST_WORDS)
+                })
             })
             .map(|(place, _)| *place)
             .collect();
@@ -331,6 +335,11 @@ impl Reader {
             self.known.remove(&attempt);
             self.push(silent(Advance::Closed { attempt }), into);
         }
+    }
+
+    /// Attempts whose logs are not whole.
+    pub(super) fn open(&self) -> impl Iterator<Item = &AttemptId> {
+        self.known.values().map(|known| &known.begun.id)
     }
 
     /// Whether it waits for the last words of a killed attempt.

@@ -31,12 +31,15 @@ pub mod watch;
 
 mod attempt;
 mod broker;
+mod children;
+mod driver;
 mod event_reader;
 mod isolation;
 mod launch;
 mod live;
 mod retention;
 mod sub_run;
+mod values;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::{LogLine, RunId, Status, StepError, Timestamp};
+use crate::domain::{LogLine, Phase, RunId, Status, StepError, Timestamp};
 use crate::scheduler::Fact;
 use crate::store::envelope::SigningKey;
+use crate::store::repo::history::Begun;
 
 /// Something that happened to a run.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -29,6 +30,9 @@ pub enum Happening {
     StepStatus {
         /// The step.
         step: String,
+        /// The item of a map, or the iteration of a loop, from 0.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
         /// The new status.
         status: Status,
         /// The attempt's number, from 1; 0 before the first.
@@ -39,6 +43,9 @@ pub enum Happening {
     RetryPlanned {
         /// The step.
         step: String,
+        /// The item of a map, or the iteration of a loop, from 0.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
         /// The attempt that failed.
         attempt: u32,
         /// When the next is due.
@@ -46,6 +53,80 @@ pub enum Happening {
         due: Timestamp,
         /// Why it failed.
         error: StepError,
+    },
+    /// Steps that had not begun won't, or steps that had were stopped.
+    #[serde(rename = "steps.ended")]
+    StepsEnded {
+        /// As what.
+        status: Status,
+        /// How many.
+        count: usize,
+        /// Which: the first hundred.
+        steps: Vec<String>,
+    },
+    /// A map knows how many items it has.
+    #[serde(rename = "step.items_counted")]
+    ItemsCounted {
+        /// The step.
+        step: String,
+        /// How many.
+        items: u32,
+    },
+    /// A branch was chosen.
+    #[serde(rename = "step.branch_chosen")]
+    BranchChosen {
+        /// The step.
+        step: String,
+        /// The branch; none when none was true.
+        branch: Option<String>,
+    },
+    /// A step pauses.
+    #[serde(rename = "step.paused")]
+    Paused {
+        /// The step.
+        step: String,
+        /// Until when.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
+    /// A step waits for a child run.
+    #[serde(rename = "step.child_started")]
+    ChildStarted {
+        /// The step.
+        step: String,
+        /// The item of a map, or the iteration of a loop, from 0.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
+        /// The child.
+        #[schema(value_type = String)]
+        child: RunId,
+    },
+    /// A step waits for people.
+    #[serde(rename = "approval.asked")]
+    ApprovalAsked {
+        /// The step.
+        step: String,
+        /// How many must agree.
+        needed: u32,
+        /// Until when.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
+    /// A person has decided.
+    #[serde(rename = "approval.given")]
+    ApprovalGiven {
+        /// The step.
+        step: String,
+        /// Who.
+        by: String,
+        /// Whether they agree.
+        approved: bool,
+    },
+    /// Steps that handle a failure begin, or those that run in any case.
+    #[serde(rename = "run.phase")]
+    PhaseBegun {
+        /// Which.
+        phase: Phase,
     },
     /// An instance took the run over from another.
     #[serde(rename = "run.taken_over")]
@@ -58,6 +139,9 @@ pub enum Happening {
     Log {
         /// The step.
         step: String,
+        /// The item of a map, or the iteration of a loop, from 0.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
         /// The attempt's number, from 1.
         attempt: u32,
         /// `stdout`, `stderr`, `log` or `network`.
@@ -76,6 +160,9 @@ pub enum Happening {
     Checkpoint {
         /// The step.
         step: String,
+        /// The item of a map, or the iteration of a loop, from 0.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
         /// The attempt's number, from 1.
         attempt: u32,
         /// The name.
@@ -103,14 +190,15 @@ impl Happening {
     }
 
     /// A line of a log.
-    pub(super) fn of_line(step: &str, attempt: u32, line: LogLine) -> Self {
-        let step = step.to_owned();
+    pub(super) fn of_line(begun: &Begun, line: LogLine) -> Self {
+        let (step, item, attempt) = (begun.step.clone(), begun.item, begun.number);
         if line.stream == "checkpoint"
             && let Some(Value::Object(fields)) = &line.fields
             && let Some(name) = fields.get("checkpoint").and_then(Value::as_str)
         {
             return Self::Checkpoint {
                 step,
+                item,
                 attempt,
                 name: name.to_owned(),
                 data: fields.get("data").cloned().unwrap_or_default(),
@@ -118,6 +206,7 @@ impl Happening {
         }
         Self::Log {
             step,
+            item,
             attempt,
             stream: line.stream,
             level: line.level,
@@ -132,10 +221,16 @@ impl Happening {
         match self {
             Self::StepStatus { step, .. }
             | Self::RetryPlanned { step, .. }
+            | Self::ItemsCounted { step, .. }
+            | Self::BranchChosen { step, .. }
+            | Self::Paused { step, .. }
+            | Self::ChildStarted { step, .. }
+            | Self::ApprovalAsked { step, .. }
+            | Self::ApprovalGiven { step, .. }
             | Self::Log { step, .. }
             | Self::Checkpoint { step, .. } => Some(step),
             Self::Other { fact } => fact.get("step").and_then(Value::as_str),
-            Self::RunStatus { .. } | Self::TakenOver { .. } => None,
+            Self::RunStatus { .. } | Self::StepsEnded { .. } | Self::PhaseBegun { .. } | Self::TakenOver { .. } => None,
         }
     }
 }
@@ -145,18 +240,38 @@ impl From<Fact> for Happening {
     fn from(fact: Fact) -> Self {
         match fact {
             Fact::RunStatus { status } => Self::RunStatus { status },
-            Fact::StepStatus { step, status, attempt } => Self::StepStatus { step, status, attempt },
+            Fact::StepStatus {
+                step,
+                item,
+                status,
+                attempt,
+            } => Self::StepStatus {
+                step,
+                item,
+                status,
+                attempt,
+            },
+            Fact::StepsEnded { status, count, steps } => Self::StepsEnded { status, count, steps },
+            Fact::ItemsCounted { step, items } => Self::ItemsCounted { step, items },
+            Fact::BranchChosen { step, branch } => Self::BranchChosen { step, branch },
+            Fact::Paused { step, until } => Self::Paused { step, until },
+            Fact::ChildStarted { step, item, child } => Self::ChildStarted { step, item, child },
+            Fact::ApprovalAsked { step, needed, until } => Self::ApprovalAsked { step, needed, until },
+            Fact::ApprovalGiven { step, by, approved } => Self::ApprovalGiven { step, by, approved },
             Fact::RetryPlanned {
                 step,
+                item,
                 attempt,
                 due,
                 error,
             } => Self::RetryPlanned {
                 step,
+                item,
                 attempt,
                 due,
                 error,
             },
+            Fact::PhaseBegun { phase } => Self::PhaseBegun { phase },
             Fact::TakenOver { epoch } => Self::TakenOver { epoch },
         }
     }

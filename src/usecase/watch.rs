@@ -4,7 +4,7 @@
 //! twice a second at most, and keeps the newest events in memory, bounded. A watcher that is further back, or slower, reads
 //! storage itself from its cursor on, so nothing is ever kept for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -298,6 +298,37 @@ type Key = (OrgId, RunId, bool);
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     feeds: Arc<Mutex<HashMap<Key, Entry>>>,
+    /// Attempts that are made here.
+    made: Arc<Mutex<HashSet<AttemptId>>>,
+}
+
+/// While it is there, an attempt is made here, and what it says is told at once.
+#[derive(Debug)]
+pub(super) struct Making {
+    cx: Arc<Context>,
+    run: RunId,
+    attempt: AttemptId,
+}
+
+impl Making {
+    /// From now on.
+    pub(super) fn begin(cx: &Arc<Context>, run: &RunId, attempt: &AttemptId) -> Self {
+        lock(&cx.watch.made).insert(attempt.clone());
+        Self {
+            cx: cx.clone(),
+            run: run.clone(),
+            attempt: attempt.clone(),
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        lock(&self.cx.watch.made).remove(&self.attempt);
+        self.cx.watch.tell(&self.run, |news| {
+            news.silent.insert(self.attempt.clone());
+        });
+    }
 }
 
 #[derive(Debug)]
@@ -363,6 +394,7 @@ impl Watch {
             scope: scope.clone(),
             feed,
             reader,
+            silent: HashSet::new(),
         };
         tokio::spawn(reading.go());
         seat
@@ -541,16 +573,24 @@ struct Reading {
     scope: Scope,
     feed: Arc<Feed>,
     reader: Reader,
+    /// Attempts that were made here and say nothing more. That one was killed may be found out later.
+    silent: HashSet<AttemptId>,
 }
 
 impl Reading {
+    /// Whether whatever could be told next is written by this instance.
+    fn is_all_here(&self, run: &RunId) -> bool {
+        let Some(cx) = self.cx.upgrade() else { return false };
+        let made = lock(&cx.watch.made);
+        cx.live.has(run) && self.reader.open().all(|attempt| made.contains(attempt))
+    }
+
     /// Until the run has been told whole, or nobody listens.
     async fn go(mut self) {
         let run = self.reader.run().clone();
         let mut busy_until = Instant::now() + QUIET_AFTER;
         let mut look_at = Instant::now();
         let mut failures = 0;
-        let mut was_here = false;
         let deserted = self.feed.deserted.clone();
         let Some(cx) = self.cx.upgrade() else { return };
         let end = cx.live.end_of(&run);
@@ -566,22 +606,20 @@ impl Reading {
             };
             tokio::time::sleep(TOGETHER).await;
             let Some(cx) = self.cx.upgrade() else { return };
-            let is_here = cx.live.has(&run);
             let now = cx.clock.now();
             drop(cx);
-            was_here |= is_here;
             let mut look = std::mem::take(&mut *lock(&self.feed.news));
             if has_ended_here || Instant::now() >= look_at || self.reader.waits_for_last_words() {
                 (look.rows, look.logs) = (true, true);
             }
-            look.released = was_here && !is_here;
+            let open: HashSet<_> = self.reader.open().cloned().collect();
+            self.silent.extend(look.silent.drain());
+            self.silent.retain(|attempt| open.contains(attempt));
+            look.silent.clone_from(&self.silent);
             let mut items = Vec::new();
             let read = self.reader.read(&history, &self.scope, &look, now, &mut items).await;
             if !items.is_empty() {
                 busy_until = Instant::now() + QUIET_AFTER;
-            }
-            if !is_here && !self.reader.waits_for_last_words() {
-                was_here = false;
             }
             let over = self.reader.over();
             self.feed.tell(items, over);
@@ -593,7 +631,7 @@ impl Reading {
                 + match read {
                     Ok(true) => Duration::ZERO,
                     _ if self.reader.waits_for_last_words() => LAST_WORDS / 8,
-                    Ok(false) if is_here => OWN,
+                    Ok(false) if self.is_all_here(&run) => OWN,
                     _ if Instant::now() < busy_until => BUSY,
                     _ => QUIET,
                 };

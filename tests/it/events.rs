@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use weft::authz::Origin;
 use weft::clock::ManualClock;
 use weft::domain::{
-    Limits, LogLine, OnCrash, OrgId, Outcome, Payload, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
+    Limits, LogLine, OrgId, Outcome, Payload, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
 };
 use weft::runner::scripted::Scene;
 use weft::runner::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, Isolation, NodeRunner, RunnerError, RunnerTimings,
     WorkerMessage,
 };
-use weft::scheduler::{self, Plan, StepPlan};
+use weft::scheduler::{self, Action, Code, Output, Plan, StepPlan, Work};
 use weft::store::fault::Call;
 use weft::store::key::{self, PlatformTable};
 use weft::store::port::Query;
@@ -123,31 +123,36 @@ fn scope() -> Scope {
 async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
     let cx = &app.cx;
     let current = cx.catalogs.current().await.unwrap();
-    let step = |id: &&str| StepPlan {
-        id: (*id).to_owned(),
-        module: "workflows.hello".into(),
-        function: (*id).to_owned(),
-        depends_on: Vec::new(),
-        retry: RetryPolicy {
-            attempts: 3,
-            delay_seconds: 0.05,
-            ..RetryPolicy::default()
-        },
-        on_crash: OnCrash::Retry,
-        limits: Limits::default(),
-        rights: Rights::default(),
-        secrets: Vec::new(),
+    let step = |id: &&str| {
+        let code = Code {
+            name: WORKFLOW.into(),
+            module: "workflows.hello".into(),
+            function: (*id).to_owned(),
+            limits: Limits::default(),
+            rights: Rights::default(),
+            secrets: Vec::new(),
+        };
+        StepPlan {
+            retry: RetryPolicy {
+                attempts: 3,
+                delay_seconds: 0.05,
+                ..RetryPolicy::default()
+            },
+            ..StepPlan::new(*id, Work::Once(Action::Code(Box::new(code))))
+        }
     };
     let now = cx.clock.now();
     let new = NewRun {
         run: RunId::generate(now, cx.entropy.bytes()),
         workflow: WORKFLOW.into(),
-        plan: Plan {
+        plan: Arc::new(Plan {
             workflow: WORKFLOW.into(),
             bundle: current.bundle.digest.clone(),
             environment: None,
             steps: steps.iter().map(step).collect(),
-        },
+            output: Output::Step(0),
+            active: 8,
+        }),
         arguments: Payload::Inline(json!({})),
         requester: Requester {
             kind: "operator".into(),
@@ -160,9 +165,10 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
         arguments_digest: String::new(),
         idempotent: false,
         parent: None,
+        resumes: None,
     };
     let run = new.run.clone();
-    let begun = scheduler::begin(&run, &new.plan, now.plus(Duration::from_secs(60)));
+    let begun = scheduler::begin(&run, &new.plan, &[], now.plus(Duration::from_secs(60)), now);
     cx.runs.create(&scope(), new, &begun, Vec::new()).await.unwrap();
     RunRef { org: contoso(), run }
 }

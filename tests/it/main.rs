@@ -22,7 +22,6 @@ mod retention;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
-mod scheduler_properties;
 mod seccomp;
 mod secrets;
 mod sqlite;

@@ -42,7 +42,12 @@ async fn run(app: &TestApp) -> RunId {
 /// How many rows, logs and entries of the list there are of a run.
 async fn left(app: &TestApp, run: &RunId) -> (usize, usize, usize) {
     let table = key::org_table(&contoso());
-    let rows = app.ports.tables.query(&table, Query::partition(key::run(run))).await.unwrap();
+    let rows = app
+        .ports
+        .tables
+        .query(&table, Query::partition(key::run(run)))
+        .await
+        .unwrap();
     let logs = app
         .ports
         .blobs
@@ -51,7 +56,10 @@ async fn left(app: &TestApp, run: &RunId) -> (usize, usize, usize) {
         .unwrap();
     let list = Query::partition(key::index()).prefix(key::INDEX_RUNS).unwrap();
     let listed = app.ports.tables.query(&table, list).await.unwrap().entities;
-    let listed = listed.iter().filter(|row| row.row.as_str().ends_with(run.as_str())).count();
+    let listed = listed
+        .iter()
+        .filter(|row| row.row.as_str().ends_with(run.as_str()))
+        .count();
     (rows.entities.len(), logs.blobs.len(), listed)
 }
 
@@ -60,9 +68,17 @@ async fn records(app: &TestApp) -> Vec<Value> {
         limit: 200,
         ..AuditQuery::default()
     };
-    let page = app.cx.audit.list(&operator_in(&operator(), &contoso()), query).await.unwrap();
-    let deleted = page.items.into_iter().filter(|entry| entry.plain.event == Event::RunDeleted);
-    deleted.map(|entry| entry.plain.detail).collect()
+    let page = app
+        .cx
+        .audit
+        .list(&operator_in(&operator(), &contoso()), query)
+        .await
+        .unwrap();
+    let deleted = page
+        .items
+        .into_iter()
+        .filter(|entry| entry.plain.event == Event::RunDeleted.as_str());
+    deleted.filter_map(|entry| entry.plain.detail).collect()
 }
 
 fn start() -> (Arc<ManualClock>, Builder) {
@@ -84,7 +100,9 @@ async fn a_run_is_kept_for_ninety_days_after_its_end() {
     assert_eq!(left(&app, &old).await, (0, 0, 0));
     let (rows, logs, listed) = left(&app, &younger).await;
     assert!(rows > 3 && logs == 1 && listed == 1);
-    let [record] = &records(&app).await[..] else { panic!("one record") };
+    let [record] = &records(&app).await[..] else {
+        panic!("one record")
+    };
     assert_eq!(record["runs"][0]["run"], old.as_str());
     assert_eq!(record["runs"][0]["records"], 2);
     assert_eq!(record["runs"][0]["hash"].as_str().unwrap().len(), 64);
@@ -94,8 +112,19 @@ async fn a_run_is_kept_for_ninety_days_after_its_end() {
         limit: 200,
         ..AuditQuery::default()
     };
-    let page = app.cx.audit.list(&operator_in(&operator(), &contoso()), query).await.unwrap();
-    assert_eq!(page.items.iter().filter(|entry| of(entry).as_deref() == Some(old.as_str())).count(), 2);
+    let page = app
+        .cx
+        .audit
+        .list(&operator_in(&operator(), &contoso()), query)
+        .await
+        .unwrap();
+    assert_eq!(
+        page.items
+            .iter()
+            .filter(|entry| of(entry).as_deref() == Some(old.as_str()))
+            .count(),
+        2
+    );
     let answer = app
         .request("GET", &format!("/api/runs/{old}/events"))
         .key(weft::usecase::seed::DEVELOPMENT_KEY)
@@ -111,7 +140,9 @@ async fn a_deletion_that_is_interrupted_is_gone_on_with() {
             let app = builder.start().await;
             let runs = [run(&app).await, run(&app).await];
             clock.advance(91 * DAY);
-            app.faults.plan(Plan::Script(vec![Rule::new(Fault::Before).calls(&[call]).range(number, number)]));
+            app.faults.plan(Plan::Script(vec![
+                Rule::new(Fault::Before).calls(&[call]).range(number, number),
+            ]));
             // Other parts of a tick may fail as well; the next one makes up for it.
             drop(tick::tick(&app.cx).await);
             app.faults.plan(Plan::Calm);

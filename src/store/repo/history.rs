@@ -26,6 +26,9 @@ pub struct Begun {
     pub id: AttemptId,
     /// Its step.
     pub step: String,
+    /// The item of a map, or the iteration of a loop, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
     /// Its number, from 1.
     pub number: u32,
 }
@@ -54,13 +57,15 @@ pub(super) fn operation(running: &[AttemptId], run: &StoredRun, transition: &Tra
     let mut killed = Vec::new();
     for effect in transition.effects() {
         match effect {
-            Effect::StartAttempt { step, attempt, number } if after.contains(&attempt) => begun.push(Begun {
+            Effect::StartAttempt { slot, attempt, number } if after.contains(&attempt) => begun.push(Begun {
                 id: attempt.clone(),
-                step: run.new.plan.steps[*step].id.clone(),
+                step: run.new.plan.steps[slot.0].id.clone(),
+                item: slot.1,
                 number: *number,
             }),
-            Effect::KillAttempt { attempt } => killed.push(attempt.clone()),
-            Effect::StartAttempt { .. } | Effect::Finished => {}
+            Effect::KillAttempt { attempt, .. } => killed.push(attempt.clone()),
+            Effect::StartAttempt { .. } | Effect::StartChild { .. } | Effect::CancelChild { .. } | Effect::Finished => {
+            }
         }
     }
     let ended: Vec<_> = running.iter().filter(|attempt| !after.contains(attempt)).collect();
@@ -69,7 +74,7 @@ pub(super) fn operation(running: &[AttemptId], run: &StoredRun, transition: &Tra
     }
     let mut properties = Properties::new()
         .with("v", SCHEMA)
-        .with("at", transition.at().unwrap_or(run.new.created_at))
+        .with("at", transition.at())
         .with("facts", json(&transition.facts())?);
     if !begun.is_empty() {
         properties.set("begun", json(&begun)?);

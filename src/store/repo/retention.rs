@@ -4,9 +4,7 @@ use crate::audit::Head;
 use crate::domain::{RunId, Timestamp};
 use crate::store::error::Error;
 use crate::store::key;
-use crate::store::port::{
-    Continuation, Entity, Key, MAX_BATCH_OPERATIONS, Match, Operation, Ports, Query, Result,
-};
+use crate::store::port::{Continuation, Entity, Key, MAX_BATCH_OPERATIONS, Match, Operation, Ports, Query, Result};
 use crate::tenancy::Scope;
 
 /// A run that was asked for before a time.
@@ -43,7 +41,10 @@ impl Retention {
         limit: usize,
         after: Option<Continuation>,
     ) -> Result<(Vec<Old>, Option<Continuation>)> {
-        let mut query = Query::partition(key::index()).prefix(key::INDEX_RUNS)?.limit(limit).after(after);
+        let mut query = Query::partition(key::index())
+            .prefix(key::INDEX_RUNS)?
+            .limit(limit)
+            .after(after);
         query.from = Some(key::index_runs_before(before));
         query.select = vec!["v".to_owned()];
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
@@ -67,7 +68,11 @@ impl Retention {
     pub async fn delete(&self, scope: &Scope, old: &Old) -> Result<()> {
         let (table, container) = (key::org_table(scope.org()), key::org_container(scope.org()));
         loop {
-            let page = self.ports.blobs.list(&container, &key::log_blobs(&old.run), None).await?;
+            let page = self
+                .ports
+                .blobs
+                .list(&container, &key::log_blobs(&old.run), None)
+                .await?;
             for blob in &page.blobs {
                 self.ports.blobs.delete(&container, &blob.path).await?;
             }
@@ -80,7 +85,10 @@ impl Retention {
             let query = Query::partition(partition.clone()).limit(MAX_BATCH_OPERATIONS);
             let page = self.ports.tables.query(&table, query).await?;
             let is_last = page.next.is_none();
-            let rows = page.entities.into_iter().map(|row| Operation::Delete(row.row, Match::Any));
+            let rows = page
+                .entities
+                .into_iter()
+                .map(|row| Operation::Delete(row.row, Match::Any));
             let rows: Vec<_> = rows.collect();
             if !rows.is_empty() {
                 match self.ports.tables.commit(&table, &partition, rows).await {
