@@ -536,13 +536,8 @@ async fn what_the_api_says() {
     assert_eq!(blocks[0], "retry: 1000");
     assert_eq!(blocks.len(), items.len() + 2, "{text}");
     for (block, item) in blocks[1..].iter().zip(items) {
-        let (id, data) = block.split_once("\ndata: ").or_else(|| None).map_or_else(
-            || {
-                let (data, id) = block.split_once("\nid: ").unwrap();
-                (id, data.strip_prefix("data: ").unwrap())
-            },
-            |(id, data)| (id.strip_prefix("id: ").unwrap(), data),
-        );
+        let (id, data) = block.split_once("\ndata: ").unwrap();
+        let id = id.strip_prefix("id: ").unwrap();
         assert_eq!(id, item["id"]);
         assert_eq!(&serde_json::from_str::<Value>(data).unwrap(), item);
     }

@@ -70,7 +70,7 @@ pub struct EventsQuery {
 #[utoipa::path(get, path = "/api/runs/{id}/events", tag = "runs",
     params(("id" = String, Path, description = "The run"), EventsQuery, super::OrganizationHeader,
         ("Last-Event-ID" = Option<String>, Header, description = "As `after`; sent by browsers when they connect again")),
-    responses((status = 200, body = EventsAnswer), (status = 204, description = "A stream that the client has heard to its end"),
+    responses((status = 200, description = "Some events, or a stream of them", content((EventsAnswer = "application/json"), (String = "text/event-stream"))), (status = 204, description = "A stream that the client has heard to its end"),
         (status = "default", body = Problem)))]
 pub async fn events(
     admitted: Admitted,
