@@ -3,7 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, secrets,
+    workflows,
 };
 use super::state::Gate;
 
@@ -76,6 +77,7 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
         at(
             "/api/runs/{id}/artifacts/{artifactId}",

@@ -654,6 +654,7 @@ impl Driver {
                 .await
             {
                 Ok((mut stored, records)) => {
+                    self.cx.watch.committed(&stored.new.run);
                     self.unindexed.extend(records);
                     stored.timings.store_ms += millis(begun.elapsed());
                     return Ok(Committed::Ours(Box::new(stored)));
@@ -670,7 +671,10 @@ impl Driver {
                 error => return Err(error.into()),
             }
             match self.reload(&run).await {
-                Ok(stored) if stored.state == *transition.state() => return Ok(Committed::Ours(Box::new(stored))),
+                Ok(stored) if stored.state == *transition.state() => {
+                    self.cx.watch.committed(&stored.new.run);
+                    return Ok(Committed::Ours(Box::new(stored)));
+                }
                 Ok(stored) if stored.state != run.state => return Ok(Committed::Theirs(Box::new(stored))),
                 // Not written: once more, and it must be the same version.
                 Ok(_) => {}

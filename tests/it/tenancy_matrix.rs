@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
@@ -27,9 +28,10 @@ use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
 use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
+use weft::usecase::watch::Wanted;
 use weft::usecase::{
     Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine,
-    query_run, resume_run, secret,
+    query_run, resume_run, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -65,6 +67,8 @@ const COVERED: &[&str] = &[
     "secret::list",
     "secret::put",
     "start_run::start_run",
+    "watch::open",
+    "watch::page",
 ];
 
 #[test]
@@ -430,6 +434,10 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "watch::open" => not_found(of, watch::open(cx, scope, run, Wanted::default()).await),
+        "watch::page" => {
+            not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
+        }
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),
@@ -491,7 +499,7 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
     StartRun {
         workflow: WORKFLOW.into(),
         arguments: Map::from_iter([("name".to_owned(), Value::from("Ada"))]),
-        wait: Some(std::time::Duration::from_secs(30)),
+        wait: Some(Duration::from_secs(30)),
         idempotency_key: idempotency_key.map(str::to_owned),
         received_at,
         origin: Origin::default(),

@@ -9,6 +9,7 @@ pub mod environments;
 pub mod health;
 pub mod me;
 pub mod policy;
+pub mod run_events;
 pub mod runs;
 pub mod secrets;
 pub mod workflows;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
+use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
     AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
@@ -389,6 +390,7 @@ impl Runs {
         etag: Option<ETag>,
     ) -> Result<Committed> {
         whole_result(&run, &mut additions);
+        let running: Vec<_> = run.state.running().map(|(_, attempt)| attempt.clone()).collect();
         run.state = transition.state().clone();
         let partition = key::run(&run.new.run);
         let audit = rows_for_run(scope, &run.new.run, &run.audit, additions.audit);
@@ -417,14 +419,7 @@ impl Runs {
             };
             operations.push(slot_operation(&run, row, kept)?);
         }
-        if !transition.facts().is_empty() {
-            let facts = serde_json::to_string(transition.facts()).map_err(|error| Error::corrupt(error.to_string()))?;
-            let properties = Properties::new()
-                .with("v", SCHEMA)
-                .with("at", transition.at())
-                .with("facts", facts);
-            operations.push(Operation::Insert(key::event_row(run.state.sequence), properties));
-        }
+        operations.extend(history::operation(&running, &run, transition)?);
         operations.extend(
             additions
                 .taken
