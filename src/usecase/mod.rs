@@ -28,6 +28,7 @@ pub mod tick;
 
 mod attempt;
 mod broker;
+mod due;
 mod isolation;
 mod launch;
 mod live;
@@ -49,6 +50,7 @@ use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::due::Due;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
@@ -119,6 +121,8 @@ pub struct Context {
     waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
+    /// What has to be looked at later.
+    pub due: Due,
     /// What steps are allowed to do.
     pub policies: Policies,
     /// Secrets of workflows.
@@ -213,6 +217,7 @@ impl Context {
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
+            due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),

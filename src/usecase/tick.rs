@@ -1,11 +1,12 @@
-//! What happens every minute: chains are sealed.
+//! What happens every minute: what is due is done, chains are sealed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result};
-use crate::tenancy::{self};
+use super::{Context, Result, due};
+use crate::tenancy::{self, PlatformScope};
 
 /// How long after midnight the chains of the day before are still sealed.
 const AFTER_MIDNIGHT: Duration = Duration::from_secs(15 * 60);
@@ -20,28 +21,42 @@ pub struct Ticked {
     pub sealed: usize,
     /// Organizations whose chains could not be sealed this time.
     pub failed: usize,
+    /// What was due and is done.
+    pub due: usize,
+    /// What was due and is left to a later tick.
+    pub left: usize,
 }
 
-/// Seals the heads of the audit chains of every organization, and of the platform.
+/// Does what is due, and seals the heads of the audit chains of every organization, and of the platform. Neither keeps the other
+/// from being done.
 ///
 /// # Errors
-/// When the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
+/// When what is due can't be read, or the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
 /// tick.
-pub async fn tick(cx: &Context) -> Result<Ticked> {
+pub async fn tick(cx: &Arc<Context>) -> Result<Ticked> {
     let platform = tenancy::system("tick");
+    // First: it is waited for to the second.
+    let worked = due::work(cx, &platform).await;
+    let mut ticked = seal(cx, &platform).await?;
+    let worked = worked?;
+    (ticked.due, ticked.left) = (worked.done, worked.left);
+    Ok(ticked)
+}
+
+async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
     let now = cx.clock.now();
     // A chain that ended a moment before midnight is sealed by the first ticks of the next day.
     let days = [now.minus(AFTER_MIDNIGHT).day(), now.day()];
     let days = if days[0] == days[1] { &days[1..] } else { &days[..] };
     let mut ticked = Ticked::default();
     for day in days {
-        ticked.sealed += cx.audit.seal_heads(&platform, day).await?;
+        ticked.sealed += cx.audit.seal_heads(platform, day).await?;
     }
     let mut cursor = None;
     loop {
-        let page = cx.identities.list_organizations(&platform, 200, cursor).await?;
+        let page = cx.identities.list_organizations(platform, 200, cursor).await?;
         for organization in page.items {
-            let scope = tenancy::operator_in(&platform, &organization.id);
+            let scope = tenancy::operator_in(platform, &organization.id);
             ticked.organizations += 1;
             for day in days {
                 match cx.audit.seal_heads(&scope, day).await {

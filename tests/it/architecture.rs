@@ -395,6 +395,7 @@ fn sealed_constructors_stay_sealed() {
         "operator_in",
         "platform",
         "rehydrate",
+        "rehydrate_due",
         "resolve",
         "resolve_key",
         "system",
@@ -404,6 +405,7 @@ fn sealed_constructors_stay_sealed() {
     for (door, users) in [
         ("operator()", &["cli", "testing"][..]),
         ("rehydrate(", &["usecase"]),
+        ("rehydrate_due(", &["usecase"]),
         ("resolve_key(", &["authn"]),
         ("cross(", &["authn"]),
     ] {
