@@ -91,6 +91,8 @@ pub struct CatchUpPolicy {
     pub at_most: usize,
     /// How old they may be.
     pub within: Duration,
+    /// By how much each is put off at most, which doesn't make it late.
+    pub put_off: Duration,
 }
 
 /// Fire times for which there is no run.
@@ -152,7 +154,7 @@ impl CatchUpPolicy {
             CatchUp::None => ON_TIME,
             CatchUp::Last | CatchUp::All => self.within.max(ON_TIME),
         };
-        now.minus(within)
+        now.minus(within).minus(self.put_off)
     }
 }
 
@@ -627,6 +629,7 @@ mod tests {
             which,
             at_most,
             within: Duration::from_secs(3600),
+            put_off: Duration::ZERO,
         };
         let choose = |which, at_most, ago: &[u64]| {
             let (run, missed) = policy(which, at_most).choose(ago.iter().map(|ago| minutes_ago(*ago)), now);

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
+use super::api::{
+    artifacts, audit, data_providers, docs, environments, health, me, policy, runs, schedules, secrets, workflows,
+};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -14,6 +16,8 @@ use super::api::{artifacts, audit, data_providers, docs, environments, health, m
         runs::list, runs::get, runs::steps, runs::logs, runs::cancel, artifacts::list, artifacts::download,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
+        schedules::list, schedules::create, schedules::get, schedules::put, schedules::delete, schedules::trigger,
+        schedules::preview,
         secrets::list, secrets::write, secrets::delete,
         health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),

@@ -2,7 +2,9 @@
 
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
+use super::api::{
+    artifacts, audit, data_providers, docs, environments, health, me, policy, runs, schedules, secrets, workflows,
+};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -87,6 +89,13 @@ pub fn table() -> Vec<Route> {
         at("/api/policy/effective", Organization, get(policy::effective)),
         at("/api/platform/policy", Caller, get(policy::get_platform)),
         into("/api/platform/policy", Caller, put(policy::put_platform)),
+        at("/api/schedules", Organization, get(schedules::list)),
+        to("/api/schedules", Organization, post(schedules::create)),
+        to("/api/schedules/preview", Organization, post(schedules::preview)),
+        at("/api/schedules/{id}", Organization, get(schedules::get)),
+        on("PUT", "/api/schedules/{id}", put(schedules::put)),
+        on("DELETE", "/api/schedules/{id}", delete(schedules::delete)),
+        to("/api/schedules/{id}/trigger", Organization, post(schedules::trigger)),
         at("/api/secrets", Organization, get(secrets::list)),
         on("PUT", "/api/secrets/{name}", put(secrets::write)),
         on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),

@@ -5,7 +5,7 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, SecretName, Slug, Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -477,6 +477,29 @@ pub fn pair_name(row: &Key) -> Option<String> {
 /// How many pairs there are; no pair's row is spelled so.
 #[must_use]
 pub fn pair_count_row() -> Key {
+    key("~count".into())
+}
+
+// ── schedules, in the organization's table ────────────────────────────────────────────────────────────────────────────
+
+/// The partition of schedules.
+#[must_use]
+pub fn schedules() -> Key {
+    key("schedule".into())
+}
+
+/// A schedule's row.
+#[must_use]
+pub fn schedule_row(id: &ScheduleId) -> Key {
+    key(id.to_string())
+}
+
+/// The prefix of all schedules.
+pub const SCHEDULES: &str = "sch_";
+
+/// How many schedules there are; no schedule's row is spelled so.
+#[must_use]
+pub fn schedule_count_row() -> Key {
     key("~count".into())
 }
 

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{Context, Result};
+use super::{Context, Result, schedule};
 use crate::domain::Timestamp;
 use crate::store::repo::due::{DUE_BUCKETS, DueKind, DueRow};
 use crate::tenancy::PlatformScope;
@@ -90,8 +90,9 @@ async fn work_bucket(
 
 async fn handle(cx: &Arc<Context>, platform: &PlatformScope, row: &DueRow) -> Handled {
     let handled = match row.kind {
+        Some(DueKind::Schedule) => schedule::fire(cx, row).await,
         // Of these there are none yet, or they are another version's: that one handles them.
-        Some(DueKind::Schedule | DueKind::Run | DueKind::Deferred) | None => Ok(Handled::Left),
+        Some(DueKind::Run | DueKind::Deferred) | None => Ok(Handled::Left),
     };
     let finished = match handled {
         Ok(Handled::Left) => return Handled::Left,

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod schedule;
 pub mod secret;
 pub mod seed;
 pub mod start_run;
@@ -56,6 +57,7 @@ use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::runs::Runs;
+use crate::store::repo::schedules::Schedules;
 use crate::store::secret::SecretStore;
 
 pub use error::Error;
@@ -121,6 +123,8 @@ pub struct Context {
     waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
+    /// What starts workflows at certain times.
+    pub schedules: Schedules,
     /// What has to be looked at later.
     pub due: Due,
     /// What steps are allowed to do.
@@ -217,6 +221,7 @@ impl Context {
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
+            schedules: Schedules::new(ports.clone()),
             due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod kv;
 pub mod policies;
 pub mod runs;
+pub mod schedules;
 pub mod secrets;
 
 mod cache;
