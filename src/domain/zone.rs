@@ -62,6 +62,8 @@ impl Zone {
             .filter(|(distance, _)| *distance <= asked.len() / 3)
             .collect();
         near.sort();
+        let best = near.first().map_or(0, |(distance, _)| *distance);
+        near.retain(|(distance, _)| *distance <= best + 1);
         Err(near.into_iter().take(SUGGESTED).map(|(_, name)| name).collect())
     }
 

@@ -167,7 +167,7 @@ pub async fn update(cx: &Context, scope: &Scope, origin: &Origin, id: &str, chan
 /// # Errors
 /// When the scope may not, there is none of this id, it isn't the one that was to be deleted, or storage fails.
 pub async fn delete(cx: &Context, scope: &Scope, origin: &Origin, id: &str, if_tag: Option<&str>) -> Result<()> {
-    may_change(scope, Action::Delete)?;
+    scope.authorize(Action::Delete, Resource::Schedule)?;
     for _ in 0..TRIES {
         let stored = existing(cx, scope, id).await?;
         same(&stored, if_tag)?;

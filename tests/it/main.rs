@@ -21,6 +21,7 @@ mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
 mod scheduler_properties;
+mod schedules;
 mod seccomp;
 mod secrets;
 mod sqlite;
