@@ -2,6 +2,7 @@
 
 mod api_key;
 mod cron;
+mod flow;
 mod host_pattern;
 mod id;
 mod layer;
@@ -23,6 +24,7 @@ mod zone;
 
 pub use api_key::{Secret, equal_in_constant_time};
 pub use cron::{Cron, CronProblem};
+pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, ScheduleId, UserId, sha256_hex};
 pub use layer::LAYERS;

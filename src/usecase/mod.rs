@@ -29,11 +29,14 @@ pub mod tick;
 
 mod attempt;
 mod broker;
+mod children;
+mod driver;
 mod due;
 mod isolation;
 mod launch;
 mod live;
 mod sub_run;
+mod values;
 
 use std::path::PathBuf;
 use std::sync::Arc;
