@@ -233,16 +233,16 @@ impl Timing {
 
     fn at(&self, time: DateTime, found: &mut BTreeMap<Timestamp, Shown>) {
         match self.zone.local(time) {
+            // Beyond the years that there are.
             None => {}
             Some(Local::Once(at)) => {
                 found.insert(at, Shown::Regular);
             }
-            Some(Local::Never(at)) => {
-                if !self.cron.every_hour() && self.dst == Dst::Shift {
-                    // Several shift to the same instant, and it may be one of its own: that is one fire time.
-                    found.entry(at).or_insert(Shown::Shifted);
-                }
+            // Several shift to the same instant, and it may be one of its own: that is one fire time.
+            Some(Local::Never(at)) if self.dst == Dst::Shift && !self.cron.every_hour() => {
+                found.entry(at).or_insert(Shown::Shifted);
             }
+            Some(Local::Never(_)) => {}
             Some(Local::Twice(first, second)) => {
                 found.insert(first, Shown::FirstPass);
                 if self.cron.every_hour() {

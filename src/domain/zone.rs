@@ -59,7 +59,7 @@ impl Zone {
                 let distance = edit_distance(&asked, &lower).min(edit_distance(&asked, city) + 1);
                 (distance, known)
             })
-            .filter(|(distance, _)| *distance <= asked.len() / 3)
+            .filter(|(distance, _)| *distance <= asked.len() / 3 + 1)
             .collect();
         near.sort();
         let best = near.first().map_or(0, |(distance, _)| *distance);
@@ -141,6 +141,7 @@ mod tests {
         assert_eq!(Zone::find("UTC").unwrap().name(), "UTC");
         assert_eq!(Zone::find("Europe/Berln").unwrap_err()[0], "Europe/Berlin");
         assert_eq!(Zone::find("Berlin").unwrap_err()[0], "Europe/Berlin");
+        assert_eq!(Zone::find("Berln").unwrap_err()[0], "Europe/Berlin");
         assert_eq!(Zone::find("America/New York").unwrap_err()[0], "America/New_York");
         for unknown in ["", "+02:00", "Nowhere/At-All", "../etc/passwd", &"x".repeat(500)] {
             assert!(Zone::find(unknown).is_err(), "{unknown}");

@@ -184,7 +184,7 @@ async fn a_fire_time_leads_to_a_run_in_its_minute() {
     world.pass(MINUTE);
     assert_eq!(world.tick().await, (0, 0));
     let run = fired_run(&contoso(), &id, noon);
-    assert_eq!(world.runs().await, [run.clone()]);
+    assert_eq!(world.runs().await, std::slice::from_ref(&run));
     let stored = world.app.cx.runs.get(&world.scope, &run).await.unwrap().unwrap();
     assert_eq!(stored.new.requester.kind, "system");
     assert_eq!(stored.new.requester.id, format!("schedule:{id}"));
