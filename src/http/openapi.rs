@@ -5,7 +5,8 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules,
+    secrets, workflows,
 };
 
 #[derive(utoipa::OpenApi)]

@@ -3,7 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules,
+    secrets, workflows,
 };
 use super::state::Gate;
 

@@ -447,6 +447,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         "watch::open" => not_found(of, watch::open(cx, scope, run, Wanted::default()).await),
         "watch::page" => {
             not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
+        }
         "schedule::create" => {
             let error = schedule::create(cx, scope, &origin, &schedule_of("nosuch"))
                 .await

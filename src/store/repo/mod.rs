@@ -4,8 +4,8 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod configs;
-pub mod history;
 pub mod due;
+pub mod history;
 pub mod identity;
 pub mod installation;
 pub mod keys;
