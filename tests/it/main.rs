@@ -20,6 +20,7 @@ mod protocol;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
+mod scheduler_properties;
 mod seccomp;
 mod secrets;
 mod sqlite;
