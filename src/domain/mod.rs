@@ -1,5 +1,6 @@
 //! The vocabulary: values that cannot be wrong. No I/O, no async. Terms are those of `docs/glossary.md`.
 
+mod admission;
 mod api_key;
 mod flow;
 mod host_pattern;
@@ -19,6 +20,7 @@ mod text;
 mod time;
 mod workflow;
 
+pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};

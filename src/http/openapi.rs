@@ -11,7 +11,8 @@ use super::api::{artifacts, audit, data_providers, docs, environments, health, m
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, artifacts::list, artifacts::download,
+        runs::list, runs::get, runs::steps, runs::logs, runs::cancel,
+        runs::again, artifacts::list, artifacts::download,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         secrets::list, secrets::write, secrets::delete,

@@ -2,6 +2,7 @@
 //!
 //! Every function asks its scope for permission first, and reads and writes only through repositories that take the scope.
 
+pub mod admission;
 pub mod admit;
 pub mod api_key;
 pub mod artifact;
@@ -20,6 +21,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod rerun;
 pub mod secret;
 pub mod seed;
 pub mod start_run;
@@ -51,6 +53,7 @@ use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
+use crate::store::repo::backlog::Backlog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
@@ -82,6 +85,8 @@ pub struct Bounds {
     pub attempt: Limits,
     /// Time limit of a run.
     pub run: Duration,
+    /// How many runs of one organization may be under way at once.
+    pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
 }
@@ -146,6 +151,10 @@ pub struct Context {
     pub instance: String,
     /// Runs that are driven here.
     live: live::Live,
+    /// Runs that want to be.
+    backlog: Backlog,
+    /// Who may begin here.
+    admission: admission::Admission,
 }
 
 /// The parts of a [`Context`] that `boot.rs` chooses.
@@ -218,6 +227,8 @@ impl Context {
             kv: Kv::new(ports.clone(), clock.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
+            backlog: Backlog::new(ports.clone()),
+            admission: admission::Admission::new(runner.slots()),
             catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,

@@ -21,7 +21,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 19] = [
+const VERBS: [(&str, &str, Action, Resource); 20] = [
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -37,6 +37,7 @@ const VERBS: [(&str, &str, Action, Resource); 19] = [
         Resource::Run,
     ),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
+    ("POST", "/api/runs/{id}/rerun", Action::Run, Resource::Workflow),
     ("GET", "/api/audit", Action::List, Resource::Audit),
     ("GET", "/api/secrets", Action::List, Resource::Secret),
     ("PUT", "/api/secrets/{name}", Action::Modify, Resource::Secret),
@@ -505,6 +506,10 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                     is_problem(&answer, &of);
                     denied.push((of, id.clone()));
                 }
+                // They see their own runs only, and this is somebody else's.
+                _ if target.template.ends_with("/rerun") && permitted(role, Action::Read, Resource::Run) == Extent::Own => {
+                    assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+                }
                 Extent::Own if target.template.contains("{id}") => {
                     assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
                 }
@@ -579,7 +584,10 @@ async fn a_key_needs_exactly_the_scope_of_the_verb() {
                 .await;
             let id = answer.header("x-request-id").to_owned();
             keeps_secret(&answer, &[&key], &of);
-            if may {
+            if may && target.template.ends_with("/rerun") {
+                // It may repeat what it has started itself, and this is somebody else's.
+                assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+            } else if may {
                 assert!(
                     matches!(answer.status, 200 | 201 | 204 | 409),
                     "{of}: {}",

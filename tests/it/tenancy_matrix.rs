@@ -9,7 +9,7 @@ use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
-use weft::domain::{ArtifactId, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
+use weft::domain::{ArtifactId, Ask, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
 use weft::error::{Coded as _, Kind};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
@@ -24,14 +24,15 @@ use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
+use weft::usecase::rerun::{Code, Rerun};
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::{
-    Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
+    Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run, rerun,
     secret,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 27] = [
+const COVERED: [&str; 28] = [
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
@@ -58,6 +59,7 @@ const COVERED: [&str; 27] = [
     "secret::delete",
     "secret::list",
     "secret::put",
+    "rerun::rerun",
     "start_run::start_run",
 ];
 
@@ -409,6 +411,20 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "rerun::rerun" => {
+            for code in [Code::Pinned, Code::Current] {
+                let input = Rerun {
+                    run: run.clone(),
+                    code,
+                    wait: None,
+                    idempotency_key: None,
+                    received_at: cx.clock.now(),
+                    origin: origin.clone(),
+                    unindexed: Vec::new(),
+                };
+                not_found(of, rerun::rerun(cx, scope, input).await);
+            }
+        }
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),
@@ -475,6 +491,7 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
         received_at,
         origin: Origin::default(),
         unindexed: Vec::new(),
+        ask: Ask::default(),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod me;
 pub mod policy;
 pub mod runs;
 pub mod secrets;
+pub mod start_options;
 pub mod workflows;
 
 use serde::Serialize;
