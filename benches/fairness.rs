@@ -46,7 +46,9 @@ impl Api {
     /// Whether an organization has runs that have not ended.
     async fn has_open(&self, organization: &str) -> Result<bool, Error> {
         for status in ["pending", "running", "waiting"] {
-            let page = self.get(organization, &format!("/api/runs?limit=1&status={status}")).await?;
+            let page = self
+                .get(organization, &format!("/api/runs?limit=1&status={status}"))
+                .await?;
             if page["items"].as_array().is_some_and(|items| !items.is_empty()) {
                 return Ok(true);
             }
@@ -85,7 +87,11 @@ struct Measured {
 }
 
 /// One run after the other, each awaited, as long as `goes_on` says.
-async fn one_by_one(api: &Api, organization: &str, mut goes_on: impl FnMut(Duration) -> bool) -> Result<Measured, Error> {
+async fn one_by_one(
+    api: &Api,
+    organization: &str,
+    mut goes_on: impl FnMut(Duration) -> bool,
+) -> Result<Measured, Error> {
     let mut samples = Vec::new();
     let begun = Instant::now();
     while goes_on(begun.elapsed()) {
@@ -99,7 +105,11 @@ async fn one_by_one(api: &Api, organization: &str, mut goes_on: impl FnMut(Durat
     }
     let took = begun.elapsed().as_secs_f64();
     samples.sort_by(f64::total_cmp);
-    let at = |percent: usize| samples.get((samples.len() * percent / 100).min(samples.len() - 1)).copied();
+    let at = |percent: usize| {
+        samples
+            .get((samples.len() * percent / 100).min(samples.len() - 1))
+            .copied()
+    };
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
     let rate = samples.len() as f64 / took;
     Ok(Measured {

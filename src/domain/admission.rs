@@ -99,7 +99,7 @@ pub struct Ask {
     pub priority: Priority,
     /// Whether somebody waits for its end: it goes before others of its priority.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub awaited: bool,
+    pub waited_for: bool,
     /// Not before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -115,7 +115,7 @@ impl Ask {
     /// The rank in the backlog, 1 to 20, 1 first. What has begun before, or was started by a step, has rank 0.
     #[must_use]
     pub const fn rank(&self) -> u8 {
-        1 + (9 - self.priority.0) * 2 + if self.awaited { 0 } else { 1 }
+        1 + (9 - self.priority.0) * 2 + if self.waited_for { 0 } else { 1 }
     }
 
     /// Whether it may begin as soon as there is a place for it.
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn a_higher_priority_and_then_a_waiting_caller_goes_first() {
-        let rank = |text: &str, awaited| {
+        let rank = |text: &str, waited_for| {
             let priority = Priority::parse(text).unwrap();
             Ask {
                 priority,
-                awaited,
+                waited_for,
                 ..Ask::default()
             }
             .rank()

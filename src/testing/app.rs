@@ -18,10 +18,10 @@ use crate::runner::pool::{self, Pool};
 use crate::runner::scripted::Scripted;
 use crate::runner::{BundleDescription, NodeRunner, python};
 use crate::store::fault::{Faults, Faulty, Plan};
+use crate::store::key::Queue;
 use crate::store::port::Ports;
 use crate::store::sqlite;
 use crate::tenancy;
-use crate::store::key::Queue;
 use crate::usecase::deliver::{From, deliver};
 use crate::usecase::{Context, api_key, seed};
 

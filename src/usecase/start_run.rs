@@ -102,7 +102,7 @@ pub(super) async fn begin(
 ) -> Result<Started> {
     let now = cx.clock.now();
     let ask = Ask {
-        awaited: input.wait.is_some(),
+        waited_for: input.wait.is_some(),
         ..std::mem::take(&mut input.ask)
     };
     refuse_taken_key(cx, scope, &ask).await?;

@@ -507,7 +507,9 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                     denied.push((of, id.clone()));
                 }
                 // They see their own runs only, and this is somebody else's.
-                _ if target.template.ends_with("/rerun") && permitted(role, Action::Read, Resource::Run) == Extent::Own => {
+                _ if target.template.ends_with("/rerun")
+                    && permitted(role, Action::Read, Resource::Run) == Extent::Own =>
+                {
                     assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
                 }
                 Extent::Own if target.template.contains("{id}") => {

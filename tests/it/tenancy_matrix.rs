@@ -27,8 +27,8 @@ use weft::usecase::policy::{Change, Policy};
 use weft::usecase::rerun::{Code, Rerun};
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::{
-    Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run, rerun,
-    secret,
+    Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
+    rerun, secret,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.

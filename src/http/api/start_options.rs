@@ -137,7 +137,7 @@ impl StartOptions {
         }
         Ok(Ask {
             priority,
-            awaited: false,
+            waited_for: false,
             not_before: not_before.filter(|at| *at > now),
             concurrency: key.map(|key| ConcurrencyKey {
                 key,

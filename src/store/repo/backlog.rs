@@ -356,10 +356,7 @@ impl Backlog {
     }
 
     async fn delete(&self, scope: &Scope, row: &Key, as_read: Match) -> Result<bool> {
-        match self
-            .commit(scope, vec![Operation::Delete(row.clone(), as_read)])
-            .await
-        {
+        match self.commit(scope, vec![Operation::Delete(row.clone(), as_read)]).await {
             Ok(()) => Ok(true),
             Err(Error::PreconditionFailed { .. }) => Ok(false),
             Err(error) => Err(error),

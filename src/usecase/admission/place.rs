@@ -1,7 +1,7 @@
 //! What a run that is driven holds, and what happens to it when the run lets go.
 
-use super::desk::{Drive, Seat};
 use super::Context;
+use super::desk::{Drive, Seat};
 use crate::audit::LinkedRecord;
 use crate::domain::Timestamp;
 use crate::store;
