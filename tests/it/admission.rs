@@ -341,7 +341,7 @@ async fn a_rerun_has_the_arguments_of_the_first() {
 
 /// Storage dies for an instance at each of its calls in turn, before or after the call is done; another one comes, and every
 /// run that was written ends, once.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_death_between_any_two_calls_leaves_a_run_that_begins() {
     for query in ["", "?concurrencyKey=k", "?delay=1"] {
         for fault in [Fault::Crash, Fault::CrashAfter] {
@@ -409,8 +409,8 @@ async fn a_queued_run_costs_seven_writes() {
     // Written, listed, taken, ended, listed; and the record that the caller has come by a key.
     assert!(made(Call::Commit) <= count * 6 + 20, "{after:?}");
     assert!(made(Call::Get) + made(Call::Query) <= count * 2, "{after:?}");
-    // Its own message, and one in 50 ms that says that there is work.
-    let shared = u64::try_from(begun.elapsed().as_millis()).unwrap() / 50 + 10;
+    // Its own message; one in 50 ms that says that there is work, and those for other instances.
+    let shared = u64::try_from(begun.elapsed().as_millis()).unwrap() / 50 + 45;
     assert!(made(Call::Send) <= count + shared, "{after:?}");
     assert!(made(Call::Receive) <= shared, "{after:?}");
     assert!(made(Call::DeleteMessage) <= count + shared, "{after:?}");
