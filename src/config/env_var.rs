@@ -240,6 +240,8 @@ variables! {
         "Time from the start of a run to its end, waiting included, where it declares none.";
     WEFT_MAX_CONCURRENT_RUNS = "WEFT_MAX_CONCURRENT_RUNS", Limits, Number(1, 100_000), Words("10 in development, 25 in staging, else 100"),
         "How many runs of one organization are under way at once; further ones wait in its backlog. Runs that a step has started don't count.";
+    WEFT_RETENTION_DAYS = "WEFT_RETENTION_DAYS", Limits, Number(0, 36_500), Value("90"),
+        "How many days runs are kept after their end, with their logs and events; 0 for ever.";
     WEFT_STEP_CPU_SECONDS = "WEFT_STEP_CPU_SECONDS", Limits, Number(1, 86_400), Words("`WEFT_STEP_TIMEOUT_SECONDS`"),
         "Processor time of an attempt.";
     WEFT_STEP_MEMORY_MIB = "WEFT_STEP_MEMORY_MIB", Limits, Number(32, 1_048_576), Value("512"),

@@ -19,6 +19,8 @@ pub struct Limits {
     pub run_seconds: u64,
     /// Of one organization at once.
     pub concurrent_runs: u32,
+    /// Days for which runs are kept after their end; 0 for ever.
+    pub retention_days: u64,
 }
 
 impl Limits {
@@ -26,6 +28,15 @@ impl Limits {
     #[must_use]
     pub const fn run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
+    }
+
+    /// How long runs are kept after their end; for ever without it.
+    #[must_use]
+    pub const fn retention(&self) -> Option<Duration> {
+        match self.retention_days {
+            0 => None,
+            days => Some(Duration::from_secs(days * 86_400)),
+        }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>, mode: &Mode) -> Self {
@@ -55,6 +66,7 @@ impl Limits {
                 .and_then(|number| u32::try_from(number).ok())
                 .unwrap_or_else(|| mode.concurrent_runs()),
             run_seconds: reader.number_or_default("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS),
+            retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }
 }

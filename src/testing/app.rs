@@ -59,6 +59,9 @@ pub struct Builder {
     seeded: bool,
     concurrent_runs: Option<u32>,
     clock: Arc<dyn Clock>,
+    storage: Option<(Ports, Arc<Faults>)>,
+    file: Option<PathBuf>,
+    runner: Option<Arc<dyn NodeRunner>>,
 }
 
 impl Default for Builder {
@@ -70,6 +73,9 @@ impl Default for Builder {
             seeded: true,
             concurrent_runs: None,
             clock: Arc::new(SystemClock),
+            storage: None,
+            file: None,
+            runner: None,
         }
     }
 }
@@ -93,6 +99,27 @@ impl Builder {
     #[must_use]
     pub fn workspace(mut self, folder: &Path) -> Self {
         self.workspace = Some(folder.to_owned());
+        self
+    }
+
+    /// Over the storage of another one, as a second instance of the same installation.
+    #[must_use]
+    pub fn beside(mut self, other: &TestApp) -> Self {
+        self.storage = Some((other.ports.clone(), other.faults.clone()));
+        self.empty()
+    }
+
+    /// Over the file of another one, as a second process on the same machine.
+    #[must_use]
+    pub fn over(mut self, other: &TestApp) -> Self {
+        self.file = Some(other.database.clone());
+        self.empty()
+    }
+
+    /// With this runner.
+    #[must_use]
+    pub fn runner(mut self, runner: Arc<dyn NodeRunner>) -> Self {
+        self.runner = Some(runner);
         self
     }
 
@@ -122,14 +149,22 @@ impl Builder {
         let home = Home::new();
         let mut config = Config::for_testing(&home.0);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let database = home.0.join("weft.db");
-        let file = self.on_disk.then_some(database.as_path());
         config.limits.concurrent_runs = self.concurrent_runs.unwrap_or(config.limits.concurrent_runs);
-        let storage = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
-        let (ports, faults) = Faulty::wrap(storage.clone(), Plan::Calm);
+        let on_disk = self.on_disk || self.file.is_some();
+        let database = self.file.unwrap_or_else(|| home.0.join("weft.db"));
+        let file = on_disk.then_some(database.as_path());
+        let (storage, (ports, faults)) = match self.storage {
+            Some((ports, faults)) => (ports.clone(), (ports, faults)),
+            None => {
+                let storage = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
+                (storage.clone(), Faulty::wrap(storage, Plan::Calm))
+            }
+        };
         let scripted = Arc::new(Scripted::new());
         scripted.describes(description());
-        let runner: Arc<dyn NodeRunner> = if self.python {
+        let runner: Arc<dyn NodeRunner> = if let Some(runner) = self.runner {
+            runner
+        } else if self.python {
             config.runner.workspace_dir = self.workspace.unwrap_or_else(|| root.join("workspace"));
             let python = python::find(None).expect("the tests need Python 3.11 or newer");
             let settings = pool::Settings::new(python, root.join("engine"), home.0.join("scratch"));
@@ -169,7 +204,8 @@ impl Builder {
 }
 
 /// What every bundle declares to the scripted runner.
-fn description() -> BundleDescription {
+#[must_use]
+pub fn description() -> BundleDescription {
     let name = json!({"name": "name", "type": "string", "required": false, "default": "World", "has_default": true});
     let parameters = json!([name]);
     BundleDescription {

@@ -118,6 +118,7 @@ pub(super) async fn go_on(
     }
     let stored = match cx.runs.apply(&driver.scope, stored, &transition, additions).await {
         Ok((stored, records)) => {
+            cx.watch.committed(&run.run);
             driver.unindexed = records;
             stored
         }

@@ -11,7 +11,7 @@ use super::{Context, Result, admission, catalog, drive_run, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{Ask, Payload, RunId, sha256_hex};
-use crate::scheduler::{self, Plan};
+use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
 use crate::store::repo::runs::{NewRun, Parent, Requester, StoredRun};
@@ -75,6 +75,8 @@ pub(super) struct Launch<'a> {
     pub(super) parent: Option<Parent>,
     /// What the audit record says beside the workflow: an object.
     pub(super) cause: Value,
+    /// The run that it resumes, and what of that is not done again.
+    pub(super) resumes: Option<(RunId, Vec<Carried>)>,
 }
 
 /// Puts a run into the queue, or finds that it was; whether it was there.
@@ -89,7 +91,9 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         origin,
         parent,
         cause,
+        resumes,
     } = launch;
+    let (resumes, carried) = resumes.map_or_else(Default::default, |(run, carried)| (Some(run), carried));
     let now = cx.clock.now();
     let new = NewRun {
         run: id.clone(),
@@ -102,7 +106,7 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         arguments_digest: prepared.arguments_digest,
         idempotent: true,
         parent,
-        resumes: None,
+        resumes,
         ask: Ask::default(),
     };
     let mut detail = json!({"workflow": new.workflow});
@@ -111,12 +115,19 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
     }
     let record = cx
         .audit
-        .by(scope, AuditEvent::RunStarted)
+        .by(
+            scope,
+            if new.resumes.is_some() {
+                AuditEvent::RunResumed
+            } else {
+                AuditEvent::RunStarted
+            },
+        )
         .came_from(origin)
         .resource("run", id.as_str())
         .detail(&detail);
     let sealed = cx.audit.seal(scope, record).await?;
-    let begun = scheduler::begin(&id, &new.plan, &[], now.plus(cx.bounds.run), now);
+    let begun = scheduler::begin(&id, &new.plan, &carried, now.plus(cx.bounds.run), now);
     // Before the run is written, as always: nothing is first written before a message is under way to it.
     let guard = guard(cx, scope, &id).await?;
     let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {

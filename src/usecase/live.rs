@@ -15,6 +15,8 @@ pub(super) struct Live {
     leaving: CancellationToken,
     /// Runs with an attempt that waits for a slot.
     slotless: Arc<Mutex<BTreeMap<RunId, usize>>>,
+    /// Whoever waits for the first.
+    entered: Arc<Notify>,
     /// Who wants to hear of the end of which run.
     listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
 }
@@ -141,11 +143,6 @@ impl Live {
         self.leaving.cancel();
     }
 
-    /// Resolves when no run is to be taken any more.
-    pub(super) async fn left(&self) {
-        self.leaving.cancelled().await;
-    }
-
     /// Says that an attempt of a run waits for a slot, until what is answered is dropped.
     pub(super) fn without_slot(&self, run: &RunId) -> WithoutSlot {
         let mut slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,6 +166,11 @@ impl Live {
         self.leaving.is_cancelled()
     }
 
+    /// Resolves when no run is to be taken any more.
+    pub(super) async fn left(&self) {
+        self.leaving.cancelled().await;
+    }
+
     /// Enters a run; nothing when it is driven here already.
     pub(super) fn enter(&self, run: &RunId) -> Option<Driving> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,6 +184,7 @@ impl Live {
             poke: poke.clone(),
         };
         runs.insert(run.clone(), entry);
+        self.entered.notify_one();
         Some(Driving {
             live: self.clone(),
             run: run.clone(),
@@ -202,6 +205,13 @@ impl Live {
     pub(super) fn stop(&self, run: &RunId) {
         if let Some(entry) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
             entry.stop.cancel();
+        }
+    }
+
+    /// Resolves when there are any. For one who asks.
+    pub(super) async fn is_busy(&self) {
+        while self.count() == 0 {
+            self.entered.notified().await;
         }
     }
 

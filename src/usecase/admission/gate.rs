@@ -1,16 +1,20 @@
 //! Who gets the next free slot for a worker: the organization that has fewest, then the one that has waited longest since its
-//! last. So one that starts a hundred attempts at once does not stand before another that starts one.
+//! last. Those who have had one within the last second share the slots equally. So one that starts a hundred attempts at once does not stand before another that starts one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::domain::OrgId;
 use crate::runner::RunnerError;
 
 /// Attempts of one organization that may wait for a slot.
 const MOST_WAITING: usize = 1_024;
+/// For how long who has had a slot counts as one who wants slots.
+const RECENT: Duration = Duration::from_secs(1);
 /// From so many slots on, one is kept for organizations that have none.
 const ENOUGH: usize = 3;
 
@@ -33,6 +37,7 @@ struct State {
 struct Line {
     taken: usize,
     last_turn: u64,
+    last_used: Option<Instant>,
     /// Those first whose slot lets somebody else go on who has one.
     urgent: VecDeque<oneshot::Sender<WorkerSlot>>,
     others: VecDeque<oneshot::Sender<WorkerSlot>>,
@@ -46,10 +51,10 @@ impl Line {
     }
 
     /// Who may have a slot, the organization having `taken` of them already.
-    fn next(&mut self, slots: usize) -> Option<oneshot::Sender<WorkerSlot>> {
+    fn next(&mut self, share: usize) -> Option<oneshot::Sender<WorkerSlot>> {
         let waiter = self.urgent.pop_front();
         waiter.or_else(|| {
-            if self.taken < share(slots) {
+            if self.taken < share {
                 self.others.pop_front()
             } else {
                 None
@@ -58,9 +63,13 @@ impl Line {
     }
 }
 
-/// How many slots one organization may have.
-const fn share(slots: usize) -> usize {
-    if slots >= ENOUGH { slots - 1 } else { slots }
+/// How many slots one of so many organizations may have.
+const fn share(slots: usize, organizations: usize) -> usize {
+    match organizations {
+        0 | 1 if slots >= ENOUGH => slots - 1,
+        0 | 1 => slots,
+        more => slots.div_ceil(more),
+    }
 }
 
 /// A slot; given back when dropped.
@@ -75,6 +84,15 @@ impl Drop for WorkerSlot {
         if let Some(org) = self.org.take() {
             self.gate.give_back(&org);
         }
+    }
+}
+
+impl State {
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.organizations.retain(|_, line| {
+            line.taken > 0 || line.waiting() > 0 || line.last_used.is_some_and(|last| last + RECENT > now)
+        });
     }
 }
 
@@ -116,12 +134,20 @@ impl Gate {
         (self.slots, state.taken, waiting)
     }
 
+    /// How many organizations use slots, or have within the last second.
+    pub(super) fn users(&self) -> usize {
+        let mut state = self.state();
+        state.forget();
+        state.organizations.len()
+    }
+
     fn give_back(&self, org: &OrgId) {
         {
             let mut state = self.state();
             state.taken -= 1;
             if let Some(line) = state.organizations.get_mut(org) {
                 line.taken -= 1;
+                line.last_used = Some(Instant::now());
             }
         }
         self.hand_out();
@@ -136,12 +162,11 @@ impl Gate {
 
     fn next(&self) -> Option<(oneshot::Sender<WorkerSlot>, WorkerSlot)> {
         let mut state = self.state();
-        state
-            .organizations
-            .retain(|_, line| line.taken > 0 || line.waiting() > 0);
+        state.forget();
         if state.taken >= self.slots {
             return None;
         }
+        let share = share(self.slots, state.organizations.len());
         let mut order: Vec<_> = state
             .organizations
             .iter()
@@ -152,7 +177,7 @@ impl Gate {
             let Some(line) = state.organizations.get_mut(&org) else {
                 continue;
             };
-            if let Some(waiter) = line.next(self.slots) {
+            if let Some(waiter) = line.next(share) {
                 line.taken += 1;
                 state.taken += 1;
                 state.turn += 1;

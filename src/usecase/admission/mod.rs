@@ -72,7 +72,7 @@ impl Admission {
 
     /// How many runs one organization may have here: what there is, divided by those who want it, and one at least.
     fn share(&self) -> usize {
-        self.room.div_ceil(self.desks.served().max(1))
+        self.room.div_ceil(self.desks.served().max(self.gate.users()).max(1))
     }
 
     /// How long until the message comes that is sent before a run is written.
