@@ -85,6 +85,7 @@ pub fn table() -> Vec<Route> {
             get(artifacts::download),
         ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        to("/api/runs/{id}/rerun", Organization, post(runs::again)),
         to("/api/runs/{id}/resume", Organization, post(runs::resume)),
         at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
         to(

@@ -1,5 +1,6 @@
 //! The integration tests: everything that needs a process, a store or a socket, in one program.
 
+mod admission;
 mod architecture;
 mod audit;
 mod authn_repositories;
