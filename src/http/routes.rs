@@ -3,7 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    artifacts, audit, data_providers, docs, environments, health, me, policy, runs, schedules, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules,
+    secrets, workflows,
 };
 use super::state::Gate;
 
@@ -12,6 +13,8 @@ use super::state::Gate;
 pub enum Access {
     /// Everybody. The only routes without a caller, and this list may only shrink.
     Open,
+    /// Whoever has a link that this installation has signed, for the one thing that the link is for.
+    Link,
     /// An authenticated caller.
     Caller,
     /// An authenticated caller in an organization.
@@ -34,7 +37,7 @@ pub struct Route {
 /// All routes.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Open, Organization};
+    use Access::{Caller, Link, Open, Organization};
     let at = |path, access, handler| Route {
         method: "GET",
         path,
@@ -74,6 +77,7 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
         at(
             "/api/runs/{id}/artifacts/{artifactId}",
@@ -81,6 +85,16 @@ pub fn table() -> Vec<Route> {
             get(artifacts::download),
         ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        to("/api/runs/{id}/resume", Organization, post(runs::resume)),
+        at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
+        to(
+            "/api/runs/{id}/steps/{step}/decision",
+            Organization,
+            post(approvals::decide),
+        ),
+        to("/api/runs/{id}/steps/{step}/links", Organization, post(approvals::link)),
+        at("/api/approvals/{token}", Link, get(approvals::look)),
+        to("/api/approvals/{token}", Link, post(approvals::decide_by_link)),
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),

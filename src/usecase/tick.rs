@@ -1,11 +1,11 @@
-//! What happens every minute: what is due is done, chains are sealed.
+//! What happens every minute: what is due is done, chains are sealed, and what nobody needs any more is taken away.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result, due};
+use super::{Context, Result, due, retention, signal};
 use crate::tenancy::{self, PlatformScope};
 
 /// How long after midnight the chains of the day before are still sealed.
@@ -19,6 +19,10 @@ pub struct Ticked {
     pub organizations: usize,
     /// Chain heads that were sealed.
     pub sealed: usize,
+    /// Runs that were deleted because they had been kept long enough.
+    pub deleted_runs: usize,
+    /// Signals to instances that are gone, which were taken away.
+    pub signals: usize,
     /// Organizations whose chains could not be sealed this time.
     pub failed: usize,
     /// What was due and is done.
@@ -27,8 +31,8 @@ pub struct Ticked {
     pub left: usize,
 }
 
-/// Does what is due, and seals the heads of the audit chains of every organization, and of the platform. Neither keeps the other
-/// from being done.
+/// Does what is due; seals the heads of the audit chains of every organization, and of the platform; takes away old signals, and
+/// some of the runs that are no longer kept. What is due and the rest don't keep each other from being done.
 ///
 /// # Errors
 /// When what is due can't be read, or the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
@@ -37,13 +41,13 @@ pub async fn tick(cx: &Arc<Context>) -> Result<Ticked> {
     let platform = tenancy::system("tick");
     // First: it is waited for to the second.
     let worked = due::work(cx, &platform).await;
-    let mut ticked = seal(cx, &platform).await?;
+    let mut ticked = keep_house(cx, &platform).await?;
     let worked = worked?;
     (ticked.due, ticked.left) = (worked.done, worked.left);
     Ok(ticked)
 }
 
-async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
+async fn keep_house(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
     let now = cx.clock.now();
     // A chain that ended a moment before midnight is sealed by the first ticks of the next day.
     let days = [now.minus(AFTER_MIDNIGHT).day(), now.day()];
@@ -51,6 +55,10 @@ async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
     let mut ticked = Ticked::default();
     for day in days {
         ticked.sealed += cx.audit.seal_heads(platform, day).await?;
+    }
+    match signal::sweep(cx).await {
+        Ok(signals) => ticked.signals = signals,
+        Err(error) => tracing::warn!(error = %error, "old signals could not be taken away"),
     }
     let mut cursor = None;
     loop {
@@ -64,6 +72,14 @@ async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
                     Err(error) => {
                         ticked.failed += 1;
                         tracing::warn!(org.id = %organization.id, error = %error, "audit chains could not be sealed");
+                    }
+                }
+            }
+            if let Some(keep) = cx.keep_runs {
+                match retention::apply(cx, &scope, keep).await {
+                    Ok(deleted) => ticked.deleted_runs += deleted,
+                    Err(error) => {
+                        tracing::warn!(org.id = %organization.id, error = %error, "old runs could not be deleted, the next tick goes on");
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! One file per resource; wire types sit beside their handlers.
 
+pub mod approvals;
 pub mod artifacts;
 pub mod audit;
 pub mod data_providers;
@@ -8,6 +9,7 @@ pub mod environments;
 pub mod health;
 pub mod me;
 pub mod policy;
+pub mod run_events;
 pub mod runs;
 pub mod schedules;
 pub mod secrets;
