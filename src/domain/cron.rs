@@ -29,8 +29,8 @@ const NAMES: [(&str, &str); 8] = [
 /// What is wrong with an expression, and how it is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CronProblem {
-    /// A stable code: `cron_fields`, `cron_field`, `cron_never`.
-    pub code: &'static str,
+    /// The stable code of the finding: `cron_fields`, `cron_field`, `cron_never`.
+    pub finding: &'static str,
     /// What is wrong, naming the field.
     pub message: String,
     /// What is allowed there.
@@ -117,7 +117,7 @@ impl Cron {
             found.map(|(_, meant)| *meant).ok_or_else(|| {
                 let known: Vec<_> = NAMES.iter().map(|(name, _)| format!("`{name}`")).collect();
                 vec![CronProblem {
-                    code: "cron_fields",
+                    finding: "cron_fields",
                     message: format!("`{text}` is not a known name"),
                     hint: format!("known are {}", known.join(", ")),
                 }]
@@ -174,7 +174,7 @@ impl Cron {
             Ok(cron)
         } else {
             Err(vec![CronProblem {
-                code: "cron_never",
+                finding: "cron_never",
                 message: format!("`{}` never comes: none of its months has such a day", cron.text),
                 hint: "February has 29 days at most, and April, June, September and November have 30; `L` is the last day of \
                        any month"
@@ -238,7 +238,7 @@ impl fmt::Display for Cron {
 
 fn fields(message: String) -> CronProblem {
     CronProblem {
-        code: "cron_fields",
+        finding: "cron_fields",
         message,
         hint:
             "write `minute hour day-of-month month day-of-week`, as in `30 6 * * mon-fri`, or a name such as `@hourly`"
@@ -255,7 +255,7 @@ impl Field {
         };
         let last_day = if self.most == 31 { ", `L` for the last day" } else { "" };
         CronProblem {
-            code: "cron_field",
+            finding: "cron_field",
             message: format!("{}: {message}", self.name),
             hint: format!(
                 "allowed are `*`, numbers from {} to {}{names}{last_day}, ranges such as `{}-{}`, steps such as `*/{}`, and \
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn what_never_comes_is_refused() {
         for never in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "* * 31 nov *"] {
-            assert_eq!(Cron::parse(never).unwrap_err()[0].code, "cron_never", "{never}");
+            assert_eq!(Cron::parse(never).unwrap_err()[0].finding, "cron_never", "{never}");
         }
         for comes in ["0 0 29 2 *", "0 0 31 * *", "0 0 30 2 mon", "0 0 L 2 *", "0 0 31 2,3 *"] {
             assert!(Cron::parse(comes).is_ok(), "{comes}");

@@ -153,7 +153,7 @@ pub(super) fn timing_of(
     let cron = Cron::parse(cron).map_err(|problems| {
         let found = problems
             .into_iter()
-            .map(|problem| Finding::new("/cron", problem.code, problem.message).hint(problem.hint));
+            .map(|problem| Finding::new("/cron", problem.finding, problem.message).hint(problem.hint));
         findings.extend(found);
     });
     let zone = Zone::find(time_zone).map_err(|near| {
