@@ -2,6 +2,7 @@
 
 mod api_key;
 mod flow;
+mod graph;
 mod host_pattern;
 mod id;
 mod layer;
@@ -21,6 +22,10 @@ mod workflow;
 
 pub use api_key::{Secret, equal_in_constant_time};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
+pub use graph::{
+    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork,
+};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use layer::LAYERS;
@@ -37,4 +42,4 @@ pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
 pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError};
 pub use time::Timestamp;
-pub use workflow::{Declared, OnCrash, Parameter, ParameterType};
+pub use workflow::{Declared, DeclaredAs, OnCrash, Parameter, ParameterType};

@@ -9,6 +9,7 @@ pub mod cgroup;
 mod disk_usage;
 mod environment;
 pub mod environments;
+pub mod graphs;
 pub mod folders;
 pub mod jail;
 mod limits;

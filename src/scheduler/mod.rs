@@ -15,6 +15,7 @@ mod draft;
 mod effect;
 mod event;
 mod lifecycle;
+mod of_graph;
 mod plan;
 mod readiness;
 mod state;
@@ -22,10 +23,9 @@ mod transition;
 
 pub use effect::{Effect, Fact};
 pub use event::{Event, Verdict};
-pub use plan::{
-    Action, Code, DEFAULT_ACTIVE, Dependency, GRACE_MS, MAIN_STEP, MAX_ACTIVE, MAX_ITEMS, MAX_ITERATIONS, Output, Plan,
-    StepPlan, Work,
-};
+pub use draft::child;
+pub use of_graph::MissingFunction;
+pub use plan::{Action, Code, Dependency, GRACE_MS, MAIN_STEP, Output, Plan, StepPlan, Work};
 pub use state::{Activity, Decision, Doing, Many, RunState, Slot, StepState, Unit};
 pub use transition::{Ended, LEGAL, Rejected, Transition};
 

@@ -14,9 +14,10 @@ use super::policy::Ceilings;
 use super::{CodeSource, Context, Error, Result};
 use crate::authz::{Action, Resource};
 use crate::definition::Catalog;
-use crate::domain::{Declared, Limits, Rights};
+use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
+use crate::runner::graphs::graph_files;
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
 use crate::runner::{BundleRef, NodeRunner};
 use crate::tenancy::Scope;
@@ -190,6 +191,7 @@ impl Catalogs {
             description.ms,
         )
         .within(&self.ceilings);
+        let catalog = with_graphs(catalog, bundle).await?;
         for finding in &catalog.findings {
             warn!(
                 place = finding.pointer,
@@ -205,9 +207,13 @@ impl Catalogs {
             describe.ms = catalog.ms,
             "workspace loaded"
         );
-        for workflow in catalog.workflows.values() {
-            let rights = Rights::of_workspace(&workflow.network);
-            self.runner.warm(bundle, &workflow.module, &rights);
+        let functions = catalog.workflows.values().filter(|declared| declared.graph.is_none());
+        // Nodes are called by graphs alone, and many of them by none.
+        let graphs = catalog.workflows.values().filter_map(|declared| declared.graph.as_deref());
+        let nodes = graphs.flat_map(|graph| catalog.functions_of(graph).into_values());
+        let nodes = nodes.filter(|declared| declared.declared_as == DeclaredAs::Node);
+        for declared in functions.chain(nodes) {
+            self.runner.warm(bundle, &declared.module, &declared.rights());
         }
         Ok(catalog)
     }
@@ -279,6 +285,22 @@ impl Catalogs {
     }
 }
 
+/// A description with the graphs that lie in the bundle.
+///
+/// # Errors
+/// When the bundle can't be read.
+pub async fn with_graphs(catalog: Catalog, bundle: &BundleRef) -> Result<Catalog> {
+    let unavailable = |reason: String| Error::unavailable("workspace_unavailable", reason, "repeat the request");
+    let bundle = bundle.clone();
+    tokio::task::spawn_blocking(move || {
+        let (files, findings) = graph_files(&bundle)?;
+        Ok(catalog.with_graphs(files, findings))
+    })
+    .await
+    .map_err(|error| unavailable(error.to_string()))?
+    .map_err(|error: std::io::Error| unavailable(format!("graph files can't be read: {error}")))
+}
+
 /// A workflow as an organization may use it.
 #[derive(Debug, Clone)]
 pub struct Offered {
@@ -323,7 +345,10 @@ pub async fn list(
     let more = items.len() > limit;
     items.truncate(limit);
     let ceilings = Ceilings::of(cx, scope).await?;
-    let items = items.into_iter().map(|declared| offered(&ceilings, declared)).collect();
+    let items = items
+        .into_iter()
+        .map(|declared| offered(&ceilings, &current.catalog, declared))
+        .collect();
     Ok((current, items, more))
 }
 
@@ -336,14 +361,19 @@ pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Of
     let current = cx.catalogs.current().await?;
     let workflow = find(&current, name)?.clone();
     let ceilings = Ceilings::of(cx, scope).await?;
-    Ok((current, offered(&ceilings, workflow)))
+    let offered = offered(&ceilings, &current.catalog, workflow);
+    Ok((current, offered))
 }
 
-fn offered(ceilings: &Ceilings, declared: Declared) -> Offered {
-    Offered {
-        refused: ceilings.refusals(&declared),
-        declared,
-    }
+fn offered(ceilings: &Ceilings, catalog: &Catalog, declared: Declared) -> Offered {
+    let refused = match &declared.graph {
+        None => ceilings.refusals(&declared),
+        Some(graph) => {
+            let functions = catalog.functions_of(graph).into_values();
+            functions.flat_map(|function| ceilings.refusals(function)).collect()
+        }
+    };
+    Offered { refused, declared }
 }
 
 /// The workflow of a name, or an error that says which there are and what is in quarantine.
