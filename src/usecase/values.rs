@@ -270,7 +270,7 @@ impl Values<'_> {
         Ok(known.and_then(|known| read.truth(&known)))
     }
 
-    async fn fill(
+    pub(super) async fn fill(
         &self,
         value: &Value,
         more: Map<String, Value>,
