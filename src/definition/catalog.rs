@@ -104,10 +104,11 @@ impl Catalog {
                 .map(|finding| (place_of(&text, &finding.pointer), finding))
                 .collect();
             placed.sort_by_key(|(place, _)| *place);
-            self.findings.extend(placed.into_iter().map(|((line, column), finding)| Finding {
-                pointer: format!("{path}:{line}:{column}"),
-                ..finding
-            }));
+            self.findings
+                .extend(placed.into_iter().map(|((line, column), finding)| Finding {
+                    pointer: format!("{path}:{line}:{column}"),
+                    ..finding
+                }));
         }
         self.findings.extend(findings);
         self
@@ -148,7 +149,10 @@ impl Catalog {
                 let mut wrong = check_against(&read[place], &offer);
                 if let Some(circle) = circles.get(&read[place].graph.name).filter(|_| is_good) {
                     let names = circle.iter().chain(circle.first()).map(|name| format!("`{name}`"));
-                    let message = format!("workflows start each other in a circle: {}", names.collect::<Vec<_>>().join(" → "));
+                    let message = format!(
+                        "workflows start each other in a circle: {}",
+                        names.collect::<Vec<_>>().join(" → ")
+                    );
                     let hint = "take one of these calls out; what is to be done again is a node of type `loop`";
                     wrong.push(Finding::new("", "workflow_cycle", message).hint(hint));
                 }

@@ -118,9 +118,7 @@ impl Expression {
     /// Whether it looks at something of this name.
     #[must_use]
     pub fn looks_at(&self, root: &str) -> bool {
-        self.names
-            .iter()
-            .any(|name| name.split('.').next() == Some(root))
+        self.names.iter().any(|name| name.split('.').next() == Some(root))
     }
 
     /// The steps whose outcome it looks at.
@@ -226,10 +224,7 @@ fn absent(expression: &str, known: &Value) -> String {
 
 /// `steps.run-tests.output` → `steps["run-tests"].output`, with the ids that are named; or what is wrong, and whether that is an
 /// id which there isn't.
-fn with_quoted_steps(
-    text: &str,
-    ids: &(impl StepIds + ?Sized),
-) -> Result<(String, BTreeSet<String>), (String, bool)> {
+fn with_quoted_steps(text: &str, ids: &(impl StepIds + ?Sized)) -> Result<(String, BTreeSet<String>), (String, bool)> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len() + 8);
@@ -356,11 +351,7 @@ pub fn expressions(value: &Value) -> Vec<(String, &str)> {
 ///
 /// # Errors
 /// The first that can't be.
-pub fn filled(
-    value: &Value,
-    ids: &(impl StepIds + ?Sized),
-    known: &Value,
-) -> Result<Value, ExpressionError> {
+pub fn filled(value: &Value, ids: &(impl StepIds + ?Sized), known: &Value) -> Result<Value, ExpressionError> {
     if let Some(text) = marked(value) {
         return Expression::parse(text, ids)?.value(known);
     }
@@ -407,7 +398,10 @@ mod tests {
     #[test]
     fn what_is_looked_at_is_known() {
         let read = parse("inputs.order.id > range(3) | length and steps.a.output and item is defined").unwrap();
-        assert_eq!(read.names().iter().collect::<Vec<_>>(), ["inputs.order.id", "item", "steps"]);
+        assert_eq!(
+            read.names().iter().collect::<Vec<_>>(),
+            ["inputs.order.id", "item", "steps"]
+        );
         assert!(read.looks_at("inputs") && read.looks_at("item") && !read.looks_at("order"));
         assert!(parse("steps.nobody").unwrap_err().names_no_step && !parse("1 +").unwrap_err().names_no_step);
     }

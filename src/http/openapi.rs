@@ -13,7 +13,7 @@ use super::api::{
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, runs::resume,
+        runs::list, runs::get, runs::steps, runs::items, runs::output, runs::logs, runs::cancel, runs::resume,
         approvals::list, approvals::decide, approvals::link, approvals::look, approvals::decide_by_link,
         artifacts::list, artifacts::download,
         audit::list, data_providers::list, data_providers::provide, me::get,

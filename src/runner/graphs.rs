@@ -67,7 +67,11 @@ fn walk(folder: &Path, relative: &str, found: &mut Vec<String>) -> io::Result<()
         let (kind, path) = (entry.file_type()?, format!("{relative}/{name}"));
         if kind.is_dir() {
             walk(&entry.path(), &path, found)?;
-        } else if kind.is_file() && Path::new(&name).extension().is_some_and(|extension| extension == "json") {
+        } else if kind.is_file()
+            && Path::new(&name)
+                .extension()
+                .is_some_and(|extension| extension == "json")
+        {
             found.push(path);
         }
     }
@@ -102,7 +106,10 @@ mod tests {
         let (files, findings) = graph_files(&bundle).unwrap();
         let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["workspace/workflows/a.json", "workspace/workflows/deep/b.json"]);
-        let found: Vec<_> = findings.iter().map(|one| (one.pointer.as_str(), one.code.as_str())).collect();
+        let found: Vec<_> = findings
+            .iter()
+            .map(|one| (one.pointer.as_str(), one.code.as_str()))
+            .collect();
         assert_eq!(
             found,
             [

@@ -510,6 +510,7 @@ impl<'a> Draft<'a> {
             started_at: unit.since,
             value: None,
             error: error.clone(),
+            counts: None,
         });
         self.facts.push(Fact::StepStatus {
             step: planned.id.clone(),
@@ -546,6 +547,7 @@ impl<'a> Draft<'a> {
         let planned = &self.plan.steps[place];
         self.halt(place);
         let step = &mut self.state.steps[place];
+        let counts = step.counts();
         let activity = step.activity.take();
         step.status = status;
         let attempts = step.attempts;
@@ -561,6 +563,7 @@ impl<'a> Draft<'a> {
             started_at: activity.map(|activity| activity.since),
             value,
             error: error.clone(),
+            counts,
         });
         self.facts.push(Fact::StepStatus {
             step: planned.id.clone(),

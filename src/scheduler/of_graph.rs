@@ -37,10 +37,8 @@ impl Plan {
         let mut handled = vec![false; graph.nodes.len()];
         let mut followed = vec![false; graph.nodes.len()];
         for edge in &graph.edges {
-            let (Some(from), Some(to)) = (
-                file_places.get(edge.from.as_str()),
-                file_places.get(edge.to.as_str()),
-            ) else {
+            let (Some(from), Some(to)) = (file_places.get(edge.from.as_str()), file_places.get(edge.to.as_str()))
+            else {
                 continue;
             };
             followed[*from] = true;
@@ -74,7 +72,9 @@ impl Plan {
             });
         }
         let mut last = graph.nodes.iter().zip(&followed);
-        let mut last = last.by_ref().filter(|(node, followed)| !**followed && node.phase == Phase::Main);
+        let mut last = last
+            .by_ref()
+            .filter(|(node, followed)| !**followed && node.phase == Phase::Main);
         let result = match (&graph.output, last.next(), last.next()) {
             (Some(output), _, _) => output.clone(),
             (None, Some((node, _)), None) => json!({"$": format!("steps.{}.output", node.id)}),

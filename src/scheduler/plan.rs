@@ -113,6 +113,12 @@ impl Work {
         }
     }
 
+    /// Whether it does something once, and not for items or iterations.
+    #[must_use]
+    pub const fn is_once(&self) -> bool {
+        !matches!(self, Self::Map { .. } | Self::Loop { .. })
+    }
+
     /// What is tried, where there is something to try.
     #[must_use]
     pub const fn action(&self) -> Option<&Action> {

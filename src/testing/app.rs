@@ -56,6 +56,8 @@ pub struct Builder {
     workspace: Option<PathBuf>,
     seeded: bool,
     clock: Arc<dyn Clock>,
+    graphs: Vec<Value>,
+    functions: Vec<Value>,
 }
 
 impl Default for Builder {
@@ -66,6 +68,8 @@ impl Default for Builder {
             workspace: None,
             seeded: true,
             clock: Arc::new(SystemClock),
+            graphs: Vec::new(),
+            functions: Vec::new(),
         }
     }
 }
@@ -99,6 +103,28 @@ impl Builder {
         self
     }
 
+    /// With a graph in the workspace of the scripted runner.
+    #[must_use]
+    pub fn graph(mut self, graph: Value) -> Self {
+        self.graphs.push(graph);
+        self
+    }
+
+    /// With a function that the scripted runner declares as well, with these parameters, of any type and none of them required.
+    #[must_use]
+    pub fn function(self, name: &str, parameters: &[&str]) -> Self {
+        let parameter = |name: &&str| json!({"name": name, "type": "json"});
+        let parameters: Vec<_> = parameters.iter().map(parameter).collect();
+        self.declares(json!({"name": name, "function": name, "line": 1, "parameters": parameters}))
+    }
+
+    /// With a workflow that the scripted runner declares as well, as a worker describes it.
+    #[must_use]
+    pub fn declares(mut self, workflow: Value) -> Self {
+        self.functions.push(workflow);
+        self
+    }
+
     /// By this clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -116,7 +142,11 @@ impl Builder {
         let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
         let (ports, faults) = Faulty::wrap(ports, Plan::Calm);
         let scripted = Arc::new(Scripted::new());
-        scripted.describes(description());
+        for (number, graph) in self.graphs.iter().enumerate() {
+            let path = home.0.join(format!("workspace/workflows/graph{number}.json"));
+            std::fs::write(path, format!("{graph:#}")).expect("the temporary folder can be written");
+        }
+        scripted.describes(description(self.functions));
         let runner: Arc<dyn NodeRunner> = if self.python {
             config.runner.workspace_dir = self.workspace.unwrap_or_else(|| root.join("workspace"));
             let python = python::find(None).expect("the tests need Python 3.11 or newer");
@@ -149,20 +179,23 @@ impl Builder {
             scripted,
             router: boot::router(gate),
             database,
+            base,
             _home: home,
         }
     }
 }
 
 /// What every bundle declares to the scripted runner.
-fn description() -> BundleDescription {
+fn description(more: Vec<Value>) -> BundleDescription {
     let name = json!({"name": "name", "type": "string", "required": false, "default": "World", "has_default": true});
     let parameters = json!([name]);
+    let mut workflows = vec![json!({"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters})];
+    workflows.extend(more);
     BundleDescription {
         modules: vec![json!({
             "module": "workflows.hello",
             "path": "workspace/workflows/hello.py",
-            "workflows": [{"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters}],
+            "workflows": workflows,
             "data_providers": [{"name": DATA_PROVIDER, "function": "departments", "line": 9, "parameters": parameters}],
         })],
         files: 1,
@@ -185,6 +218,7 @@ pub struct TestApp {
     pub router: Router,
     /// The file of the database, where it is kept in one.
     pub database: PathBuf,
+    base: Base,
     _home: Home,
 }
 
@@ -192,6 +226,11 @@ impl TestApp {
     /// One with the sample data, in memory, by a script.
     pub async fn start() -> Self {
         Builder::default().start().await
+    }
+
+    /// Another instance on the same storage, with the same runner and clock; it answers no requests.
+    pub async fn another_instance(&self) -> Arc<Context> {
+        Arc::new(boot::context(&self.base).await.expect("storage is prepared"))
     }
 
     /// A request to it: from this machine, without a credential.

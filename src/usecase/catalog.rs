@@ -3,6 +3,7 @@
 //! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
 //! where nothing was before, whoever needs it waits for a while.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::definition::Catalog;
 use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
-use crate::runner::graphs::graph_files;
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
+use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
 use crate::tenancy::Scope;
 
@@ -209,7 +210,10 @@ impl Catalogs {
         );
         let functions = catalog.workflows.values().filter(|declared| declared.graph.is_none());
         // Nodes are called by graphs alone, and many of them by none.
-        let graphs = catalog.workflows.values().filter_map(|declared| declared.graph.as_deref());
+        let graphs = catalog
+            .workflows
+            .values()
+            .filter_map(|declared| declared.graph.as_deref());
         let nodes = graphs.flat_map(|graph| catalog.functions_of(graph).into_values());
         let nodes = nodes.filter(|declared| declared.declared_as == DeclaredAs::Node);
         for declared in functions.chain(nodes) {
@@ -306,6 +310,8 @@ pub async fn with_graphs(catalog: Catalog, bundle: &BundleRef) -> Result<Catalog
 pub struct Offered {
     /// What the workspace declares.
     pub declared: Declared,
+    /// Hosts that it declares to reach, or that the functions of a graph do.
+    pub network: Vec<String>,
     /// What of that a policy refuses: a run is not started while there is any.
     pub refused: Vec<Finding>,
 }
@@ -366,16 +372,19 @@ pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Of
 }
 
 fn offered(ceilings: &Ceilings, catalog: &Catalog, declared: Declared) -> Offered {
-    let refused = match &declared.graph {
-        None => ceilings.refusals(&declared),
-        Some(graph) => {
-            let functions = catalog.functions_of(graph).into_values();
-            functions.flat_map(|function| ceilings.refusals(function)).collect()
-        }
+    let called: Vec<&Declared> = match &declared.graph {
+        None => vec![&declared],
+        Some(graph) => catalog.functions_of(graph).into_values().collect(),
     };
-    Offered { refused, declared }
+    let network: BTreeSet<&String> = called.iter().flat_map(|function| &function.network).collect();
+    let network = network.into_iter().cloned().collect();
+    let refused = called.iter().flat_map(|function| ceilings.refusals(function)).collect();
+    Offered {
+        network,
+        refused,
+        declared,
+    }
 }
-
 /// The workflow of a name, or an error that says which there are and what is in quarantine.
 pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared> {
     if let Some(workflow) = current.catalog.workflows.get(name) {

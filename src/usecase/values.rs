@@ -39,7 +39,10 @@ impl Known {
     pub(super) fn keep(&mut self, slot: Slot, left: Left) {
         self.bytes += size(&left);
         if slot.1.is_none() {
-            self.lists.get_mut().unwrap_or_else(PoisonError::into_inner).remove(&slot.0);
+            self.lists
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&slot.0);
         }
         if let Some(before) = self.left.insert(slot, left) {
             self.bytes -= size(&before).min(self.bytes);
@@ -392,7 +395,13 @@ impl Values<'_> {
                 Ok(Value::Array(values))
             }
             (None, Work::Loop { .. }) if step.attempts > 0 => {
-                let left = self.left((place, Some(step.attempts - 1))).await?;
+                let rounds = if step.carried {
+                    let before = self.before_resuming(place).await?;
+                    before.map_or(step.attempts, |run| run.state.steps[place].attempts)
+                } else {
+                    step.attempts
+                };
+                let left = self.left((place, Some(rounds.saturating_sub(1)))).await?;
                 Ok(self.cx.runs.resolve(self.scope, &left.output).await?)
             }
             _ => {
@@ -402,7 +411,11 @@ impl Values<'_> {
         }
     }
 
-    async fn left(&self, slot: Slot) -> Result<Left> {
+    /// What a step, or one of its items, has left.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn left(&self, slot: Slot) -> Result<Left> {
         if let Some(left) = self.known.left.get(&slot) {
             return Ok(left.clone());
         }

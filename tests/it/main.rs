@@ -12,6 +12,8 @@ mod egress;
 mod emitted_files;
 mod endpoint_coverage;
 mod fault;
+mod graphs;
+mod graphs_golden;
 mod host_envelope;
 mod kept;
 mod key_vault;

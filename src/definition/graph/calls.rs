@@ -58,7 +58,11 @@ fn unknown_function(node: &Node, at: &str, name: &str, offer: &Offer<'_>) -> Fin
     } else {
         format!("the workspace declares {}", listed(known()))
     };
-    let message = format!("node `{}` uses `{}`, which the workspace doesn't declare", node.id, shown(name));
+    let message = format!(
+        "node `{}` uses `{}`, which the workspace doesn't declare",
+        node.id,
+        shown(name)
+    );
     Finding::new(format!("{at}/use"), "unknown_use", message).hint(hint)
 }
 
@@ -71,7 +75,11 @@ fn unknown_workflow(node: &Node, at: &str, name: &str, offer: &Offer<'_>) -> Fin
     } else {
         format!("there is {}; a file with findings offers nothing", listed(known()))
     };
-    let message = format!("node `{}` starts workflow `{}`, which there isn't", node.id, shown(name));
+    let message = format!(
+        "node `{}` starts workflow `{}`, which there isn't",
+        node.id,
+        shown(name)
+    );
     Finding::new(format!("{at}/workflow"), "unknown_workflow", message).hint(hint)
 }
 
@@ -88,12 +96,19 @@ fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], 
             (None, None) if parameters.is_empty() => format!("`{callee}` takes no inputs"),
             (None, None) => format!("`{callee}` takes {}", listed(names())),
         };
-        let message = format!("node `{}` gives `{callee}` an input `{}`, which it doesn't take", node.id, shown(name));
+        let message = format!(
+            "node `{}` gives `{callee}` an input `{}`, which it doesn't take",
+            node.id,
+            shown(name)
+        );
         findings.push(Finding::new(pointer, "input_unknown", message).hint(hint));
     };
     let given: BTreeSet<&str> = match &node.inputs {
         Some(inputs) => {
-            for name in inputs.keys().filter(|name| !names().any(|known| known == name.as_str())) {
+            for name in inputs
+                .keys()
+                .filter(|name| !names().any(|known| known == name.as_str()))
+            {
                 unknown(format!("{at}/inputs/{}", escaped(name)), name, None);
             }
             inputs.keys().map(String::as_str).collect()
@@ -109,10 +124,20 @@ fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], 
             own.collect()
         }
     };
-    for parameter in parameters.iter().filter(|parameter| parameter.required && !parameter.has_default) {
+    for parameter in parameters
+        .iter()
+        .filter(|parameter| parameter.required && !parameter.has_default)
+    {
         if !given.contains(parameter.name.as_str()) {
-            let message = format!("node `{}` doesn't give `{callee}` its input `{}`", node.id, parameter.name);
-            let hint = format!("add `\"{}\"` to its `inputs`; it is of type `{}`", parameter.name, parameter.kind.as_str());
+            let message = format!(
+                "node `{}` doesn't give `{callee}` its input `{}`",
+                node.id, parameter.name
+            );
+            let hint = format!(
+                "add `\"{}\"` to its `inputs`; it is of type `{}`",
+                parameter.name,
+                parameter.kind.as_str()
+            );
             findings.push(Finding::new(format!("{at}/inputs"), "input_missing", message).hint(hint));
         }
     }
@@ -125,10 +150,15 @@ fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], 
             continue;
         }
         let one = Map::from_iter([(name.clone(), value.clone())]);
-        for finding in validate(std::slice::from_ref(parameter), &one).err().unwrap_or_default() {
+        for finding in validate(std::slice::from_ref(parameter), &one)
+            .err()
+            .unwrap_or_default()
+        {
             let pointer = format!("{at}/inputs/{}", escaped(name));
             let message = format!("node `{}` gives `{callee}` a wrong input: {}", node.id, finding.message);
-            let hint = finding.hint.unwrap_or_else(|| "write a value that it takes, or an expression".to_owned());
+            let hint = finding
+                .hint
+                .unwrap_or_else(|| "write a value that it takes, or an expression".to_owned());
             findings.push(Finding::new(pointer, "input_invalid", message).hint(hint));
         }
     }

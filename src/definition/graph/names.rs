@@ -33,7 +33,11 @@ pub(super) fn check(read: &mut ReadGraph) {
         }
         let more: &[&str] = match &node.work {
             NodeWork::Choose { branches, .. } => {
-                for (index, branch) in branches.iter().enumerate().filter(|(_, branch)| !branch.when.is_empty()) {
+                for (index, branch) in branches
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, branch)| !branch.when.is_empty())
+                {
                     look(&format!("branches/{index}/when"), &branch.when, &[]);
                 }
                 &[]
@@ -87,9 +91,13 @@ impl Checker<'_> {
             Ok(read) => read,
             Err(error) => {
                 let (code, hint) = if error.names_no_step {
-                    ("expression_unknown_step", "write the id of a node of this graph behind `steps.`")
+                    (
+                        "expression_unknown_step",
+                        "write the id of a node of this graph behind `steps.`",
+                    )
                 } else {
-                    let hint = "docs/graphs.md says what an expression may be: names, members, comparisons, `and`, filters";
+                    let hint =
+                        "docs/graphs.md says what an expression may be: names, members, comparisons, `and`, filters";
                     ("expression_unreadable", hint)
                 };
                 findings.push(Finding::new(pointer, code, error.to_string()).hint(hint));
@@ -109,7 +117,9 @@ impl Checker<'_> {
                 if let Some(input) = parts.next().filter(|input| !known().any(|known| known == *input)) {
                     let hint = match nearest(input, known()) {
                         Some(near) => format!("did you mean `inputs.{near}`?"),
-                        None if self.graph.parameters.is_empty() => "the graph has no parameters; declare it in `parameters`".to_owned(),
+                        None if self.graph.parameters.is_empty() => {
+                            "the graph has no parameters; declare it in `parameters`".to_owned()
+                        }
                         None => format!("the parameters are {}", listed(known())),
                     };
                     let message = format!("expression `{text:.200}`: the graph has no parameter `{input}`");
@@ -133,7 +143,10 @@ impl Checker<'_> {
         let Some(place) = place else {
             let phase = self.graph.nodes[earlier].phase;
             return (phase != Phase::Main).then(|| {
-                let message = format!("the result names step `{id}` of phase `{}`, which comes after it", phase_name(phase));
+                let message = format!(
+                    "the result names step `{id}` of phase `{}`, which comes after it",
+                    phase_name(phase)
+                );
                 (message, "name steps of the main phase in `output`".to_owned())
             });
         };

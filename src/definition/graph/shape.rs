@@ -11,8 +11,9 @@ use super::{ReadGraph, escaped, listed, shown};
 use crate::definition::expression;
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::domain::{
-    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES, MAX_ITEMS,
-    MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter, RetryPolicy,
+    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
+    RetryPolicy,
 };
 use crate::error::Finding;
 
@@ -96,9 +97,7 @@ pub(super) fn read(value: &Value) -> ReadGraph {
     let graph = Graph {
         name,
         description: reader.text(&whole, "description").unwrap_or_default(),
-        category: reader
-            .text(&whole, "category")
-            .unwrap_or_else(|| "General".to_owned()),
+        category: reader.text(&whole, "category").unwrap_or_else(|| "General".to_owned()),
         tags: reader.texts(&whole, "tags", MAX_TAGS).unwrap_or_default(),
         parameters: reader.parameters(&whole),
         nodes,
@@ -153,7 +152,14 @@ impl Reader {
         for name in object.members.keys().filter(|name| !known.contains(&name.as_str())) {
             let hint = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there is {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+                None => format!(
+                    "there is {}",
+                    known
+                        .iter()
+                        .map(|name| format!("`{name}`"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
             };
             let message = format!("{} has no member `{}`", object.what, shown(name));
             self.add(object.pointer(name), "unknown_member", message, hint);
@@ -162,7 +168,12 @@ impl Reader {
 
     fn missing(&mut self, object: &Object<'_>, name: &str, expected: &str) {
         let message = format!("{} needs `{name}`", object.what);
-        self.add(object.pointer(name), "missing_member", message, format!("give it {expected}"));
+        self.add(
+            object.pointer(name),
+            "missing_member",
+            message,
+            format!("give it {expected}"),
+        );
     }
 
     fn wrong_type(&mut self, object: &Object<'_>, name: &str, expected: &str) {
@@ -218,7 +229,12 @@ impl Reader {
 
     fn out_of_range(&mut self, object: &Object<'_>, name: &str, low: &str, high: &str) {
         let message = format!("`{name}` of {} must be from {low} to {high}", object.what);
-        self.add(object.pointer(name), "out_of_range", message, format!("write a number from {low} to {high}"));
+        self.add(
+            object.pointer(name),
+            "out_of_range",
+            message,
+            format!("write a number from {low} to {high}"),
+        );
     }
 
     fn number<T: TryFrom<u64>>(&mut self, object: &Object<'_>, name: &str, range: RangeInclusive<u64>) -> Option<T> {
@@ -261,8 +277,17 @@ impl Reader {
         let value = object.get(name)?;
         let chosen = value.as_str().filter(|text| known.contains(text));
         if chosen.is_none() {
-            let message = format!("`{name}` of {} must be one of {}", object.what, listed(known.iter().copied()));
-            self.add(object.pointer(name), "not_one_of", message, format!("write {}", listed(known.iter().copied())));
+            let message = format!(
+                "`{name}` of {} must be one of {}",
+                object.what,
+                listed(known.iter().copied())
+            );
+            self.add(
+                object.pointer(name),
+                "not_one_of",
+                message,
+                format!("write {}", listed(known.iter().copied())),
+            );
         }
         chosen.and_then(|text| serde_json::from_value(json!(text)).ok())
     }
@@ -304,7 +329,11 @@ impl Reader {
 
     fn parameters(&mut self, whole: &Object<'_>) -> Vec<Parameter> {
         let mut parameters: Vec<Parameter> = Vec::new();
-        for (index, value) in self.list(whole, "parameters", MAX_PARAMETERS, "parameters").iter().enumerate() {
+        for (index, value) in self
+            .list(whole, "parameters", MAX_PARAMETERS, "parameters")
+            .iter()
+            .enumerate()
+        {
             let at = format!("/parameters/{index}");
             let Some(members) = value.as_object() else {
                 self.add(
@@ -328,7 +357,12 @@ impl Reader {
             if let Some(parameter) = self.parameter(&object) {
                 if parameters.iter().any(|earlier| earlier.name == parameter.name) {
                     let hint = "give each parameter a name of its own";
-                    self.add(object.pointer("name"), "duplicate_parameter", format!("{what} is there twice"), hint);
+                    self.add(
+                        object.pointer("name"),
+                        "duplicate_parameter",
+                        format!("{what} is there twice"),
+                        hint,
+                    );
                 }
                 parameters.push(parameter);
             }
@@ -371,9 +405,17 @@ impl Reader {
         }
         if parameter.has_default && !(parameter.default.is_null() && !parameter.required) {
             let given = Map::from_iter([(parameter.name.clone(), parameter.default.clone())]);
-            for finding in validate(std::slice::from_ref(&parameter), &given).err().unwrap_or_default() {
+            for finding in validate(std::slice::from_ref(&parameter), &given)
+                .err()
+                .unwrap_or_default()
+            {
                 let message = format!("the default of {} doesn't fit: {}", object.what, finding.message);
-                self.add(object.pointer("default"), "bad_parameter", message, "give a default that the parameter takes");
+                self.add(
+                    object.pointer("default"),
+                    "bad_parameter",
+                    message,
+                    "give a default that the parameter takes",
+                );
             }
         }
         Some(parameter)
@@ -421,7 +463,12 @@ impl Reader {
                 );
             } else if id.is_some() && !is_new {
                 let hint = "give each node an id of its own";
-                self.add(object.pointer("id"), "duplicate_id", format!("there are two nodes `{written}`"), hint);
+                self.add(
+                    object.pointer("id"),
+                    "duplicate_id",
+                    format!("there are two nodes `{written}`"),
+                    hint,
+                );
             }
             nodes.push(self.node(written, &object));
             pointers.push(at);
@@ -453,7 +500,9 @@ impl Reader {
             .choice(object, "phase", &["main", "on_failure", "finally"])
             .unwrap_or_default();
         node.join = self.choice(object, "join", &["all", "any"]).unwrap_or_default();
-        node.on_failure = self.choice(object, "onFailure", &["fail", "continue"]).unwrap_or_default();
+        node.on_failure = self
+            .choice(object, "onFailure", &["fail", "continue"])
+            .unwrap_or_default();
         if *tries {
             node.inputs = match object.get("inputs") {
                 None => None,
@@ -519,12 +568,21 @@ impl Reader {
             (None, Some(_)) => Calls::Workflow(self.text(object, "workflow").unwrap_or_default()),
             (Some(_), None) => Calls::Function(self.text(object, "use").unwrap_or_default()),
             (None, None) => {
-                self.missing(object, "use", "the name of a function, or `workflow` that of a workflow");
+                self.missing(
+                    object,
+                    "use",
+                    "the name of a function, or `workflow` that of a workflow",
+                );
                 Calls::Function(String::new())
             }
             (Some(_), Some(_)) => {
                 let message = format!("{} has `use` and `workflow`", object.what);
-                self.add(object.pointer("workflow"), "unknown_member", message, "take one of them out");
+                self.add(
+                    object.pointer("workflow"),
+                    "unknown_member",
+                    message,
+                    "take one of them out",
+                );
                 Calls::Function(self.text(object, "use").unwrap_or_default())
             }
         }
@@ -534,8 +592,17 @@ impl Reader {
         let items = self.needed_value(object, "items", "a list, or an expression that gives one");
         match &items {
             Value::Array(list) if list.len() > MAX_ITEMS as usize => {
-                let message = format!("`items` of {} has {} items; a map takes at most {MAX_ITEMS}", object.what, list.len());
-                self.add(object.pointer("items"), "too_many_items", message, "map over parts of the list");
+                let message = format!(
+                    "`items` of {} has {} items; a map takes at most {MAX_ITEMS}",
+                    object.what,
+                    list.len()
+                );
+                self.add(
+                    object.pointer("items"),
+                    "too_many_items",
+                    message,
+                    "map over parts of the list",
+                );
             }
             Value::Array(_) => {}
             other if expression::marked(other).is_some() || !object.members.contains_key("items") => {}
@@ -605,7 +672,12 @@ impl Reader {
             }
             if branches.iter().any(|earlier| earlier.name == name) {
                 let message = format!("{} has two branches `{}`", object.what, shown(&name));
-                self.add(branch.pointer("name"), "duplicate_branch", message, "give each branch a name of its own");
+                self.add(
+                    branch.pointer("name"),
+                    "duplicate_branch",
+                    message,
+                    "give each branch a name of its own",
+                );
             }
             let when = self.needed_text(&branch, "when", "an expression");
             branches.push(Branch { name, when });
@@ -622,7 +694,11 @@ impl Reader {
     }
 
     fn delay(&mut self, object: &Object<'_>) -> NodeWork {
-        let seconds = self.needed_value(object, "seconds", "a number of seconds, or an expression that gives one");
+        let seconds = self.needed_value(
+            object,
+            "seconds",
+            "a number of seconds, or an expression that gives one",
+        );
         let is_there = object.members.contains_key("seconds");
         if is_there && expression::marked(&seconds).is_none() {
             if seconds.is_null() {

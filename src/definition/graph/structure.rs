@@ -21,7 +21,8 @@ pub(super) fn check(read: &mut ReadGraph) {
         check_edge(graph, &places, (index, edge), findings);
         if !seen.insert((&edge.from, &edge.to, edge.on, &edge.branch)) {
             let message = format!("the edge from `{}` to `{}` is there twice", edge.from, edge.to);
-            findings.push(Finding::new(format!("/edges/{index}"), "duplicate_edge", message).hint("take one of them out"));
+            findings
+                .push(Finding::new(format!("/edges/{index}"), "duplicate_edge", message).hint("take one of them out"));
         }
         if findings.len() == before
             && let (Some(from), Some(to)) = (places.get(edge.from.as_str()), places.get(edge.to.as_str()))
@@ -31,8 +32,14 @@ pub(super) fn check(read: &mut ReadGraph) {
     }
     let circles = circles(graph.nodes.len(), &good);
     for circle in &circles {
-        let names = circle.iter().chain(circle.first()).map(|place| graph.nodes[*place].id.as_str());
-        let message = format!("nodes wait for each other in a circle: {}", names.map(|id| format!("`{id}`")).collect::<Vec<_>>().join(" → "));
+        let names = circle
+            .iter()
+            .chain(circle.first())
+            .map(|place| graph.nodes[*place].id.as_str());
+        let message = format!(
+            "nodes wait for each other in a circle: {}",
+            names.map(|id| format!("`{id}`")).collect::<Vec<_>>().join(" → ")
+        );
         let pointer = circle.first().map_or_else(String::new, |place| at[*place].clone());
         let hint = "take one of these edges out; what is to be done again is a node of type `loop`";
         findings.push(Finding::new(pointer, "cycle", message).hint(hint));
@@ -42,19 +49,35 @@ pub(super) fn check(read: &mut ReadGraph) {
     }
 }
 
-fn check_edge(graph: &Graph, places: &HashMap<&str, usize>, (index, edge): (usize, &Edge), findings: &mut Vec<Finding>) {
+fn check_edge(
+    graph: &Graph,
+    places: &HashMap<&str, usize>,
+    (index, edge): (usize, &Edge),
+    findings: &mut Vec<Finding>,
+) {
     let mut add = |member: &str, code: &str, message: String, hint: String| {
         findings.push(Finding::new(format!("/edges/{index}{member}"), code, message).hint(hint));
     };
     let mut node = |member: &str, id: &str| {
         let found = places.get(id).map(|place| &graph.nodes[*place]);
         if found.is_none() {
-            let ids = || graph.nodes.iter().map(|node| node.id.as_str()).filter(|id| !id.is_empty());
+            let ids = || {
+                graph
+                    .nodes
+                    .iter()
+                    .map(|node| node.id.as_str())
+                    .filter(|id| !id.is_empty())
+            };
             let hint = match nearest(id, ids()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("there is {}", listed(ids())),
             };
-            add(member, "edge_unknown_node", format!("edge {index} names node `{}`, which there isn't", shown(id)), hint);
+            add(
+                member,
+                "edge_unknown_node",
+                format!("edge {index} names node `{}`, which there isn't", shown(id)),
+                hint,
+            );
         }
         found
     };
@@ -94,7 +117,11 @@ fn check_edge(graph: &Graph, places: &HashMap<&str, usize>, (index, edge): (usiz
         add(
             "/branch",
             "branch_without_choose",
-            format!("edge {index} names branch `{}` of `{}`, which doesn't choose", shown(branch), from.id),
+            format!(
+                "edge {index} names branch `{}` of `{}`, which doesn't choose",
+                shown(branch),
+                from.id
+            ),
             "take `branch` out, or let the edge begin at a node of type `choose`".to_owned(),
         );
     } else if !from.work.branches().any(|known| known == branch) {
@@ -102,7 +129,11 @@ fn check_edge(graph: &Graph, places: &HashMap<&str, usize>, (index, edge): (usiz
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("`{}` has {}", from.id, listed(from.work.branches())),
         };
-        let message = format!("edge {index} names branch `{}` of `{}`, which there isn't", shown(branch), from.id);
+        let message = format!(
+            "edge {index} names branch `{}` of `{}`, which there isn't",
+            shown(branch),
+            from.id
+        );
         add("/branch", "unknown_branch", message, hint);
     }
 }
@@ -218,7 +249,10 @@ fn never_runs(graph: &Graph, at: &[String], edges: &[(usize, usize, &Edge)], fin
                     })
                 });
                 if needs[place].is_none() {
-                    let message = format!("node `{}` can never run: it waits only for nodes that never do", node.id);
+                    let message = format!(
+                        "node `{}` can never run: it waits only for nodes that never do",
+                        node.id
+                    );
                     findings.push(Finding::new(&at[place], "never_runs", message).hint("mend those first"));
                 }
             }
@@ -241,7 +275,10 @@ fn together<'a>(
     let mut all = Needs::new();
     for ((from, _), needs) in before.iter().zip(comes) {
         let Some(needs) = needs else {
-            return Err((format!("it waits for `{}`, which never does", graph.nodes[*from].id), "mend that first"));
+            return Err((
+                format!("it waits for `{}`, which never does", graph.nodes[*from].id),
+                "mend that first",
+            ));
         };
         for (place, outcome) in needs {
             match all.get(&place) {
