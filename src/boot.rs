@@ -535,12 +535,13 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
     runner.shutdown().await;
     let described = described?;
     findings.extend(described.findings);
-    Ok(crate::definition::Catalog::from_description(
+    let catalog = crate::definition::Catalog::from_description(
         &bundle.digest,
         &described.modules,
         findings,
         described.files,
         described.ms,
     )
-    .within(&config.limits.attempt))
+    .within(&config.limits.attempt);
+    Ok(usecase::catalog::with_graphs(catalog, &bundle).await?)
 }

@@ -4,6 +4,7 @@ mod admission;
 mod api_key;
 mod cron;
 mod flow;
+mod graph;
 mod host_pattern;
 mod id;
 mod layer;
@@ -27,6 +28,10 @@ pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
 pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
+pub use graph::{
+    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork,
+};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, ScheduleId, UserId, sha256_hex};
 pub use layer::LAYERS;
@@ -44,5 +49,5 @@ pub use run::Status;
 pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};
 pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError, edit_distance};
 pub use time::Timestamp;
-pub use workflow::{Declared, OnCrash, Parameter, ParameterType};
+pub use workflow::{Declared, DeclaredAs, OnCrash, Parameter, ParameterType};
 pub use zone::Zone;

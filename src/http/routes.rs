@@ -76,6 +76,8 @@ pub fn table() -> Vec<Route> {
         at("/api/runs", Organization, get(runs::list)),
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
+        at("/api/runs/{id}/steps/{step}/items", Organization, get(runs::items)),
+        at("/api/runs/{id}/steps/{step}/output", Organization, get(runs::output)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
         at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),

@@ -6,12 +6,14 @@
 use serde_json::{Value, json};
 
 use super::effect::NAMED;
-use super::plan::{GRACE_MS, MAX_ACTIVE, MAX_ITEMS};
+use super::plan::GRACE_MS;
 use super::readiness::{self, Readiness};
 use super::state::{Activity, Doing, Many, Slot, Unit};
 use super::transition::Ended;
 use super::{Action, Effect, Fact, LEGAL, Output, Plan, RunState, Transition, Work};
-use crate::domain::{AttemptId, ItemFailure, OnFailure, Phase, RunId, Status, StepError, Timestamp, sha256_hex};
+use crate::domain::{
+    AttemptId, ItemFailure, MAX_ACTIVE, MAX_ITEMS, OnFailure, Phase, RunId, Status, StepError, Timestamp, sha256_hex,
+};
 
 pub(super) struct Draft<'a> {
     pub(super) plan: &'a Plan,
@@ -454,10 +456,10 @@ impl<'a> Draft<'a> {
         unit.due = None;
         unit.since = unit.since.or(Some(now));
         let number = unit.attempts;
-        let of = item.map_or_else(|| planned.id.clone(), |item| format!("{}[{item}]", planned.id));
         match planned.work.action() {
             Some(Action::Code(_)) => {
                 // The epoch is part of the cause: the same number begun by another owner is another attempt.
+                let of = slot_name(&planned.id, item);
                 let attempt = AttemptId::derived(now, &format!("{run}:{of}:{number}:{epoch}"));
                 unit.attempt = Some(attempt.clone());
                 self.facts.push(Fact::StepStatus {
@@ -470,8 +472,7 @@ impl<'a> Draft<'a> {
             }
             Some(Action::Child { .. }) => {
                 // No epoch and no time in it: whoever starts it again finds it.
-                let cause = sha256_hex(format!("{run}\n{of}\n{number}\nchild").as_bytes());
-                let child = RunId::derived(Timestamp::from_millis(0), &cause);
+                let child = child(&run, &planned.id, item, number);
                 unit.child = Some(child.clone());
                 self.facts.push(Fact::ChildStarted {
                     step: planned.id.clone(),
@@ -523,6 +524,7 @@ impl<'a> Draft<'a> {
             started_at: unit.since,
             value: None,
             error: error.clone(),
+            counts: None,
         });
         self.facts.push(Fact::StepStatus {
             step: planned.id.clone(),
@@ -559,6 +561,7 @@ impl<'a> Draft<'a> {
         let planned = &self.plan.steps[place];
         self.halt(place);
         let step = &mut self.state.steps[place];
+        let counts = step.counts();
         let activity = step.activity.take();
         step.status = status;
         let attempts = step.attempts;
@@ -574,6 +577,7 @@ impl<'a> Draft<'a> {
             started_at: activity.map(|activity| activity.since),
             value,
             error: error.clone(),
+            counts,
         });
         self.facts.push(Fact::StepStatus {
             step: planned.id.clone(),
@@ -701,6 +705,18 @@ impl<'a> Draft<'a> {
                 .collect(),
         });
     }
+}
+
+/// The child run that the n-th try of a step, or of one of its items, starts.
+#[must_use]
+pub fn child(run: &RunId, step: &str, item: Option<u32>, number: u32) -> RunId {
+    let of = slot_name(step, item);
+    let cause = sha256_hex(format!("{run}\n{of}\n{number}\nchild").as_bytes());
+    RunId::derived(Timestamp::from_millis(0), &cause)
+}
+
+fn slot_name(step: &str, item: Option<u32>) -> String {
+    item.map_or_else(|| step.to_owned(), |item| format!("{step}[{item}]"))
 }
 
 impl Many {

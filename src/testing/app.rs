@@ -62,6 +62,8 @@ pub struct Builder {
     storage: Option<(Ports, Arc<Faults>)>,
     file: Option<PathBuf>,
     runner: Option<Arc<dyn NodeRunner>>,
+    graphs: Vec<Value>,
+    functions: Vec<Value>,
 }
 
 impl Default for Builder {
@@ -76,6 +78,8 @@ impl Default for Builder {
             storage: None,
             file: None,
             runner: None,
+            graphs: Vec::new(),
+            functions: Vec::new(),
         }
     }
 }
@@ -137,6 +141,28 @@ impl Builder {
         self
     }
 
+    /// With a graph in the workspace of the scripted runner.
+    #[must_use]
+    pub fn graph(mut self, graph: Value) -> Self {
+        self.graphs.push(graph);
+        self
+    }
+
+    /// With a function that the scripted runner declares as well, with these parameters, of any type and none of them required.
+    #[must_use]
+    pub fn function(self, name: &str, parameters: &[&str]) -> Self {
+        let parameter = |name: &&str| json!({"name": name, "type": "json"});
+        let parameters: Vec<_> = parameters.iter().map(parameter).collect();
+        self.declares(json!({"name": name, "function": name, "line": 1, "parameters": parameters}))
+    }
+
+    /// With a workflow that the scripted runner declares as well, as a worker describes it.
+    #[must_use]
+    pub fn declares(mut self, workflow: Value) -> Self {
+        self.functions.push(workflow);
+        self
+    }
+
     /// By this clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -161,7 +187,12 @@ impl Builder {
             }
         };
         let scripted = Arc::new(Scripted::new());
-        scripted.describes(description());
+        let functions = self.functions.clone();
+        for (number, graph) in self.graphs.iter().enumerate() {
+            let path = home.0.join(format!("workspace/workflows/graph{number}.json"));
+            std::fs::write(path, format!("{graph:#}")).expect("the temporary folder can be written");
+        }
+        scripted.describes(description(self.functions));
         let runner: Arc<dyn NodeRunner> = if let Some(runner) = self.runner {
             runner
         } else if self.python {
@@ -198,6 +229,7 @@ impl Builder {
             database,
             storage,
             base,
+            functions,
             _home: Arc::new(home),
         }
     }
@@ -205,14 +237,16 @@ impl Builder {
 
 /// What every bundle declares to the scripted runner.
 #[must_use]
-pub fn description() -> BundleDescription {
+pub fn description(more: Vec<Value>) -> BundleDescription {
     let name = json!({"name": "name", "type": "string", "required": false, "default": "World", "has_default": true});
     let parameters = json!([name]);
+    let mut workflows = vec![json!({"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters})];
+    workflows.extend(more);
     BundleDescription {
         modules: vec![json!({
             "module": "workflows.hello",
             "path": "workspace/workflows/hello.py",
-            "workflows": [{"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters}],
+            "workflows": workflows,
             "data_providers": [{"name": DATA_PROVIDER, "function": "departments", "line": 9, "parameters": parameters}],
         })],
         files: 1,
@@ -237,6 +271,7 @@ pub struct TestApp {
     pub database: PathBuf,
     storage: Ports,
     base: Base,
+    functions: Vec<Value>,
     _home: Arc<Home>,
 }
 
@@ -250,7 +285,7 @@ impl TestApp {
     pub async fn another(&self) -> Self {
         let (ports, faults) = Faulty::wrap(self.storage.clone(), Plan::Calm);
         let scripted = Arc::new(Scripted::new());
-        scripted.describes(description());
+        scripted.describes(description(self.functions.clone()));
         let base = Base {
             egress: Egress::default(),
             config: self.base.config.clone(),
@@ -271,6 +306,7 @@ impl TestApp {
             database: self.database.clone(),
             storage: self.storage.clone(),
             base,
+            functions: self.functions.clone(),
             _home: self._home.clone(),
         }
     }
@@ -291,6 +327,11 @@ impl TestApp {
                 return false;
             }
         }
+    }
+
+    /// Another instance on the same storage, with the same runner and clock; it answers no requests.
+    pub async fn another_instance(&self) -> Arc<Context> {
+        Arc::new(boot::context(&self.base).await.expect("storage is prepared"))
     }
 
     /// A request to it: from this machine, without a credential.

@@ -157,7 +157,7 @@ impl Attempt {
             attempt: self.attempt.clone(),
             bundle: self.bundle.clone(),
             entry: Entry {
-                kind: "workflow".to_owned(),
+                kind: self.code.declared_as.as_str().to_owned(),
                 name: self.code.name.clone(),
                 module: self.code.module.clone(),
                 function: self.code.function.clone(),

@@ -45,7 +45,14 @@ pub(super) async fn prepare(
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
-    let plan = Plan::of_python(&current.bundle.digest, declared, &cx.bounds.attempt).in_environment(environment);
+    let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
+    let plan = match &declared.graph {
+        None => Plan::of_python(bundle, declared, limits),
+        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
+            // The catalog offers no such graph.
+            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
+    };
+    let plan = plan.in_environment(environment);
     let plan = policy::admit_plan(cx, scope, origin, &current, plan).await?;
     Ok(Prepared {
         workflow: declared.name.clone(),

@@ -116,7 +116,7 @@ pub(super) async fn call(
         ..cx.bounds.attempt.clone()
     });
     let declared = Rights::of_workspace(&provider.network);
-    policy::admit(cx, scope, origin, "data_provider", provider, (&declared, &limits)).await?;
+    policy::admit(cx, scope, origin, provider, (&declared, &limits)).await?;
     let allowed = policy::Ceilings::of(cx, scope).await?.settled(&declared, &limits);
     let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());

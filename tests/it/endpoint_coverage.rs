@@ -28,6 +28,8 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/runs", Action::List, Resource::Run),
     ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/steps/{step}/items", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/steps/{step}/output", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/events", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/artifacts", Action::Read, Resource::Run),

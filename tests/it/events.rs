@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use weft::authz::Origin;
 use weft::clock::ManualClock;
 use weft::domain::{
-    Ask, Limits, LogLine, OrgId, Outcome, Payload, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
+    Ask, DeclaredAs, Limits, LogLine, OrgId, Outcome, Payload, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
 };
 use weft::runner::scripted::Scene;
 use weft::runner::{
@@ -87,7 +87,7 @@ impl NodeRunner for Talkers {
     }
 
     async fn describe(&self, _: &BundleRef) -> Result<BundleDescription, RunnerError> {
-        Ok(description())
+        Ok(description(Vec::new()))
     }
 
     fn warm(&self, _: &BundleRef, _: &str, _: &Rights) {}
@@ -125,6 +125,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
     let current = cx.catalogs.current().await.unwrap();
     let step = |id: &&str| {
         let code = Code {
+            declared_as: DeclaredAs::default(),
             name: WORKFLOW.into(),
             module: "workflows.hello".into(),
             function: (*id).to_owned(),
@@ -146,6 +147,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
         run: RunId::generate(now, cx.entropy.bytes()),
         workflow: WORKFLOW.into(),
         plan: Arc::new(Plan {
+            deadline_ms: None,
             workflow: WORKFLOW.into(),
             bundle: current.bundle.digest.clone(),
             environment: None,

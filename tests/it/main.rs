@@ -14,6 +14,8 @@ mod emitted_files;
 mod endpoint_coverage;
 mod events;
 mod fault;
+mod graphs;
+mod graphs_golden;
 mod history_replay;
 mod host_envelope;
 mod kept;

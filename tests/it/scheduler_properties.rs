@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 use weft::domain::{
-    AttemptId, Backoff, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Outcome, Phase, RetryPolicy, Rights,
-    RunId, Status, StepError, Timestamp,
+    AttemptId, Backoff, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Outcome, Phase,
+    RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
 };
 use weft::scheduler::{
-    Action, Carried, Code, Decision, Dependency, Doing, Effect, Event, Fact, LEGAL, MAX_ITEMS, Output, Plan, Rejected,
-    RunState, Slot, StepPlan, StepState, Transition, Unit, Verdict, Work, begin, decide,
+    Action, Carried, Code, Decision, Dependency, Doing, Effect, Event, Fact, LEGAL, Output, Plan, Rejected, RunState,
+    Slot, StepPlan, StepState, Transition, Unit, Verdict, Work, begin, decide,
 };
 
 const START: i64 = 1_795_219_200_000;
@@ -24,6 +24,7 @@ type Checked = Result<(), TestCaseError>;
 
 fn action() -> impl Strategy<Value = Action> {
     let code = Code {
+        declared_as: DeclaredAs::default(),
         name: "any".into(),
         module: "workflows.any".into(),
         function: "any".into(),
@@ -133,6 +134,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             _ => Output::Value(json!("{{ steps }}")),
         };
         Plan {
+            deadline_ms: None,
             workflow: "any".into(),
             bundle: "sha256:0".into(),
             environment: None,

@@ -60,7 +60,9 @@ const COVERED: &[&str] = &[
     "quarantine::quarantine",
     "query_run::details",
     "query_run::get",
+    "query_run::items",
     "query_run::list",
+    "query_run::output",
     "query_run::logs",
     "query_run::steps",
     "resume_run::resume",
@@ -496,6 +498,8 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             let id = contoso_schedule(app).await;
             not_found(of, schedule::update(cx, scope, &origin, &id, &change).await);
         }
+        "query_run::items" => not_found(of, query_run::items(cx, scope, (run, "main"), 10, None).await),
+        "query_run::output" => not_found(of, query_run::output(cx, scope, (run, "main"), None).await),
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),

@@ -13,7 +13,8 @@ use crate::http::extract::{Admitted, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::admission::WaitingFor;
 use crate::usecase::query_run::{
-    AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredRun, StoredStep, Timings,
+    AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredItem, StoredRun, StoredStep,
+    Timings,
 };
 use crate::usecase::rerun::{Code, Rerun};
 use crate::usecase::resume_run::{self, CodeOf};
@@ -89,11 +90,14 @@ pub struct RunAnswer {
 pub struct PlannedStep {
     /// Its id.
     pub id: String,
+    /// What it does: `python`, `workflow`, `map`, `loop`, `choose`, `compute`, `delay` or `approval`.
+    pub kind: &'static str,
     /// Where it is.
     pub status: Status,
     /// What its attempts may do at most: what the code declares, below the policies when the run began. A policy that was
-    /// narrowed since takes away more.
-    pub rights: RightsView,
+    /// narrowed since takes away more. Only of steps that call code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rights: Option<RightsView>,
 }
 
 /// Who asked for a run.
@@ -202,8 +206,9 @@ fn planned_steps(run: &StoredRun) -> Vec<PlannedStep> {
     steps
         .map(|(planned, state)| PlannedStep {
             id: planned.id.clone(),
+            kind: planned.work.kind(),
             status: state.status,
-            rights: RightsView::from(&planned.work.code().map(|code| code.rights.clone()).unwrap_or_default()),
+            rights: planned.work.code().map(|code| RightsView::from(&code.rights)),
         })
         .collect()
 }
@@ -374,12 +379,35 @@ pub async fn get(admitted: Admitted, Path(id): Path<String>) -> Result<Json<RunA
 pub struct StepView {
     /// Its id.
     pub id: String,
+    /// What it does: `python`, `workflow`, `map`, `loop`, `choose`, `compute`, `delay` or `approval`.
+    pub kind: &'static str,
     /// Where it is.
     pub status: Status,
-    /// What its attempts may do at most.
-    pub rights: RightsView,
-    /// Attempts begun.
+    /// What its attempts may do at most; only of steps that call code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rights: Option<RightsView>,
+    /// Attempts begun; of a map or loop: items or iterations.
     pub attempts_begun: u32,
+    /// The branch that it chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Items of a map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_total: Option<u32>,
+    /// Items of a map, or iterations of a loop, that have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_ended: Option<u32>,
+    /// How many of them have failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_failed: Option<u32>,
+    /// Runs that it has started and waits or waited for, one for each try. Those of a map or loop are shown with its items.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub children: Vec<RunId>,
+    /// When it goes on by itself: the end of a pause, the next attempt, its time limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub due_at: Option<Timestamp>,
     /// When its first attempt began.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
@@ -396,7 +424,14 @@ impl From<StoredStep> for StepView {
     fn from(step: StoredStep) -> Self {
         Self {
             duration_ms: duration(step.started_at, step.finished_at),
-            rights: RightsView::from(&step.rights),
+            rights: step.rights.as_ref().map(RightsView::from),
+            kind: step.kind,
+            branch: step.branch,
+            items_total: step.counts.and_then(|counts| counts.total),
+            items_ended: step.counts.map(|counts| counts.ended),
+            items_failed: step.counts.map(|counts| counts.failed),
+            children: step.children,
+            due_at: step.due,
             id: step.id,
             status: step.status,
             attempts_begun: step.attempts_begun,
@@ -419,6 +454,127 @@ pub async fn steps(admitted: Admitted, Path(id): Path<String>) -> Result<Json<Pa
     Ok(Json(PageOf {
         items: steps.into_iter().map(StepView::from).collect(),
         next_cursor: None,
+    }))
+}
+
+/// An item of a map, or an iteration of a loop.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemView {
+    /// Which, from 0.
+    pub item: u32,
+    /// Where it is.
+    pub status: Status,
+    /// When its first attempt began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// From start to end.
+    pub duration_ms: Option<u64>,
+    /// Runs that it has started and waits or waited for, one for each try.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub children: Vec<RunId>,
+    /// Attempts that have ended, the newest hundred.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+impl From<StoredItem> for ItemView {
+    fn from(item: StoredItem) -> Self {
+        Self {
+            item: item.item,
+            status: item.status,
+            duration_ms: duration(item.started_at, item.finished_at),
+            started_at: item.started_at,
+            finished_at: item.finished_at,
+            children: item.children,
+            attempts: item.attempts,
+        }
+    }
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ItemsQuery {
+    /// Items in a page, 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The items of a map, or the iterations of a loop, that have been tried, in their order. A step of another kind has none.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}/steps/{step}/items", tag = "runs",
+    params(("id" = String, Path, description = "The run"), ("step" = String, Path, description = "The step"), ItemsQuery,
+        super::OrganizationHeader),
+    responses((status = 200, body = PageOf<ItemView>), (status = "default", body = Problem)))]
+pub async fn items(
+    admitted: Admitted,
+    Path((id, step)): Path<(String, String)>,
+    Query(query): Query<ItemsQuery>,
+) -> Result<Json<PageOf<ItemView>>, ApiError> {
+    let (limit, cursor) = (limit(query.limit.as_deref())?, cursor_in(query.cursor.as_deref())?);
+    let (cx, of) = (&admitted.app.cx, (&run_id(&id)?, step.as_str()));
+    let (items, next) = query_run::items(cx, &admitted.scope, of, limit, cursor.map(Continuation)).await?;
+    Ok(Json(PageOf {
+        items: items.into_iter().map(ItemView::from).collect(),
+        next_cursor: cursor_out(next.map(|next| next.0)),
+    }))
+}
+
+/// What a step has left.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct OutputAnswer {
+    /// Where the step is.
+    pub status: Status,
+    /// What came out: of a map the list of what came out of its items, null where nothing has; of a loop what came out of the
+    /// last iteration.
+    #[schema(value_type = Object, nullable)]
+    pub output: Value,
+    /// Why it failed: `type` and `message`.
+    #[schema(value_type = Object, nullable)]
+    pub error: Value,
+}
+
+/// Of what.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OutputQuery {
+    /// One item of a map, or iteration of a loop, from 0.
+    item: Option<String>,
+}
+
+/// What came out of a step, or of one of its items.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}/steps/{step}/output", tag = "runs",
+    params(("id" = String, Path, description = "The run"), ("step" = String, Path, description = "The step"), OutputQuery,
+        super::OrganizationHeader),
+    responses((status = 200, body = OutputAnswer), (status = "default", body = Problem)))]
+pub async fn output(
+    admitted: Admitted,
+    Path((id, step)): Path<(String, String)>,
+    Query(query): Query<OutputQuery>,
+) -> Result<Json<OutputAnswer>, ApiError> {
+    let item = match query.item.as_deref().filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| ApiError::bad_parameter("query:item", "`item` must be the number of an item, from 0"))?,
+        ),
+    };
+    let (cx, of) = (&admitted.app.cx, (&run_id(&id)?, step.as_str()));
+    let left = query_run::output(cx, &admitted.scope, of, item).await?;
+    Ok(Json(OutputAnswer {
+        status: left.status,
+        output: left.output,
+        error: left.error,
     }))
 }
 

@@ -25,6 +25,8 @@ use crate::usecase::{catalog, query_run};
 pub struct WorkflowView {
     /// Its name.
     pub name: String,
+    /// `python`, a function; or `graph`.
+    pub kind: &'static str,
     /// One sentence.
     pub description: String,
     /// For lists.
@@ -35,12 +37,14 @@ pub struct WorkflowView {
     pub source: String,
     /// The digest of the code.
     pub revision: String,
-    /// Time limit of one attempt, in seconds.
-    pub timeout_seconds: f64,
-    /// Attempts, delays, and which errors count.
-    #[schema(value_type = Object)]
-    pub retry: Value,
-    /// Hosts that it declares to reach.
+    /// Time limit of one attempt, in seconds; of a graph each function has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    /// Attempts, delays, and which errors count; of a graph each node has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub retry: Option<Value>,
+    /// Hosts that it declares to reach, or that the functions of a graph do.
     pub network: Vec<String>,
     /// What of its declaration a policy refuses; a run is not started while there is any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,6 +52,10 @@ pub struct WorkflowView {
     /// Its parameters as JSON Schema 2020-12.
     #[schema(value_type = Object)]
     pub parameters: Value,
+    /// The graph, as docs/graphs.md describes it; only where one workflow is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub graph: Option<Value>,
 }
 
 impl WorkflowView {
@@ -55,16 +63,18 @@ impl WorkflowView {
         let declared = &offered.declared;
         Self {
             name: declared.name.clone(),
+            kind: if declared.graph.is_some() { "graph" } else { "python" },
             description: declared.description.clone(),
             category: declared.category.clone(),
             tags: declared.tags.clone(),
             source: format!("{}:{}", declared.path, declared.line),
             revision: revision.to_owned(),
-            timeout_seconds: declared.timeout_seconds,
-            retry: json!(declared.retry),
-            network: declared.network.clone(),
+            timeout_seconds: declared.graph.is_none().then_some(declared.timeout_seconds),
+            retry: declared.graph.is_none().then(|| json!(declared.retry)),
+            network: offered.network.clone(),
             refused: offered.refused.clone(),
             parameters: json_schema(&declared.parameters),
+            graph: None,
         }
     }
 }
@@ -109,7 +119,11 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     responses((status = 200, body = WorkflowView), (status = "default", body = Problem)))]
 pub async fn get(admitted: Admitted, Path(name): Path<String>) -> Result<Json<WorkflowView>, ApiError> {
     let (current, offered) = catalog::get(&admitted.app.cx, &admitted.scope, &name).await?;
-    Ok(Json(WorkflowView::new(&offered, &current.bundle.digest)))
+    let graph = offered.declared.graph.as_ref().map(|graph| json!(**graph));
+    Ok(Json(WorkflowView {
+        graph,
+        ..WorkflowView::new(&offered, &current.bundle.digest)
+    }))
 }
 
 /// Start a run. The body is a JSON object of arguments. By default the answer waits for the end (60 s, `Prefer: wait=N`, at

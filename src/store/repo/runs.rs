@@ -13,7 +13,9 @@ use crate::domain::{
     Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp,
     sha256_hex,
 };
-use crate::scheduler::{Decision, Ended, Output, Plan, RunState, Slot, Transition};
+use crate::scheduler::{
+    self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
+};
 use crate::store::claim_check;
 use crate::store::error::Error;
 use crate::store::key;
@@ -194,10 +196,20 @@ pub struct AttemptRecord {
 pub struct StoredStep {
     /// Its id.
     pub id: String,
+    /// What it does, as a graph's `type` has it.
+    pub kind: &'static str,
     /// Its status.
     pub status: Status,
-    /// What its attempts may do at most, as the plan has it.
-    pub rights: Rights,
+    /// What its attempts may do at most, as the plan has it; none of a step that makes none.
+    pub rights: Option<Rights>,
+    /// The branch that it chose.
+    pub branch: Option<String>,
+    /// Of a map or loop that has begun: how far it has come, or came; none when it was stopped.
+    pub counts: Option<Counts>,
+    /// The runs that it has started and waits or waited for, in order; those of items are the items'.
+    pub children: Vec<RunId>,
+    /// When it goes on by itself: the end of a pause, the next attempt, its time limit.
+    pub due: Option<Timestamp>,
     /// Attempts begun.
     pub attempts_begun: u32,
     /// When it began.
@@ -219,6 +231,8 @@ pub struct StoredItem {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// The runs that it has started and waits or waited for, in order.
+    pub children: Vec<RunId>,
     /// Ended attempts, in order; the newest hundred.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -658,10 +672,25 @@ impl Runs {
                 };
                 let at = |name: &str| row.map_or(Ok(None), |row| row.time(name));
                 let since = state.activity.as_ref().map(|activity| activity.since);
+                let number = |name: &str| row.map_or(Ok(None), |row| row.int(name));
+                let count = |number: i64| u32::try_from(number).unwrap_or_default();
+                let kept = match number("itemsEnded")? {
+                    Some(ended) => Some(Counts {
+                        total: number("itemsTotal")?.map(count),
+                        ended: count(ended),
+                        failed: number("itemsFailed")?.map_or(0, count),
+                    }),
+                    None => None,
+                };
                 Ok(StoredStep {
                     id: planned.id.clone(),
+                    kind: planned.work.kind(),
                     status: state.status,
-                    rights: planned.work.code().map(|code| code.rights.clone()).unwrap_or_default(),
+                    rights: planned.work.code().map(|code| code.rights.clone()),
+                    branch: state.branch.clone(),
+                    counts: state.counts().or(kept),
+                    children: children(run, (planned, None), state.attempts),
+                    due: state.due(),
                     attempts_begun: state.attempts,
                     started_at: at("startedAt")?.or(since),
                     finished_at: at("finishedAt")?,
@@ -746,11 +775,15 @@ impl Runs {
             .limit(limit)
             .after(cursor);
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        let planned = &run.new.plan.steps[place];
         let items = page.entities.iter().map(|row| {
             let properties = &row.properties;
             let item = row.row.as_str()[prefix.len()..].parse();
+            let item = item.map_err(|_| Error::corrupt("a row names no item"))?;
+            let begun = u32::try_from(properties.require_int("attemptsBegun")?).unwrap_or_default();
             Ok(StoredItem {
-                item: item.map_err(|_| Error::corrupt("a row names no item"))?,
+                item,
+                children: children(run, (planned, Some(item)), begun),
                 status: Status::parse(properties.require_text("status")?)
                     .ok_or_else(|| Error::corrupt("unknown status"))?,
                 started_at: properties.time("startedAt")?,
@@ -1030,6 +1063,26 @@ fn rows_of(
     rows.into_values().collect()
 }
 
+/// The runs that a step, or one of its items, has started with so many tries.
+fn children(run: &StoredRun, (step, item): (&StepPlan, Option<u32>), tries: u32) -> Vec<RunId> {
+    let waits = match &step.work {
+        Work::Once(Action::Child { .. }) => item.is_none(),
+        Work::Map {
+            action: Action::Child { .. },
+            ..
+        }
+        | Work::Loop {
+            action: Action::Child { .. },
+            ..
+        } => item.is_some(),
+        _ => false,
+    };
+    let tries = if waits { tries } else { 0 };
+    (1..=tries)
+        .map(|number| scheduler::child(&run.new.run, &step.id, item, number))
+        .collect()
+}
+
 fn slot_row(run: &StoredRun, (place, item): Slot) -> Result<Key> {
     let id = &run.new.plan.steps[place].id;
     match item {
@@ -1063,6 +1116,13 @@ fn slot_operation(run: &StoredRun, row: SlotRow, mut attempts: Vec<AttemptRecord
             properties.set("status", ended.status.as_str());
             properties.set("attemptsBegun", i64::from(ended.attempts));
             properties.set("finishedAt", at);
+            if let Some(counts) = ended.counts {
+                properties.set("itemsEnded", i64::from(counts.ended));
+                properties.set("itemsFailed", i64::from(counts.failed));
+                if let Some(total) = counts.total {
+                    properties.set("itemsTotal", i64::from(total));
+                }
+            }
             if let Some(started) = ended.started_at.or(since) {
                 properties.set("startedAt", started);
             }

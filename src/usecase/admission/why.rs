@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Context, Result, key, limit};
 use crate::domain::{Status, Timestamp};
+use crate::scheduler::Work;
 use crate::store::repo::backlog;
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::Scope;
@@ -29,6 +30,12 @@ pub enum Reason {
     WorkerSlot,
     /// The time of its next attempt.
     Retry,
+    /// The end of a pause.
+    Pause,
+    /// People who decide.
+    Approval,
+    /// A run that one of its steps has started.
+    ChildRun,
 }
 
 /// Why a run is not done yet.
@@ -141,20 +148,46 @@ pub async fn why(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<Option<
 /// What the steps of a run wait for that rests.
 fn of_steps(run: &StoredRun) -> Option<WaitingFor> {
     let steps = run.state.steps.iter().zip(&run.new.plan.steps);
-    let (due, step, attempts, since) = steps
-        .filter_map(|(step, planned)| {
-            let since = step.activity.as_ref().map(|activity| activity.since);
-            Some((step.due()?, planned.id.as_str(), step.attempts, since))
-        })
-        .min_by_key(|(due, ..)| *due)?;
-    Some(WaitingFor {
-        reason: Reason::Retry,
-        detail: format!(
-            "the next attempt of step `{step}`, number {}, is due at {due}",
-            attempts + 1
+    let open: Vec<_> = steps.filter(|(step, _)| step.activity.is_some()).collect();
+    // What is due first; else whatever is waited for.
+    let due = open
+        .iter()
+        .filter_map(|(step, planned)| Some((step.due()?, *step, *planned)));
+    let first = due
+        .min_by_key(|(due, ..)| *due)
+        .map(|(_, step, planned)| (step, planned));
+    let (step, planned) = first.or_else(|| open.first().copied())?;
+    let id = &planned.id;
+    let retry = step
+        .units()
+        .filter_map(|(_, unit)| Some((unit.due?, unit.attempts)))
+        .min();
+    let child = step.units().find_map(|(_, unit)| unit.child.as_ref());
+    let until = step.due();
+    let (reason, detail) = match (&planned.work, retry, child, until) {
+        (Work::Delay { .. }, _, _, Some(due)) => (Reason::Pause, format!("step `{id}` pauses until {due}")),
+        (Work::Approval { .. }, _, _, Some(due)) => (
+            Reason::Approval,
+            format!("step `{id}` waits until {due} for people to decide"),
         ),
-        since: since.unwrap_or(run.new.created_at),
-        until: Some(due),
+        (_, Some((due, attempts)), _, _) => (
+            Reason::Retry,
+            format!(
+                "the next attempt of step `{id}`, number {}, is due at {due}",
+                attempts + 1
+            ),
+        ),
+        (_, None, Some(child), _) => (Reason::ChildRun, format!("step `{id}` waits for run `{child}`")),
+        _ => return None,
+    };
+    Some(WaitingFor {
+        reason,
+        detail,
+        since: step
+            .activity
+            .as_ref()
+            .map_or(run.new.created_at, |activity| activity.since),
+        until,
         position: None,
     })
 }
