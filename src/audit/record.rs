@@ -262,10 +262,16 @@ events! {
     NodeTypeTrusted = "node_type.trusted", Warning, Succeeded;
     /// A schedule was made, changed or deleted.
     ScheduleChanged = "schedule.changed", Info, Succeeded;
-    /// A webhook was made, changed or deleted.
+    /// A webhook was changed.
     HookChanged = "hook.changed", Info, Succeeded;
-    /// A delivery to a webhook was refused: its signature is bad or it came again.
+    /// A delivery to a webhook was refused: its signature is bad, or it is too old.
     HookRefused = "hook.refused", Warning, Denied;
+    /// A webhook was made.
+    HookCreated = "hook.created", Warning, Succeeded;
+    /// A webhook got another secret; the old one is good for a while.
+    HookRotated = "hook.rotated", Warning, Succeeded;
+    /// A webhook was deleted.
+    HookDeleted = "hook.deleted", Warning, Succeeded;
 
     /// The installation's sample data was written.
     SeedApplied = "seed.applied", Info, Succeeded;
@@ -439,7 +445,7 @@ impl Record {
                     .as_deref()
                     .map_or_else(|| Subject::key(id), Subject::claimed)
             }
-            Principal::System { .. } | Principal::Operator => {
+            Principal::System { .. } | Principal::Hook { .. } | Principal::Operator => {
                 actor.name = some_label(principal.name(), 100);
                 Subject::unnamed(at)
             }

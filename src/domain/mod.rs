@@ -20,7 +20,7 @@ mod workflow;
 
 pub use api_key::{Secret, equal_in_constant_time};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
-pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
+pub use id::{ArtifactId, AttemptId, HookId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use layer::LAYERS;
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;

@@ -19,7 +19,7 @@ use crate::authn::{self, Admission, RequestFacts, requested_organization};
 use crate::authz::{self, Origin};
 use crate::error::Kind;
 use crate::tenancy::Scope;
-use crate::usecase::admit;
+use crate::usecase::{admit, hook_delivery};
 
 fn app(parts: &Parts) -> Result<Arc<App>, ApiError> {
     parts
@@ -27,6 +27,30 @@ fn app(parts: &Parts) -> Result<Arc<App>, ApiError> {
         .get::<Arc<App>>()
         .cloned()
         .ok_or_else(ApiError::starting)
+}
+
+/// What a request says about who sends it.
+fn facts(app: &App, parts: &Parts) -> RequestFacts {
+    let peer = parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip());
+    let request_id = parts
+        .extensions
+        .get::<RequestId>()
+        .map(|id| id.0.clone())
+        .unwrap_or_default();
+    let request = authn::Request {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+        // Without a known peer the request counts as one from far away.
+        peer: peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+        listener_loopback: app.settings.listener_loopback,
+        request_id: &request_id,
+    };
+    app.authenticator.facts(&request)
 }
 
 /// The application, for handlers that need no caller.
@@ -53,26 +77,7 @@ pub struct Caller {
 impl Caller {
     async fn of(parts: &Parts) -> Result<(Self, RequestFacts), ApiError> {
         let app = app(parts)?;
-        let peer = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|info| info.0.ip());
-        let request_id = parts
-            .extensions
-            .get::<RequestId>()
-            .map(|id| id.0.clone())
-            .unwrap_or_default();
-        let request = authn::Request {
-            method: parts.method.as_str(),
-            path: parts.uri.path(),
-            query: parts.uri.query(),
-            headers: &parts.headers,
-            // Without a known peer the request counts as one from far away.
-            peer: peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
-            listener_loopback: app.settings.listener_loopback,
-            request_id: &request_id,
-        };
-        let facts = app.authenticator.facts(&request);
+        let facts = facts(&app, parts);
         match app.authenticator.authenticate(&facts).await {
             Ok(caller) => Ok((Self { app, caller }, facts)),
             Err(refusal) => {
@@ -184,6 +189,51 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
             scope,
             origin,
             slot,
+        })
+    }
+}
+
+/// A delivery to a hook that there is, its body unread. Whose it is, its signature says: what else the request carries of
+/// credentials is not looked at.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The application.
+    pub app: Arc<App>,
+    /// The hook.
+    pub door: hook_delivery::Door,
+    /// Where the request came from.
+    pub origin: Origin,
+    /// The request.
+    pub request: hook_delivery::Request,
+}
+
+impl<S: Sync> FromRequest<S> for Delivery {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let app = app(&parts)?;
+        let facts = facts(&app, &parts);
+        let id = axum::extract::Path::<String>::from_request_parts(&mut parts, &()).await;
+        // What can't be decoded is no hook's id.
+        let id = id.map(|axum::extract::Path(id)| id).unwrap_or_default();
+        let door = hook_delivery::knock(&app.cx, &id, &facts.origin).await?;
+        let limit = app.settings.max_body_bytes;
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+            return Err(too_large(limit));
+        }
+        let headers = parts.headers.iter();
+        let headers = headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+        let request = hook_delivery::Request {
+            headers: headers.collect(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            body: read(body, limit).await?,
+        };
+        Ok(Self {
+            app,
+            door,
+            origin: facts.origin,
+            request,
         })
     }
 }

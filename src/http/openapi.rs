@@ -4,7 +4,7 @@ use base64::Engine as _;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
+use super::api::{artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, runs, secrets, workflows};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -15,6 +15,8 @@ use super::api::{artifacts, audit, data_providers, docs, environments, health, m
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         secrets::list, secrets::write, secrets::delete,
+        hooks::deliver, hooks::challenge, hooks::list, hooks::create, hooks::get, hooks::replace, hooks::delete,
+        hooks::rotate, hooks::deliveries,
         health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),
@@ -40,6 +42,13 @@ impl utoipa::Modify for Schemes {
                 "code",
                 "The same in the query",
             ))),
+        );
+        components.add_security_scheme(
+            "hookSignature",
+            header(
+                "X-Weft-Signature",
+                "The signature of a delivery, in the header and the form of the hook's scheme",
+            ),
         );
         components.add_security_scheme(
             "clientPrincipal",

@@ -2,7 +2,7 @@
 
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
+use super::api::{artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, runs, secrets, workflows};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -10,6 +10,8 @@ use super::state::Gate;
 pub enum Access {
     /// Everybody. The only routes without a caller, and this list may only shrink.
     Open,
+    /// Whoever has signed the delivery with a secret of the hook in the path; neither a key nor a principal counts.
+    Hook,
     /// An authenticated caller.
     Caller,
     /// An authenticated caller in an organization.
@@ -32,7 +34,7 @@ pub struct Route {
 /// All routes.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Open, Organization};
+    use Access::{Caller, Hook, Open, Organization};
     let at = |path, access, handler| Route {
         method: "GET",
         path,
@@ -90,5 +92,14 @@ pub fn table() -> Vec<Route> {
         at("/api/secrets", Organization, get(secrets::list)),
         on("PUT", "/api/secrets/{name}", put(secrets::write)),
         on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),
+        at("/api/hooks/{id}", Hook, get(hooks::challenge)),
+        to("/api/hooks/{id}", Hook, post(hooks::deliver)),
+        at("/api/triggers/hooks", Organization, get(hooks::list)),
+        to("/api/triggers/hooks", Organization, post(hooks::create)),
+        at("/api/triggers/hooks/{id}", Organization, get(hooks::get)),
+        on("PUT", "/api/triggers/hooks/{id}", put(hooks::replace)),
+        on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
+        to("/api/triggers/hooks/{id}/rotate", Organization, post(hooks::rotate)),
+        at("/api/triggers/hooks/{id}/deliveries", Organization, get(hooks::deliveries)),
     ]
 }

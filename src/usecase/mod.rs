@@ -13,6 +13,8 @@ pub mod deliver;
 pub mod drive_run;
 pub mod environment;
 pub mod error;
+pub mod hook;
+pub mod hook_delivery;
 pub mod me;
 pub mod organization;
 pub mod person;
@@ -49,6 +51,7 @@ use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::hooks::Hooks;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
@@ -123,6 +126,10 @@ pub struct Context {
     pub policies: Policies,
     /// Secrets of workflows.
     pub secrets: secret::Secrets,
+    /// Webhooks.
+    pub hooks: Hooks,
+    /// What this instance remembers about those who deliver to them.
+    doors: hook_delivery::Doors,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
     /// Queues, and what prepares storage.
@@ -209,6 +216,8 @@ impl Context {
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
             secrets: secret::Secrets::new(secrets, inherited_secrets, ports.clone()),
+            hooks: Hooks::new(ports.clone(), clock.clone()),
+            doors: hook_delivery::Doors::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),

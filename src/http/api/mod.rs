@@ -6,6 +6,7 @@ pub mod data_providers;
 pub mod docs;
 pub mod environments;
 pub mod health;
+pub mod hooks;
 pub mod me;
 pub mod policy;
 pub mod runs;

@@ -151,7 +151,7 @@ fn change(headers: &HeaderMap, body: JsonObject) -> Result<Change, ApiError> {
 }
 
 /// `If-Match` with one strong tag. `*` and no header replace any.
-fn if_match(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(header::IF_MATCH).iter();
     let bad = || {
         ApiError::bad_parameter(

@@ -120,7 +120,7 @@ pub struct Links {
 }
 
 impl Links {
-    fn of(run: &RunId, status: Status) -> Self {
+    pub(super) fn of(run: &RunId, status: Status) -> Self {
         let base = format!("/api/runs/{run}");
         Self {
             steps: format!("{base}/steps"),

@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod configs;
+pub mod hooks;
 pub mod identity;
 pub mod installation;
 pub mod keys;
