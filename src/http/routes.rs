@@ -98,8 +98,8 @@ pub fn table() -> Vec<Route> {
         to("/api/triggers/hooks", Organization, post(hooks::create)),
         at("/api/triggers/hooks/{id}", Organization, get(hooks::get)),
         on("PUT", "/api/triggers/hooks/{id}", put(hooks::replace)),
-        on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
         to("/api/triggers/hooks/{id}/rotate", Organization, post(hooks::rotate)),
         at("/api/triggers/hooks/{id}/deliveries", Organization, get(hooks::deliveries)),
+        on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
     ]
 }

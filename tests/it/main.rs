@@ -12,6 +12,7 @@ mod egress;
 mod emitted_files;
 mod endpoint_coverage;
 mod fault;
+mod hooks;
 mod host_envelope;
 mod kept;
 mod key_vault;

@@ -26,12 +26,12 @@ use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::{
-    Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
+    Error, admit, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data, quarantine, query_run,
     secret,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 27] = [
+const COVERED: [&str; 33] = [
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
@@ -43,6 +43,12 @@ const COVERED: [&str; 27] = [
     "catalog::list",
     "control_run::cancel",
     "drive_run::continue_run",
+    "hook::create",
+    "hook::delete",
+    "hook::get",
+    "hook::list",
+    "hook::replace",
+    "hook::rotate",
     "policy::effective",
     "policy::organization",
     "policy::put_organization",
@@ -250,6 +256,9 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     secret::put(&app.cx, &contoso, &Origin::default(), Ok(secret_of("contoso-value")))
         .await
         .unwrap();
+    hook::create(&app.cx, &contoso, &Origin::default(), hook_of(WORKFLOW))
+        .await
+        .unwrap();
     let run = stored.new.run.clone();
     let scope = operator_in(&operator(), &org("contoso"));
     let change = Change {
@@ -347,6 +356,26 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         "drive_run::continue_run" => {
             let continued = drive_run::continue_run(cx, reference, cx.clock.now()).await.unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
+        }
+        "hook::create" => {
+            let error = hook::create(cx, scope, &origin, hook_of("nosuch")).await.unwrap_err();
+            assert_eq!(error.code(), "hook_invalid", "{of}: {error}");
+        }
+        "hook::list" => match hook::list(cx, scope).await {
+            Ok(hooks) => assert!(hooks.is_empty(), "{of}: {hooks:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "hook::delete" | "hook::get" | "hook::replace" | "hook::rotate" => {
+            let contoso = operator_in(&operator(), &org("contoso"));
+            let id = cx.hooks.list(&contoso).await.unwrap().remove(0).hook.id;
+            match name {
+                "hook::delete" => not_found(of, hook::delete(cx, scope, &origin, &id).await),
+                "hook::get" => not_found(of, hook::get(cx, scope, &id).await),
+                "hook::replace" => {
+                    not_found(of, hook::replace(cx, scope, &origin, &id, hook_of(WORKFLOW), None).await);
+                }
+                _ => not_found(of, hook::rotate(cx, scope, &origin, &id, hook::Rotation::default()).await),
+            }
         }
         // Everything about it is the stranger's own.
         "policy::effective" => match policy::effective(cx, scope, Some(WORKFLOW)).await {
@@ -455,6 +484,14 @@ fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) 
 
 /// A secret that contoso has.
 const SECRET: &str = "CONTOSO_KEY";
+
+fn hook_of(workflow: &str) -> hook::HookInput {
+    let members = json!({"name": "Contoso's", "workflow": workflow, "scheme": "weft"});
+    hook::HookInput {
+        members: members.as_object().unwrap().clone(),
+        secret: None,
+    }
+}
 
 fn secret_of(value: &str) -> secret::WriteSecret {
     secret::WriteSecret {
