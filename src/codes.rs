@@ -103,6 +103,7 @@ codes! {
     "route_not_found" 404 "There is no such route." "`/api/docs` shows the routes."
     "run_ended" 409 "The run has ended already." "Nothing is left to cancel."
     "run_not_found" 404 "There is no such run in this organization, or the caller may not see it." "Check the id and `X-Organization-Id`."
+    "run_not_quarantined" 409 "No message about the run is set aside, or it was put back already." "`GET /api/quarantine` lists those that are."
     "secret_invalid" 400 "The secret can't be kept like this. `errors` lists every mistake." "Mend them all: a value has 4 to 25000 bytes, and hosts are names as `api.example.com`."
     "secret_not_found" 404 "There is no secret of this name." "`GET /api/secrets` lists those that there are."
     "secrets_off" 503 "This installation keeps no secrets: neither a key nor a key vault is set." "The operator sets `WEFT_SECRETS_KEY`, `WEFT_SECRETS_KEY_FILE` or `WEFT_KEY_VAULT_URL`."

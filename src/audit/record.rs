@@ -169,6 +169,8 @@ events! {
     MessageQuarantined = "message.quarantined", Warning, Failed;
     /// A run was deleted with its results.
     RunDeleted = "run.deleted", Info, Succeeded;
+    /// A message about a run that was set aside was put back.
+    MessageRequeued = "message.requeued", Info, Succeeded;
     /// A step was not run: its profile's layers, rights or limits don't allow it here.
     StepRefused = "step.refused", Warning, Denied;
     /// A running step asked for something that it may not have.

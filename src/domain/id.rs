@@ -292,7 +292,12 @@ mod tests {
         assert_ne!(one, HookId::generate([254; 16]));
         assert_eq!(one.as_str(), "hook_7zzzzzzzzzzzzzzzzzzzzzzzzz");
         assert_eq!(one.as_str().parse::<HookId>().unwrap(), one);
-        for bad in ["hook_", "hook_7zz", "run_7zzzzzzzzzzzzzzzzzzzzzzzzz", "hook_7zzzzzzzzzzzzzzzzzzzzzzzz'"] {
+        for bad in [
+            "hook_",
+            "hook_7zz",
+            "run_7zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "hook_7zzzzzzzzzzzzzzzzzzzzzzzz'",
+        ] {
             assert!(bad.parse::<HookId>().is_err(), "{bad}");
         }
     }

@@ -223,7 +223,8 @@ impl<S: Sync> FromRequest<S> for Delivery {
             return Err(too_large(limit));
         }
         let headers = parts.headers.iter();
-        let headers = headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+        let headers =
+            headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
         let request = hook_delivery::Request {
             headers: headers.collect(),
             query: parts.uri.query().unwrap_or_default().to_owned(),

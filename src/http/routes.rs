@@ -2,7 +2,10 @@
 
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, runs, secrets, workflows};
+use super::api::{
+    artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, runs, secrets,
+    workflows,
+};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -81,6 +84,8 @@ pub fn table() -> Vec<Route> {
             get(artifacts::download),
         ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        to("/api/runs/{id}/requeue", Organization, post(quarantine::requeue)),
+        at("/api/quarantine", Organization, get(quarantine::list)),
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),
@@ -99,7 +104,11 @@ pub fn table() -> Vec<Route> {
         at("/api/triggers/hooks/{id}", Organization, get(hooks::get)),
         on("PUT", "/api/triggers/hooks/{id}", put(hooks::replace)),
         to("/api/triggers/hooks/{id}/rotate", Organization, post(hooks::rotate)),
-        at("/api/triggers/hooks/{id}/deliveries", Organization, get(hooks::deliveries)),
+        at(
+            "/api/triggers/hooks/{id}/deliveries",
+            Organization,
+            get(hooks::deliveries),
+        ),
         on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
     ]
 }

@@ -411,6 +411,12 @@ pub fn audit_row(sequence: u64) -> Key {
     key(format!("audit:{sequence:010}"))
 }
 
+/// What is known of messages about the run that were set aside.
+#[must_use]
+pub fn run_quarantine_row() -> Key {
+    key("quarantine".into())
+}
+
 /// A named output of the run.
 #[must_use]
 pub fn artifact_row(id: &ArtifactId) -> Key {
@@ -580,6 +586,16 @@ pub fn index_audit_since(at: Timestamp) -> Key {
 pub const INDEX_RUNS: &str = "run:";
 /// The prefix of all audit records in the index.
 pub const INDEX_AUDIT: &str = "audit:";
+
+/// The prefix of all quarantined messages in the index.
+pub const INDEX_QUARANTINES: &str = "quarantine:";
+
+/// A quarantined message in the list of those, by the queue that it was set aside from.
+#[must_use]
+pub fn index_quarantine_row(at: Timestamp, run: &RunId, queue: &str) -> Key {
+    let queue = alphanumeric(queue);
+    key(format!("{INDEX_QUARANTINES}{}:{run}:{queue}", at.reversed()))
+}
 
 // ── WeftDue ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,7 +25,13 @@ pub const MAX_HOOKS: usize = 200;
 const MAX_HEADER: usize = 64;
 /// Members of an answer that mean nothing in a request, so that what was read can be changed and sent back.
 const READ_ONLY: [&str; 7] = [
-    "id", "path", "createdBy", "createdAt", "updatedAt", "secrets", "deliveries",
+    "id",
+    "path",
+    "createdBy",
+    "createdAt",
+    "updatedAt",
+    "secrets",
+    "deliveries",
 ];
 
 /// What is asked for, as it was sent: names and values are checked here, all at once.
@@ -88,7 +94,9 @@ pub async fn create(cx: &Context, scope: &Scope, origin: &Origin, input: HookInp
         ));
     }
     let random = cx.entropy.bytes();
-    let secret = input.secret.unwrap_or_else(|| generate_secret(&settings.scheme, random));
+    let secret = input
+        .secret
+        .unwrap_or_else(|| generate_secret(&settings.scheme, random));
     let hook = Hook {
         id: HookId::generate(cx.entropy.bytes()),
         name: settings.name,
@@ -365,7 +373,13 @@ impl Reader<'_> {
         self.text(name)
     }
 
-    fn number(&mut self, pointer: &str, value: Option<&Value>, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
+    fn number(
+        &mut self,
+        pointer: &str,
+        value: Option<&Value>,
+        default: u32,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> u32 {
         let Some(value) = value.filter(|value| !value.is_null()) else {
             return default;
         };
@@ -436,13 +450,15 @@ async fn checked(
             reader.find(&format!("/{name}"), "unknown", message);
         }
     }
-    let name = reader.required("name").and_then(|text| match text.parse::<DisplayName>() {
-        Ok(name) => Some(name),
-        Err(error) => {
-            reader.find("/name", "invalid", error.to_string());
-            None
-        }
-    });
+    let name = reader
+        .required("name")
+        .and_then(|text| match text.parse::<DisplayName>() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                reader.find("/name", "invalid", error.to_string());
+                None
+            }
+        });
     let scheme = scheme(&mut reader, before);
     let arguments = argument_rule(&mut reader);
     let workflow = reader.required("workflow");
@@ -450,7 +466,9 @@ async fn checked(
         match catalog::find(&current, workflow) {
             Err(error) => {
                 let finding = Finding::new("/workflow", "unknown", error.to_string());
-                reader.findings.push(finding.hint("`GET /api/workflows` lists those that there are"));
+                reader
+                    .findings
+                    .push(finding.hint("`GET /api/workflows` lists those that there are"));
             }
             Ok(declared) => {
                 if let Some(ArgumentRule::Wrap { name }) = &arguments
@@ -566,8 +584,7 @@ fn generic(reader: &mut Reader<'_>, signature: &Map<String, Value>) -> Option<Ge
         return None;
     };
     let header = header_name(reader, "/signature/header", &header);
-    let delivery_header =
-        delivery_header.and_then(|name| header_name(reader, "/signature/deliveryHeader", &name));
+    let delivery_header = delivery_header.and_then(|name| header_name(reader, "/signature/deliveryHeader", &name));
     (reader.findings.len() == found)
         .then_some(header)
         .flatten()
@@ -614,7 +631,9 @@ fn argument_rule(reader: &mut Reader<'_>) -> Option<ArgumentRule> {
 }
 
 fn deduplicate(reader: &mut Reader<'_>) -> Deduplicate {
-    let object = reader.object("deduplicate", &["by", "windowSeconds"]).unwrap_or_default();
+    let object = reader
+        .object("deduplicate", &["by", "windowSeconds"])
+        .unwrap_or_default();
     let by = match object.get("by") {
         None | Some(Value::Null) => SameBy::Delivery,
         Some(Value::String(text)) if text == "delivery" => SameBy::Delivery,

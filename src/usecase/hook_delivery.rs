@@ -21,8 +21,8 @@ use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Resource};
 use crate::domain::{HookId, Secret, Timestamp};
 use crate::error::{Coded as _, Kind};
-use crate::hooks::{self, ALL_SOURCES, Rejected, SameBy, Unreadable, Verified};
 pub use crate::hooks::Request;
+use crate::hooks::{self, ALL_SOURCES, Rejected, SameBy, Unreadable, Verified};
 use crate::store::key;
 use crate::store::repo::hooks::{Delivery, Found, delivered_run};
 use crate::store::repo::runs::StoredRun;
@@ -62,10 +62,10 @@ pub async fn knock(cx: &Context, id: &str, origin: &Origin) -> Result<Door> {
     let Ok(id) = id.parse::<HookId>() else {
         return Err(unknown(cx, origin).await);
     };
-    if !cx.hooks.is_known(&id) && !cx.doors.may_look(&origin.address, now) {
+    let platform = tenancy::system("hook");
+    if !cx.hooks.is_known(&platform, &id) && !cx.doors.may_look(&origin.address, now) {
         return Err(throttled());
     }
-    let platform = tenancy::system("hook");
     let Some(found) = cx.hooks.find(&platform, &id).await? else {
         return Err(unknown(cx, origin).await);
     };
@@ -89,7 +89,9 @@ pub async fn challenge(cx: &Context, door: &Door, origin: &Origin, query: &str) 
         // It is said back, so it must be nothing that a browser could take for a page.
         (Some((_, text)), None)
             if (1..=MAX_CHALLENGE).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-=+/".contains(&b)) =>
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-=+/".contains(&b)) =>
         {
             Ok(text.into_owned())
         }
@@ -252,13 +254,16 @@ fn throttled() -> Error {
 }
 
 fn unreadable(unreadable: Unreadable) -> Error {
-    let (code, detail, findings) = match unreadable {
-        Unreadable::MediaType => ("hook_body_unreadable", "the body is neither JSON, nor a form, nor text", vec![]),
-        Unreadable::NotJson(finding) => ("hook_body_unreadable", "the body is not JSON", vec![finding]),
-        Unreadable::NotAnObject => ("body_not_an_object", "the body must be a JSON object or a form", vec![]),
-    };
     let hint = "a hook with `{\"wrap\": \"NAME\"}` takes every body as one argument";
-    Error::invalid(code, detail, hint, findings)
+    let bad = |detail: &str, findings| Error::invalid("hook_body_unreadable", detail, hint, findings);
+    match unreadable {
+        Unreadable::MediaType => bad("the body is neither JSON, nor a form, nor text", Vec::new()),
+        Unreadable::NotJson(finding) => bad("the body is not JSON", vec![finding]),
+        Unreadable::NotAnObject => {
+            let detail = "the body must be a JSON object or a form";
+            Error::invalid("body_not_an_object", detail, hint, Vec::new())
+        }
+    }
 }
 
 /// There is no such hook. On record once in a while: ids can't be guessed, so this is a mistake or somebody who tries.

@@ -59,6 +59,7 @@ use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::quarantines::Quarantines;
 use crate::store::repo::runs::Runs;
 use crate::store::secret::SecretStore;
 
@@ -109,6 +110,10 @@ pub struct CodeSource {
 pub struct Context {
     /// Runs.
     pub runs: Runs,
+    /// Messages about runs that were set aside.
+    pub quarantines: Quarantines,
+    /// How messages about runs last failed here.
+    failures: quarantine::Failures,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -214,6 +219,8 @@ impl Context {
             .to_owned();
         Self {
             runs: Runs::new(ports.clone()),
+            quarantines: Quarantines::new(ports.clone()),
+            failures: quarantine::Failures::default(),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),

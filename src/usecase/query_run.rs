@@ -7,6 +7,7 @@ use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId};
 pub use crate::runner::LogLine;
 pub use crate::store::port::Continuation;
+use crate::store::repo::quarantines::Quarantined;
 pub use crate::store::repo::runs::{AttemptRecord, ListedRun, Requester, RunQuery, StoredRun, StoredStep, Timings};
 use crate::tenancy::Scope;
 
@@ -37,6 +38,8 @@ pub struct Details {
     pub result: Value,
     /// `ctx.variables`.
     pub variables: Value,
+    /// Messages about it that were set aside, newest first; not looked up for an answer that starts it.
+    pub quarantined: Vec<Quarantined>,
 }
 
 /// One run.
@@ -45,7 +48,11 @@ pub struct Details {
 /// When the scope may not, or there is no such run that it may know of.
 pub async fn get(cx: &Context, scope: &Scope, id: &RunId) -> Result<Details> {
     let run = visible(cx, scope, id, Action::Read).await?;
-    details(cx, scope, run).await
+    let quarantined = cx.quarantines.of_run(scope, id).await?;
+    Ok(Details {
+        quarantined,
+        ..details(cx, scope, run).await?
+    })
 }
 
 /// A run with its values, for an answer that holds it.
@@ -61,6 +68,7 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
         arguments,
         result,
         variables,
+        quarantined: Vec::new(),
     })
 }
 

@@ -391,7 +391,9 @@ fn named(text: &str) -> Result<SecretName> {
         .parse()
         .map_err(|error: crate::domain::TextError| refused(error.to_string()))?;
     if is_of_a_hook(&name) {
-        return Err(refused(format!("names that begin with `{HOOK_SECRETS}` are those of webhooks' secrets")));
+        return Err(refused(format!(
+            "names that begin with `{HOOK_SECRETS}` are those of webhooks' secrets"
+        )));
     }
     Ok(name)
 }
@@ -414,7 +416,10 @@ pub(super) async fn put_of_hook(cx: &Context, scope: &Scope, name: &SecretName, 
         updated_at: cx.clock.now(),
         updated_by: scope.principal().id(),
     };
-    cx.secrets.store()?.put(scope.into(), NewSecret { record, value }).await?;
+    cx.secrets
+        .store()?
+        .put(scope.into(), NewSecret { record, value })
+        .await?;
     Ok(())
 }
 

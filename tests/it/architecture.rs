@@ -395,6 +395,7 @@ fn sealed_constructors_stay_sealed() {
         .collect();
     let expected = [
         "cross",
+        "deliver",
         "operator",
         "operator_in",
         "platform",
@@ -408,6 +409,7 @@ fn sealed_constructors_stay_sealed() {
     for (door, users) in [
         ("operator()", &["cli", "testing"][..]),
         ("rehydrate(", &["usecase"]),
+        ("tenancy::deliver(", &["usecase"]),
         ("resolve_key(", &["authn"]),
         ("cross(", &["authn"]),
     ] {

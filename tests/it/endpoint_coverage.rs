@@ -21,7 +21,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 26] = [
+const VERBS: [(&str, &str, Action, Resource); 28] = [
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -37,6 +37,8 @@ const VERBS: [(&str, &str, Action, Resource); 26] = [
         Resource::Run,
     ),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
+    ("POST", "/api/runs/{id}/requeue", Action::Modify, Resource::Run),
+    ("GET", "/api/quarantine", Action::List, Resource::Run),
     ("GET", "/api/audit", Action::List, Resource::Audit),
     ("GET", "/api/secrets", Action::List, Resource::Secret),
     ("PUT", "/api/secrets/{name}", Action::Modify, Resource::Secret),
@@ -167,7 +169,9 @@ impl World {
             .header("x-request-id", &format!("coverage-{number:06}"));
         // What is replaced needs something in its place.
         match target.method {
-            "PUT" | "POST" if target.template.starts_with("/api/triggers/hooks") && !target.path.ends_with("/rotate") => {
+            "PUT" | "POST"
+                if target.template.starts_with("/api/triggers/hooks") && !target.template.ends_with("/rotate") =>
+            {
                 request.json(&a_hook())
             }
             "PUT" if target.path.contains("/secrets/") => request.json(&json!({"value": "coverage-value"})),
@@ -467,13 +471,20 @@ async fn nobody_comes_in_who_may_not() {
 #[tokio::test]
 async fn no_caller_opens_a_hook() {
     let world = World::new().await;
-    let hooks: BTreeSet<_> = world.of(Access::Hook).map(|target| (target.method, target.template)).collect();
+    let hooks: BTreeSet<_> = world
+        .of(Access::Hook)
+        .map(|target| (target.method, target.template))
+        .collect();
     assert_eq!(hooks, [("GET", "/api/hooks/{id}"), ("POST", "/api/hooks/{id}")].into());
     let good = world.app.key(&[], &[KeyScope::All], None).await;
     let secret = good.clone();
     let mut cases = bad_callers(&good, &good);
-    cases.push(case("a key that may all", (0, ""), move |r| r.key(&good).organization("contoso")));
-    cases.push(case("an administrator", (0, ""), |r| r.person("eve").organization("contoso")));
+    cases.push(case("a key that may all", (0, ""), move |r| {
+        r.key(&good).organization("contoso")
+    }));
+    cases.push(case("an administrator", (0, ""), |r| {
+        r.person("eve").organization("contoso")
+    }));
     for target in world.of(Access::Hook) {
         for case in &cases {
             let of = format!("{} {}, {}", target.method, target.template, case.name);
@@ -482,7 +493,12 @@ async fn no_caller_opens_a_hook() {
                 "GET" => (404, "hook_not_found"),
                 _ => (401, "hook_signature_invalid"),
             };
-            assert_eq!((answer.status, answer.code().as_str()), expected, "{of}: {}", answer.text());
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                expected,
+                "{of}: {}",
+                answer.text()
+            );
             is_problem(&answer, &of);
             keeps_secret(&answer, &[&secret, DEVELOPMENT_KEY], &of);
         }
@@ -569,7 +585,7 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                 Extent::Own if target.template.contains("{id}") => {
                     assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
                 }
-                _ if target.template.ends_with("/cancel") => {
+                _ if target.template.ends_with("/cancel") || target.template.ends_with("/requeue") => {
                     assert_eq!((answer.status, answer.code().as_str()), (409, "run_ended"), "{of}");
                 }
                 // Somebody before has deleted it.

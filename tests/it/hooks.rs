@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use aws_lc_rs::hmac;
+use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::{Connection, OpenFlags};
@@ -47,17 +47,17 @@ struct Instance {
 }
 
 fn described() -> BundleDescription {
-    let parameter = |name: &str, kind: &str| {
-        json!({"name": name, "type": kind, "required": false, "default": null, "has_default": true})
-    };
+    let parameter = |name: &str, kind: &str| json!({"name": name, "type": kind, "required": false, "default": null, "has_default": true});
     let workflows = json!([
         {"name": "greet", "function": "greet", "line": 1,
          "parameters": [parameter("name", "string"), parameter("id", "string")]},
         {"name": "listen", "function": "listen", "line": 9, "parameters": [parameter("event", "object")]},
     ]);
     BundleDescription {
-        modules: vec![json!({"module": "workflows.greet", "path": "workspace/workflows/greet.py",
-            "workflows": workflows, "data_providers": []})],
+        modules: vec![
+            json!({"module": "workflows.greet", "path": "workspace/workflows/greet.py",
+            "workflows": workflows, "data_providers": []}),
+        ],
         files: 1,
         ..BundleDescription::default()
     }
@@ -113,8 +113,14 @@ impl World {
     /// A hook of contoso, with its secret.
     async fn hook(&self, members: Value) -> (String, String) {
         let mut body = json!({"name": "Of the tests", "workflow": "greet", "scheme": "weft"});
-        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        let made = self.api("POST", "/api/triggers/hooks", "contoso").json(&body).send().await;
+        body.as_object_mut()
+            .unwrap()
+            .extend(members.as_object().unwrap().clone());
+        let made = self
+            .api("POST", "/api/triggers/hooks", "contoso")
+            .json(&body)
+            .send()
+            .await;
         assert_eq!(made.status, 201, "{}", made.text());
         let made = made.json();
         let text = |member: &str| made[member].as_str().unwrap().to_owned();
@@ -230,7 +236,13 @@ fn every_scheme_takes_what_its_senders_sign_and_nothing_else() {
             updated_at: at,
             secrets: Vec::new(),
         };
-        let secrets: Vec<_> = case["secrets"].as_array().unwrap().iter().map(text).map(Secret::value).collect();
+        let secrets: Vec<_> = case["secrets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(text)
+            .map(Secret::value)
+            .collect();
         let delivery = Delivery {
             headers: case["headers"]
                 .as_array()
@@ -256,7 +268,10 @@ fn every_scheme_takes_what_its_senders_sign_and_nothing_else() {
         }
     }
     for scheme in ["weft", "github", "stripe", "slack", "svix", "generic"] {
-        assert!(seen.contains(&(scheme, true)) && seen.contains(&(scheme, false)), "{scheme}");
+        assert!(
+            seen.contains(&(scheme, true)) && seen.contains(&(scheme, false)),
+            "{scheme}"
+        );
     }
 }
 
@@ -268,7 +283,10 @@ async fn a_delivery_starts_one_run_however_often_it_comes() {
     assert_eq!(answer.status, 202, "{}", answer.text());
     let body = answer.json();
     assert_eq!((&body["status"], &body["repeated"]), (&json!("pending"), &json!(false)));
-    assert_eq!(body["links"]["self"], format!("/api/runs/{}", body["runId"].as_str().unwrap()));
+    assert_eq!(
+        body["links"]["self"],
+        format!("/api/runs/{}", body["runId"].as_str().unwrap())
+    );
     let run = world.run(&answer).await;
     assert_eq!(run.new.workflow, "greet");
     let requester = &run.new.requester;
@@ -285,11 +303,20 @@ async fn a_delivery_starts_one_run_however_often_it_comes() {
 
     // The queue brings it to its end, with the arguments of the body.
     let queue = weft::store::key::Queue::Runs.name();
-    let messages = world.first.cx.ports.queues.receive(&queue, 8, Duration::from_secs(60)).await.unwrap();
+    let messages = world
+        .first
+        .cx
+        .ports
+        .queues
+        .receive(&queue, 8, Duration::from_secs(60))
+        .await
+        .unwrap();
     assert!(!messages.is_empty());
     for message in messages {
         let at = world.clock.now();
-        let done = deliver(&world.first.cx, From::Runs, &message.text, at, None).await.unwrap();
+        let done = deliver(&world.first.cx, From::Runs, &message.text, at, None)
+            .await
+            .unwrap();
         assert!(matches!(done, Delivered::Done(_)), "{done:?}");
     }
     let path = format!("/api/runs/{}", body["runId"].as_str().unwrap());
@@ -301,12 +328,27 @@ async fn a_delivery_starts_one_run_however_often_it_comes() {
     let started = world.records("contoso", "run.started").await;
     assert_eq!(started.len(), 2);
     for record in started {
-        assert_eq!((&record["principal"], &record["tier"]), (&json!(format!("hook:{id}")), &json!("hook")));
-        assert_eq!((&record["detail"]["hook"], &record["address"]), (&json!(id), &json!("127.0.0.1")));
+        assert_eq!(
+            (&record["principal"], &record["tier"]),
+            (&json!(format!("hook:{id}")), &json!("hook"))
+        );
+        assert_eq!(
+            (&record["detail"]["hook"], &record["address"]),
+            (&json!(id), &json!("127.0.0.1"))
+        );
     }
-    let outcomes: Vec<_> = world.lines(&id).await.iter().map(|line| line["outcome"].clone()).collect();
+    let outcomes: Vec<_> = world
+        .lines(&id)
+        .await
+        .iter()
+        .map(|line| line["outcome"].clone())
+        .collect();
     assert_eq!(outcomes, ["accepted", "repeated", "accepted"]);
-    let hook = world.api("GET", &format!("/api/triggers/hooks/{id}"), "contoso").send().await.json();
+    let hook = world
+        .api("GET", &format!("/api/triggers/hooks/{id}"), "contoso")
+        .send()
+        .await
+        .json();
     assert_eq!(
         (&hook["deliveries"]["accepted"], &hook["deliveries"]["repeated"]),
         (&json!(2), &json!(1)),
@@ -322,7 +364,11 @@ async fn the_signature_is_the_only_credential() {
     // A key that may all opens no hook, in the header or in the query.
     let path = format!("/api/hooks/{id}?code={DEVELOPMENT_KEY}");
     for request in [
-        world.to(&id).key(DEVELOPMENT_KEY).organization("contoso").json(&json!({})),
+        world
+            .to(&id)
+            .key(DEVELOPMENT_KEY)
+            .organization("contoso")
+            .json(&json!({})),
         world.to(&id).person("ann").organization("contoso").json(&json!({})),
         Request::new(world.first.router.clone(), "POST", &path).json(&json!({})),
     ] {
@@ -331,16 +377,36 @@ async fn the_signature_is_the_only_credential() {
         assert!(!answer.text().contains(DEVELOPMENT_KEY));
     }
     // And a bad one closes none.
-    let bad = world.to(&id).key("nonsense").organization("nosuch").header("x-ms-client-principal", "e30=");
+    let bad = world
+        .to(&id)
+        .key("nonsense")
+        .organization("nosuch")
+        .header("x-ms-client-principal", "e30=");
     let answer = world.signed(bad, &secret, "{}").send().await;
     assert_eq!(answer.status, 202, "{}", answer.text());
-    assert!(world.records("contoso", "key.bypass").await.iter().all(|record| record["tier"] == "function_key"));
+    assert!(
+        world
+            .records("contoso", "key.bypass")
+            .await
+            .iter()
+            .all(|record| record["tier"] == "function_key")
+    );
     // What hooks let in is runs, and nothing else.
-    let verbs = [("GET", "/api/runs"), ("GET", "/api/triggers/hooks"), ("POST", "/api/workflows/greet/execute")];
+    let verbs = [
+        ("GET", "/api/runs"),
+        ("GET", "/api/triggers/hooks"),
+        ("POST", "/api/workflows/greet/execute"),
+    ];
     for (method, path) in verbs {
-        let request = Request::new(world.first.router.clone(), method, path).from_afar().organization("contoso");
+        let request = Request::new(world.first.router.clone(), method, path)
+            .from_afar()
+            .organization("contoso");
         let answer = world.signed(request, &secret, "{}").send().await;
-        assert_eq!((answer.status, answer.code().as_str()), (403, "credentials_missing"), "{path}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (403, "credentials_missing"),
+            "{path}"
+        );
     }
 }
 
@@ -350,14 +416,25 @@ async fn whatever_is_wrong_the_sender_hears_the_same() {
     let (id, secret) = world.hook(json!({})).await;
     let (off, off_secret) = world.hook(json!({"enabled": false})).await;
     let body = r#"{"name":"Ada"}"#;
-    let old = world.to(&id).header("x-weft-signature", &signature(&secret, world.now() - 301, body)).body(body);
-    let changed = world.to(&id).header("x-weft-signature", &signature(&secret, world.now(), body)).body("{}");
+    let old = world
+        .to(&id)
+        .header("x-weft-signature", &signature(&secret, world.now() - 301, body))
+        .body(body);
+    let changed = world
+        .to(&id)
+        .header("x-weft-signature", &signature(&secret, world.now(), body))
+        .body("{}");
     let answers = [
         world.deliver(&id, &off_secret, body).await,
         world.to(&id).body(body).send().await,
         old.send().await,
         changed.send().await,
-        world.to(&id).header("x-weft-signature", "nonsense").body(body).send().await,
+        world
+            .to(&id)
+            .header("x-weft-signature", "nonsense")
+            .body(body)
+            .send()
+            .await,
         world.deliver(&off, &off_secret, body).await,
     ];
     for answer in &answers {
@@ -408,7 +485,10 @@ async fn two_secrets_overlap_and_no_more() {
     assert_eq!(third["secret"], "given by the sender");
     assert!(good(&second, r#"{"name":"5"}"#).await && good("given by the sender", r#"{"name":"6"}"#).await);
     let fourth = rotate(json!({})).await["secret"].as_str().unwrap().to_owned();
-    assert!(!good(&second, r#"{"name":"7"}"#).await, "the one before the last ends at once");
+    assert!(
+        !good(&second, r#"{"name":"7"}"#).await,
+        "the one before the last ends at once"
+    );
     assert!(good("given by the sender", r#"{"name":"8"}"#).await);
     let fifth = rotate(json!({"overlapSeconds": 0})).await;
     assert_eq!(fifth["secrets"].as_array().unwrap().len(), 1);
@@ -452,7 +532,11 @@ async fn a_flood_is_slowed_down_and_costs_nothing() {
     world.faults.reset();
     let mut found = std::collections::BTreeMap::new();
     for number in 0..200u8 {
-        let answer = world.to(HookId::generate([number; 16]).as_str()).body("{}").send().await;
+        let answer = world
+            .to(HookId::generate([number; 16]).as_str())
+            .body("{}")
+            .send()
+            .await;
         *found.entry(answer.status).or_insert(0) += 1;
     }
     assert_eq!(found, [(404, 60), (429, 140)].into());
@@ -485,7 +569,10 @@ async fn the_same_delivery_at_the_same_time_is_one_run_on_all_instances() {
         })
         .collect();
     assert_eq!(runs.len(), 1);
-    let first = answers.iter().filter(|answer| answer.json()["repeated"] == false).count();
+    let first = answers
+        .iter()
+        .filter(|answer| answer.json()["repeated"] == false)
+        .count();
     assert_eq!(first, 1, "exactly one has started it");
     let runs = world.api("GET", "/api/runs", "contoso").send().await.json();
     assert_eq!(runs["items"].as_array().unwrap().len(), 1);
@@ -499,7 +586,10 @@ async fn a_delivery_counts_anew_after_the_window() {
     let (other, other_secret) = world.hook(by_body).await;
     let body = r#"{"name":"Ada"}"#;
     let send = async |id: &str, secret: &str, delivery: &str| {
-        let request = world.to(id).header("x-hub-signature-256", &format!("sha256={}", mac(secret.as_bytes(), body)));
+        let request = world.to(id).header(
+            "x-hub-signature-256",
+            &format!("sha256={}", mac(secret.as_bytes(), body)),
+        );
         let answer = request.header("x-github-delivery", delivery).body(body).send().await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         let answer = answer.json();
@@ -516,7 +606,11 @@ async fn a_delivery_counts_anew_after_the_window() {
     assert_eq!(send(&id, &secret, "a").await, (second, true));
 
     let (first, _) = send(&other, &other_secret, "a").await;
-    assert_eq!(send(&other, &other_secret, "b").await, (first.clone(), true), "the body is what counts");
+    assert_eq!(
+        send(&other, &other_secret, "b").await,
+        (first.clone(), true),
+        "the body is what counts"
+    );
     for _ in 0..5 {
         world.clock.advance(Duration::from_secs(61));
         assert!(!send(&other, &other_secret, "a").await.1);
@@ -529,25 +623,43 @@ async fn bodies_become_arguments_and_credentials_do_not() {
     let world = World::new().await;
     let (id, secret) = world.hook(json!({})).await;
     let form = |body: &str| {
-        let request = world.to(&id).header("content-type", "application/x-www-form-urlencoded");
+        let request = world
+            .to(&id)
+            .header("content-type", "application/x-www-form-urlencoded");
         world.signed(request, &secret, body)
     };
     let run = world.run(&form("name=Ada+L&id=7").send().await).await;
     assert_eq!(arguments(&world, &run).await["name"], "Ada L");
     for (request, expected) in [
         (world.signed(world.to(&id), &secret, "[1]"), (400, "body_not_an_object")),
-        (world.signed(world.to(&id), &secret, "{\"a\":"), (400, "hook_body_unreadable")),
-        (world.signed(world.to(&id), &secret, r#"{"nobody":1}"#), (400, "arguments_invalid")),
+        (
+            world.signed(world.to(&id), &secret, "{\"a\":"),
+            (400, "hook_body_unreadable"),
+        ),
+        (
+            world.signed(world.to(&id), &secret, r#"{"nobody":1}"#),
+            (400, "arguments_invalid"),
+        ),
         (form("nobody=1"), (400, "arguments_invalid")),
-        (world.signed(world.to(&id), &secret, &"x".repeat(2 << 20)), (413, "body_too_large")),
+        (
+            world.signed(world.to(&id), &secret, &"x".repeat(2 << 20)),
+            (413, "body_too_large"),
+        ),
     ] {
         let answer = request.send().await;
         assert_eq!((answer.status, answer.code().as_str()), expected, "{}", answer.text());
     }
-    let failed: Vec<_> = world.lines(&id).await.iter().map(|line| line["reason"].clone()).collect();
+    let failed: Vec<_> = world
+        .lines(&id)
+        .await
+        .iter()
+        .map(|line| line["reason"].clone())
+        .collect();
     assert!(failed.contains(&json!("arguments_invalid")), "{failed:?}");
 
-    let (id, secret) = world.hook(json!({"workflow": "listen", "arguments": {"wrap": "event"}})).await;
+    let (id, secret) = world
+        .hook(json!({"workflow": "listen", "arguments": {"wrap": "event"}}))
+        .await;
     let wrapped = world
         .to(&format!("{id}?topic=a&topic=b&code=a-key"))
         .header("x-shop-topic", "orders")
@@ -556,20 +668,31 @@ async fn bodies_become_arguments_and_credentials_do_not() {
         .header("x-functions-key", "abc")
         .header("x-ms-token", "abc")
         .header("x-forwarded-for", "abc");
-    let run = world.run(&world.signed(wrapped, &secret, r#"{"n":[1,2]}"#).send().await).await;
+    let run = world
+        .run(&world.signed(wrapped, &secret, r#"{"n":[1,2]}"#).send().await)
+        .await;
     let event = arguments(&world, &run).await["event"].clone();
     assert_eq!(event["body"], json!({"n": [1, 2]}));
     assert_eq!(event["query"], json!({"topic": ["a", "b"]}));
     assert_eq!(event["headers"]["x-shop-topic"], "orders");
     let said = event.to_string();
-    assert!(!said.contains("abc") && !said.contains("v1=") && !said.contains("a-key"), "{said}");
+    assert!(
+        !said.contains("abc") && !said.contains("v1=") && !said.contains("a-key"),
+        "{said}"
+    );
     let text = world.to(&id).header("content-type", "text/csv");
     let run = world.run(&world.signed(text, &secret, "a,b\n1,2").send().await).await;
     assert_eq!(arguments(&world, &run).await["event"]["body"], "a,b\n1,2");
 }
 
 async fn arguments(world: &World, run: &StoredRun) -> Value {
-    world.first.cx.runs.resolve(&scope("contoso"), &run.new.arguments).await.unwrap()
+    world
+        .first
+        .cx
+        .runs
+        .resolve(&scope("contoso"), &run.new.arguments)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -586,21 +709,42 @@ async fn senders_that_try_an_address_are_answered_and_start_nothing() {
     let answer = request(&slack_secret).send().await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "abc.123"));
     assert!(answer.header("content-type").starts_with("text/plain"));
-    assert_eq!(request("it is another").send().await.status, 401, "also the challenge is signed");
+    assert_eq!(
+        request("it is another").send().await.status,
+        401,
+        "also the challenge is signed"
+    );
     let (github, secret) = world.hook(json!({"scheme": "github"})).await;
     let ping = world.to(&github).header("x-github-event", "ping");
-    let ping = ping.header("x-hub-signature-256", &format!("sha256={}", mac(secret.as_bytes(), "{}"))).body("{}");
+    let ping = ping
+        .header(
+            "x-hub-signature-256",
+            &format!("sha256={}", mac(secret.as_bytes(), "{}")),
+        )
+        .body("{}");
     assert_eq!(ping.send().await.status, 200);
 
     let get = async |id: &str, query: &str| {
         let path = format!("/api/hooks/{id}{query}");
-        let answer = Request::new(world.first.router.clone(), "GET", &path).from_afar().send().await;
+        let answer = Request::new(world.first.router.clone(), "GET", &path)
+            .from_afar()
+            .send()
+            .await;
         (answer.status, answer.text())
     };
-    assert_eq!(get(&github, "?challenge=abc").await.0, 404, "only where the hook says so");
+    assert_eq!(
+        get(&github, "?challenge=abc").await.0,
+        404,
+        "only where the hook says so"
+    );
     let (open, _) = world.hook(json!({"challenge": "hub.challenge"})).await;
     assert_eq!(get(&open, "?hub.challenge=12.ab-C").await, (200, "12.ab-C".into()));
-    for bad in ["", "?hub.challenge=", "?hub.challenge=%3Cscript%3E", "?hub.challenge=a&hub.challenge=b"] {
+    for bad in [
+        "",
+        "?hub.challenge=",
+        "?hub.challenge=%3Cscript%3E",
+        "?hub.challenge=a&hub.challenge=b",
+    ] {
         assert_eq!(get(&open, bad).await.0, 400, "{bad}");
     }
     let runs = world.api("GET", "/api/runs", "contoso").send().await.json();
@@ -626,7 +770,11 @@ async fn a_hook_belongs_to_its_organization() {
             None => request,
         };
         let answer = request.send().await;
-        assert_eq!((answer.status, answer.code().as_str()), (404, "hook_not_found"), "{method} {path}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (404, "hook_not_found"),
+            "{method} {path}"
+        );
     }
     let theirs = world.api("GET", "/api/triggers/hooks", "fabrikam").send().await.json();
     assert_eq!(theirs["items"], json!([]));
@@ -636,11 +784,15 @@ async fn a_hook_belongs_to_its_organization() {
 
     // Of an organization that is switched off nothing runs.
     let org: OrgId = "contoso".parse().unwrap();
-    organization::set_active(&world.first.cx, &operator(), &org, false).await.unwrap();
+    organization::set_active(&world.first.cx, &operator(), &org, false)
+        .await
+        .unwrap();
     world.clock.advance(Duration::from_secs(6));
     let answer = world.deliver(&id, &secret, r#"{"name":"1"}"#).await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "organization_inactive"));
-    organization::set_active(&world.first.cx, &operator(), &org, true).await.unwrap();
+    organization::set_active(&world.first.cx, &operator(), &org, true)
+        .await
+        .unwrap();
     world.clock.advance(Duration::from_secs(6));
 
     let gone = world.api("DELETE", &path, "contoso").send().await;
@@ -659,10 +811,19 @@ async fn every_mistake_is_found_at_once() {
         "signature": {"header": "Cookie", "encoding": "rot13", "algorithm": "sha1", "salt": 1},
         "enabled": "yes", "perMinute": 0, "deduplicate": {"by": "luck", "windowSeconds": 1}, "challenge": "a b",
         "nonsense": 1});
-    let answer = world.api("POST", "/api/triggers/hooks", "contoso").json(&body).send().await;
+    let answer = world
+        .api("POST", "/api/triggers/hooks", "contoso")
+        .json(&body)
+        .send()
+        .await;
     assert_eq!((answer.status, answer.code().as_str()), (400, "hook_invalid"));
     let body = answer.json();
-    let mut pointers: Vec<_> = body["errors"].as_array().unwrap().iter().map(|f| f["pointer"].as_str().unwrap()).collect();
+    let mut pointers: Vec<_> = body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["pointer"].as_str().unwrap())
+        .collect();
     pointers.sort_unstable();
     assert_eq!(
         pointers,
@@ -692,9 +853,20 @@ async fn every_mistake_is_found_at_once() {
         (json!({"arguments": {"wrap": "nobody"}}), "/arguments/wrap"),
     ] {
         let mut body = json!({"name": "x", "workflow": "greet", "scheme": "weft"});
-        body.as_object_mut().unwrap().extend::<Map<String, Value>>(members.as_object().unwrap().clone());
-        let answer = world.api("POST", "/api/triggers/hooks", "contoso").json(&body).send().await;
-        assert_eq!(answer.json()["errors"][0]["pointer"], pointer, "{members}: {}", answer.text());
+        body.as_object_mut()
+            .unwrap()
+            .extend::<Map<String, Value>>(members.as_object().unwrap().clone());
+        let answer = world
+            .api("POST", "/api/triggers/hooks", "contoso")
+            .json(&body)
+            .send()
+            .await;
+        assert_eq!(
+            answer.json()["errors"][0]["pointer"],
+            pointer,
+            "{members}: {}",
+            answer.text()
+        );
         assert!(!answer.text().contains("short\""), "the secret is not said back");
     }
     let none = world.api("GET", "/api/triggers/hooks", "contoso").send().await.json();
@@ -706,14 +878,31 @@ async fn every_mistake_is_found_at_once() {
     let read = world.api("GET", &path, "contoso").send().await;
     let mut hook = read.json();
     hook["name"] = json!("Renamed");
-    let put = world.api("PUT", &path, "contoso").header("if-match", read.header("etag")).json(&hook).send().await;
-    assert_eq!((put.status, &put.json()["name"]), (200, &json!("Renamed")), "{}", put.text());
-    let late = world.api("PUT", &path, "contoso").header("if-match", read.header("etag")).json(&hook).send().await;
+    let put = world
+        .api("PUT", &path, "contoso")
+        .header("if-match", read.header("etag"))
+        .json(&hook)
+        .send()
+        .await;
+    assert_eq!(
+        (put.status, &put.json()["name"]),
+        (200, &json!("Renamed")),
+        "{}",
+        put.text()
+    );
+    let late = world
+        .api("PUT", &path, "contoso")
+        .header("if-match", read.header("etag"))
+        .json(&hook)
+        .send()
+        .await;
     assert_eq!((late.status, late.code().as_str()), (412, "hook_changed"));
     hook["scheme"] = json!("github");
     let other = world.api("PUT", &path, "contoso").json(&hook).send().await;
     assert_eq!(other.json()["errors"][0]["pointer"], "/scheme");
-    let far = world.api("POST", &format!("{path}/rotate"), "contoso").json(&json!({"overlapSeconds": 1_000_000}));
+    let far = world
+        .api("POST", &format!("{path}/rotate"), "contoso")
+        .json(&json!({"overlapSeconds": 1_000_000}));
     assert_eq!(far.send().await.json()["errors"][0]["pointer"], "/overlapSeconds");
 }
 
@@ -742,7 +931,10 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test]
 async fn a_secret_is_shown_once_and_is_nowhere_after() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_max_level(tracing::Level::TRACE).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.clone())
+        .with_max_level(tracing::Level::TRACE)
+        .finish();
     // While there is but one, other tests' threads, which have none, decide for it what is worth logging.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
@@ -767,9 +959,18 @@ async fn a_secret_is_shown_once_and_is_nowhere_after() {
         hear(answer);
     }
     let path = format!("/api/triggers/hooks/{id}");
-    hear(world.api("PUT", &path, "contoso").json(&json!({"secret": given})).send().await);
+    hear(
+        world
+            .api("PUT", &path, "contoso")
+            .json(&json!({"secret": given}))
+            .send()
+            .await,
+    );
     assert!(!said.contains(given), "{said}");
-    assert!(!said.to_lowercase().contains("weft-hook-"), "secrets of hooks are not in the list of secrets");
+    assert!(
+        !said.to_lowercase().contains("weft-hook-"),
+        "secrets of hooks are not in the list of secrets"
+    );
     // Nobody reads or writes it by its name among the others.
     let row = {
         let database = world.home.path().join("weft.db");
@@ -778,14 +979,21 @@ async fn a_secret_is_shown_once_and_is_nowhere_after() {
         database.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
     };
     let path = format!("/api/secrets/{}", row.trim_start_matches("secret:"));
-    let written = world.api("PUT", &path, "contoso").json(&json!({"value": "mine-now"})).send().await;
+    let written = world
+        .api("PUT", &path, "contoso")
+        .json(&json!({"value": "mine-now"}))
+        .send()
+        .await;
     assert_eq!((written.status, written.code().as_str()), (400, "parameter_invalid"));
     assert_eq!(world.api("DELETE", &path, "contoso").send().await.status, 400);
     assert_eq!(world.deliver(&id, given, r#"{"name":"Bob"}"#).await.status, 202);
     drop(guard);
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("/api/hooks/"), "the log was read");
-    assert!(!log.contains(given) && !log.contains("v1="), "a log line has a secret or a signature");
+    assert!(
+        !log.contains(given) && !log.contains("v1="),
+        "a log line has a secret or a signature"
+    );
     for file in std::fs::read_dir(world.home.path()).unwrap() {
         let path = file.unwrap().path();
         if path.is_file() {
@@ -794,6 +1002,29 @@ async fn a_secret_is_shown_once_and_is_nowhere_after() {
             assert!(!found, "{} has the secret", path.display());
         }
     }
+}
+
+/// `docs/hooks.md` has these numbers.
+#[tokio::test]
+async fn what_a_delivery_costs() {
+    let world = World::new().await;
+    let (id, secret) = world.hook(json!({})).await;
+    world.deliver(&id, &secret, r#"{"name":"warm"}"#).await;
+    let count = async |body: &str, secret: &str| {
+        world.faults.reset();
+        world.deliver(&id, secret, body).await;
+        (world.faults.total(), format!("{:?}", world.faults.calls()))
+    };
+    let (accepted, calls) = count(r#"{"name":"Ada"}"#, &secret).await;
+    assert_eq!(accepted, 8, "{calls}");
+    let (repeated, calls) = count(r#"{"name":"Ada"}"#, &secret).await;
+    assert_eq!(repeated, 3, "{calls}");
+    count("{}", "some other secret").await;
+    let (refused, calls) = count("{}", "some other secret").await;
+    assert_eq!(refused, 0, "{calls}");
+    world.clock.advance(Duration::from_secs(6));
+    let (refused, calls) = count("{}", "some other secret").await;
+    assert_eq!(refused, 1, "{calls}");
 }
 
 /// Whoever can't be recorded, and whatever can't be read, is not let in.
@@ -805,7 +1036,11 @@ async fn without_storage_nothing_is_taken() {
     world.faults.down(true);
     let answer = world.deliver(&id, &secret, r#"{"name":"Ada"}"#).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "storage_unavailable"));
-    assert_eq!(world.to(&id).body("{}").send().await.status, 401, "what is refused is refused all the same");
+    assert_eq!(
+        world.to(&id).body("{}").send().await.status,
+        401,
+        "what is refused is refused all the same"
+    );
     world.faults.down(false);
     let answer = world.deliver(&id, &secret, r#"{"name":"Ada"}"#).await;
     assert_eq!((answer.status, answer.json()["repeated"].as_bool()), (202, Some(false)));

@@ -18,6 +18,7 @@ mod kept;
 mod key_vault;
 mod policies;
 mod protocol;
+mod quarantine;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;

@@ -26,12 +26,12 @@ use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::{
-    Error, admit, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data, quarantine, query_run,
-    secret,
+    Error, admit, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data, quarantine,
+    query_run, secret,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 33] = [
+const COVERED: [&str; 35] = [
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
@@ -55,7 +55,9 @@ const COVERED: [&str; 33] = [
     "provide_data::inputs",
     "provide_data::list",
     "provide_data::provide",
+    "quarantine::list",
     "quarantine::quarantine",
+    "quarantine::requeue",
     "query_run::details",
     "query_run::get",
     "query_run::list",
@@ -372,9 +374,15 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 "hook::delete" => not_found(of, hook::delete(cx, scope, &origin, &id).await),
                 "hook::get" => not_found(of, hook::get(cx, scope, &id).await),
                 "hook::replace" => {
-                    not_found(of, hook::replace(cx, scope, &origin, &id, hook_of(WORKFLOW), None).await);
+                    not_found(
+                        of,
+                        hook::replace(cx, scope, &origin, &id, hook_of(WORKFLOW), None).await,
+                    );
                 }
-                _ => not_found(of, hook::rotate(cx, scope, &origin, &id, hook::Rotation::default()).await),
+                _ => not_found(
+                    of,
+                    hook::rotate(cx, scope, &origin, &id, hook::Rotation::default()).await,
+                ),
             }
         }
         // Everything about it is the stranger's own.
@@ -396,8 +404,15 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 Ok(written) => panic!("{of}: {written:?}"),
             }
         }
+        "quarantine::list" => match quarantine::list(cx, scope, 50, None).await {
+            Ok((facts, _)) => assert!(facts.is_empty(), "{of}: {facts:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "quarantine::requeue" => not_found(of, quarantine::requeue(cx, scope, &origin, run).await),
         "quarantine::quarantine" => {
-            let continued = quarantine::quarantine(cx, reference, cx.clock.now()).await.unwrap();
+            let continued = quarantine::quarantine(cx, reference, key::Queue::Runs, cx.clock.now())
+                .await
+                .unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
         }
         "provide_data::inputs" => assert_eq!(provide_data::inputs(cx, scope, DATA_PROVIDER).await.unwrap().len(), 1),

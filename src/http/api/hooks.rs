@@ -134,7 +134,10 @@ pub struct HookWithSecret {
 /// A hook to make or to change. On a change, what is left out is as on a new one; the scheme can't change.
 #[derive(Debug, utoipa::ToSchema)]
 #[schema(rename_all = "camelCase")]
-#[allow(dead_code, reason = "for the description; the use case reads members one by one, to find every mistake")]
+#[allow(
+    dead_code,
+    reason = "for the description; the use case reads members one by one, to find every mistake"
+)]
 pub struct HookBody {
     /// What people call it.
     name: String,
@@ -282,7 +285,10 @@ impl From<&Generic> for SignatureView {
 
 /// A hook's answer, with its tag.
 fn answer(status: StatusCode, stored: &StoredHook, deliveries: Option<Deliveries>) -> Response {
-    tagged((status, Json(HookView::new(&stored.hook, deliveries))).into_response(), stored)
+    tagged(
+        (status, Json(HookView::new(&stored.hook, deliveries))).into_response(),
+        stored,
+    )
 }
 
 fn with_secret(status: StatusCode, made: &WithSecret) -> Response {
@@ -306,7 +312,10 @@ fn tagged(mut response: Response, stored: &StoredHook) -> Response {
 fn said(text: String) -> Response {
     let mut response = text.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -486,7 +495,11 @@ pub async fn rotate(admitted: Admitted, Path(id): Path<HookId>, body: JsonObject
         ),
     };
     if let Some(name) = members.keys().next() {
-        return Err(wrong(&format!("/{name}"), "a rotation has `secret` and `overlapSeconds`, and nothing else").into());
+        return Err(wrong(
+            &format!("/{name}"),
+            "a rotation has `secret` and `overlapSeconds`, and nothing else",
+        )
+        .into());
     }
     let rotation = Rotation {
         secret,
@@ -503,10 +516,7 @@ pub async fn rotate(admitted: Admitted, Path(id): Path<HookId>, body: JsonObject
 #[utoipa::path(get, path = "/api/triggers/hooks/{id}/deliveries", tag = "hooks",
     params(("id" = String, Path, description = "The hook"), super::OrganizationHeader),
     responses((status = 200, body = PageOf<DeliveryItem>), (status = "default", body = Problem)))]
-pub async fn deliveries(
-    admitted: Admitted,
-    Path(id): Path<HookId>,
-) -> Result<Json<PageOf<DeliveryItem>>, ApiError> {
+pub async fn deliveries(admitted: Admitted, Path(id): Path<HookId>) -> Result<Json<PageOf<DeliveryItem>>, ApiError> {
     let (_, deliveries) = hook::get(&admitted.app.cx, &admitted.scope, &id).await?;
     Ok(Json(PageOf {
         items: deliveries.latest.into_iter().map(DeliveryItem::from).collect(),

@@ -9,6 +9,7 @@ pub mod health;
 pub mod hooks;
 pub mod me;
 pub mod policy;
+pub mod quarantine;
 pub mod runs;
 pub mod secrets;
 pub mod workflows;

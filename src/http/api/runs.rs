@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::policy::RightsView;
+use super::quarantine::QuarantineView;
 use super::{PageOf, cursor_in, cursor_out, limit, time};
 use crate::domain::{RunId, Status, StepError, Timestamp};
 use crate::http::extract::{Admitted, Path, Query};
@@ -57,6 +58,9 @@ pub struct RunAnswer {
     pub requester: RequesterView,
     /// Its steps, with what each may do at most.
     pub steps: Vec<PlannedStep>,
+    /// Messages about it that failed too often and were set aside, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantineView>,
     /// Why it is not done yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
@@ -139,6 +143,7 @@ impl RunAnswer {
             arguments,
             result,
             variables,
+            quarantined,
         } = details;
         let state = &run.state;
         Self {
@@ -157,6 +162,7 @@ impl RunAnswer {
             arguments,
             requester: RequesterView::from(&run.new.requester),
             steps: planned_steps(&run),
+            quarantined: quarantined.into_iter().map(QuarantineView::from).collect(),
             waiting_for: waiting_for(&run),
             links: Links::of(&run.new.run, state.status),
         }

@@ -208,7 +208,10 @@ impl Hooks {
     pub async fn delete(&self, scope: &Scope, id: &HookId) -> Result<bool> {
         let table = key::org_table(scope.org());
         let mut there = false;
-        for (place, row) in [key::hook_row(id), key::hook_deliveries_row(id)].into_iter().enumerate() {
+        for (place, row) in [key::hook_row(id), key::hook_deliveries_row(id)]
+            .into_iter()
+            .enumerate()
+        {
             let operations = vec![Operation::Delete(row, Match::Any)];
             let deleted = self.ports.tables.commit(&table, &key::hooks(), operations).await;
             self.found.invalidate();
@@ -235,7 +238,7 @@ impl Hooks {
 
     /// Whether the organization of a hook is known here, so that finding the hook costs one read at most.
     #[must_use]
-    pub fn is_known(&self, id: &HookId) -> bool {
+    pub fn is_known(&self, _: &PlatformScope, id: &HookId) -> bool {
         let now = self.clock.now();
         self.found.get(id, now).is_ok() || self.owners.get(id, now).is_ok()
     }

@@ -10,6 +10,7 @@ pub mod installation;
 pub mod keys;
 pub mod kv;
 pub mod policies;
+pub mod quarantines;
 pub mod runs;
 pub mod secrets;
 

@@ -204,7 +204,11 @@ mod tests {
         assert_eq!(given(&mut buckets, 2, at(0)), 6, "each has its own");
         assert_eq!(given(&mut buckets, 1, at(10)), 1);
         assert_eq!(given(&mut buckets, 1, at(600)), 6, "no more than a minute's worth");
-        assert_eq!(given(&mut buckets, 1, at(300)), 0, "a clock that goes back gives nothing");
+        assert_eq!(
+            given(&mut buckets, 1, at(300)),
+            0,
+            "a clock that goes back gives nothing"
+        );
     }
 
     #[test]
