@@ -181,7 +181,7 @@ async fn started(
     };
     let mut free = None;
     for generation in generations {
-        let id = delivered_run(scope.org(), &hook.id, verified.identity(), generation);
+        let id = delivered_run(scope, &hook.id, verified.identity(), generation);
         match cx.runs.get(scope, &id).await? {
             Some(run) if now.since(run.new.created_at) < Duration::from_secs(window) => return Ok((run, true)),
             Some(_) => {}

@@ -11,7 +11,13 @@ from weft import Answer, Weft, problem, send
 
 
 def make(one: Weft, **members: Any) -> Any:
-    body = {"name": "of a test", "workflow": "echo", "scheme": "weft", "arguments": {"wrap": "value"}, **members}
+    body = {
+        "name": "of a test",
+        "workflow": "echo",
+        "scheme": "weft",
+        "arguments": {"wrap": "value"},
+        **members,
+    }
     answer = one.call("POST", "/triggers/hooks", body)
     assert answer.status == 201, answer
     return answer.json
@@ -55,7 +61,8 @@ def test_the_same_at_the_same_time_is_one_run(shared: Weft) -> None:
     answers: list[Answer] = []
     at = int(time.time())
     threads = [
-        threading.Thread(target=lambda: answers.append(deliver(shared, hook, b'{"n":1}', at))) for _ in range(8)
+        threading.Thread(target=lambda: answers.append(deliver(shared, hook, b'{"n":1}', at)))
+        for _ in range(8)
     ]
     for thread in threads:
         thread.start()

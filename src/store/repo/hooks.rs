@@ -368,7 +368,8 @@ fn read(row: &Entity) -> Result<StoredHook> {
 /// The id of the run that a delivery leads to: the same for every time that it comes, and on every instance. `generation`
 /// rises when it comes again after the hook's window.
 #[must_use]
-pub fn delivered_run(org: &OrgId, hook: &HookId, identity: &str, generation: u32) -> RunId {
+pub fn delivered_run(scope: &Scope, hook: &HookId, identity: &str, generation: u32) -> RunId {
+    let org = scope.org();
     let cause = format!("hook\n{org}\n{hook}\n{generation}\n{identity}");
     RunId::derived(Timestamp::from_millis(0), &sha256_hex(cause.as_bytes()))
 }
