@@ -26,7 +26,7 @@ use crate::hooks::{self, ALL_SOURCES, Rejected, SameBy, Unreadable, Verified};
 use crate::store::key;
 use crate::store::repo::hooks::{Delivery, Found, delivered_run};
 use crate::store::repo::runs::StoredRun;
-use crate::tenancy::{self, Scope};
+use crate::tenancy::{self, Refused, Scope};
 
 /// Generations of a delivery's run that are looked at: it would have to come again in as many windows.
 const GENERATIONS: u32 = 100;
@@ -121,7 +121,12 @@ pub async fn deliver(cx: &Arc<Context>, door: &Door, origin: &Origin, request: &
         }
     };
     let organization = cx.identities.organization(verified.org()).await?;
-    let scope = tenancy::deliver(&verified, organization.as_ref())?;
+    let scope = match tenancy::deliver(&verified, organization.as_ref()) {
+        Ok(scope) => scope,
+        Err(Refused::Inactive(_)) => return Err(inactive()),
+        // Deleted; the hook is gone with it.
+        Err(_) => return Err(unknown(cx, origin).await),
+    };
     scope.authorize(Action::Run, Resource::Workflow)?;
     if !cx.doors.may_enter(&found.hook, now) {
         refused(cx, found, origin, "throttled").await;
@@ -239,6 +244,17 @@ fn unsigned(_: Rejected) -> Error {
         code: "hook_signature_invalid",
         detail: "the delivery is not signed as this hook asks for".to_owned(),
         hint: Some("check the secret, the scheme and the sender's clock; the hook's deliveries say why".to_owned()),
+        findings: Vec::new(),
+    }
+}
+
+/// Senders aren't told which organization it is.
+fn inactive() -> Error {
+    Error::Request {
+        kind: Kind::Denied,
+        code: "organization_inactive",
+        detail: "the organization of this hook is not active".to_owned(),
+        hint: Some("an administrator can activate it again".to_owned()),
         findings: Vec::new(),
     }
 }
