@@ -238,6 +238,8 @@ variables! {
         "Wall time of an attempt whose workflow or node declares none.";
     WEFT_RUN_TIMEOUT_SECONDS = "WEFT_RUN_TIMEOUT_SECONDS", Limits, Number(1, 31_536_000), Value("3600"),
         "Time from the start of a run to its end, waiting included, where it declares none.";
+    WEFT_RETENTION_DAYS = "WEFT_RETENTION_DAYS", Limits, Number(0, 36_500), Value("90"),
+        "How many days runs are kept after their end, with their logs and events; 0 for ever.";
     WEFT_STEP_CPU_SECONDS = "WEFT_STEP_CPU_SECONDS", Limits, Number(1, 86_400), Words("`WEFT_STEP_TIMEOUT_SECONDS`"),
         "Processor time of an attempt.";
     WEFT_STEP_MEMORY_MIB = "WEFT_STEP_MEMORY_MIB", Limits, Number(32, 1_048_576), Value("512"),

@@ -16,6 +16,8 @@ pub struct Limits {
     pub attempt: domain::Limits,
     /// Of one run, from its start to its end.
     pub run_seconds: u64,
+    /// Days for which runs are kept after their end; 0 for ever.
+    pub retention_days: u64,
 }
 
 impl Limits {
@@ -23,6 +25,15 @@ impl Limits {
     #[must_use]
     pub const fn run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
+    }
+
+    /// How long runs are kept after their end; for ever without it.
+    #[must_use]
+    pub const fn retention(&self) -> Option<Duration> {
+        match self.retention_days {
+            0 => None,
+            days => Some(Duration::from_secs(days * 86_400)),
+        }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
@@ -48,6 +59,7 @@ impl Limits {
         Self {
             attempt,
             run_seconds: reader.number_or_default("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS),
+            retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }
 }

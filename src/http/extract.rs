@@ -65,6 +65,25 @@ impl<S: Sync> FromRequestParts<S> for Application {
     }
 }
 
+/// Somebody whose only credential is a link, which the use case opens: what else the request carries is not looked at.
+#[derive(Debug)]
+pub struct Linked {
+    /// The application.
+    pub app: Arc<App>,
+    /// Where the request came from.
+    pub origin: Origin,
+}
+
+impl<S: Sync> FromRequestParts<S> for Linked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let app = app(parts)?;
+        let origin = facts(&app, parts).origin;
+        Ok(Self { app, origin })
+    }
+}
+
 /// An authenticated caller, without an organization.
 #[derive(Debug)]
 pub struct Caller {

@@ -5,8 +5,8 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
-    artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, runs, secrets,
-    workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
+    runs, secrets, workflows,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -14,8 +14,8 @@ use super::api::{
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, quarantine::list, quarantine::requeue,
-        artifacts::list, artifacts::download,
+    approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, run_events::events, runs::cancel, runs::get, runs::list, runs::logs, runs::resume, runs::steps,
+        quarantine::list, quarantine::requeue,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         secrets::list, secrets::write, secrets::delete,

@@ -3,8 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, runs, secrets,
-    workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
+    runs, secrets, workflows,
 };
 use super::state::Gate;
 
@@ -15,6 +15,8 @@ pub enum Access {
     Open,
     /// Whoever has signed the delivery with a secret of the hook in the path; neither a key nor a principal counts.
     Hook,
+    /// Whoever has a link that this installation has signed, for the one thing that the link is for.
+    Link,
     /// An authenticated caller.
     Caller,
     /// An authenticated caller in an organization.
@@ -37,7 +39,7 @@ pub struct Route {
 /// All routes.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Hook, Open, Organization};
+    use Access::{Caller, Hook, Link, Open, Organization};
     let at = |path, access, handler| Route {
         method: "GET",
         path,
@@ -77,6 +79,7 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
         at(
             "/api/runs/{id}/artifacts/{artifactId}",
@@ -86,6 +89,16 @@ pub fn table() -> Vec<Route> {
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
         to("/api/runs/{id}/requeue", Organization, post(quarantine::requeue)),
         at("/api/quarantine", Organization, get(quarantine::list)),
+        to("/api/runs/{id}/resume", Organization, post(runs::resume)),
+        at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
+        to(
+            "/api/runs/{id}/steps/{step}/decision",
+            Organization,
+            post(approvals::decide),
+        ),
+        to("/api/runs/{id}/steps/{step}/links", Organization, post(approvals::link)),
+        at("/api/approvals/{token}", Link, get(approvals::look)),
+        to("/api/approvals/{token}", Link, post(approvals::decide_by_link)),
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),

@@ -26,6 +26,17 @@ impl SigningKey {
     pub fn new(bytes: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
+
+    pub(super) const fn hmac(&self) -> &hmac::Key {
+        &self.0
+    }
+
+    /// Twelve characters that only this installation can put behind a text for this purpose.
+    #[must_use]
+    pub fn tag(&self, purpose: &str, text: &str) -> String {
+        let signature = hmac::sign(&self.0, format!("{purpose}\n{text}").as_bytes());
+        URL_SAFE_NO_PAD.encode(&signature.as_ref()[..9])
+    }
 }
 
 /// What a queue message asks for.

@@ -380,6 +380,12 @@ pub fn event_row(sequence: u64) -> Key {
     key(format!("event:{sequence:010}"))
 }
 
+/// Where a run's events end.
+#[must_use]
+pub fn events_end() -> Key {
+    key("event;".into())
+}
+
 /// The row of an item of a map, or of an iteration of a loop.
 ///
 /// # Errors
@@ -489,6 +495,33 @@ pub fn subject_row(subject: &str) -> Key {
     key(sha256_hex(subject.as_bytes()))
 }
 
+// ── results that later runs may take, in the organization's table ─────────────────────────────────────────────────────
+
+/// The partition of results.
+#[must_use]
+pub fn results() -> Key {
+    key("result".into())
+}
+
+/// A result's row; the digest is of everything that made it.
+#[must_use]
+pub fn result_row(digest: &str) -> Key {
+    key(format!("{RESULTS}{}", alphanumeric_of(digest)))
+}
+
+/// The prefix of all results.
+pub const RESULTS: &str = "sha256:";
+
+/// How many there are.
+#[must_use]
+pub fn result_count_row() -> Key {
+    key("~count".into())
+}
+
+fn alphanumeric_of(digest: &str) -> String {
+    digest.chars().filter(char::is_ascii_alphanumeric).take(64).collect()
+}
+
 // ── key-value pairs of a workflow, in the organization's table ────────────────────────────────────────────────────────
 
 /// The partition of a workflow's pairs. Workflow names are checked by their declaration; one that is no key is refused.
@@ -570,6 +603,13 @@ pub fn index_run_row(started: Timestamp, run: &RunId) -> Key {
     key(format!("{INDEX_RUNS}{}:{run}", started.reversed()))
 }
 
+/// Where runs that were asked for before `at` start in the list of runs.
+#[must_use]
+pub fn index_runs_before(at: Timestamp) -> Key {
+    // Behind every run of that very millisecond.
+    key(format!("{INDEX_RUNS}{};", at.reversed()))
+}
+
 /// An audit record in the list of records.
 #[must_use]
 pub fn index_audit_row(at: Timestamp, record: &RecordId) -> Key {
@@ -627,6 +667,45 @@ pub fn due_until(at: Timestamp) -> Key {
     key(format!("{:015}:", at.millis() + 1))
 }
 
+// ── WeftSignals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The partition of what is sent to an instance. Instances are 26 letters and digits.
+#[must_use]
+pub fn signals(instance: &str) -> Key {
+    key(format!("to:{}", alphanumeric(instance)))
+}
+
+/// The row of a run that has ended.
+#[must_use]
+pub fn signal_row(run: &RunId) -> Key {
+    key(run.to_string())
+}
+
+/// The partition that lists what was sent.
+#[must_use]
+pub fn sent_signals() -> Key {
+    key("sent".into())
+}
+
+/// A sent signal's row in it: sorts by time.
+#[must_use]
+pub fn sent_signal_row(at: Timestamp, instance: &str, run: &RunId) -> Key {
+    key(format!("{:015}:{}:{run}", at.millis(), alphanumeric(instance)))
+}
+
+/// To which instance, and about which run, a listed signal was sent.
+#[must_use]
+pub fn sent_signal(row: &Key) -> Option<(String, RunId)> {
+    let mut parts = row.as_str().splitn(3, ':').skip(1);
+    Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+}
+
+/// The row key below which every signal was sent before `at`.
+#[must_use]
+pub fn sent_signals_until(at: Timestamp) -> Key {
+    key(format!("{:015}:", at.millis()))
+}
+
 // ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────
 
 /// A value that is too large for a row, named by its SHA-256.
@@ -646,8 +725,23 @@ pub fn artifact_blob(sha256: &str) -> BlobPath {
 /// The log of an attempt.
 #[must_use]
 pub fn log_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
-    path(format!("log/{run}/{attempt}.jsonl"))
+    path(format!("{}{attempt}{LOG_END}", log_blobs(run)))
 }
+
+/// What the paths of all logs of a run begin with.
+#[must_use]
+pub fn log_blobs(run: &RunId) -> String {
+    format!("log/{run}/")
+}
+
+/// The attempt that a log is of.
+#[must_use]
+pub fn attempt_of_log(path: &BlobPath) -> Option<AttemptId> {
+    let name = path.as_str().rsplit('/').next()?;
+    name.strip_suffix(LOG_END)?.parse().ok()
+}
+
+const LOG_END: &str = ".jsonl";
 
 #[cfg(test)]
 mod tests {

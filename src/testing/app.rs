@@ -56,6 +56,9 @@ pub struct Builder {
     workspace: Option<PathBuf>,
     seeded: bool,
     clock: Arc<dyn Clock>,
+    storage: Option<(Ports, Arc<Faults>)>,
+    file: Option<PathBuf>,
+    runner: Option<Arc<dyn NodeRunner>>,
 }
 
 impl Default for Builder {
@@ -66,6 +69,9 @@ impl Default for Builder {
             workspace: None,
             seeded: true,
             clock: Arc::new(SystemClock),
+            storage: None,
+            file: None,
+            runner: None,
         }
     }
 }
@@ -92,6 +98,27 @@ impl Builder {
         self
     }
 
+    /// Over the storage of another one, as a second instance of the same installation.
+    #[must_use]
+    pub fn beside(mut self, other: &TestApp) -> Self {
+        self.storage = Some((other.ports.clone(), other.faults.clone()));
+        self.empty()
+    }
+
+    /// Over the file of another one, as a second process on the same machine.
+    #[must_use]
+    pub fn over(mut self, other: &TestApp) -> Self {
+        self.file = Some(other.database.clone());
+        self.empty()
+    }
+
+    /// With this runner.
+    #[must_use]
+    pub fn runner(mut self, runner: Arc<dyn NodeRunner>) -> Self {
+        self.runner = Some(runner);
+        self
+    }
+
     /// Without the sample organizations, people and keys.
     #[must_use]
     pub const fn empty(mut self) -> Self {
@@ -111,13 +138,18 @@ impl Builder {
         let home = Home::new();
         let mut config = Config::for_testing(&home.0);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let database = home.0.join("weft.db");
-        let file = self.on_disk.then_some(database.as_path());
-        let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
-        let (ports, faults) = Faulty::wrap(ports, Plan::Calm);
+        let on_disk = self.on_disk || self.file.is_some();
+        let database = self.file.unwrap_or_else(|| home.0.join("weft.db"));
+        let file = on_disk.then_some(database.as_path());
+        let (ports, faults) = self.storage.unwrap_or_else(|| {
+            let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
+            Faulty::wrap(ports, Plan::Calm)
+        });
         let scripted = Arc::new(Scripted::new());
         scripted.describes(description());
-        let runner: Arc<dyn NodeRunner> = if self.python {
+        let runner: Arc<dyn NodeRunner> = if let Some(runner) = self.runner {
+            runner
+        } else if self.python {
             config.runner.workspace_dir = self.workspace.unwrap_or_else(|| root.join("workspace"));
             let python = python::find(None).expect("the tests need Python 3.11 or newer");
             let settings = pool::Settings::new(python, root.join("engine"), home.0.join("scratch"));
@@ -155,7 +187,8 @@ impl Builder {
 }
 
 /// What every bundle declares to the scripted runner.
-fn description() -> BundleDescription {
+#[must_use]
+pub fn description() -> BundleDescription {
     let name = json!({"name": "name", "type": "string", "required": false, "default": "World", "has_default": true});
     let parameters = json!([name]);
     BundleDescription {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::driver::unreported;
-use super::{Context, Error, Result, children, query_run};
+use super::{Context, Error, Result, children, query_run, signal};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin};
 use crate::domain::RunId;
@@ -17,8 +17,8 @@ use crate::tenancy::Scope;
 /// How often a cancellation is tried against a run that changes at the same moment.
 const TRIES: usize = 8;
 
-/// Cancels a run. The run has ended when this returns; its processes are killed at once when they are here, and by the fenced
-/// owner otherwise.
+/// Cancels a run. The run has ended when this returns; its processes are killed at once when they are here, and within a
+/// second by the instance that drives it otherwise.
 ///
 /// # Errors
 /// When the scope may not, there is no such run, or it has ended already.
@@ -39,6 +39,7 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut r
                 "nothing is left to cancel",
             ));
         }
+        let owner = run.state.owner.clone();
         let now = cx.clock.now();
         let by = scope.principal().id();
         let transition = scheduler::decide(&run.new.plan, &run.state, Event::CancelRequested { by }, now)
@@ -58,6 +59,10 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut r
         match cx.runs.apply(scope, run, &transition, additions).await {
             Ok((stored, records)) => {
                 cx.live.stop(&id);
+                cx.watch.committed(&id);
+                if let Some(owner) = owner {
+                    signal::stop(cx, &owner, &id).await;
+                }
                 cx.runs.index(scope, &stored, &records).await?;
                 finish(cx, scope, origin, &stored).await?;
                 return Ok(stored);

@@ -98,6 +98,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
     }
     let stored = match cx.runs.apply(&driver.scope, stored, &transition, additions).await {
         Ok((stored, records)) => {
+            cx.watch.committed(&run.run);
             driver.unindexed = records;
             stored
         }

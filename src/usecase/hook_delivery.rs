@@ -212,6 +212,7 @@ async fn started(
         requester: start_run::requester(scope),
         origin,
         parent: None,
+        resumes: None,
         cause: json!({"hook": hook.id, "delivery": verified.delivery()}),
     };
     launch::enqueue(cx, scope, launch).await

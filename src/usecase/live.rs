@@ -13,6 +13,8 @@ use crate::domain::RunId;
 pub(super) struct Live {
     runs: Arc<Mutex<HashMap<RunId, Entry>>>,
     leaving: CancellationToken,
+    /// Whoever waits for the first.
+    entered: Arc<Notify>,
     /// Who wants to hear of the end of which run.
     listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
 }
@@ -125,6 +127,11 @@ impl Live {
         self.leaving.is_cancelled()
     }
 
+    /// Resolves when no run is to be taken any more.
+    pub(super) async fn left(&self) {
+        self.leaving.cancelled().await;
+    }
+
     /// Enters a run; nothing when it is driven here already.
     pub(super) fn enter(&self, run: &RunId) -> Option<Driving> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,6 +145,7 @@ impl Live {
             poke: poke.clone(),
         };
         runs.insert(run.clone(), entry);
+        self.entered.notify_one();
         Some(Driving {
             live: self.clone(),
             run: run.clone(),
@@ -158,6 +166,13 @@ impl Live {
     pub(super) fn stop(&self, run: &RunId) {
         if let Some(entry) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
             entry.stop.cancel();
+        }
+    }
+
+    /// Resolves when there are any. For one who asks.
+    pub(super) async fn is_busy(&self) {
+        while self.count() == 0 {
+            self.entered.notified().await;
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod api_key;
+pub mod approval;
 pub mod artifact;
 pub mod audit_log;
 pub mod catalog;
@@ -22,19 +23,26 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod resume_run;
+pub mod run_event;
 pub mod secret;
 pub mod seed;
+pub mod signal;
 pub mod start_run;
 pub mod status;
 pub mod tick;
+pub mod watch;
 
 mod attempt;
 mod broker;
+mod cached;
 mod children;
 mod driver;
+mod event_reader;
 mod isolation;
 mod launch;
 mod live;
+mod retention;
 mod sub_run;
 mod values;
 
@@ -54,13 +62,17 @@ use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::history::History;
 use crate::store::repo::hooks::Hooks;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::quarantines::Quarantines;
+use crate::store::repo::results::Results;
+use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
+use crate::store::repo::signals::Signals;
 use crate::store::secret::SecretStore;
 
 pub use error::Error;
@@ -114,6 +126,10 @@ pub struct Context {
     pub quarantines: Quarantines,
     /// How messages about runs last failed here.
     failures: quarantine::Failures,
+    /// Results that later runs may take.
+    pub results: Results,
+    /// What has happened to them.
+    pub history: History,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -156,8 +172,16 @@ pub struct Context {
     pub signing: SigningKey,
     /// This process, among others on the same storage: fresh at every start.
     pub instance: String,
+    /// Runs that are no longer kept.
+    retention: Retention,
+    /// For how long runs are kept; for ever without it.
+    keep_runs: Option<Duration>,
+    /// Messages between instances.
+    signals: Signals,
     /// Runs that are driven here.
     live: live::Live,
+    /// Runs that are watched here.
+    watch: watch::Watch,
 }
 
 /// The parts of a [`Context`] that `boot.rs` chooses.
@@ -198,6 +222,13 @@ impl Context {
         }
     }
 
+    /// The same, which deletes runs so long after their end; none for never.
+    #[must_use]
+    pub const fn keeping_runs(mut self, keep: Option<Duration>) -> Self {
+        self.keep_runs = keep;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -221,6 +252,11 @@ impl Context {
             runs: Runs::new(ports.clone()),
             quarantines: Quarantines::new(ports.clone()),
             failures: quarantine::Failures::default(),
+            results: Results::new(ports.clone(), clock.clone()),
+            history: History::new(ports.clone()),
+            retention: Retention::new(ports.clone()),
+            keep_runs: None,
+            signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
@@ -243,6 +279,7 @@ impl Context {
             signing,
             instance,
             live: live::Live::default(),
+            watch: watch::Watch::default(),
         }
     }
 }

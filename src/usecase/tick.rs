@@ -1,10 +1,10 @@
-//! What happens every minute: chains are sealed.
+//! What happens every minute: chains are sealed, and what nobody needs any more is taken away.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result};
+use super::{Context, Result, retention, signal};
 use crate::tenancy::{self};
 
 /// How long after midnight the chains of the day before are still sealed.
@@ -18,11 +18,16 @@ pub struct Ticked {
     pub organizations: usize,
     /// Chain heads that were sealed.
     pub sealed: usize,
+    /// Runs that were deleted because they had been kept long enough.
+    pub deleted_runs: usize,
+    /// Signals to instances that are gone, which were taken away.
+    pub signals: usize,
     /// Organizations whose chains could not be sealed this time.
     pub failed: usize,
 }
 
-/// Seals the heads of the audit chains of every organization, and of the platform.
+/// Seals the heads of the audit chains of every organization, and of the platform; takes away old signals, and some of the runs
+/// that are no longer kept.
 ///
 /// # Errors
 /// When the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
@@ -37,6 +42,10 @@ pub async fn tick(cx: &Context) -> Result<Ticked> {
     for day in days {
         ticked.sealed += cx.audit.seal_heads(&platform, day).await?;
     }
+    match signal::sweep(cx).await {
+        Ok(signals) => ticked.signals = signals,
+        Err(error) => tracing::warn!(error = %error, "old signals could not be taken away"),
+    }
     let mut cursor = None;
     loop {
         let page = cx.identities.list_organizations(&platform, 200, cursor).await?;
@@ -49,6 +58,14 @@ pub async fn tick(cx: &Context) -> Result<Ticked> {
                     Err(error) => {
                         ticked.failed += 1;
                         tracing::warn!(org.id = %organization.id, error = %error, "audit chains could not be sealed");
+                    }
+                }
+            }
+            if let Some(keep) = cx.keep_runs {
+                match retention::apply(cx, &scope, keep).await {
+                    Ok(deleted) => ticked.deleted_runs += deleted,
+                    Err(error) => {
+                        tracing::warn!(org.id = %organization.id, error = %error, "old runs could not be deleted, the next tick goes on");
                     }
                 }
             }

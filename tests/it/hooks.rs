@@ -790,7 +790,10 @@ async fn a_hook_belongs_to_its_organization() {
     world.clock.advance(Duration::from_secs(6));
     let answer = world.deliver(&id, &secret, r#"{"name":"1"}"#).await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "organization_inactive"));
-    assert!(!answer.text().contains("contoso"), "a sender needn't know whose hook it is");
+    assert!(
+        !answer.text().contains("contoso"),
+        "a sender needn't know whose hook it is"
+    );
     organization::set_active(&world.first.cx, &operator(), &org, true)
         .await
         .unwrap();

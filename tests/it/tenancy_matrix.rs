@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
@@ -20,22 +21,28 @@ use weft::store::repo::runs::{RunQuery, StoredRun};
 use weft::tenancy::{self, Membership, Organization, RunRef, Scope, operator, operator_in, rehydrate};
 use weft::testing::app::Builder;
 use weft::testing::{DATA_PROVIDER, TestApp, WORKFLOW};
+use weft::usecase::approval::Word;
 use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
+use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
+use weft::usecase::watch::Wanted;
 use weft::usecase::{
-    Error, admit, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data, quarantine,
-    query_run, secret,
+    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data,
+    quarantine, query_run, resume_run, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 35] = [
+const COVERED: &[&str] = &[
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
     "admit::list",
+    "approval::decide",
+    "approval::link",
+    "approval::list",
     "artifact::list",
     "artifact::open",
     "audit_log::list",
@@ -63,10 +70,13 @@ const COVERED: [&str; 35] = [
     "query_run::list",
     "query_run::logs",
     "query_run::steps",
+    "resume_run::resume",
     "secret::delete",
     "secret::list",
     "secret::put",
     "start_run::start_run",
+    "watch::open",
+    "watch::page",
 ];
 
 #[test]
@@ -88,7 +98,7 @@ fn the_matrix_has_every_use_case() {
             }
         }
     }
-    assert_eq!(found, COVERED.map(str::to_owned).into());
+    assert_eq!(found, COVERED.iter().map(ToString::to_string).collect());
 }
 
 /// Everything that is stored: rows by table, partition and row, blobs by container and path, messages by queue.
@@ -331,6 +341,21 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         origin: origin.clone(),
     };
     match name {
+        "approval::decide" => {
+            let word = Word {
+                approved: true,
+                comment: None,
+            };
+            not_found(of, approval::decide(cx, scope, &origin, (run, "main"), word).await);
+        }
+        "approval::link" => not_found(of, approval::link(cx, scope, &origin, (run, "main"), "ann", None).await),
+        "approval::list" => not_found(of, approval::list(cx, scope, run).await),
+        "resume_run::resume" => {
+            not_found(
+                of,
+                resume_run::resume(cx, scope, &origin, run, CodeOf::Pinned, None).await,
+            );
+        }
         "artifact::list" => not_found(of, artifact::list(cx, scope, run).await),
         "artifact::open" => {
             let id = ArtifactId::of(run, "out.txt", &sha256_hex(b"contoso's own"));
@@ -453,6 +478,10 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "watch::open" => not_found(of, watch::open(cx, scope, run, Wanted::default()).await),
+        "watch::page" => {
+            not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
+        }
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),
@@ -522,7 +551,7 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
     StartRun {
         workflow: WORKFLOW.into(),
         arguments: Map::from_iter([("name".to_owned(), Value::from("Ada"))]),
-        wait: Some(std::time::Duration::from_secs(30)),
+        wait: Some(Duration::from_secs(30)),
         idempotency_key: idempotency_key.map(str::to_owned),
         received_at,
         origin: Origin::default(),

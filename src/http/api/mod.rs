@@ -1,5 +1,6 @@
 //! One file per resource; wire types sit beside their handlers.
 
+pub mod approvals;
 pub mod artifacts;
 pub mod audit;
 pub mod data_providers;
@@ -10,6 +11,7 @@ pub mod hooks;
 pub mod me;
 pub mod policy;
 pub mod quarantine;
+pub mod run_events;
 pub mod runs;
 pub mod secrets;
 pub mod workflows;

@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod configs;
+pub mod history;
 pub mod hooks;
 pub mod identity;
 pub mod installation;
@@ -11,7 +12,10 @@ pub mod keys;
 pub mod kv;
 pub mod policies;
 pub mod quarantines;
+pub mod results;
+pub mod retention;
 pub mod runs;
 pub mod secrets;
+pub mod signals;
 
 mod cache;
