@@ -6,7 +6,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
     approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
-    runs, secrets, workflows,
+    runs, schedules, secrets, workflows,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -18,6 +18,8 @@ use super::api::{
         quarantine::list, quarantine::requeue,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
+        schedules::list, schedules::create, schedules::get, schedules::put, schedules::delete, schedules::trigger,
+        schedules::preview,
         secrets::list, secrets::write, secrets::delete,
         hooks::deliver, hooks::challenge, hooks::list, hooks::create, hooks::get, hooks::replace, hooks::delete,
         hooks::rotate, hooks::deliveries,

@@ -24,6 +24,7 @@ mod retention;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
+mod schedules;
 mod seccomp;
 mod secrets;
 mod sqlite;

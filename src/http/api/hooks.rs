@@ -6,9 +6,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::PageOf;
-use super::policy::if_match;
 use super::runs::Links;
+use super::{PageOf, if_match};
 use crate::domain::{HookId, RunId, Secret, Status, Timestamp};
 use crate::error::Finding;
 use crate::http::extract::{self, Admitted, JsonObject, Path};

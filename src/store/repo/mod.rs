@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod configs;
+pub mod due;
 pub mod history;
 pub mod hooks;
 pub mod identity;
@@ -15,6 +16,7 @@ pub mod quarantines;
 pub mod results;
 pub mod retention;
 pub mod runs;
+pub mod schedules;
 pub mod secrets;
 pub mod signals;
 
