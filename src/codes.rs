@@ -55,6 +55,7 @@ codes! {
     "body_too_large" 413 "The body is over the limit." "Send less, or raise `WEFT_MAX_BODY_BYTES`."
     "body_unreadable" 400 "The connection ended before the body was whole." "Send the request again."
     "bundle_unavailable" 503 "The run is pinned to code that this instance doesn't have." "Start a new run, which takes the current code."
+    "concurrency_key_taken" 409 "The run was to be started only if its concurrency key is free (`onConflict=skip`), and it is not; nothing was started." "Repeat it when the run that `detail` names has ended, or choose another `onConflict`."
     "config_not_found" 404 "There is no configuration entry of this name." "`weft entry list` shows those that there are."
     "conflict" 409 "Somebody else changed the same thing at the same moment." "Repeat the request."
     "credential_ambiguous" 401 "A credential was sent more than once, with different values." "Send one."

@@ -1,5 +1,6 @@
 //! The vocabulary: values that cannot be wrong. No I/O, no async. Terms are those of `docs/glossary.md`.
 
+mod admission;
 mod api_key;
 mod cron;
 mod flow;
@@ -22,6 +23,7 @@ mod time;
 mod workflow;
 mod zone;
 
+pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
 pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};

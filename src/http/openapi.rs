@@ -14,7 +14,7 @@ use super::api::{
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-    approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, run_events::events, runs::cancel, runs::get, runs::list, runs::logs, runs::resume, runs::steps,
+    approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, run_events::events, runs::again, runs::cancel, runs::get, runs::list, runs::logs, runs::resume, runs::steps,
         quarantine::list, quarantine::requeue,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,

@@ -89,6 +89,7 @@ pub fn table() -> Vec<Route> {
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
         to("/api/runs/{id}/requeue", Organization, post(quarantine::requeue)),
         at("/api/quarantine", Organization, get(quarantine::list)),
+        to("/api/runs/{id}/rerun", Organization, post(runs::again)),
         to("/api/runs/{id}/resume", Organization, post(runs::resume)),
         at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
         to(

@@ -661,6 +661,46 @@ pub fn index_quarantine_row(at: Timestamp, run: &RunId, queue: &str) -> Key {
     key(format!("{INDEX_QUARANTINES}{}:{run}:{queue}", at.reversed()))
 }
 
+// ── admission, in the organization's table ─────────────────────────────────────────────────────────────────────────────
+
+/// The prefix of runs that want a driver, beside the list of runs so that both change in one transaction.
+pub const BACKLOG: &str = "backlog:";
+
+/// A run that wants a driver. Sorts by rank (0 to 99, 0 first), then by when it was asked for.
+#[must_use]
+pub fn backlog_row(rank: u8, asked: Timestamp, run: &RunId) -> Key {
+    key(format!("{BACKLOG}{:02}:{:015}:{run}", rank.min(99), asked.millis()))
+}
+
+/// Who holds a concurrency key. Hashed: it comes from outside.
+#[must_use]
+pub fn concurrency_row(name: &str) -> Key {
+    key(format!("concurrency:{}", sha256_hex(name.as_bytes())))
+}
+
+/// The prefix of the runs that wait for a concurrency key.
+#[must_use]
+pub fn parked(name: &str) -> String {
+    format!("parked:{}:", sha256_hex(name.as_bytes()))
+}
+
+/// A run that waits for a concurrency key; sorts as in the backlog.
+#[must_use]
+pub fn parked_row(name: &str, rank: u8, asked: Timestamp, run: &RunId) -> Key {
+    key(format!(
+        "{}{:02}:{:015}:{run}",
+        parked(name),
+        rank.min(99),
+        asked.millis()
+    ))
+}
+
+/// The partition of what instances have taken of an organization's limit. One row, [`only_row`].
+#[must_use]
+pub fn seats() -> Key {
+    key("seats".into())
+}
+
 // ── WeftDue ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// How many partitions share the due rows.

@@ -2,6 +2,7 @@
 //!
 //! Every function asks its scope for permission first, and reads and writes only through repositories that take the scope.
 
+pub mod admission;
 pub mod admit;
 pub mod api_key;
 pub mod approval;
@@ -23,6 +24,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod rerun;
 pub mod resume_run;
 pub mod run_event;
 pub mod schedule;
@@ -63,6 +65,7 @@ use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
+use crate::store::repo::backlog::Backlog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::due::Due;
 use crate::store::repo::history::History;
@@ -102,6 +105,8 @@ pub struct Bounds {
     pub attempt: Limits,
     /// Time limit of a run.
     pub run: Duration,
+    /// How many runs of one organization may be under way at once.
+    pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
 }
@@ -188,6 +193,10 @@ pub struct Context {
     signals: Signals,
     /// Runs that are driven here.
     live: live::Live,
+    /// Runs that want to be.
+    backlog: Backlog,
+    /// Who may begin here.
+    admission: admission::Admission,
     /// Runs that are watched here.
     watch: watch::Watch,
 }
@@ -280,6 +289,8 @@ impl Context {
             due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
+            backlog: Backlog::new(ports.clone()),
+            admission: admission::Admission::new(runner.slots()),
             catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,

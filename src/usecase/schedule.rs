@@ -218,6 +218,7 @@ pub async fn trigger(
         origin,
         parent: None,
         cause: json!({"schedule": schedule.id, "triggered": true}),
+        resumes: None,
     };
     launch::enqueue(cx, scope, launch).await
 }

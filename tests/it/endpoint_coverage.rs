@@ -40,6 +40,7 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
     ("POST", "/api/runs/{id}/requeue", Action::Modify, Resource::Run),
     ("GET", "/api/quarantine", Action::List, Resource::Run),
+    ("POST", "/api/runs/{id}/rerun", Action::Run, Resource::Workflow),
     ("POST", "/api/runs/{id}/resume", Action::Modify, Resource::Run),
     ("GET", "/api/runs/{id}/approvals", Action::Read, Resource::Run),
     (
@@ -657,6 +658,12 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                     is_problem(&answer, &of);
                     denied.push((of, id.clone()));
                 }
+                // They see their own runs only, and this is somebody else's.
+                _ if target.template.ends_with("/rerun")
+                    && permitted(role, Action::Read, Resource::Run) == Extent::Own =>
+                {
+                    assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+                }
                 Extent::Own if target.template.contains("{id}") => {
                     assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
                 }
@@ -747,7 +754,10 @@ async fn a_key_needs_exactly_the_scope_of_the_verb() {
                 .await;
             let id = answer.header("x-request-id").to_owned();
             keeps_secret(&answer, &[&key], &of);
-            if may {
+            if may && target.template.ends_with("/rerun") {
+                // It may repeat what it has started itself, and this is somebody else's.
+                assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+            } else if may {
                 assert!(
                     matches!(answer.status, 200 | 201 | 202 | 204 | 409),
                     "{of}: {}",

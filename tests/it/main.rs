@@ -1,5 +1,6 @@
 //! The integration tests: everything that needs a process, a store or a socket, in one program.
 
+mod admission;
 mod architecture;
 mod audit;
 mod authn_repositories;
@@ -13,6 +14,7 @@ mod emitted_files;
 mod endpoint_coverage;
 mod events;
 mod fault;
+mod history_replay;
 mod hooks;
 mod host_envelope;
 mod kept;
@@ -24,6 +26,7 @@ mod retention;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
+mod scheduler_properties;
 mod schedules;
 mod seccomp;
 mod secrets;

@@ -10,7 +10,7 @@ use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
-use weft::domain::{ArtifactId, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
+use weft::domain::{ArtifactId, Ask, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
 use weft::error::{Coded as _, Kind};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
@@ -26,12 +26,13 @@ use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
+use weft::usecase::rerun::{Code, Rerun};
 use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::watch::Wanted;
 use weft::usecase::{
-    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data, quarantine,
-    query_run, resume_run, schedule, secret, watch,
+    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data,
+    quarantine, query_run, rerun, resume_run, schedule, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -81,6 +82,7 @@ const COVERED: &[&str] = &[
     "secret::delete",
     "secret::list",
     "secret::put",
+    "rerun::rerun",
     "start_run::start_run",
     "watch::open",
     "watch::page",
@@ -488,6 +490,20 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "rerun::rerun" => {
+            for code in [Code::Pinned, Code::Current] {
+                let input = Rerun {
+                    run: run.clone(),
+                    code,
+                    wait: None,
+                    idempotency_key: None,
+                    received_at: cx.clock.now(),
+                    origin: origin.clone(),
+                    unindexed: Vec::new(),
+                };
+                not_found(of, rerun::rerun(cx, scope, input).await);
+            }
+        }
         "watch::open" => not_found(of, watch::open(cx, scope, run, Wanted::default()).await),
         "watch::page" => {
             not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
@@ -610,6 +626,7 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
         received_at,
         origin: Origin::default(),
         unindexed: Vec::new(),
+        ask: Ask::default(),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod run_events;
 pub mod runs;
 pub mod schedules;
 pub mod secrets;
+pub mod start_options;
 pub mod workflows;
 
 use serde::Serialize;

@@ -3,6 +3,7 @@
 
 pub mod artifacts;
 pub mod audit_log;
+pub mod backlog;
 pub mod configs;
 pub mod due;
 pub mod history;

@@ -383,6 +383,7 @@ async fn one(cx: &Arc<Context>, scope: &Scope, schedule: &StoredSchedule, at: Ti
         origin: &origin,
         parent: None,
         cause: json!({"schedule": schedule.id, "fireTime": at}),
+        resumes: None,
     };
     launch::enqueue(cx, scope, launch).await?;
     Ok(Came::Started(run))
