@@ -62,6 +62,8 @@ closed_list!(
         Policy = "policy",
         /// Secrets: their names. Nobody reads a value through the API.
         Secret = "secret",
+        /// Webhooks; a new secret for one is `modify`. Nobody reads a secret.
+        Hook = "hook",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

@@ -3,8 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules,
-    secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
+    runs, schedules, secrets, workflows,
 };
 use super::state::Gate;
 
@@ -13,6 +13,8 @@ use super::state::Gate;
 pub enum Access {
     /// Everybody. The only routes without a caller, and this list may only shrink.
     Open,
+    /// Whoever has signed the delivery with a secret of the hook in the path; neither a key nor a principal counts.
+    Hook,
     /// Whoever has a link that this installation has signed, for the one thing that the link is for.
     Link,
     /// An authenticated caller.
@@ -37,7 +39,7 @@ pub struct Route {
 /// All routes.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Link, Open, Organization};
+    use Access::{Caller, Hook, Link, Open, Organization};
     let at = |path, access, handler| Route {
         method: "GET",
         path,
@@ -87,6 +89,8 @@ pub fn table() -> Vec<Route> {
             get(artifacts::download),
         ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        to("/api/runs/{id}/requeue", Organization, post(quarantine::requeue)),
+        at("/api/quarantine", Organization, get(quarantine::list)),
         to("/api/runs/{id}/rerun", Organization, post(runs::again)),
         to("/api/runs/{id}/resume", Organization, post(runs::resume)),
         at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
@@ -116,5 +120,18 @@ pub fn table() -> Vec<Route> {
         at("/api/secrets", Organization, get(secrets::list)),
         on("PUT", "/api/secrets/{name}", put(secrets::write)),
         on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),
+        at("/api/hooks/{id}", Hook, get(hooks::challenge)),
+        to("/api/hooks/{id}", Hook, post(hooks::deliver)),
+        at("/api/triggers/hooks", Organization, get(hooks::list)),
+        to("/api/triggers/hooks", Organization, post(hooks::create)),
+        at("/api/triggers/hooks/{id}", Organization, get(hooks::get)),
+        on("PUT", "/api/triggers/hooks/{id}", put(hooks::replace)),
+        to("/api/triggers/hooks/{id}/rotate", Organization, post(hooks::rotate)),
+        at(
+            "/api/triggers/hooks/{id}/deliveries",
+            Organization,
+            get(hooks::deliveries),
+        ),
+        on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
     ]
 }

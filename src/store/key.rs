@@ -5,7 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, HookId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId,
+    sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -34,6 +35,8 @@ pub enum PlatformTable {
     Identities,
     /// Function keys, by the hash of the key.
     Keys,
+    /// Which organization a webhook belongs to.
+    Hooks,
     /// Configuration that all organizations inherit.
     Config,
     /// Audit records that belong to no organization.
@@ -45,10 +48,11 @@ pub enum PlatformTable {
 }
 
 /// Every platform table, for creating them.
-pub const PLATFORM_TABLES: [PlatformTable; 7] = [
+pub const PLATFORM_TABLES: [PlatformTable; 8] = [
     PlatformTable::Organizations,
     PlatformTable::Identities,
     PlatformTable::Keys,
+    PlatformTable::Hooks,
     PlatformTable::Config,
     PlatformTable::Audit,
     PlatformTable::Due,
@@ -63,6 +67,7 @@ impl PlatformTable {
             Self::Organizations => "WeftOrganizations",
             Self::Identities => "WeftIdentities",
             Self::Keys => "WeftKeys",
+            Self::Hooks => "WeftHooks",
             Self::Config => "WeftConfig",
             Self::Audit => "WeftAudit",
             Self::Due => "WeftDue",
@@ -231,6 +236,53 @@ pub fn key_id_row(id: &KeyId) -> Key {
     key(id.to_string())
 }
 
+// ── webhooks: WeftHooks, and organizations' tables ────────────────────────────────────────────────────────────────────
+
+/// The partition of `WeftHooks` that leads from a hook to its organization. One row, [`only_row`].
+#[must_use]
+pub fn hook_owner(hook: &HookId) -> Key {
+    key(hook.to_string())
+}
+
+/// The partition of an organization's hooks, in its own table.
+#[must_use]
+pub fn hooks() -> Key {
+    key("hook".into())
+}
+
+/// The prefix of all hooks in it.
+pub const HOOKS: &str = "hook:";
+
+/// A hook's row in it.
+#[must_use]
+pub fn hook_row(hook: &HookId) -> Key {
+    key(format!("{HOOKS}{hook}"))
+}
+
+/// The row of a hook's latest deliveries.
+#[must_use]
+pub fn hook_deliveries_row(hook: &HookId) -> Key {
+    key(format!("deliveries:{hook}"))
+}
+
+/// The prefix of the names under which hooks' secrets are kept, among those of the organization. Nobody else's secret is
+/// called so.
+pub const HOOK_SECRETS: &str = "weft-hook-";
+
+/// The name of one of a hook's secrets.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a version that is none.
+pub fn hook_secret(hook: &HookId, version: &str) -> super::port::Result<SecretName> {
+    let random = hook.as_str().trim_start_matches("hook_");
+    format!("{HOOK_SECRETS}{random}-{version}")
+        .parse()
+        .map_err(|_| super::Error::Malformed {
+            what: version.chars().take(60).collect(),
+            expected: "version of a hook's secret",
+        })
+}
+
 // ── configuration: WeftConfig and organizations' tables ────────────────────────────────────────────────────────────────
 
 /// The partition of configuration entries.
@@ -364,6 +416,12 @@ pub const INBOX: &str = "inbox:";
 #[must_use]
 pub fn audit_row(sequence: u64) -> Key {
     key(format!("audit:{sequence:010}"))
+}
+
+/// What is known of messages about the run that were set aside.
+#[must_use]
+pub fn run_quarantine_row() -> Key {
+    key("quarantine".into())
 }
 
 /// A named output of the run.
@@ -592,6 +650,16 @@ pub fn index_audit_since(at: Timestamp) -> Key {
 pub const INDEX_RUNS: &str = "run:";
 /// The prefix of all audit records in the index.
 pub const INDEX_AUDIT: &str = "audit:";
+
+/// The prefix of all quarantined messages in the index.
+pub const INDEX_QUARANTINES: &str = "quarantine:";
+
+/// A quarantined message in the list of those, by the queue that it was set aside from.
+#[must_use]
+pub fn index_quarantine_row(at: Timestamp, run: &RunId, queue: &str) -> Key {
+    let queue = alphanumeric(queue);
+    key(format!("{INDEX_QUARANTINES}{}:{run}:{queue}", at.reversed()))
+}
 
 // ── admission, in the organization's table ─────────────────────────────────────────────────────────────────────────────
 

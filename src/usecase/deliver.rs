@@ -65,10 +65,15 @@ pub async fn deliver(
                 // Of these none is needed: every run of the backlog has a message of its own.
                 (From::RunsPoison | From::AttemptsPoison, Some(_)) => Ok(Continued::Served(0)),
                 (_, Some(place)) => Box::pin(admission::serve(&cx, &run, place)).await,
-                (From::Runs | From::Attempts, None) => drive_run::continue_run(&cx, &run, delivered_at).await,
-                (From::RunsPoison | From::AttemptsPoison, None) => {
-                    quarantine::quarantine(&cx, &run, delivered_at).await
+                (From::Runs | From::Attempts, None) => {
+                    let done = drive_run::continue_run(&cx, &run, delivered_at).await;
+                    if let Err(error) = &done {
+                        cx.failures.note(&run.run, error);
+                    }
+                    done
                 }
+                (From::RunsPoison, None) => quarantine::quarantine(&cx, &run, Queue::Runs, delivered_at).await,
+                (From::AttemptsPoison, None) => quarantine::quarantine(&cx, &run, Queue::Attempts, delivered_at).await,
             }
         }
     };
@@ -98,7 +103,7 @@ const AT_ONCE: usize = 32;
 /// For how long a received message is hidden; renewed while it is worked on.
 const HIDDEN: Duration = Duration::from_secs(120);
 /// Deliveries after which a message is quarantined, as in `host.json`.
-const MAX_DEQUEUE_COUNT: u32 = 5;
+pub(super) const MAX_DEQUEUE_COUNT: u32 = 5;
 
 /// Delivers the messages of the queue of runs as the Functions host would: several at once, again after a failure, to
 /// quarantine after too many. For `weft dev`, which has no host. Never returns; ends when it is dropped.

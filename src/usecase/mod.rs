@@ -15,6 +15,8 @@ pub mod deliver;
 pub mod drive_run;
 pub mod environment;
 pub mod error;
+pub mod hook;
+pub mod hook_delivery;
 pub mod me;
 pub mod organization;
 pub mod person;
@@ -67,10 +69,12 @@ use crate::store::repo::backlog::Backlog;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::due::Due;
 use crate::store::repo::history::History;
+use crate::store::repo::hooks::Hooks;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::quarantines::Quarantines;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
@@ -127,6 +131,10 @@ pub struct CodeSource {
 pub struct Context {
     /// Runs.
     pub runs: Runs,
+    /// Messages about runs that were set aside.
+    pub quarantines: Quarantines,
+    /// How messages about runs last failed here.
+    failures: quarantine::Failures,
     /// Results that later runs may take.
     pub results: Results,
     /// What has happened to them.
@@ -155,6 +163,10 @@ pub struct Context {
     pub policies: Policies,
     /// Secrets of workflows.
     pub secrets: secret::Secrets,
+    /// Webhooks.
+    pub hooks: Hooks,
+    /// What this instance remembers about those who deliver to them.
+    doors: hook_delivery::Doors,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
     /// Queues, and what prepares storage.
@@ -255,6 +267,8 @@ impl Context {
             .to_owned();
         Self {
             runs: Runs::new(ports.clone()),
+            quarantines: Quarantines::new(ports.clone()),
+            failures: quarantine::Failures::default(),
             results: Results::new(ports.clone(), clock.clone()),
             history: History::new(ports.clone()),
             retention: Retention::new(ports.clone()),
@@ -265,6 +279,8 @@ impl Context {
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
             secrets: secret::Secrets::new(secrets, inherited_secrets, ports.clone()),
+            hooks: Hooks::new(ports.clone(), clock.clone()),
+            doors: hook_delivery::Doors::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),

@@ -12,6 +12,7 @@ pub use crate::store::port::Continuation;
 pub use crate::store::repo::runs::{
     AttemptRecord, ListedRun, Requester, RunQuery, StoredItem, StoredRun, StoredStep, Timings,
 };
+use crate::store::repo::quarantines::Quarantined;
 use crate::tenancy::Scope;
 
 /// A page of runs, newest first. Whoever may see own runs only, sees those.
@@ -41,6 +42,8 @@ pub struct Details {
     pub result: Value,
     /// `ctx.variables`.
     pub variables: Value,
+    /// Messages about it that were set aside, newest first; not looked up for an answer that starts it.
+    pub quarantined: Vec<Quarantined>,
     /// Why it is not done yet, where that was asked for.
     pub waiting_for: Option<WaitingFor>,
 }
@@ -51,8 +54,10 @@ pub struct Details {
 /// When the scope may not, or there is no such run that it may know of.
 pub async fn get(cx: &Context, scope: &Scope, id: &RunId) -> Result<Details> {
     let run = visible(cx, scope, id, Action::Read).await?;
+    let quarantined = cx.quarantines.of_run(scope, id).await?;
     let waiting_for = admission::why(cx, scope, &run).await?;
     Ok(Details {
+        quarantined,
         waiting_for,
         ..details(cx, scope, run).await?
     })
@@ -71,6 +76,7 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
         arguments,
         result,
         variables,
+        quarantined: Vec::new(),
         waiting_for: None,
     })
 }

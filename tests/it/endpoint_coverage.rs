@@ -40,6 +40,8 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
         Resource::Run,
     ),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
+    ("POST", "/api/runs/{id}/requeue", Action::Modify, Resource::Run),
+    ("GET", "/api/quarantine", Action::List, Resource::Run),
     ("POST", "/api/runs/{id}/rerun", Action::Run, Resource::Workflow),
     ("POST", "/api/runs/{id}/resume", Action::Modify, Resource::Run),
     ("GET", "/api/runs/{id}/approvals", Action::Read, Resource::Run),
@@ -71,11 +73,29 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/policy", Action::Read, Resource::Policy),
     ("PUT", "/api/policy", Action::Modify, Resource::Policy),
     ("GET", "/api/policy/effective", Action::Read, Resource::Policy),
+    ("GET", "/api/triggers/hooks", Action::List, Resource::Hook),
+    ("POST", "/api/triggers/hooks", Action::Create, Resource::Hook),
+    ("GET", "/api/triggers/hooks/{id}", Action::Read, Resource::Hook),
+    ("PUT", "/api/triggers/hooks/{id}", Action::Modify, Resource::Hook),
+    (
+        "POST",
+        "/api/triggers/hooks/{id}/rotate",
+        Action::Modify,
+        Resource::Hook,
+    ),
+    (
+        "GET",
+        "/api/triggers/hooks/{id}/deliveries",
+        Action::Read,
+        Resource::Hook,
+    ),
+    ("DELETE", "/api/triggers/hooks/{id}", Action::Delete, Resource::Hook),
 ];
 
 /// What a route answers to who may, where what it asks for can't be done to the run that there is.
 const CONFLICTS: &[(&str, &str)] = &[
     ("/cancel", "run_ended"),
+    ("/requeue", "run_ended"),
     ("/resume", "run_succeeded"),
     ("/decision", "approval_over"),
     ("/links", "approval_over"),
@@ -116,6 +136,18 @@ async fn kept(app: &TestApp, run: &str) -> ArtifactId {
     artifact.id
 }
 
+/// A hook of contoso.
+async fn hooked(app: &TestApp) -> String {
+    let request = app.request("POST", "/api/triggers/hooks");
+    let request = request.key(DEVELOPMENT_KEY).organization("contoso");
+    let answer = request.json(&a_hook()).send().await.json();
+    answer["id"].as_str().unwrap().to_owned()
+}
+
+fn a_hook() -> Value {
+    json!({"name": "coverage", "workflow": WORKFLOW, "scheme": "weft"})
+}
+
 /// A schedule that everybody may write.
 fn written_schedule() -> Value {
     json!({"name": "Coverage", "workflow": WORKFLOW, "cron": "@yearly"})
@@ -154,6 +186,7 @@ impl World {
             .unwrap()
             .to_owned();
         let artifact = kept(&app, &run).await;
+        let hook = hooked(&app).await;
         let schedule = scheduled(&app).await;
         let targets = routes::table()
             .into_iter()
@@ -174,6 +207,8 @@ impl World {
                             "{id}",
                             if route.path.contains("/schedules/") {
                                 &schedule
+                            } else if route.path.contains("hooks") {
+                                &hook
                             } else {
                                 &run
                             },
@@ -204,6 +239,11 @@ impl World {
             .header("x-request-id", &format!("coverage-{number:06}"));
         // What is replaced needs something in its place.
         match target.method {
+            "PUT" | "POST"
+                if target.template.starts_with("/api/triggers/hooks") && !target.template.ends_with("/rotate") =>
+            {
+                request.json(&a_hook())
+            }
             "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
             "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
                 request.json(&json!({"approved": true}))
@@ -459,7 +499,8 @@ async fn nobody_comes_in_who_may_not() {
     let mut denied = Vec::new();
     let callers = bad_callers(&expired, &revoked);
     let organizations = bad_organizations(&fabrikam);
-    let asks = |target: &&Target| !matches!(target.access, Access::Open | Access::Link);
+    // What opens a hook is no caller's: `hooks.rs` has those.
+    let asks = |target: &&Target| !matches!(target.access, Access::Open | Access::Link | Access::Hook);
     for target in world.targets.iter().filter(asks) {
         let cases = match target.access {
             Access::Organization => callers.iter().chain(&organizations[..]),
@@ -501,6 +542,44 @@ async fn nobody_comes_in_who_may_not() {
             secrets.iter().all(|secret| !text.contains(secret)),
             "{of}: the record holds a key"
         );
+    }
+}
+
+/// At the door of a hook no caller counts for anything, neither good nor bad: all are told the same.
+#[tokio::test]
+async fn no_caller_opens_a_hook() {
+    let world = World::new().await;
+    let hooks: BTreeSet<_> = world
+        .of(Access::Hook)
+        .map(|target| (target.method, target.template))
+        .collect();
+    assert_eq!(hooks, [("GET", "/api/hooks/{id}"), ("POST", "/api/hooks/{id}")].into());
+    let good = world.app.key(&[], &[KeyScope::All], None).await;
+    let secret = good.clone();
+    let mut cases = bad_callers(&good, &good);
+    cases.push(case("a key that may all", (0, ""), move |r| {
+        r.key(&good).organization("contoso")
+    }));
+    cases.push(case("an administrator", (0, ""), |r| {
+        r.person("eve").organization("contoso")
+    }));
+    for target in world.of(Access::Hook) {
+        for case in &cases {
+            let of = format!("{} {}, {}", target.method, target.template, case.name);
+            let answer = (case.request)(world.to(target)).send().await;
+            let expected = match target.method {
+                "GET" => (404, "hook_not_found"),
+                _ => (401, "hook_signature_invalid"),
+            };
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                expected,
+                "{of}: {}",
+                answer.text()
+            );
+            is_problem(&answer, &of);
+            keeps_secret(&answer, &[&secret, DEVELOPMENT_KEY], &of);
+        }
     }
 }
 
@@ -599,7 +678,7 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                 }
                 // Somebody before has deleted it.
                 _ if answer.status == 404 => {
-                    let gone = ["secret_not_found", "schedule_not_found"];
+                    let gone = ["secret_not_found", "schedule_not_found", "hook_not_found"];
                     assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
                 }
                 _ => assert!(

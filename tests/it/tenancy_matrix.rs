@@ -31,8 +31,8 @@ use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::watch::Wanted;
 use weft::usecase::{
-    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine,
-    query_run, rerun, resume_run, schedule, secret, watch,
+    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data,
+    quarantine, query_run, rerun, resume_run, schedule, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -51,13 +51,21 @@ const COVERED: &[&str] = &[
     "catalog::list",
     "control_run::cancel",
     "drive_run::continue_run",
+    "hook::create",
+    "hook::delete",
+    "hook::get",
+    "hook::list",
+    "hook::replace",
+    "hook::rotate",
     "policy::effective",
     "policy::organization",
     "policy::put_organization",
     "provide_data::inputs",
     "provide_data::list",
     "provide_data::provide",
+    "quarantine::list",
     "quarantine::quarantine",
+    "quarantine::requeue",
     "query_run::details",
     "query_run::get",
     "query_run::items",
@@ -271,6 +279,9 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     secret::put(&app.cx, &contoso, &Origin::default(), Ok(secret_of("contoso-value")))
         .await
         .unwrap();
+    hook::create(&app.cx, &contoso, &Origin::default(), hook_of(WORKFLOW))
+        .await
+        .unwrap();
     let run = stored.new.run.clone();
     let scope = operator_in(&operator(), &org("contoso"));
     schedule::create(&app.cx, &scope, &Origin::default(), &schedule_of(WORKFLOW))
@@ -387,6 +398,32 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             let continued = drive_run::continue_run(cx, reference, cx.clock.now()).await.unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
         }
+        "hook::create" => {
+            let error = hook::create(cx, scope, &origin, hook_of("nosuch")).await.unwrap_err();
+            assert_eq!(error.code(), "hook_invalid", "{of}: {error}");
+        }
+        "hook::list" => match hook::list(cx, scope).await {
+            Ok(hooks) => assert!(hooks.is_empty(), "{of}: {hooks:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "hook::delete" | "hook::get" | "hook::replace" | "hook::rotate" => {
+            let contoso = operator_in(&operator(), &org("contoso"));
+            let id = cx.hooks.list(&contoso).await.unwrap().remove(0).hook.id;
+            match name {
+                "hook::delete" => not_found(of, hook::delete(cx, scope, &origin, &id).await),
+                "hook::get" => not_found(of, hook::get(cx, scope, &id).await),
+                "hook::replace" => {
+                    not_found(
+                        of,
+                        hook::replace(cx, scope, &origin, &id, hook_of(WORKFLOW), None).await,
+                    );
+                }
+                _ => not_found(
+                    of,
+                    hook::rotate(cx, scope, &origin, &id, hook::Rotation::default()).await,
+                ),
+            }
+        }
         // Everything about it is the stranger's own.
         "policy::effective" => match policy::effective(cx, scope, Some(WORKFLOW)).await {
             Ok(effective) => assert!(effective.startable(), "{of}: {effective:?}"),
@@ -406,8 +443,15 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 Ok(written) => panic!("{of}: {written:?}"),
             }
         }
+        "quarantine::list" => match quarantine::list(cx, scope, 50, None).await {
+            Ok((facts, _)) => assert!(facts.is_empty(), "{of}: {facts:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "quarantine::requeue" => not_found(of, quarantine::requeue(cx, scope, &origin, run).await),
         "quarantine::quarantine" => {
-            let continued = quarantine::quarantine(cx, reference, cx.clock.now()).await.unwrap();
+            let continued = quarantine::quarantine(cx, reference, key::Queue::Runs, cx.clock.now())
+                .await
+                .unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
         }
         "provide_data::inputs" => assert_eq!(provide_data::inputs(cx, scope, DATA_PROVIDER).await.unwrap().len(), 1),
@@ -558,6 +602,14 @@ fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) 
 
 /// A secret that contoso has.
 const SECRET: &str = "CONTOSO_KEY";
+
+fn hook_of(workflow: &str) -> hook::HookInput {
+    let members = json!({"name": "Contoso's", "workflow": workflow, "scheme": "weft"});
+    hook::HookInput {
+        members: members.as_object().unwrap().clone(),
+        secret: None,
+    }
+}
 
 fn secret_of(value: &str) -> secret::WriteSecret {
     secret::WriteSecret {

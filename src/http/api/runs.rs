@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::policy::RightsView;
+use super::quarantine::QuarantineView;
 use super::{PageOf, cursor_in, cursor_out, limit, time, workflows};
 use crate::domain::{RunId, Status, StepError, Timestamp};
 use crate::http::extract::{Admitted, Path, Query};
@@ -65,6 +66,9 @@ pub struct RunAnswer {
     pub resumes: Option<RunId>,
     /// Its steps, with what each may do at most.
     pub steps: Vec<PlannedStep>,
+    /// Messages about it that failed too often and were set aside, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantineView>,
     /// Why it is not done yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<WaitingFor>,
@@ -149,7 +153,7 @@ pub struct Links {
 }
 
 impl Links {
-    fn of(run: &RunId, status: Status) -> Self {
+    pub(super) fn of(run: &RunId, status: Status) -> Self {
         let base = format!("/api/runs/{run}");
         Self {
             steps: format!("{base}/steps"),
@@ -170,6 +174,7 @@ impl RunAnswer {
             arguments,
             result,
             variables,
+            quarantined,
             waiting_for,
         } = details;
         let ask = &run.new.ask;
@@ -191,6 +196,7 @@ impl RunAnswer {
             requester: RequesterView::from(&run.new.requester),
             resumes: run.new.resumes.clone(),
             steps: planned_steps(&run),
+            quarantined: quarantined.into_iter().map(QuarantineView::from).collect(),
             waiting_for,
             priority: ask.priority.number(),
             run_at: ask.not_before,
