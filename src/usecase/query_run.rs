@@ -9,10 +9,10 @@ use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId, Status};
 pub use crate::runner::LogLine;
 pub use crate::store::port::Continuation;
+use crate::store::repo::quarantines::Quarantined;
 pub use crate::store::repo::runs::{
     AttemptRecord, ListedRun, Requester, RunQuery, StoredItem, StoredRun, StoredStep, Timings,
 };
-use crate::store::repo::quarantines::Quarantined;
 use crate::tenancy::Scope;
 
 /// A page of runs, newest first. Whoever may see own runs only, sees those.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 use weft::domain::{
-    AttemptId, Backoff, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Outcome, Phase,
+    AttemptId, Backoff, DeclaredAs, DependsOn, ItemFailure, Join, Limits, MAX_ITEMS, OnCrash, OnFailure, Outcome, Phase,
     RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
 };
 use weft::scheduler::{
