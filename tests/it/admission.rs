@@ -406,8 +406,8 @@ async fn a_queued_run_costs_seven_writes() {
     assert_eq!(run(&app, &last).await["status"], "succeeded");
     let after = app.faults.calls();
     let made = |call: Call| after[&call] - before.get(&call).copied().unwrap_or_default();
-    // Written, listed, taken, ended, listed; and the record that the caller has come by a key.
-    assert!(made(Call::Commit) <= count * 6 + 20, "{after:?}");
+    // Written, listed, taken, ended, listed; once more where it takes longer than 20 ms; and the record of the caller's key.
+    assert!(made(Call::Commit) <= count * 7 + 20, "{after:?}");
     assert!(made(Call::Get) + made(Call::Query) <= count * 2, "{after:?}");
     // Its own message; one in 50 ms that says that there is work, and those for other instances.
     let shared = u64::try_from(begun.elapsed().as_millis()).unwrap() / 50 + 45;

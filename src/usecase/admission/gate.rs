@@ -225,6 +225,8 @@ mod tests {
             "it has one where the other has two"
         );
         drop(first);
+        assert!(fourth.as_mut().now_or_never().is_none(), "two share four slots equally");
+        drop(slots.pop());
         assert!(fourth.as_mut().now_or_never().is_some());
         assert_eq!(gate.figures(&busy).2, 0);
     }
