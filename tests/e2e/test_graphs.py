@@ -25,9 +25,19 @@ HANDLED: dict[str, Any] = {
     "name": "handled",
     "parameters": [{"name": "handle", "type": "boolean", "default": True}],
     "nodes": [
-        {"id": "way", "type": "choose", "branches": [{"name": "yes", "when": "inputs.handle"}], "otherwise": "no"},
+        {
+            "id": "way",
+            "type": "choose",
+            "branches": [{"name": "yes", "when": "inputs.handle"}],
+            "otherwise": "no",
+        },
         {"id": "one", "type": "python", "use": "breaks", "inputs": {"text": "first"}},
-        {"id": "mend", "type": "python", "use": "notes", "inputs": {"what": {"$": "steps.one.error.message"}}},
+        {
+            "id": "mend",
+            "type": "python",
+            "use": "notes",
+            "inputs": {"what": {"$": "steps.one.error.message"}},
+        },
         {"id": "two", "type": "python", "use": "breaks", "inputs": {"text": "second"}},
         {
             "id": "undo",
@@ -115,7 +125,18 @@ def test_a_graph_goes_on_after_its_instance_was_killed(crash: test_crash.Crash) 
     # What had ended was not done again; what ran was.
     assert run["result"] == {"first": 1, "each": [1, 1, 2, 2, 1, 1]}
     counted = {path.name: len(path.read_text().splitlines()) for path in (crash.folder / "graph").iterdir()}
-    assert counted == {"first": 1, "each0": 1, "each1": 1, "each2": 2, "each3": 2, "each4": 1, "each5": 1, "tidy": 1}
+    assert counted == {
+        "first": 1,
+        "each0": 1,
+        "each1": 1,
+        "each2": 2,
+        "each3": 2,
+        "each4": 1,
+        "each5": 1,
+        "tidy": 1,
+    }
     keys = [line.split()[2] for line in (crash.folder / "graph/each2").read_text().splitlines()]
     assert keys == [f"{crash.graph}:each:2"] * 2
-    until(lambda: crash.one.get(f"/runs/{crash.graph}/steps")["items"][1]["itemsEnded"] == 6, "all are counted")
+    until(
+        lambda: crash.one.get(f"/runs/{crash.graph}/steps")["items"][1]["itemsEnded"] == 6, "all are counted"
+    )

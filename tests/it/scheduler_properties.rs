@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 use weft::domain::{
-    AttemptId, Backoff, DeclaredAs, DependsOn, ItemFailure, Join, Limits, MAX_ITEMS, OnCrash, OnFailure, Outcome, Phase,
-    RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
+    AttemptId, Backoff, DeclaredAs, DependsOn, ItemFailure, Join, Limits, MAX_ITEMS, OnCrash, OnFailure, Outcome,
+    Phase, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
 };
 use weft::scheduler::{
     Action, Carried, Code, Decision, Dependency, Doing, Effect, Event, Fact, LEGAL, Output, Plan, Rejected, RunState,
