@@ -330,7 +330,7 @@ fn answer(plan: &Plan, (place, item): Slot, pick: u32, now: Timestamp) -> Verdic
         return Verdict::Wrong(StepError::new("expression", "it is not"));
     }
     if item.is_some() {
-        return Verdict::Ends(pick % 3 == 0);
+        return Verdict::Ends(pick.is_multiple_of(3));
     }
     if planned.when.is_some() && pick % 4 == 3 {
         return Verdict::Skip;
