@@ -288,6 +288,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         bounds: Bounds {
             attempt: config.limits.attempt.clone(),
             run: config.limits.run(),
+            concurrent_runs: config.limits.concurrent_runs,
             wait: (http.sync_wait(), MAX_WAIT),
         },
         code: CodeSource {

@@ -51,6 +51,14 @@ pub enum Message {
         /// `started`, `wake_up`, `continued`: for the log only.
         reason: String,
     },
+    /// Runs of an organization stand in its backlog.
+    Admit {
+        /// One of them, when this was sent.
+        #[serde(flatten)]
+        run: RunRef,
+        /// Which of the organization's messages of this kind it is: at most so many are in the queue.
+        place: u8,
+    },
 }
 
 /// Why a text is no message of ours.

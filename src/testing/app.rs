@@ -18,9 +18,11 @@ use crate::runner::pool::{self, Pool};
 use crate::runner::scripted::Scripted;
 use crate::runner::{BundleDescription, NodeRunner, python};
 use crate::store::fault::{Faults, Faulty, Plan};
+use crate::store::key::Queue;
 use crate::store::port::Ports;
 use crate::store::sqlite;
 use crate::tenancy;
+use crate::usecase::deliver::{From, deliver};
 use crate::usecase::{Context, api_key, seed};
 
 /// The workflow that the scripted runner declares; it takes any `name`, and returns its arguments without a script.
@@ -55,6 +57,7 @@ pub struct Builder {
     python: bool,
     workspace: Option<PathBuf>,
     seeded: bool,
+    concurrent_runs: Option<u32>,
     clock: Arc<dyn Clock>,
     storage: Option<(Ports, Arc<Faults>)>,
     file: Option<PathBuf>,
@@ -68,6 +71,7 @@ impl Default for Builder {
             python: false,
             workspace: None,
             seeded: true,
+            concurrent_runs: None,
             clock: Arc::new(SystemClock),
             storage: None,
             file: None,
@@ -126,6 +130,13 @@ impl Builder {
         self
     }
 
+    /// With so many runs of an organization under way at once, at most.
+    #[must_use]
+    pub const fn concurrent_runs(mut self, most: u32) -> Self {
+        self.concurrent_runs = Some(most);
+        self
+    }
+
     /// By this clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -138,13 +149,17 @@ impl Builder {
         let home = Home::new();
         let mut config = Config::for_testing(&home.0);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        config.limits.concurrent_runs = self.concurrent_runs.unwrap_or(config.limits.concurrent_runs);
         let on_disk = self.on_disk || self.file.is_some();
         let database = self.file.unwrap_or_else(|| home.0.join("weft.db"));
         let file = on_disk.then_some(database.as_path());
-        let (ports, faults) = self.storage.unwrap_or_else(|| {
-            let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
-            Faulty::wrap(ports, Plan::Calm)
-        });
+        let (storage, (ports, faults)) = match self.storage {
+            Some((ports, faults)) => (ports.clone(), (ports, faults)),
+            None => {
+                let storage = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
+                (storage.clone(), Faulty::wrap(storage, Plan::Calm))
+            }
+        };
         let scripted = Arc::new(Scripted::new());
         scripted.describes(description());
         let runner: Arc<dyn NodeRunner> = if let Some(runner) = self.runner {
@@ -181,7 +196,9 @@ impl Builder {
             scripted,
             router: boot::router(gate),
             database,
-            _home: home,
+            storage,
+            base,
+            _home: Arc::new(home),
         }
     }
 }
@@ -218,13 +235,62 @@ pub struct TestApp {
     pub router: Router,
     /// The file of the database, where it is kept in one.
     pub database: PathBuf,
-    _home: Home,
+    storage: Ports,
+    base: Base,
+    _home: Arc<Home>,
 }
 
 impl TestApp {
     /// One with the sample data, in memory, by a script.
     pub async fn start() -> Self {
         Builder::default().start().await
+    }
+
+    /// Another instance over the same storage, with a script and a hand on the switches of its own.
+    pub async fn another(&self) -> Self {
+        let (ports, faults) = Faulty::wrap(self.storage.clone(), Plan::Calm);
+        let scripted = Arc::new(Scripted::new());
+        scripted.describes(description());
+        let base = Base {
+            egress: Egress::default(),
+            config: self.base.config.clone(),
+            ports: ports.clone(),
+            runner: scripted.clone(),
+            clock: self.base.clock.clone(),
+            entropy: Arc::new(Entropy::System),
+        };
+        let cx = Arc::new(boot::context(&base).await.expect("storage is prepared"));
+        let gate = Gate::default();
+        gate.open(boot::app(&base, cx.clone(), true));
+        Self {
+            cx,
+            ports,
+            faults,
+            scripted,
+            router: boot::router(gate),
+            database: self.database.clone(),
+            storage: self.storage.clone(),
+            base,
+            _home: self._home.clone(),
+        }
+    }
+
+    /// Delivers every message that is visible now, and what these lead to, until there is none; whether all went well.
+    pub async fn deliver_all(&self) -> bool {
+        let queue = Queue::Runs.name();
+        loop {
+            let hidden = std::time::Duration::from_secs(30);
+            let Ok(mut messages) = self.ports.queues.receive(&queue, 1, hidden).await else {
+                return false;
+            };
+            let Some(message) = messages.pop() else { return true };
+            let now = self.base.clock.now();
+            if deliver(&self.cx, From::Runs, &message.text, now, None).await.is_err()
+                || self.ports.queues.delete(&queue, &message.receipt).await.is_err()
+            {
+                return false;
+            }
+        }
     }
 
     /// A request to it: from this machine, without a credential.

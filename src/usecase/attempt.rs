@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::WorkerSlot;
 use super::broker::{Asker, Bound, Broker};
 use super::policy::{Ceilings, Reason};
 use super::watch::Making;
@@ -172,6 +173,7 @@ impl Attempt {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
             }
+            let _slot = self.slot().await?;
             Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
         };
         let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &broker));
@@ -193,6 +195,18 @@ impl Attempt {
         let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
         Ok(report)
+    }
+
+    /// A slot for a worker, as soon as it is the organization's turn; none when the attempt is stopped meanwhile.
+    async fn slot(&self) -> Result<Option<WorkerSlot>> {
+        let _waits = self.cx.live.without_slot(&self.run);
+        // Who has started this run may have a slot, and wait for its end.
+        let is_urgent = self.parent.is_some();
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Ok(None),
+            slot = self.cx.admission.gate.slot(self.scope.org(), is_urgent) => Ok(Some(slot?)),
+        }
     }
 
     fn broker(&self, config: Merged) -> Broker {

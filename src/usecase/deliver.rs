@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::drive_run::{self, Continued};
-use super::{Context, Result, quarantine};
+use super::{Context, Result, admission, quarantine};
 use crate::domain::Timestamp;
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
@@ -51,14 +51,24 @@ pub async fn deliver(
             return Ok(Delivered::Refused(rejected));
         }
     };
-    let Message::DriveRun { run, reason } = message;
-    tracing::debug!(run.id = %run.run, org.id = %run.org, reason, "message");
+    let (run, place) = match message {
+        Message::DriveRun { run, reason } => {
+            tracing::debug!(run.id = %run.run, org.id = %run.org, reason = %reason, "message");
+            (run, None)
+        }
+        Message::Admit { run, place } => (run, Some(place)),
+    };
     let work = {
-        let cx = cx.clone();
+        let (cx, run) = (cx.clone(), run.clone());
         async move {
-            match from {
-                From::Runs | From::Attempts => drive_run::continue_run(&cx, &run, delivered_at).await,
-                From::RunsPoison | From::AttemptsPoison => quarantine::quarantine(&cx, &run, delivered_at).await,
+            match (from, place) {
+                // Of these none is needed: every run of the backlog has a message of its own.
+                (From::RunsPoison | From::AttemptsPoison, Some(_)) => Ok(Continued::Served(0)),
+                (_, Some(place)) => Box::pin(admission::serve(&cx, &run, place)).await,
+                (From::Runs | From::Attempts, None) => drive_run::continue_run(&cx, &run, delivered_at).await,
+                (From::RunsPoison | From::AttemptsPoison, None) => {
+                    quarantine::quarantine(&cx, &run, delivered_at).await
+                }
             }
         }
     };
@@ -73,12 +83,18 @@ pub async fn deliver(
             error.to_string(),
             "the message is delivered again",
         )),
-        Err(_) => Ok(Delivered::GoesOn),
+        Err(_) => {
+            if place.is_some() {
+                // Who serves goes on here; with a message under way the host knows that there is work.
+                admission::serve_on(cx, &run).await?;
+            }
+            Ok(Delivered::GoesOn)
+        }
     }
 }
 
-/// Messages that are handled at once where no Functions host delivers them.
-const AT_ONCE: usize = 8;
+/// Messages that are handled at once where no Functions host delivers them. Who serves an organization takes one of them.
+const AT_ONCE: usize = 32;
 /// For how long a received message is hidden; renewed while it is worked on.
 const HIDDEN: Duration = Duration::from_secs(120);
 /// Deliveries after which a message is quarantined, as in `host.json`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::{self, Place};
 use super::driver::{After, Driver, unreported};
 use super::values::Known;
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run};
@@ -29,6 +30,10 @@ pub enum Continued {
     Elsewhere,
     /// It is driven in this process.
     Here,
+    /// It waits for its time, its key or its turn.
+    Queued,
+    /// An organization was served; so many runs were taken from its backlog.
+    Served(usize),
 }
 
 /// Goes on with a run, as a queue message asks for.
@@ -36,10 +41,21 @@ pub enum Continued {
 /// # Errors
 /// When storage fails: the message must be delivered again.
 pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
+    Box::pin(admission::arrive(cx, run, delivered_at)).await
+}
+
+/// Goes on with a run that has a place.
+///
+/// # Errors
+/// When storage fails: the message must be delivered again.
+pub(super) async fn go_on(
+    cx: &Arc<Context>,
+    run: &RunRef,
+    stored: StoredRun,
+    mut place: Place,
+    delivered_at: Timestamp,
+) -> Result<Continued> {
     let scope = rehydrate(run, "drive_run");
-    let Some(stored) = cx.runs.get(&scope, &run.run).await? else {
-        return Ok(Continued::Unknown);
-    };
     if stored.state.status.is_terminal() {
         cx.runs.index(&scope, &stored, &[]).await?;
         cx.audit.repair_run_index(&scope, &stored.new.run).await?;
@@ -72,7 +88,10 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         }
         Err(_) => return Ok(Continued::Here),
     };
-    let receipt = send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?;
+    let receipt = match place.guard(now.plus(WAKE_UP_AFTER_LEASE)) {
+        Some(receipt) => receipt,
+        None => send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?,
+    };
     let queued = delivered_at.since(stored.new.created_at);
     let first = stored.state.epoch == 0;
     let mut driver = Driver {
@@ -82,6 +101,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         wake_up: Some(receipt),
         unindexed: Vec::new(),
         known: Known::default(),
+        place,
     };
     let after = After::of(&transition);
     let mut additions = Additions {

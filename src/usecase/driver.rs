@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{self, Place};
 use super::attempt::{Attempt, Done};
 use super::drive_run::{drop_wake_up, send};
 use super::live::Driving;
@@ -70,6 +71,8 @@ pub(super) struct Driver {
     pub(super) unindexed: Vec<LinkedRecord>,
     /// What the run's steps have left under this driver.
     pub(super) known: Known,
+    /// What the run holds while it is driven.
+    pub(super) place: Place,
 }
 
 /// What happened while the driver waited.
@@ -707,7 +710,7 @@ impl Driver {
 
     /// Written again when the run ends, and by whoever finds the run's wake-up.
     async fn list_as_running(&mut self, run: &StoredRun) {
-        match self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+        match self.place.list(&self.cx, &self.scope, run, &self.unindexed).await {
             Ok(()) => self.unindexed.clear(),
             Err(error) => tracing::warn!(run.id = %run.new.run, error = %error, "the run could not be listed yet"),
         }
@@ -716,11 +719,17 @@ impl Driver {
     /// After the last commit: the list shows it, and nobody needs to be woken.
     async fn close(&mut self, run: &StoredRun) {
         // Only when the list is whole may the wake-up go: it is what would mend the list.
-        if let Err(error) = self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+        if let Err(error) = self.place.list(&self.cx, &self.scope, run, &self.unindexed).await {
             tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up");
             return;
         }
         self.unindexed.clear();
+        if run.state.status.is_terminal()
+            && let Err(error) = admission::ended(&self.cx, &self.scope, run).await
+        {
+            tracing::warn!(run.id = %run.new.run, error = %error, "what the run held is free with the run's wake-up");
+            return;
+        }
         if run.state.status.is_terminal()
             && let Err(error) = children::tell_parent(&self.cx, &self.scope, run).await
         {

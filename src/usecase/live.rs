@@ -1,6 +1,6 @@
 //! Runs that are driven in this process, so that a cancellation takes effect at once and no run is driven twice here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -13,6 +13,8 @@ use crate::domain::RunId;
 pub(super) struct Live {
     runs: Arc<Mutex<HashMap<RunId, Entry>>>,
     leaving: CancellationToken,
+    /// Runs with an attempt that waits for a slot.
+    slotless: Arc<Mutex<BTreeMap<RunId, usize>>>,
     /// Whoever waits for the first.
     entered: Arc<Notify>,
     /// Who wants to hear of the end of which run.
@@ -92,6 +94,25 @@ impl Drop for Driving {
     }
 }
 
+/// An attempt that waits for a slot.
+#[derive(Debug)]
+pub(super) struct WithoutSlot {
+    live: Live,
+    run: RunId,
+}
+
+impl Drop for WithoutSlot {
+    fn drop(&mut self) {
+        let mut slotless = self.live.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = slotless.get_mut(&self.run) {
+            *count -= 1;
+            if *count == 0 {
+                slotless.remove(&self.run);
+            }
+        }
+    }
+}
+
 impl Live {
     /// For hearing of a run's end, should it be driven here.
     pub(super) fn end_of(&self, run: &RunId) -> EndOf {
@@ -120,6 +141,24 @@ impl Live {
     /// Asks every driver to let go of its run.
     pub(super) fn leave(&self) {
         self.leaving.cancel();
+    }
+
+    /// Says that an attempt of a run waits for a slot, until what is answered is dropped.
+    pub(super) fn without_slot(&self, run: &RunId) -> WithoutSlot {
+        let mut slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        *slotless.entry(run.clone()).or_default() += 1;
+        WithoutSlot {
+            live: self.clone(),
+            run: run.clone(),
+        }
+    }
+
+    /// Whether an attempt of a run waits here for a slot.
+    pub(super) fn waits_for_slot(&self, run: &RunId) -> bool {
+        self.slotless
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(run)
     }
 
     /// Whether no run is to be taken any more.

@@ -2,6 +2,7 @@
 //!
 //! Every function asks its scope for permission first, and reads and writes only through repositories that take the scope.
 
+pub mod admission;
 pub mod admit;
 pub mod api_key;
 pub mod approval;
@@ -21,8 +22,10 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod rerun;
 pub mod resume_run;
 pub mod run_event;
+pub mod schedule;
 pub mod secret;
 pub mod seed;
 pub mod signal;
@@ -36,6 +39,7 @@ mod broker;
 mod cached;
 mod children;
 mod driver;
+mod due;
 mod event_reader;
 mod isolation;
 mod launch;
@@ -59,7 +63,9 @@ use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
+use crate::store::repo::backlog::Backlog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::due::Due;
 use crate::store::repo::history::History;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
@@ -68,6 +74,7 @@ use crate::store::repo::policies::Policies;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
+use crate::store::repo::schedules::Schedules;
 use crate::store::repo::signals::Signals;
 use crate::store::secret::SecretStore;
 
@@ -94,6 +101,8 @@ pub struct Bounds {
     pub attempt: Limits,
     /// Time limit of a run.
     pub run: Duration,
+    /// How many runs of one organization may be under way at once.
+    pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
 }
@@ -138,6 +147,10 @@ pub struct Context {
     waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
+    /// What starts workflows at certain times.
+    pub schedules: Schedules,
+    /// What has to be looked at later.
+    pub due: Due,
     /// What steps are allowed to do.
     pub policies: Policies,
     /// Secrets of workflows.
@@ -168,6 +181,10 @@ pub struct Context {
     signals: Signals,
     /// Runs that are driven here.
     live: live::Live,
+    /// Runs that want to be.
+    backlog: Backlog,
+    /// Who may begin here.
+    admission: admission::Admission,
     /// Runs that are watched here.
     watch: watch::Watch,
 }
@@ -252,8 +269,12 @@ impl Context {
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
+            schedules: Schedules::new(ports.clone()),
+            due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
+            backlog: Backlog::new(ports.clone()),
+            admission: admission::Admission::new(runner.slots()),
             catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,

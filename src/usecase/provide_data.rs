@@ -169,7 +169,12 @@ pub(super) async fn call(
             }
         }
     };
-    let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
+    let run = async {
+        // A step that asks has a slot, and waits for this.
+        let _slot = cx.admission.gate.slot(scope.org(), true).await?;
+        cx.runner.run(spec, CancellationToken::new()).await
+    };
+    let (report, ()) = tokio::join!(run, serve);
     let report = report?;
     let resource = ("data_provider", name);
     super::isolation::record_refusal(cx, scope, origin, resource, (name, &attempt), &report).await;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::admission::{self, WaitingFor};
 use super::{Context, Error, Result};
 use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId};
@@ -37,6 +38,8 @@ pub struct Details {
     pub result: Value,
     /// `ctx.variables`.
     pub variables: Value,
+    /// Why it is not done yet, where that was asked for.
+    pub waiting_for: Option<WaitingFor>,
 }
 
 /// One run.
@@ -45,7 +48,11 @@ pub struct Details {
 /// When the scope may not, or there is no such run that it may know of.
 pub async fn get(cx: &Context, scope: &Scope, id: &RunId) -> Result<Details> {
     let run = visible(cx, scope, id, Action::Read).await?;
-    details(cx, scope, run).await
+    let waiting_for = admission::why(cx, scope, &run).await?;
+    Ok(Details {
+        waiting_for,
+        ..details(cx, scope, run).await?
+    })
 }
 
 /// A run with its values, for an answer that holds it.
@@ -61,6 +68,7 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
         arguments,
         result,
         variables,
+        waiting_for: None,
     })
 }
 
@@ -136,6 +144,11 @@ pub async fn logs(cx: &Context, scope: &Scope, id: &RunId, after: (usize, u64)) 
 /// A run that the scope may use a verb on, or the same "not found" for one that is not there and one that is not its own.
 pub(super) async fn visible(cx: &Context, scope: &Scope, id: &RunId, action: Action) -> Result<StoredRun> {
     let extent = scope.authorize(action, Resource::Run)?;
+    within(cx, scope, id, extent).await
+}
+
+/// As [`visible`], of all runs or of the scope's own.
+pub(super) async fn within(cx: &Context, scope: &Scope, id: &RunId, extent: Extent) -> Result<StoredRun> {
     let run = cx.runs.get(scope, id).await?;
     match run {
         Some(run) if extent == Extent::All || run.new.requester.id == scope.principal().id() => Ok(run),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use weft::authz::Origin;
 use weft::clock::ManualClock;
 use weft::domain::{
-    Limits, LogLine, OrgId, Outcome, Payload, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
+    Ask, Limits, LogLine, OrgId, Outcome, Payload, RetryPolicy, Rights, RunId, Status, StepError, Timestamp,
 };
 use weft::runner::scripted::Scene;
 use weft::runner::{
@@ -166,6 +166,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
         idempotent: false,
         parent: None,
         resumes: None,
+        ask: Ask::default(),
     };
     let run = new.run.clone();
     let begun = scheduler::begin(&run, &new.plan, &[], now.plus(Duration::from_secs(60)), now);

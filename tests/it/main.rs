@@ -1,5 +1,6 @@
 //! The integration tests: everything that needs a process, a store or a socket, in one program.
 
+mod admission;
 mod architecture;
 mod audit;
 mod authn_repositories;
@@ -24,6 +25,7 @@ mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
 mod scheduler_properties;
+mod schedules;
 mod seccomp;
 mod secrets;
 mod sqlite;

@@ -1,21 +1,23 @@
 //! `/api/runs`: look at runs, and end them.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::policy::RightsView;
-use super::{PageOf, cursor_in, cursor_out, limit, time};
+use super::{PageOf, cursor_in, cursor_out, limit, time, workflows};
 use crate::domain::{RunId, Status, StepError, Timestamp};
 use crate::http::extract::{Admitted, Path, Query};
 use crate::http::problem::{ApiError, Problem};
+use crate::usecase::admission::WaitingFor;
 use crate::usecase::query_run::{
     AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredRun, StoredStep, Timings,
 };
+use crate::usecase::rerun::{Code, Rerun};
 use crate::usecase::resume_run::{self, CodeOf};
-use crate::usecase::{control_run, drive_run, query_run};
+use crate::usecase::{control_run, drive_run, query_run, rerun};
 
 /// A run that has ended, or as far as it is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -64,7 +66,20 @@ pub struct RunAnswer {
     pub steps: Vec<PlannedStep>,
     /// Why it is not done yet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiting_for: Option<String>,
+    pub waiting_for: Option<WaitingFor>,
+    /// Before which others it begins, 0 to 9.
+    pub priority: u8,
+    /// When it may begin, if not at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
+    /// Of runs with the same key only so many are under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// The run that this one repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rerun_of: Option<RunId>,
     /// Where to go on.
     pub links: Links,
 }
@@ -122,6 +137,8 @@ pub struct Links {
     /// Ends it (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
+    /// Starts a new one with its arguments (POST).
+    pub rerun: String,
     /// Goes on where it has failed (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
@@ -134,6 +151,7 @@ impl Links {
             steps: format!("{base}/steps"),
             logs: format!("{base}/logs"),
             artifacts: format!("{base}/artifacts"),
+            rerun: format!("{base}/rerun"),
             cancel: (!status.is_terminal()).then(|| format!("{base}/cancel")),
             resume: (status.is_terminal() && status != Status::Succeeded).then(|| format!("{base}/resume")),
             itself: base,
@@ -148,7 +166,9 @@ impl RunAnswer {
             arguments,
             result,
             variables,
+            waiting_for,
         } = details;
+        let ask = &run.new.ask;
         let state = &run.state;
         Self {
             run_id: run.new.run.clone(),
@@ -167,7 +187,11 @@ impl RunAnswer {
             requester: RequesterView::from(&run.new.requester),
             resumes: run.new.resumes.clone(),
             steps: planned_steps(&run),
-            waiting_for: waiting_for(&run),
+            waiting_for,
+            priority: ask.priority.number(),
+            run_at: ask.not_before,
+            concurrency_key: ask.concurrency.as_ref().map(|asked| asked.key.clone()),
+            rerun_of: ask.rerun_of.clone(),
             links: Links::of(&run.new.run, state.status),
         }
     }
@@ -189,24 +213,6 @@ fn duration(started: Option<Timestamp>, finished: Option<Timestamp>) -> Option<u
     u64::try_from(took.as_millis()).ok()
 }
 
-/// Why a run is not done yet, in one sentence.
-fn waiting_for(run: &StoredRun) -> Option<String> {
-    let state = &run.state;
-    match state.status {
-        Status::Pending => Some("it stands in the queue until an instance takes it".to_owned()),
-        Status::Waiting => {
-            let (due, step) = state
-                .steps
-                .iter()
-                .zip(&run.new.plan.steps)
-                .filter_map(|(step, planned)| step.due().map(|due| (due, planned.id.as_str())))
-                .min()?;
-            Some(format!("the next attempt of step `{step}` is due at {due}"))
-        }
-        _ => None,
-    }
-}
-
 /// A run that goes on.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -216,6 +222,10 @@ pub struct Accepted {
     pub run_id: RunId,
     /// Where it is.
     pub status: Status,
+    /// When it may begin, if not at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
     /// Where to look.
     pub links: Links,
 }
@@ -226,6 +236,7 @@ pub(super) fn accepted(run: &StoredRun) -> Response {
     let body = Accepted {
         run_id: id.clone(),
         status,
+        run_at: run.new.ask.not_before,
         links: Links::of(id, status),
     };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
@@ -264,6 +275,10 @@ pub struct RunItem {
     /// The type of its error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_type: Option<String>,
+    /// When it may begin, if not at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
 }
 
 impl From<ListedRun> for RunItem {
@@ -279,6 +294,7 @@ impl From<ListedRun> for RunItem {
             finished_at: run.finished_at,
             duration_ms: duration(run.started_at, run.finished_at),
             error_type: run.error_type,
+            run_at: run.not_before,
         }
     }
 }
@@ -484,6 +500,54 @@ pub async fn cancel(admitted: Admitted, Path(id): Path<String>) -> Result<Json<R
     Ok(Json(RunAnswer::new(details)))
 }
 
+/// Of which code a run is repeated.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RerunQuery {
+    /// `pinned` (by default): the code that the run ran; `current`: what the workspace offers now.
+    revision: Option<String>,
+}
+
+/// Start a new run with the arguments, the priority and the concurrency key of this one. Answered as `execute` is.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(post, path = "/api/runs/{id}/rerun", tag = "runs",
+    params(("id" = String, Path, description = "The run"), RerunQuery, super::OrganizationHeader,
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=SECONDS`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters")),
+    responses((status = 200, description = "The new run has ended, whichever way", body = RunAnswer),
+        (status = 202, description = "The new run goes on", body = Accepted), (status = "default", body = Problem)))]
+pub async fn again(
+    admitted: Admitted,
+    Path(id): Path<String>,
+    Query(query): Query<RerunQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let code = match query.revision.as_deref() {
+        None | Some("" | "pinned") => Code::Pinned,
+        Some("current") => Code::Current,
+        Some(_) => {
+            return Err(ApiError::bad_parameter(
+                "query:revision",
+                "`revision` must be `pinned` or `current`",
+            ));
+        }
+    };
+    let app = &admitted.app;
+    let input = Rerun {
+        run: run_id(&id)?,
+        code,
+        wait: workflows::preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?,
+        idempotency_key: workflows::idempotency_key(&headers, true)?,
+        received_at: app.cx.clock.now(),
+        origin: admitted.origin.clone(),
+        unindexed: admitted.unindexed(),
+    };
+    let started = rerun::rerun(&app.cx, &admitted.scope, input).await?;
+    workflows::answer(&admitted, started).await
+}
+
 /// Which code.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -504,7 +568,7 @@ pub async fn resume(
     admitted: Admitted,
     Path(id): Path<String>,
     Query(query): Query<ResumeQuery>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let code = match query.revision.as_deref() {
         None | Some("" | "pinned") => CodeOf::Pinned,
@@ -516,7 +580,7 @@ pub async fn resume(
             ));
         }
     };
-    let key = super::workflows::idempotency_key(&headers, true)?;
+    let key = workflows::idempotency_key(&headers, true)?;
     let (app, id) = (&admitted.app, run_id(&id)?);
     let (run, _) = resume_run::resume(&app.cx, &admitted.scope, &admitted.origin, &id, code, key.as_deref()).await?;
     Ok(accepted(&run))

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::runs::RunAnswer;
+use super::start_options::StartOptions;
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::definition::json_schema;
 use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::catalog::Offered;
-use crate::usecase::start_run::{StartRun, start_run};
+use crate::usecase::start_run::{StartRun, Started, start_run};
 use crate::usecase::{catalog, query_run};
 
 /// A workflow.
@@ -113,35 +114,44 @@ pub async fn get(admitted: Admitted, Path(name): Path<String>) -> Result<Json<Wo
 
 /// Start a run. The body is a JSON object of arguments. By default the answer waits for the end (60 s, `Prefer: wait=N`, at
 /// most 220 s) and is 202 when that was not enough; `Prefer: respond-async` answers 202 at once. `Idempotency-Key` makes a
-/// repeat within 24 h return the first run.
+/// repeat within 24 h return the first run. A run over a limit waits for its turn; `waitingFor` of the run says why.
 ///
 /// # Errors
 /// Problems as documented.
 #[utoipa::path(post, path = "/api/workflows/{name}/execute", tag = "workflows",
     params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader,
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=SECONDS`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters")),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters"), StartOptions),
     request_body(content = Object, description = "Arguments by name"),
     responses((status = 200, description = "The run has ended, whichever way", body = RunAnswer),
         (status = 202, description = "The run goes on", body = super::runs::Accepted), (status = "default", body = Problem)))]
 pub async fn execute(
     admitted: Admitted,
     Path(name): Path<String>,
+    Query(options): Query<StartOptions>,
     headers: HeaderMap,
     body: JsonObject,
 ) -> Result<Response, ApiError> {
     let app = &admitted.app;
     let wait = preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?;
+    let received_at = app.cx.clock.now();
     let input = StartRun {
+        ask: options.read(&headers, received_at)?,
         workflow: name,
         arguments: body.object,
         wait,
         idempotency_key: idempotency_key(&headers, body.empty)?,
-        received_at: app.cx.clock.now(),
+        received_at,
         origin: admitted.origin.clone(),
         unindexed: admitted.unindexed(),
     };
     let started = start_run(&app.cx, &admitted.scope, input).await?;
+    answer(&admitted, started).await
+}
+
+/// The answer to whoever has started a run.
+pub(super) async fn answer(admitted: &Admitted, started: Started) -> Result<Response, ApiError> {
+    let app = &admitted.app;
     if !started.repeated {
         admitted.indexed();
     }
@@ -162,7 +172,11 @@ pub async fn execute(
 }
 
 /// `Prefer` (RFC 7240): none to leave the run to the queue, else how long to wait.
-fn preferred_wait(headers: &HeaderMap, default: Duration, most: Duration) -> Result<Option<Duration>, ApiError> {
+pub(super) fn preferred_wait(
+    headers: &HeaderMap,
+    default: Duration,
+    most: Duration,
+) -> Result<Option<Duration>, ApiError> {
     let mut wait = Some(default);
     for value in headers.get_all("prefer") {
         let value = value.to_str().unwrap_or_default();

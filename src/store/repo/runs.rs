@@ -10,7 +10,8 @@ use super::audit_log::{index_operations, rows_for_run};
 use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
-    AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
+    Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp,
+    sha256_hex,
 };
 use crate::scheduler::{Decision, Ended, Output, Plan, RunState, Slot, Transition};
 use crate::store::claim_check;
@@ -104,6 +105,8 @@ pub struct NewRun {
     pub parent: Option<Parent>,
     /// The run that it resumes, if it does: what that has done is not done again.
     pub resumes: Option<RunId>,
+    /// When it may begin, and before which others.
+    pub ask: Ask,
 }
 
 /// A stored run: its header, and the version to fence with.
@@ -279,6 +282,8 @@ pub struct ListedRun {
     pub finished_at: Option<Timestamp>,
     /// The type of its error.
     pub error_type: Option<String>,
+    /// When it may begin, if not at once.
+    pub not_before: Option<Timestamp>,
 }
 
 /// Which runs to list.
@@ -465,6 +470,7 @@ impl Runs {
             .with("argumentsDigest", new.arguments_digest.clone())
             .with("idempotent", new.idempotent)
             .with_some("parent", new.parent.as_ref().map(|parent| json(json!(parent))))
+            .with_some("ask", (new.ask != Ask::default()).then(|| json(json!(new.ask))))
             .with_some("resumes", new.resumes.as_ref().map(|run| run.as_str().to_owned()));
         self.put_text(scope, &mut properties, "plan", json(json!(*new.plan)))
             .await?;
@@ -600,6 +606,10 @@ impl Runs {
                     None => None,
                 },
                 resumes: run_in("resumes")?,
+                ask: match properties.text("ask")? {
+                    Some(_) => parse(properties, "ask")?,
+                    None => Ask::default(),
+                },
             },
             state: self.text(scope, properties, "checkpoint").await?,
             result: payload(properties, "result")?,
@@ -827,6 +837,22 @@ impl Runs {
             .commit(&key::org_table(scope.org()), &key::index(), operations)
             .await?;
         Ok(())
+    }
+
+    /// What lists a run that nobody has listed, and records, together with something else in the same partition.
+    pub(super) fn list_operations(run: &StoredRun, audit: &[LinkedRecord]) -> Result<Vec<Operation>> {
+        let row = key::index_run_row(run.new.created_at, &run.new.run);
+        let mut operations = vec![Operation::Insert(row, index_row(run))];
+        operations.extend(index_operations(audit)?);
+        Ok(operations)
+    }
+
+    /// As [`Runs::list_operations`], for a run that is listed.
+    pub(super) fn relist_operations(run: &StoredRun, audit: &[LinkedRecord]) -> Result<Vec<Operation>> {
+        let row = key::index_run_row(run.new.created_at, &run.new.run);
+        let mut operations = vec![Operation::Upsert(row, index_row(run))];
+        operations.extend(index_operations(audit)?);
+        Ok(operations)
     }
 
     /// Runs, newest first.
@@ -1084,6 +1110,7 @@ fn index_row(run: &StoredRun) -> Properties {
         .with("createdAt", run.new.created_at)
         .with_some("startedAt", run.state.started_at)
         .with_some("finishedAt", run.state.finished_at)
+        .with_some("notBefore", run.new.ask.not_before)
         .with_some("errorType", run.state.error.as_ref().map(|error| error.kind.clone()))
 }
 
@@ -1100,6 +1127,7 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
         started_at: properties.time("startedAt")?,
         finished_at: properties.time("finishedAt")?,
         error_type: properties.text("errorType")?.map(str::to_owned),
+        not_before: properties.time("notBefore")?,
     })
 }
 
