@@ -1201,7 +1201,7 @@ fn drive(world: &mut World, picks: &[u32], crashes: u32) -> Result<usize, TestCa
             let (end, which) = (ends[(pick / 3 % 6) as usize], pick as usize);
             let people = world.waiting_for_people();
             let sample = f64::from(pick % 100) / 99.0;
-            if pick % 3 == 0
+            if pick.is_multiple_of(3)
                 && let Some((slot, attempt)) = running.get(which % running.len().max(1))
             {
                 World::finished(epoch, *slot, attempt, end, sample)
@@ -1222,7 +1222,7 @@ fn drive(world: &mut World, picks: &[u32], crashes: u32) -> Result<usize, TestCa
                 if world.state.next_due().unwrap() <= world.now {
                     Event::Woken { epoch }
                 } else {
-                    world.decides(epoch, *place, by, pick % 4 != 0)
+                    world.decides(epoch, *place, by, !pick.is_multiple_of(4))
                 }
             } else {
                 world.now = world.state.next_due().unwrap().max(world.now);
