@@ -268,6 +268,12 @@ events! {
     HookChanged = "hook.changed", Info, Succeeded;
     /// A delivery to a webhook was refused: its signature is bad or it came again.
     HookRefused = "hook.refused", Warning, Denied;
+    /// Fire times of a schedule led to no run, as its policies say: the run before had not ended, or they came too late.
+    ScheduleSkipped = "schedule.skipped", Info, Failed;
+    /// A fire time of a schedule led to no run because none could be started.
+    ScheduleFailed = "schedule.failed", Warning, Failed;
+    /// A schedule was switched off because it failed too often.
+    ScheduleDisabled = "schedule.disabled", Warning, Succeeded;
 
     /// The installation's sample data was written.
     SeedApplied = "seed.applied", Info, Succeeded;

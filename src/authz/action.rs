@@ -48,6 +48,8 @@ closed_list!(
     Resource {
         /// Workflows and their revisions.
         Workflow = "workflow",
+        /// What starts workflows at certain times; firing one by hand is `run`.
+        Schedule = "schedule",
         /// Runs with their steps, logs and results; cancelling is `modify`.
         Run = "run",
         /// Data providers.

@@ -75,6 +75,7 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         (Role::OrgAdmin, _, _) => Extent::All,
         (_, Resource::Organization, Read) => Extent::All,
         (Role::Manager, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
+        (Role::Manager, Resource::Schedule, Read | List | Create | Modify | Delete | Run) => Extent::All,
         (Role::Manager, Resource::Run, Read | List | Modify) => Extent::All,
         // Whoever may run a workflow may know why it isn't run.
         (Role::Manager | Role::User, Resource::Policy, Read) => Extent::All,
@@ -82,6 +83,7 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         (Role::User, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
         (Role::User, Resource::Run, Read | List | Modify) => Extent::Own,
         (Role::Viewer, Resource::Workflow, Read | List) => Extent::All,
+        (Role::User | Role::Viewer, Resource::Schedule, Read | List) => Extent::All,
         (Role::Viewer, Resource::Run, Read | List) => Extent::Own,
         (_, _, Read | List | Create | Modify | Delete | Run | Administer) => Extent::None,
     }

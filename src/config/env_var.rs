@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::domain::edit_distance;
+
 /// What a variable is about; one heading of the generated page, one struct of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
@@ -362,22 +364,6 @@ fn shape_in_words(shape: Shape) -> String {
         Switch => "`true` or `false`".to_owned(),
         List => "names with commas between them".to_owned(),
     }
-}
-
-/// Insertions, deletions and replacements of one character between two names.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, wanted) in from.chars().enumerate() {
-        let mut diagonal = line;
-        row[0] = line + 1;
-        for (column, have) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(wanted != *have);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

@@ -147,6 +147,10 @@ generated_id!(
     KeyId, "key_", "a key id (`key_` and 26 characters)"
 );
 generated_id!(
+    /// What starts a workflow at certain times.
+    ScheduleId, "sch_", "a schedule id (`sch_` and 26 characters)"
+);
+generated_id!(
     /// An audit record.
     RecordId, "aud_", "an audit record id (`aud_` and 26 characters)"
 );

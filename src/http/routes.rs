@@ -3,8 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, secrets,
-    workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, run_events, runs, schedules,
+    secrets, workflows,
 };
 use super::state::Gate;
 
@@ -103,6 +103,13 @@ pub fn table() -> Vec<Route> {
         at("/api/policy/effective", Organization, get(policy::effective)),
         at("/api/platform/policy", Caller, get(policy::get_platform)),
         into("/api/platform/policy", Caller, put(policy::put_platform)),
+        at("/api/schedules", Organization, get(schedules::list)),
+        to("/api/schedules", Organization, post(schedules::create)),
+        to("/api/schedules/preview", Organization, post(schedules::preview)),
+        at("/api/schedules/{id}", Organization, get(schedules::get)),
+        on("PUT", "/api/schedules/{id}", put(schedules::put)),
+        to("/api/schedules/{id}/trigger", Organization, post(schedules::trigger)),
+        on("DELETE", "/api/schedules/{id}", delete(schedules::delete)),
         at("/api/secrets", Organization, get(secrets::list)),
         on("PUT", "/api/secrets/{name}", put(secrets::write)),
         on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),

@@ -266,7 +266,8 @@ pub struct Plan {
 /// The step of a workflow that is one Python function.
 pub const MAIN_STEP: &str = "main";
 
-/// For how long steps that handle a failure, and those that run in any case, may go on after a run's deadline.
+/// How much time steps that handle a failure have at least, and again those that run in any case, however late it has become. A
+/// run ends by its deadline and twice this.
 pub const GRACE_MS: u64 = 300_000;
 
 impl Code {
@@ -323,10 +324,5 @@ impl Plan {
     #[must_use]
     pub fn position(&self, id: &str) -> Option<usize> {
         self.steps.iter().position(|step| step.id == id)
-    }
-
-    /// Whether there are steps beside those of the main phase.
-    pub(super) fn has_later_phases(&self) -> bool {
-        self.steps.iter().any(|step| step.phase != Phase::Main)
     }
 }

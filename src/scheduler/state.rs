@@ -312,7 +312,7 @@ fn lengthened(text: &str) -> Option<Vec<StepState>> {
             text[at..at + digits].parse().ok()?
         };
         at += digits;
-        if steps.len() + count > MOST_STEPS {
+        if count > MOST_STEPS - steps.len() {
             return None;
         }
         steps.extend(std::iter::repeat_n(step, count));
@@ -489,6 +489,7 @@ mod tests {
         assert_eq!(lengthened("x"), None);
         assert_eq!(lengthened("p99999999999999999999"), None);
         assert_eq!(lengthened("p99999999"), None);
+        assert_eq!(lengthened("pp18446744073709551615"), None);
         assert_eq!(lengthened("s2p").unwrap().len(), 3);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, SecretName, Slug, Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -532,6 +532,29 @@ pub fn pair_count_row() -> Key {
     key("~count".into())
 }
 
+// ── schedules, in the organization's table ────────────────────────────────────────────────────────────────────────────
+
+/// The partition of schedules.
+#[must_use]
+pub fn schedules() -> Key {
+    key("schedule".into())
+}
+
+/// A schedule's row.
+#[must_use]
+pub fn schedule_row(id: &ScheduleId) -> Key {
+    key(id.to_string())
+}
+
+/// The prefix of all schedules.
+pub const SCHEDULES: &str = "sch_";
+
+/// How many schedules there are; no schedule's row is spelled so.
+#[must_use]
+pub fn schedule_count_row() -> Key {
+    key("~count".into())
+}
+
 // ── derived listing rows, in the organization's table: newest first, repairable from their source ──────────────────────
 
 /// The partition of derived rows.
@@ -575,23 +598,25 @@ pub const INDEX_AUDIT: &str = "audit:";
 /// How many partitions share the due rows.
 pub const DUE_BUCKETS: u8 = 4;
 
-/// The partition of a run's due rows.
+/// The partition of what is due for one id: all of its rows are in the same one.
 #[must_use]
-pub fn due_bucket(run: &RunId) -> Key {
-    let bucket = run.as_str().bytes().last().unwrap_or_default() % DUE_BUCKETS;
-    key(format!("due:{bucket}"))
+pub fn due_bucket(org: &OrgId, id: &str) -> Key {
+    let digest = sha256_hex(format!("{org}\n{id}").as_bytes());
+    due_bucket_number(digest.bytes().next().unwrap_or_default() % DUE_BUCKETS)
 }
 
-/// A partition of due rows by number.
+/// A partition of due rows by number, from 0 to below [`DUE_BUCKETS`].
 #[must_use]
 pub fn due_bucket_number(bucket: u8) -> Key {
     key(format!("due:{bucket}"))
 }
 
-/// A due row: sorts by time.
-#[must_use]
-pub fn due_row(at: Timestamp, org: &OrgId, run: &RunId) -> Key {
-    key(format!("{:015}:{org}:{run}", at.millis()))
+/// A due row: sorts by time, and is the same for the same thing at the same time.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for an id that is no key.
+pub fn due_row(at: Timestamp, kind: &str, org: &OrgId, id: &str) -> super::port::Result<Key> {
+    Key::new(format!("{:015}:{kind}:{org}:{id}", at.millis()))
 }
 
 /// The row key below which everything is due at `at`.
@@ -715,8 +740,8 @@ mod tests {
         let early = index_run_row(Timestamp::from_millis(1_000), &run);
         let late = index_run_row(Timestamp::from_millis(2_000), &run);
         assert!(late < early);
-        assert!(
-            due_row(Timestamp::from_millis(9), &"abc".parse().unwrap(), &run) < due_until(Timestamp::from_millis(9))
-        );
+        let due = |at| due_row(Timestamp::from_millis(at), "run", &"abc".parse().unwrap(), run.as_str()).unwrap();
+        assert!(due(9) < due_until(Timestamp::from_millis(9)));
+        assert!(due(10) >= due_until(Timestamp::from_millis(9)));
     }
 }

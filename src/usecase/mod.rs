@@ -23,6 +23,7 @@ pub mod quarantine;
 pub mod query_run;
 pub mod resume_run;
 pub mod run_event;
+pub mod schedule;
 pub mod secret;
 pub mod seed;
 pub mod signal;
@@ -36,6 +37,7 @@ mod broker;
 mod cached;
 mod children;
 mod driver;
+mod due;
 mod event_reader;
 mod isolation;
 mod launch;
@@ -60,6 +62,7 @@ use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::due::Due;
 use crate::store::repo::history::History;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
@@ -68,6 +71,7 @@ use crate::store::repo::policies::Policies;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
+use crate::store::repo::schedules::Schedules;
 use crate::store::repo::signals::Signals;
 use crate::store::secret::SecretStore;
 
@@ -138,6 +142,10 @@ pub struct Context {
     waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
+    /// What starts workflows at certain times.
+    pub schedules: Schedules,
+    /// What has to be looked at later.
+    pub due: Due,
     /// What steps are allowed to do.
     pub policies: Policies,
     /// Secrets of workflows.
@@ -252,6 +260,8 @@ impl Context {
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
+            schedules: Schedules::new(ports.clone()),
+            due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
             catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),

@@ -395,6 +395,7 @@ fn sealed_constructors_stay_sealed() {
         "operator_in",
         "platform",
         "rehydrate",
+        "rehydrate_due",
         "resolve",
         "resolve_key",
         "system",
@@ -404,6 +405,7 @@ fn sealed_constructors_stay_sealed() {
     for (door, users) in [
         ("operator()", &["cli", "testing"][..]),
         ("rehydrate(", &["usecase"]),
+        ("rehydrate_due(", &["usecase"]),
         ("resolve_key(", &["authn"]),
         ("cross(", &["authn"]),
     ] {
@@ -422,7 +424,7 @@ fn sealed_constructors_stay_sealed() {
 fn repositories_take_a_scope_first() {
     // Asked before there is a scope, by what was authenticated; `within` is a scope of either kind. What is handed out is
     // about one thing that the caller holds already.
-    const WITHOUT: [&str; 20] = [
+    const WITHOUT: [&str; 23] = [
         "identity::organization",
         "identity::membership",
         "identity::person",
@@ -432,6 +434,9 @@ fn repositories_take_a_scope_first() {
         "runs::idempotent_run",
         "runs::sub_run",
         "kv::is_key",
+        "schedules::fired_run",
+        "schedules::jitter",
+        "schedules::triggered_run",
         "secrets::read",
         "secrets::keys",
         "secrets::add",

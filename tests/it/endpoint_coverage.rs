@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use weft::authz::{Action, Extent, KeyScope, Resource, Role, permitted};
+use weft::authz::{Action, Extent, KeyScope, Origin, Resource, Role, permitted};
 use weft::codes;
 use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
 use weft::http::openapi;
@@ -13,9 +13,9 @@ use weft::http::routes::{self, Access};
 use weft::store::repo::artifacts;
 use weft::tenancy::{operator, operator_in};
 use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
-use weft::usecase::api_key;
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
+use weft::usecase::{api_key, schedule};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -53,6 +53,13 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
         Resource::Run,
     ),
     ("GET", "/api/audit", Action::List, Resource::Audit),
+    ("GET", "/api/schedules", Action::List, Resource::Schedule),
+    ("POST", "/api/schedules", Action::Create, Resource::Schedule),
+    ("POST", "/api/schedules/preview", Action::Read, Resource::Schedule),
+    ("GET", "/api/schedules/{id}", Action::Read, Resource::Schedule),
+    ("PUT", "/api/schedules/{id}", Action::Modify, Resource::Schedule),
+    ("POST", "/api/schedules/{id}/trigger", Action::Run, Resource::Schedule),
+    ("DELETE", "/api/schedules/{id}", Action::Delete, Resource::Schedule),
     ("GET", "/api/secrets", Action::List, Resource::Secret),
     ("PUT", "/api/secrets/{name}", Action::Modify, Resource::Secret),
     ("DELETE", "/api/secrets/{name}", Action::Delete, Resource::Secret),
@@ -75,6 +82,13 @@ fn conflict(template: &str) -> Option<&'static str> {
     let found = CONFLICTS.iter().find(|(end, _)| template.ends_with(end));
     found.map(|(_, code)| *code)
 }
+/// What a key needs beside that: whoever has a schedule start runs must be one who may start them.
+const ALSO: [(&str, &str, KeyScope); 3] = [
+    ("POST", "/api/schedules", RUN_WORKFLOW),
+    ("PUT", "/api/schedules/{id}", RUN_WORKFLOW),
+    ("POST", "/api/schedules/{id}/trigger", RUN_WORKFLOW),
+];
+const RUN_WORKFLOW: KeyScope = KeyScope::One(Resource::Workflow, Action::Run);
 
 fn org(id: &str) -> OrgId {
     id.parse().unwrap()
@@ -97,6 +111,19 @@ async fn kept(app: &TestApp, run: &str) -> ArtifactId {
     let bytes = bytes::Bytes::from_static(b"kept");
     app.cx.artifacts.put(&scope, &run, &artifact, bytes).await.unwrap();
     artifact.id
+}
+
+/// A schedule that everybody may write.
+fn written_schedule() -> Value {
+    json!({"name": "Coverage", "workflow": WORKFLOW, "cron": "@yearly"})
+}
+
+/// A schedule of contoso.
+async fn scheduled(app: &TestApp) -> String {
+    let written = written_schedule();
+    let scope = operator_in(&operator(), &org("contoso"));
+    let made = schedule::create(&app.cx, &scope, &Origin::default(), written.as_object().unwrap()).await;
+    made.unwrap().id.to_string()
 }
 
 /// A route with its parameters filled in.
@@ -124,6 +151,7 @@ impl World {
             .unwrap()
             .to_owned();
         let artifact = kept(&app, &run).await;
+        let schedule = scheduled(&app).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -138,8 +166,15 @@ impl World {
                     path: route
                         .path
                         .replace("{name}", name)
-                        .replace("{id}", &run)
                         .replace("{step}", "main")
+                        .replace(
+                            "{id}",
+                            if route.path.contains("/schedules/") {
+                                &schedule
+                            } else {
+                                &run
+                            },
+                        )
                         .replace("{artifactId}", artifact.as_str()),
                     access: route.access,
                 }
@@ -171,6 +206,10 @@ impl World {
                 request.json(&json!({"approved": true}))
             }
             "PUT" if target.path.contains("/secrets/") => request.json(&json!({"value": "coverage-value"})),
+            "POST" if target.path.contains("/schedules/preview") => request.json(&json!({"cron": "@daily"})),
+            "PUT" | "POST" if target.path.starts_with("/api/schedules") && !target.path.contains("/trigger") => {
+                request.json(&written_schedule())
+            }
             "PUT" => request.json(&json!({})),
             _ => request,
         }
@@ -550,8 +589,15 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                     );
                 }
                 // Somebody before has deleted it.
-                _ if answer.status == 404 => assert_eq!(answer.code(), "secret_not_found", "{of}"),
-                _ => assert!(matches!(answer.status, 200 | 201 | 204), "{of}: {}", answer.text()),
+                _ if answer.status == 404 => {
+                    let gone = ["secret_not_found", "schedule_not_found"];
+                    assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
+                }
+                _ => assert!(
+                    matches!(answer.status, 200 | 201 | 202 | 204),
+                    "{of}: {}",
+                    answer.text()
+                ),
             }
             if role == Role::Administrator {
                 crossed.push((format!("{} {}", target.method, target.template), id));
@@ -598,7 +644,12 @@ async fn a_key_needs_exactly_the_scope_of_the_verb() {
             .find(|verb| (verb.0, verb.1) == (target.method, target.template));
         let (.., action, resource) = *verb.unwrap();
         let of = format!("{} {}", target.method, target.template);
-        let enough = [KeyScope::One(resource, action)];
+        let also = ALSO
+            .iter()
+            .find(|also| (also.0, also.1) == (target.method, target.template));
+        let enough: Vec<_> = std::iter::once(KeyScope::One(resource, action))
+            .chain(also.map(|also| also.2))
+            .collect();
         let others: Vec<_> = Action::ALL
             .iter()
             .flat_map(|verb| Resource::ALL.iter().map(|on| KeyScope::One(*on, *verb)))
@@ -619,7 +670,7 @@ async fn a_key_needs_exactly_the_scope_of_the_verb() {
             keeps_secret(&answer, &[&key], &of);
             if may {
                 assert!(
-                    matches!(answer.status, 200 | 201 | 204 | 409),
+                    matches!(answer.status, 200 | 201 | 202 | 204 | 409),
                     "{of}: {}",
                     answer.text()
                 );

@@ -31,7 +31,7 @@ use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::watch::Wanted;
 use weft::usecase::{
     Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine,
-    query_run, resume_run, secret, watch,
+    query_run, resume_run, schedule, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -63,6 +63,13 @@ const COVERED: &[&str] = &[
     "query_run::logs",
     "query_run::steps",
     "resume_run::resume",
+    "schedule::create",
+    "schedule::delete",
+    "schedule::get",
+    "schedule::list",
+    "schedule::preview",
+    "schedule::trigger",
+    "schedule::update",
     "secret::delete",
     "secret::list",
     "secret::put",
@@ -262,6 +269,9 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
         .unwrap();
     let run = stored.new.run.clone();
     let scope = operator_in(&operator(), &org("contoso"));
+    schedule::create(&app.cx, &scope, &Origin::default(), &schedule_of(WORKFLOW))
+        .await
+        .unwrap();
     let change = Change {
         written: Map::from_iter([("trust".to_owned(), Value::from("restricted"))]),
         if_tag: None,
@@ -438,6 +448,38 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         "watch::page" => {
             not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
         }
+        "schedule::create" => {
+            let error = schedule::create(cx, scope, &origin, &schedule_of("nosuch"))
+                .await
+                .unwrap_err();
+            assert!(!there || error.code() == "schedule_invalid", "{of}: {error}");
+        }
+        "schedule::delete" => {
+            let id = contoso_schedule(app).await;
+            not_found(of, schedule::delete(cx, scope, &origin, &id, None).await);
+        }
+        "schedule::get" => not_found(of, schedule::get(cx, scope, &contoso_schedule(app).await).await),
+        "schedule::list" => match schedule::list(cx, scope, 10, None).await {
+            Ok((schedules, _)) => assert!(schedules.is_empty(), "{of}: {schedules:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        // It is about nobody's data.
+        "schedule::preview" => {
+            let previewed = schedule::preview(cx, scope, ("@daily", "UTC", None), 3).unwrap();
+            assert_eq!(previewed.unwrap().len(), 3, "{of}");
+        }
+        "schedule::trigger" => {
+            let id = contoso_schedule(app).await;
+            not_found(of, schedule::trigger(cx, scope, &origin, &id, None).await);
+        }
+        "schedule::update" => {
+            let change = schedule::Change {
+                written: schedule_of(WORKFLOW),
+                if_tag: None,
+            };
+            let id = contoso_schedule(app).await;
+            not_found(of, schedule::update(cx, scope, &origin, &id, &change).await);
+        }
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),
@@ -473,6 +515,18 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
 async fn contoso_policy(app: &TestApp) -> String {
     let scope = operator_in(&operator(), &org("contoso"));
     policy::organization(&app.cx, &scope).await.unwrap().tag()
+}
+
+fn schedule_of(workflow: &str) -> Map<String, Value> {
+    let written = json!({"name": "Contoso's own", "workflow": workflow, "cron": "@yearly"});
+    written.as_object().unwrap().clone()
+}
+
+/// The schedule that contoso has.
+async fn contoso_schedule(app: &TestApp) -> String {
+    let scope = operator_in(&operator(), &org("contoso"));
+    let (schedules, _) = schedule::list(&app.cx, &scope, 10, None).await.unwrap();
+    schedules[0].id.to_string()
 }
 
 fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {

@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod configs;
+pub mod due;
 pub mod history;
 pub mod identity;
 pub mod installation;
@@ -13,6 +14,7 @@ pub mod policies;
 pub mod results;
 pub mod retention;
 pub mod runs;
+pub mod schedules;
 pub mod secrets;
 pub mod signals;
 
