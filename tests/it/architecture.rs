@@ -442,6 +442,7 @@ fn repositories_take_a_scope_first() {
         "kv::is_key",
         "schedules::fired_run",
         "schedules::jitter",
+        "schedules::remember",
         "schedules::triggered_run",
         "secrets::read",
         "secrets::keys",
