@@ -148,7 +148,7 @@ def test_a_run_keeps_the_code_that_it_began_with(one: Weft) -> None:
     write(one, slow.replace("WORD", "old"))
     run = one.begin("edited")
     until(lambda: one.get(f"/runs/{run}")["status"] == "waiting", "the first attempt has failed")
-    assert "next attempt" in one.get(f"/runs/{run}")["waitingFor"]
+    assert "next attempt" in one.get(f"/runs/{run}")["waitingFor"]["detail"]
     write(one, slow.replace("WORD", "new"))
     assert one.run("edited")["result"] == "new"
     ended = one.ended(run)
