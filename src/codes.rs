@@ -132,9 +132,9 @@ codes! {
     "user_inactive" 403 "The user is switched off." "Ask an administrator."
     "user_not_found" 404 "There is no such user." "Check the id."
     "user_unknown" 403 "The client principal is genuine, but nobody has made an account for it." "Ask an administrator for an account."
+    "value_too_large" 413 "What the items of a map have left is too much to be one list." "Let each item leave less, or keep what is large as an artifact; `GET /api/runs/{id}/steps/{step}/output?item=N` gives one."
     "worker_unavailable" 503 "No worker process could be started." "Repeat the request; the operator finds the reason in the log."
     "workers_busy" 503 "Every worker slot is taken, and the queue for one is full." "Repeat the request later, or raise `WEFT_WORKER_SLOTS`."
-    "value_too_large" 413 "What the items of a map have left is too much to be one list." "Let each item leave less, or keep what is large as an artifact; `GET /api/runs/{id}/steps/{step}/output?item=N` gives one."
     "workflow_not_found" 404 "The workspace declares no workflow of this name." "`hint` lists those that there are; `weft check` shows what keeps a file out."
     "workspace_unavailable" 503 "The workspace folder can't be read." "Check `WEFT_WORKSPACE`."
 }

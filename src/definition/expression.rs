@@ -6,7 +6,6 @@
 //! `run-tests`. Values are never evaluated again, so nothing that a caller sends becomes an expression.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value, json};
@@ -95,11 +94,12 @@ impl Expression {
             names_no_step,
             ..wrong(message)
         })?;
-        let compiled = ENVIRONMENT
+        let strict = environment();
+        let compiled = strict
             .compile_expression(&rewritten)
             .map_err(|error| wrong(reason(&error)))?;
         let names: HashSet<String> = compiled.undeclared_variables(true);
-        let is_own = |name: &String| !ENVIRONMENT.globals().any(|(global, _)| global == name);
+        let is_own = |name: &String| !strict.globals().any(|(global, _)| global == name);
         let names = names.into_iter().filter(is_own).collect();
         Ok(Self {
             text: text.to_owned(),
@@ -137,7 +137,8 @@ impl Expression {
             message,
             names_no_step: false,
         };
-        let compiled = ENVIRONMENT
+        let strict = environment();
+        let compiled = strict
             .compile_expression(&self.rewritten)
             .map_err(|error| wrong(reason(&error)))?;
         let value = compiled
@@ -169,12 +170,13 @@ impl Expression {
     }
 }
 
-static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+/// Strict, and with so much to do and no more.
+fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
     environment
-});
+}
 
 fn reason(error: &minijinja::Error) -> String {
     match error.detail() {

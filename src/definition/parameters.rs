@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Parameter, ParameterType};
+use crate::domain::{Parameter, ParameterType, edit_distance};
 use crate::error::Finding;
 
 /// Compiles a pattern so that it must match the whole text. Bounded to 1 MiB of compiled program.
@@ -206,25 +206,10 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     known
-        .map(|known| (distance(name, known), known))
+        .map(|known| (edit_distance(name, known), known))
         .filter(|(distance, near)| *distance <= 2 && *distance < near.chars().count())
         .min()
         .map(|(_, near)| near)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn escaped(name: &str) -> String {

@@ -299,6 +299,7 @@ impl<'a> Draft<'a> {
                 None,
             );
         } else if items == 0 {
+            self.state.steps[place].attempts = 0;
             self.end_step(place, Status::Succeeded, None, None);
         } else {
             self.go_on(place);

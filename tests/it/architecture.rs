@@ -553,7 +553,8 @@ fn traits_exist_at_the_seams_only() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    // The five seams, the store of secrets, and `Coded`, which every layer's error has.
+    // The five seams, the store of secrets, `Coded`, which every layer's error has, and `StepIds`, by which expressions are
+    // read of a plan and of a graph alike.
     let seams = [
         "BlobStore",
         "Clock",
@@ -561,6 +562,7 @@ fn traits_exist_at_the_seams_only() {
         "NodeRunner",
         "QueueStore",
         "SecretStore",
+        "StepIds",
         "TableStore",
     ];
     assert_eq!(found, seams.map(str::to_owned).into(), "a trait is for a seam");

@@ -189,7 +189,7 @@ async fn branches_are_chosen_and_meet_again() {
                 python("d", json!({"join": "any", "inputs": {"x": [{"$": "steps.b.output"}, {"$": "steps.c.output"}]}})),
                 python("e", json!({"when": "steps.size.output.branch == 'large'"})),
                 {"id": "sum", "type": "compute", "join": "any", "value": {
-                    "seen": {"$": "steps.d.output.x"}, "e": {"$": "steps.e.status"}, "run": {"$": "run.workflow"}
+                    "seen": {"$": "steps.d.output"}, "e": {"$": "steps.e.status"}, "run": {"$": "run.workflow"}
                 }}
             ]),
             &[
@@ -212,14 +212,14 @@ async fn branches_are_chosen_and_meet_again() {
     let seen = json!([{"x": "large"}, null]);
     assert_eq!(
         large["result"],
-        json!({"branch": "large", "sum": {"seen": seen, "e": "succeeded", "run": "choice"}})
+        json!({"branch": "large", "sum": {"seen": {"x": seen}, "e": "succeeded", "run": "choice"}})
     );
     assert_eq!(status(&large, "c"), "skipped");
     let small = world.run("choice", json!({"n": 1})).await;
     let seen = json!([null, {"x": "small"}]);
     assert_eq!(
         small["result"],
-        json!({"branch": "small", "sum": {"seen": seen, "e": "skipped", "run": "choice"}})
+        json!({"branch": "small", "sum": {"seen": {"x": seen}, "e": "skipped", "run": "choice"}})
     );
     // A branch that nothing follows: what meets again doesn't run, and the result says what came of it.
     let zero = world.run("choice", json!({"n": 0})).await;
@@ -630,7 +630,10 @@ async fn a_long_pause_is_slept_through_by_nobody() {
     for id in [&run, &late] {
         let now = world.until(id, "waits", |run| run["status"] == "waiting").await;
         assert!(
-            now["waitingFor"].as_str().unwrap().contains("`pause` pauses until"),
+            now["waitingFor"]["detail"]
+                .as_str()
+                .unwrap()
+                .contains("`pause` pauses until"),
             "{now:#}"
         );
     }
@@ -726,7 +729,10 @@ async fn people_are_asked() {
     let run = world.begin("asks", "respond-async").await;
     let now = world.until(&run, "asks", |run| run["status"] == "waiting").await;
     assert!(
-        now["waitingFor"].as_str().unwrap().contains("for people to decide"),
+        now["waitingFor"]["detail"]
+            .as_str()
+            .unwrap()
+            .contains("for people to decide"),
         "{now:#}"
     );
     let asked = world.get(&format!("/api/runs/{run}/approvals")).await;
@@ -744,7 +750,7 @@ async fn people_are_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graph_is_kept_below_the_policies_with_all_that_it_calls() {
-    let wants = |name: &str, host: &str| json!({"name": name, "function": name, "line": 7, "parameters": [], "network": [host]});
+    let wants = |name: &str, host: &str| json!({"name": name, "function": name, "line": if name == "net1" { 7 } else { 9 }, "parameters": [], "network": [host]});
     let use_both = graph(
         "wide",
         json!([{"id": "one", "type": "python", "use": "net1"}, {"id": "two", "type": "python", "use": "net2"}]),
@@ -813,9 +819,9 @@ async fn a_file_with_findings_offers_nothing_and_says_where() {
         .map(|one| (one.pointer.as_str(), one.code.as_str()))
         .collect();
     let code = |path: &str, code: &str| found.iter().any(|(at, found)| at.starts_with(path) && *found == code);
-    assert!(code("workspace/workflows/graph0.json:7:", "input_unknown"), "{found:?}");
+    assert!(code("workspace/workflows/graph0.json:9:", "input_unknown"), "{found:?}");
     assert!(
-        code("workspace/workflows/graph0.json:14:", "unknown_workflow"),
+        code("workspace/workflows/graph0.json:15:", "unknown_workflow"),
         "{found:?}"
     );
     assert!(

@@ -1020,7 +1020,7 @@ async fn what_a_delivery_costs() {
         (world.faults.total(), format!("{:?}", world.faults.calls()))
     };
     let (accepted, calls) = count(r#"{"name":"Ada"}"#, &secret).await;
-    assert_eq!(accepted, 8, "{calls}");
+    assert_eq!(accepted, 6, "{calls}");
     let (repeated, calls) = count(r#"{"name":"Ada"}"#, &secret).await;
     assert_eq!(repeated, 3, "{calls}");
     count("{}", "some other secret").await;

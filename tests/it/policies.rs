@@ -391,7 +391,7 @@ async fn a_run_shows_what_its_step_may_and_limits_are_lowered() {
         "minimum": "process", "modules": {"allow": null, "deny": []}});
     assert_eq!(
         answer["steps"],
-        json!([{"id": "main", "status": "succeeded", "rights": rights}])
+        json!([{"id": "main", "kind": "python", "status": "succeeded", "rights": rights}])
     );
     let steps = ask(&app, "ann", "GET", answer["links"]["steps"].as_str().unwrap(), None)
         .await

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(place_of(text, "/nodes/x/use"), (4, 24));
         // What is missing: around it.
         assert_eq!(place_of(text, "/nodes/x/inputs"), (4, 5));
-        assert_eq!(place_of(text, "/nodes/[1]/ä/1/b~1c"), (5, 24));
+        assert_eq!(place_of(text, "/nodes/[1]/ä/1/b~1c"), (5, 23));
         assert_eq!(place_of("\n  7", "/nodes"), (2, 3));
         assert_eq!(place_of("{\n \"a\": }", ""), (2, 7));
     }
