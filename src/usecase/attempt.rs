@@ -216,6 +216,7 @@ impl Attempt {
         drop(messages.send(WorkerMessage::Line(line)).await);
         let patience = self.deadline.since(self.cx.clock.now());
         tokio::select! {
+            biased;
             environment = self.cx.catalogs.pinned_environment(&self.bundle, digest, patience) => environment,
             () = self.stop.cancelled() => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
         }
@@ -260,12 +261,14 @@ impl Attempt {
         let mut calls = FuturesUnordered::new();
         loop {
             let message = tokio::select! {
-                message = received.recv() => message,
+                biased;
+                // What is due comes before what a worker that floods says next.
                 Some(()) = calls.next(), if !calls.is_empty() => continue,
                 _ = flush.tick() => {
                     log.flush().await;
                     continue;
                 }
+                message = received.recv() => message,
             };
             match message {
                 None => break,

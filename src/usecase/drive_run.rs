@@ -1,12 +1,13 @@
 //! Drive a run: decide, commit, make the attempts that are ready, decide again, until it has ended or may rest.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::attempt::{Attempt, Done};
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE};
@@ -188,7 +189,7 @@ impl Driver {
         let mut attempts: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         run.timings.queue_ms += millis(queued);
         self.perform(&run, effects, &mut attempts, driving.stop()).await?;
-        let mut list_at = Some(tokio::time::Instant::now() + LIST_AFTER);
+        let mut list_at = Some(Instant::now() + LIST_AFTER);
         while !run.state.status.is_terminal() {
             let now = self.cx.clock.now();
             let due = run.state.next_due().unwrap_or(run.state.deadline);
@@ -514,7 +515,7 @@ async fn killed(run: &StoredRun, attempts: &mut FuturesUnordered<BoxFuture<'stat
     }
 }
 
-async fn wait_until(at: Option<tokio::time::Instant>) {
+async fn wait_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

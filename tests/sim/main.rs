@@ -1,0 +1,3 @@
+//! The deterministic simulator and its tests: `docs/testing.md` describes it.
+
+mod conformance;
