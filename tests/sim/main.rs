@@ -1,3 +1,4 @@
 //! The deterministic simulator and its tests: `docs/testing.md` describes it.
 
 mod conformance;
+mod seeds;
