@@ -29,6 +29,7 @@ pub mod tick;
 mod attempt;
 mod broker;
 mod isolation;
+mod launch;
 mod live;
 mod sub_run;
 

@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, policy, sub_run};
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, drive_run, launch, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::validate;
-use crate::domain::{Declared, RunId, Timestamp, sha256_hex};
+use crate::domain::{Declared, RunId, Timestamp};
 use crate::error::Kind;
-use crate::scheduler::{self, Event, Plan};
+use crate::scheduler::{self, Event};
 use crate::store;
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
@@ -58,16 +58,11 @@ pub struct Started {
 /// fails; then nothing was started.
 pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
-    let current = cx.catalogs.current().await?;
-    let workflow = catalog::find(&current, &input.workflow)?;
-    let arguments = checked(workflow, &input.arguments)?;
     let now = cx.clock.now();
-    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
-    let plan = Plan::of_python(&current.bundle.digest, workflow, &cx.bounds.attempt).in_environment(environment);
-    let arguments_digest = sha256_hex(Value::Object(input.arguments.clone()).to_string().as_bytes());
+    let arguments_digest = launch::digest(&input.arguments);
     let id = match &input.idempotency_key {
         None => RunId::generate(now, cx.entropy.bytes()),
-        Some(key) => match first_answer(cx, scope, &workflow.name, key, &arguments_digest, now).await? {
+        Some(key) => match first_answer(cx, scope, &input.workflow, key, &arguments_digest, now).await? {
             FirstAnswer::None(id) => id,
             FirstAnswer::Found(run) => {
                 return Ok(Started {
@@ -77,13 +72,12 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
             }
         },
     };
-    let plan = policy::admit_plan(cx, scope, &input.origin, workflow, plan).await?;
-    let arguments = cx.runs.keep(scope, Value::Object(arguments)).await?;
+    let prepared = launch::prepare(cx, scope, &input.origin, &input.workflow, &input.arguments).await?;
     let new = NewRun {
         run: id.clone(),
-        workflow: workflow.name.clone(),
-        plan,
-        arguments,
+        workflow: prepared.workflow,
+        plan: prepared.plan,
+        arguments: prepared.arguments,
         requester: requester(scope),
         created_at: now,
         request_id: input.origin.request_id.clone(),

@@ -8,16 +8,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Context, Error, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, start_run};
-use crate::audit::Event as AuditEvent;
+use super::launch::{self, Launch};
+use super::{Context, Error, Result};
 use crate::authz::Origin;
-use crate::domain::{RunId, sha256_hex};
-use crate::scheduler::{self, Plan};
-use crate::store;
-use crate::store::envelope::{self, Message};
-use crate::store::key::Queue;
-use crate::store::repo::runs::{NewRun, Parent, Requester, StoredRun, sub_run};
-use crate::tenancy::{RunRef, Scope};
+use crate::domain::RunId;
+use crate::store::repo::runs::{Parent, Requester, StoredRun, sub_run};
+use crate::tenancy::Scope;
 
 /// How deep runs may start runs: a run that a person starts is at depth 0.
 pub(super) const MAX_DEPTH: u32 = 8;
@@ -53,10 +49,7 @@ pub(super) enum Key {
 /// # Errors
 /// When the workflow is unknown, the arguments are wrong, the key was used for something else, or storage fails.
 pub(super) async fn start(cx: &Context, scope: &Scope, input: SubRun) -> Result<(StoredRun, bool)> {
-    let current = cx.catalogs.current().await?;
-    let workflow = catalog::find(&current, &input.workflow)?;
-    let arguments = start_run::checked(workflow, &input.arguments)?;
-    let arguments_digest = sha256_hex(Value::Object(input.arguments).to_string().as_bytes());
+    let arguments_digest = launch::digest(&input.arguments);
     let cause = match &input.key {
         Key::Given(key) => format!("key:{key}"),
         Key::Ordinal(number) => format!("ordinal:{number}"),
@@ -65,52 +58,19 @@ pub(super) async fn start(cx: &Context, scope: &Scope, input: SubRun) -> Result<
     if let Some(run) = cx.runs.get(scope, &id).await? {
         return found(run, &input.workflow, &input.key, &arguments_digest);
     }
-    let now = cx.clock.now();
-    let new = NewRun {
-        run: id.clone(),
-        workflow: workflow.name.clone(),
-        plan: Plan::of_python(&current.bundle.digest, workflow, &cx.bounds.attempt),
-        arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
+    let launch = Launch {
+        run: id,
+        prepared: launch::prepare(cx, scope, &input.origin, &input.workflow, &input.arguments).await?,
         requester: input.requester,
-        created_at: now,
-        request_id: input.origin.request_id.clone(),
-        arguments_digest: arguments_digest.clone(),
-        idempotent: true,
+        origin: &input.origin,
+        cause: json!({"parent": input.parent}),
         parent: Some(input.parent),
     };
-    let record = cx
-        .audit
-        .by(scope, AuditEvent::RunStarted)
-        .came_from(&input.origin)
-        .resource("run", id.as_str())
-        .detail(&json!({"workflow": new.workflow, "parent": new.parent}));
-    let sealed = cx.audit.seal(scope, record).await?;
-    let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
-    let message = Message::DriveRun {
-        run: RunRef {
-            org: scope.org().clone(),
-            run: id.clone(),
-        },
-        reason: "started".to_owned(),
-    };
-    let message = envelope::seal(&cx.signing, &message);
-    // Before the run is written, as always: nothing is first written before a message is under way to it.
-    let queue = Queue::Runs.name();
-    let receipt = cx.ports.queues.send(&queue, &message, WAKE_UP_AFTER_LEASE).await?;
-    let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {
-        Ok(committed) => committed,
+    match launch::enqueue(cx, scope, launch).await? {
         // An attempt that was given up too early, and this one: the other was first.
-        Err(store::Error::AlreadyExists { .. }) => {
-            let run = cx.runs.get(scope, &id).await?;
-            let run = run.ok_or_else(|| store::Error::corrupt("a run is there and is not"))?;
-            return found(run, &input.workflow, &input.key, &arguments_digest);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    cx.runs.index(scope, &run, &records).await?;
-    cx.ports.queues.send(&queue, &message, Duration::ZERO).await?;
-    drive_run::forget_wake_up(cx, &receipt).await;
-    Ok((run, false))
+        (run, true) => found(run, &input.workflow, &input.key, &arguments_digest),
+        started => Ok(started),
+    }
 }
 
 /// The run that an earlier attempt has started in this place.

@@ -1,0 +1,144 @@
+//! From a workflow's name to a run in the queue: what every way of starting one has in common.
+//!
+//! [`prepare`] checks and plans, and writes nothing. [`enqueue`] writes the run unless it is there, and leaves it to the queue:
+//! whatever causes a run more than once (a schedule's time, a hook's delivery, a step's call) derives its id from the cause.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, policy, start_run};
+use crate::audit::Event as AuditEvent;
+use crate::authz::Origin;
+use crate::domain::{Payload, RunId, sha256_hex};
+use crate::scheduler::{self, Plan};
+use crate::store;
+use crate::store::envelope::{self, Message};
+use crate::store::key::Queue;
+use crate::store::repo::runs::{NewRun, Parent, Requester, StoredRun};
+use crate::tenancy::{RunRef, Scope};
+
+/// A workflow that may be run with these arguments.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Its name.
+    pub(super) workflow: String,
+    /// What is executed, below the policies.
+    pub(super) plan: Plan,
+    /// The arguments, defaults included.
+    pub(super) arguments: Payload,
+    /// Digest of the arguments as given.
+    pub(super) arguments_digest: String,
+}
+
+/// Finds a workflow, checks its arguments and plans it below the policies.
+///
+/// # Errors
+/// When the workflow is unknown, the arguments are wrong, a policy refuses what it declares, or storage fails.
+pub(super) async fn prepare(
+    cx: &Context,
+    scope: &Scope,
+    origin: &Origin,
+    workflow: &str,
+    given: &Map<String, Value>,
+) -> Result<Prepared> {
+    let current = cx.catalogs.current().await?;
+    let declared = catalog::find(&current, workflow)?;
+    let arguments = start_run::checked(declared, given)?;
+    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
+    let plan = Plan::of_python(&current.bundle.digest, declared, &cx.bounds.attempt).in_environment(environment);
+    let plan = policy::admit_plan(cx, scope, origin, declared, plan).await?;
+    Ok(Prepared {
+        workflow: declared.name.clone(),
+        plan,
+        arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
+        arguments_digest: digest(given),
+    })
+}
+
+/// The digest of arguments as they were given.
+pub(super) fn digest(given: &Map<String, Value>) -> String {
+    sha256_hex(Value::Object(given.clone()).to_string().as_bytes())
+}
+
+/// A run to be put into the queue.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    /// Its id, derived from what causes it.
+    pub(super) run: RunId,
+    /// What is run.
+    pub(super) prepared: Prepared,
+    /// For whom.
+    pub(super) requester: Requester,
+    /// Where the request came from.
+    pub(super) origin: &'a Origin,
+    /// The step that starts it, if one does.
+    pub(super) parent: Option<Parent>,
+    /// What the audit record says beside the workflow: an object.
+    pub(super) cause: Value,
+}
+
+/// Puts a run into the queue, or finds that it was; whether it was there.
+///
+/// # Errors
+/// When storage fails; the run may be under way all the same, and a repeat finds it.
+pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> Result<(StoredRun, bool)> {
+    let Launch {
+        run: id,
+        prepared,
+        requester,
+        origin,
+        parent,
+        cause,
+    } = launch;
+    let now = cx.clock.now();
+    let new = NewRun {
+        run: id.clone(),
+        workflow: prepared.workflow,
+        plan: prepared.plan,
+        arguments: prepared.arguments,
+        requester,
+        created_at: now,
+        request_id: origin.request_id.clone(),
+        arguments_digest: prepared.arguments_digest,
+        idempotent: true,
+        parent,
+    };
+    let mut detail = json!({"workflow": new.workflow});
+    if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {
+        detail.extend(cause);
+    }
+    let record = cx
+        .audit
+        .by(scope, AuditEvent::RunStarted)
+        .came_from(origin)
+        .resource("run", id.as_str())
+        .detail(&detail);
+    let sealed = cx.audit.seal(scope, record).await?;
+    let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
+    let message = Message::DriveRun {
+        run: RunRef {
+            org: scope.org().clone(),
+            run: id.clone(),
+        },
+        reason: "started".to_owned(),
+    };
+    let message = envelope::seal(&cx.signing, &message);
+    // Before the run is written, as always: nothing is first written before a message is under way to it.
+    let queue = Queue::Runs.name();
+    let receipt = cx.ports.queues.send(&queue, &message, WAKE_UP_AFTER_LEASE).await?;
+    let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {
+        Ok(committed) => committed,
+        // The cause came twice: the other was first.
+        Err(store::Error::AlreadyExists { .. }) => {
+            let run = cx.runs.get(scope, &id).await?;
+            let run = run.ok_or_else(|| store::Error::corrupt("a run is there and is not"))?;
+            return Ok((run, true));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    cx.runs.index(scope, &run, &records).await?;
+    cx.ports.queues.send(&queue, &message, Duration::ZERO).await?;
+    drive_run::forget_wake_up(cx, &receipt).await;
+    Ok((run, false))
+}
