@@ -37,7 +37,7 @@ pub enum Message {
         /// The run.
         #[serde(flatten)]
         run: RunRef,
-        /// `started`, `wake_up`, `continued`: for the log only.
+        /// `started`: somebody has written the run and listed it. `wake_up`, `continued`: whoever had it may have died since.
         reason: String,
     },
 }

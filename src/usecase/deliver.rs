@@ -52,11 +52,12 @@ pub async fn deliver(
         }
     };
     let Message::DriveRun { run, reason } = message;
-    tracing::debug!(run.id = %run.run, org.id = %run.org, reason, "message");
+    tracing::debug!(run.id = %run.run, org.id = %run.org, reason = %reason, "message");
     let work = {
         let cx = cx.clone();
         async move {
             match from {
+                From::Runs if reason == "started" => drive_run::begin_listed(&cx, &run, delivered_at).await,
                 From::Runs | From::Attempts => drive_run::continue_run(&cx, &run, delivered_at).await,
                 From::RunsPoison | From::AttemptsPoison => quarantine::quarantine(&cx, &run, delivered_at).await,
             }

@@ -49,6 +49,18 @@ pub enum Continued {
 /// # Errors
 /// When storage fails: the message must be delivered again.
 pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
+    go_on(cx, run, delivered_at, false).await
+}
+
+/// Begins with a run that was left to the queue and is listed, with the record of its start.
+///
+/// # Errors
+/// When storage fails: the message must be delivered again.
+pub(super) async fn begin_listed(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
+    go_on(cx, run, delivered_at, true).await
+}
+
+async fn go_on(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp, is_listed: bool) -> Result<Continued> {
     let scope = rehydrate(run, "drive_run");
     let Some(stored) = cx.runs.get(&scope, &run.run).await? else {
         return Ok(Continued::Unknown);
@@ -96,6 +108,7 @@ pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timesta
         },
         wake_up: Some(receipt),
         unindexed: Vec::new(),
+        is_listed,
     };
     let effects = transition.effects().to_vec();
     let mut additions = Additions {
@@ -164,6 +177,8 @@ pub(super) struct Driver {
     pub(super) wake_up: Option<MessageReceipt>,
     /// Records of the first transition, to be listed.
     pub(super) unindexed: Vec<LinkedRecord>,
+    /// Whether all other records of the run are listed. Whoever had the run before may have died before that.
+    pub(super) is_listed: bool,
 }
 
 /// What happened while the driver waited.
@@ -456,7 +471,7 @@ impl Driver {
     /// After the last commit: the list shows it, and nobody needs to be woken.
     async fn close(&mut self, run: &StoredRun) {
         // Only when the list is whole may the wake-up go: it is what would mend the list.
-        if let Err(error) = self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+        if let Err(error) = self.list(run).await {
             tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up");
             return;
         }
@@ -464,6 +479,13 @@ impl Driver {
         if let Some(receipt) = self.wake_up.take() {
             drop_wake_up(&self.cx, receipt);
         }
+    }
+
+    async fn list(&mut self, run: &StoredRun) -> store::port::Result<()> {
+        if run.state.status.is_terminal() && !self.is_listed {
+            self.cx.audit.repair_run_index(&self.scope, &run.new.run).await?;
+        }
+        self.cx.runs.index(&self.scope, run, &self.unindexed).await
     }
 
     /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.

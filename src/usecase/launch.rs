@@ -116,17 +116,17 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         .detail(&detail);
     let sealed = cx.audit.seal(scope, record).await?;
     let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
-    let message = Message::DriveRun {
-        run: RunRef {
+    let message = |reason: &str| {
+        let run = RunRef {
             org: scope.org().clone(),
             run: id.clone(),
-        },
-        reason: "started".to_owned(),
+        };
+        let reason = reason.to_owned();
+        envelope::seal(&cx.signing, &Message::DriveRun { run, reason })
     };
-    let message = envelope::seal(&cx.signing, &message);
     // Before the run is written, as always: nothing is first written before a message is under way to it.
     let queue = Queue::Runs.name();
-    let receipt = cx.ports.queues.send(&queue, &message, WAKE_UP_AFTER_LEASE).await?;
+    let receipt = cx.ports.queues.send(&queue, &message("wake_up"), WAKE_UP_AFTER_LEASE).await?;
     let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {
         Ok(committed) => committed,
         // The cause came twice: the other was first.
@@ -138,7 +138,7 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         Err(error) => return Err(error.into()),
     };
     cx.runs.index(scope, &run, &records).await?;
-    cx.ports.queues.send(&queue, &message, Duration::ZERO).await?;
+    cx.ports.queues.send(&queue, &message("started"), Duration::ZERO).await?;
     drive_run::forget_wake_up(cx, &receipt).await;
     Ok((run, false))
 }

@@ -106,14 +106,15 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
     } else {
         (begun, WAKE_UP_AFTER_LEASE)
     };
-    let wake_up = Message::DriveRun {
-        run: RunRef {
+    let message = |reason: &str| {
+        let run = RunRef {
             org: scope.org().clone(),
             run: id.clone(),
-        },
-        reason: if input.wait.is_some() { "wake_up" } else { "started" }.to_owned(),
+        };
+        let reason = reason.to_owned();
+        envelope::seal(&cx.signing, &Message::DriveRun { run, reason })
     };
-    let wake_up = envelope::seal(&cx.signing, &wake_up);
+    let wake_up = message("wake_up");
     let receipt = cx.ports.queues.send(&Queue::Runs.name(), &wake_up, delay).await?;
     let (run, records) = match cx.runs.create(scope, new, &transition, vec![sealed]).await {
         Ok(committed) => committed,
@@ -140,7 +141,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         cx.runs.index(scope, &run, &unindexed).await?;
         cx.ports
             .queues
-            .send(&Queue::Runs.name(), &wake_up, Duration::ZERO)
+            .send(&Queue::Runs.name(), &message("started"), Duration::ZERO)
             .await?;
         drive_run::drop_wake_up(cx, receipt);
         return Ok(Started { run, repeated: false });
@@ -154,6 +155,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         origin: input.origin.clone(),
         wake_up: Some(receipt),
         unindexed,
+        is_listed: true,
     };
     let effects = transition.effects().to_vec();
     let queued = cx.clock.now().since(input.received_at);

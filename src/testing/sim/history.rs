@@ -220,6 +220,16 @@ impl History {
         }
     }
 
+    /// A process has died, and every attempt that it was making with it.
+    pub fn vanished(&self, site: &str) {
+        let at = self.clock.elapsed();
+        for begun in lock(&self.inner).attempts.values_mut() {
+            if begun.site == site {
+                begun.end.get_or_insert((at, End::Vanished));
+            }
+        }
+    }
+
     /// An attempt has ended. What ended it first counts.
     pub fn ended(&self, attempt: &str, end: End) {
         let at = self.clock.elapsed();

@@ -126,6 +126,7 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
                 lock(&fleet.slots)[slot] = Some(Arc::new(process));
                 *lock(started) += 1;
                 site.dead.cancelled().await;
+                world.history.vanished(&site.name);
             }
         }
     });
