@@ -38,6 +38,7 @@ pub enum Message {
         #[serde(flatten)]
         run: RunRef,
         /// `started`: somebody has written the run and listed it. `wake_up`, `continued`: whoever had it may have died since.
+        /// `look_…`: it was not written when the message before was delivered.
         reason: String,
     },
 }

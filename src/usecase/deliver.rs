@@ -58,7 +58,13 @@ pub async fn deliver(
         async move {
             match from {
                 From::Runs if reason == "started" => drive_run::begin_listed(&cx, &run, delivered_at).await,
-                From::Runs | From::Attempts => drive_run::continue_run(&cx, &run, delivered_at).await,
+                From::Runs | From::Attempts => {
+                    let continued = drive_run::continue_run(&cx, &run, delivered_at).await?;
+                    if continued == Continued::Unknown {
+                        drive_run::look_again(&cx, &run, &reason).await?;
+                    }
+                    Ok(continued)
+                }
                 From::RunsPoison | From::AttemptsPoison => quarantine::quarantine(&cx, &run, delivered_at).await,
             }
         }

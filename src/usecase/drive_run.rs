@@ -22,6 +22,12 @@ use crate::store::repo::runs::{Additions, AttemptRecord, StoredRun, Timings};
 use crate::store::{self};
 use crate::tenancy::{RunRef, Scope, rehydrate};
 
+/// When it is looked again for a run that a message is about and that isn't there, one after the other.
+const LOOKS: [(&str, Duration); 3] = [
+    ("look_1", Duration::from_secs(65)),
+    ("look_2", Duration::from_secs(5 * 60)),
+    ("look_3", Duration::from_secs(30 * 60)),
+];
 /// A run that waits longer than this for its next attempt is left to a message.
 const REST_AFTER: Duration = Duration::from_secs(5);
 /// A run that takes longer than this is listed as running; a shorter one is listed when it has ended.
@@ -34,7 +40,7 @@ const KEEP_TRYING: Duration = Duration::from_secs(45);
 pub enum Continued {
     /// The run was driven to its end, or to a rest.
     Driven(Status),
-    /// There is no such run: a wake-up whose run was never written, or a forged message.
+    /// There is no such run: a wake-up whose run was never written, or is not written yet.
     Unknown,
     /// It had ended before; its derived rows were written again.
     Ended(Status),
@@ -147,6 +153,19 @@ pub(super) async fn forget_wake_up(cx: &Context, receipt: &MessageReceipt) {
     if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), receipt).await {
         tracing::debug!(error = %error, "a wake-up could not be deleted");
     }
+}
+
+/// After a message whose run isn't there. A message is sent before its run is written, so the run may still be on its way,
+/// from an instance that is slow or stands still; should that instance die right after, nobody else would come.
+///
+/// # Errors
+/// When storage fails: the message must be delivered again.
+pub(super) async fn look_again(cx: &Context, run: &RunRef, reason: &str) -> Result<()> {
+    let next = LOOKS.iter().position(|(look, _)| *look == reason).map_or(0, |look| look + 1);
+    if let Some((look, after)) = LOOKS.get(next) {
+        send(cx, run, look, *after).await?;
+    }
+    Ok(())
 }
 
 async fn rearm(cx: &Context, run: &RunRef, stored: &StoredRun, now: Timestamp) -> Result<()> {
@@ -429,7 +448,11 @@ impl Driver {
                 error => return Err(error.into()),
             }
             match self.reload(&run).await {
-                Ok(stored) if stored.state == *transition.state() => return Ok(Committed::Ours(Box::new(stored))),
+                Ok(stored) if stored.state == *transition.state() => {
+                    // Its records are in, in places that the lost answer would have said.
+                    self.is_listed = false;
+                    return Ok(Committed::Ours(Box::new(stored)));
+                }
                 Ok(stored) if stored.state != run.state => return Ok(Committed::Theirs(Box::new(stored))),
                 // Not written: once more, and it must be the same version.
                 Ok(_) => {}

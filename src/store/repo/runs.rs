@@ -220,8 +220,6 @@ pub type Committed = (StoredRun, Vec<LinkedRecord>);
 
 /// How many ended attempts a step's row keeps.
 const KEPT_ATTEMPTS: usize = 100;
-/// A run's transitions up to here are its first: it was asked for, and perhaps taken at once.
-const NEW: u64 = 2;
 /// How often the row of a run that goes on is tried against others who write it.
 const LIST_TRIES: usize = 4;
 /// Most index rows that one listing reads before it returns what it has, so that a narrow filter over a long history
@@ -439,8 +437,9 @@ impl Runs {
             // Nothing can be newer.
             return self.list_with(scope, Operation::Upsert(row, index_row(run)), records).await;
         }
-        // A new run is in no list, so it need not be looked for.
-        let mut first = (run.state.sequence <= NEW).then(|| Operation::Insert(row.clone(), index_row(run)));
+        // A run that was just asked for, or was taken in the same moment, is in no list, so it need not be looked for.
+        let is_new = run.state.sequence == 1 || run.state.sequence == 2 && run.state.started_at == Some(run.new.created_at);
+        let mut first = is_new.then(|| Operation::Insert(row.clone(), index_row(run)));
         for _ in 0..LIST_TRIES {
             let operation = match first.take() {
                 Some(operation) => operation,
