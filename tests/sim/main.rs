@@ -1,4 +1,6 @@
 //! The deterministic simulator and its tests: `docs/testing.md` describes it.
 
 mod conformance;
+mod crashes;
+mod defects;
 mod seeds;

@@ -1,6 +1,7 @@
 //! What must hold when everything has come to rest, read from storage by the use cases themselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::callers::{Callers, scope};
 use super::history::{End, Life};
@@ -14,6 +15,11 @@ use crate::store::repo::audit_log::AuditQuery;
 use crate::store::repo::runs::{ListedRun, RunQuery, StoredRun};
 use crate::tenancy::Scope;
 use crate::usecase::tick;
+
+/// An owner that isn't told that its run has ended finds out when it renews its lease.
+const KILLED_WITHIN: Duration = Duration::from_secs(35);
+/// Between the commit that begins an attempt and its begin there are a few reads.
+const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reports everything that is not as it must be to the history.
 ///
@@ -74,8 +80,17 @@ pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenari
     for wrong in of_callers(auditor, callers, &lives).await {
         violation(wrong);
     }
-    // Whoever was told to end has ended.
+    // Whoever was told to end has ended, in time where nothing was in the way.
     for (attempt, begun) in world.history.attempts() {
+        let ended = lives.get(&begun.run).and_then(|life| life.ended_at);
+        if let (true, Some(ended), Some((at, _))) = (scenario.is_calm(), ended, &begun.end)
+            && (*at > ended + KILLED_WITHIN || begun.at > ended + BEGUN_WITHIN)
+        {
+            violation(format!(
+                "{attempt} of {} ran from {:?} to {at:?}, and the run had ended at {ended:?}",
+                begun.run, begun.at
+            ));
+        }
         if begun.end.is_none() {
             violation(format!("{attempt} of {} on {} still runs", begun.run, begun.site));
         }

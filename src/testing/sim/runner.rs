@@ -72,9 +72,9 @@ impl Behaviour {
         let mut random = Random::of(manners.seed, &format!("{run}:{step}:{number}"));
         let seconds = Duration::from_secs;
         let takes = match random.below(20) {
-            0..=7 => random.between(Duration::ZERO, Duration::from_millis(100)),
-            8..=14 => random.between(Duration::from_millis(100), seconds(5)),
-            15..=18 => random.between(seconds(5), seconds(60)),
+            0..=5 => random.between(Duration::ZERO, Duration::from_millis(100)),
+            6..=10 => random.between(Duration::from_millis(100), seconds(5)),
+            11..=17 => random.between(seconds(5), seconds(60)),
             _ => random.between(seconds(60), seconds(200)),
         };
         let chance = random.below(1000);

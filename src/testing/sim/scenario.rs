@@ -98,8 +98,8 @@ impl Scenario {
             4..=5 => (Weather::default(), Some(seconds(40))),
             6..=8 => (
                 Weather {
-                    die: 200,
-                    die_after: 200,
+                    die: 600,
+                    die_after: 600,
                     before: 500,
                     after: 500,
                     late: 300,
@@ -110,8 +110,8 @@ impl Scenario {
             ),
             _ => (
                 Weather {
-                    die: 800,
-                    die_after: 800,
+                    die: 2500,
+                    die_after: 2500,
                     before: 3000,
                     after: 3000,
                     late: 1500,
@@ -155,6 +155,12 @@ impl Scenario {
             crash_at: None,
             defect: None,
         }
+    }
+
+    /// Whether nothing goes wrong at all, so that what is promised within a time must happen within it.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.weather == Weather::default() && self.strikes_every.is_none() && self.crash_at.is_none()
     }
 
     /// A small one in which nothing goes wrong but what is asked for: a run that is waited for and fails once, a run that is

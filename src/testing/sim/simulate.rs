@@ -159,7 +159,8 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
         () = story => {}
     }
     // Somebody who looks at everything, over a wire on which nothing goes wrong.
-    let auditor = Arc::new(Site::new("auditor".into(), world.clone(), 0, Random::of(scenario.seed, "auditor")));
+    let random = Random::of(scenario.seed, "auditor");
+    let auditor = Arc::new(Site::immune("auditor".into(), world.clone(), random));
     let auditor = Process::start(
         ground,
         auditor,
@@ -232,10 +233,11 @@ async fn strike(world: Arc<World>, fleet: Arc<Fleet>, seed: u64, every: Option<D
     }
 }
 
-/// Waits until every run has ended and every queue is empty, or for as long as that may take.
+/// Waits until every run has ended and every queue is empty, or for as long as that may take; not after a broken promise,
+/// since nothing more can be learned then.
 async fn come_to_rest(world: &World, memory: &Memory) {
     let until = world.clock.elapsed() + PATIENCE;
-    while world.clock.elapsed() < until {
+    while world.clock.elapsed() < until && world.history.violations().is_empty() {
         tokio::time::sleep(LOOK).await;
         if world.history.all_ended() && memory.queues.lying().is_empty() {
             // What was done beside the last commit.
