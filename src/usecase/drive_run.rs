@@ -161,7 +161,10 @@ pub(super) async fn forget_wake_up(cx: &Context, receipt: &MessageReceipt) {
 /// # Errors
 /// When storage fails: the message must be delivered again.
 pub(super) async fn look_again(cx: &Context, run: &RunRef, reason: &str) -> Result<()> {
-    let next = LOOKS.iter().position(|(look, _)| *look == reason).map_or(0, |look| look + 1);
+    let next = LOOKS
+        .iter()
+        .position(|(look, _)| *look == reason)
+        .map_or(0, |look| look + 1);
     if let Some((look, after)) = LOOKS.get(next) {
         send(cx, run, look, *after).await?;
     }

@@ -126,7 +126,11 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
     };
     // Before the run is written, as always: nothing is first written before a message is under way to it.
     let queue = Queue::Runs.name();
-    let receipt = cx.ports.queues.send(&queue, &message("wake_up"), WAKE_UP_AFTER_LEASE).await?;
+    let receipt = cx
+        .ports
+        .queues
+        .send(&queue, &message("wake_up"), WAKE_UP_AFTER_LEASE)
+        .await?;
     let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {
         Ok(committed) => committed,
         // The cause came twice: the other was first.
@@ -138,7 +142,10 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         Err(error) => return Err(error.into()),
     };
     cx.runs.index(scope, &run, &records).await?;
-    cx.ports.queues.send(&queue, &message("started"), Duration::ZERO).await?;
+    cx.ports
+        .queues
+        .send(&queue, &message("started"), Duration::ZERO)
+        .await?;
     drive_run::forget_wake_up(cx, &receipt).await;
     Ok((run, false))
 }

@@ -36,7 +36,10 @@ fn inserts_over_what_is_there() {
 
 #[test]
 fn half_a_transaction() {
-    is_noticed(Defect::TearsTransactions, &["audit chain is broken", "audit records are"]);
+    is_noticed(
+        Defect::TearsTransactions,
+        &["audit chain is broken", "audit records are"],
+    );
 }
 
 #[test]

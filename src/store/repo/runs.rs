@@ -435,15 +435,23 @@ impl Runs {
         let records = index_operations(audit)?;
         if run.state.status.is_terminal() {
             // Nothing can be newer.
-            return self.list_with(scope, Operation::Upsert(row, index_row(run)), records).await;
+            return self
+                .list_with(scope, Operation::Upsert(row, index_row(run)), records)
+                .await;
         }
         // A run that was just asked for, or was taken in the same moment, is in no list, so it need not be looked for.
-        let is_new = run.state.sequence == 1 || run.state.sequence == 2 && run.state.started_at == Some(run.new.created_at);
+        let is_new =
+            run.state.sequence == 1 || run.state.sequence == 2 && run.state.started_at == Some(run.new.created_at);
         let mut first = is_new.then(|| Operation::Insert(row.clone(), index_row(run)));
         for _ in 0..LIST_TRIES {
             let operation = match first.take() {
                 Some(operation) => operation,
-                None => match self.ports.tables.get(&key::org_table(scope.org()), &key::index(), &row).await? {
+                None => match self
+                    .ports
+                    .tables
+                    .get(&key::org_table(scope.org()), &key::index(), &row)
+                    .await?
+                {
                     None => Operation::Insert(row.clone(), index_row(run)),
                     Some(there) if is_newer(&there, run)? => break,
                     Some(there) => Operation::Replace(row.clone(), index_row(run), Match::Exactly(there.etag)),

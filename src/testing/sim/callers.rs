@@ -156,7 +156,9 @@ pub(super) async fn call(
             origin: origin.clone(),
             unindexed: Vec::new(),
         };
-        world.trace.say(&who, &format!("asks {} for {}", process.site.name, request.workflow));
+        world
+            .trace
+            .say(&who, &format!("asks {} for {}", process.site.name, request.workflow));
         let work = Box::pin(start_run(&process.cx, &scope, input));
         match ask(&process, work).await {
             Heard::Answer(answer) => {
@@ -205,7 +207,9 @@ async fn cancel(
 ) {
     for _ in 0..TRIES {
         let process = somebody(fleet, random).await;
-        world.trace.say(who, &format!("asks {} to cancel {id}", process.site.name));
+        world
+            .trace
+            .say(who, &format!("asks {} to cancel {id}", process.site.name));
         let origin = Origin::default();
         match ask(&process, control_run::cancel(&process.cx, scope, &origin, id)).await {
             Heard::Answer(run) => {
@@ -215,7 +219,12 @@ async fn cancel(
             }
             Heard::Problem(error) if error.kind() == Kind::Conflict => {
                 world.trace.say(who, &format!("is told: {error}"));
-                if !world.history.runs().get(id).is_some_and(|life| life.state.status.is_terminal()) {
+                if !world
+                    .history
+                    .runs()
+                    .get(id)
+                    .is_some_and(|life| life.state.status.is_terminal())
+                {
                     world
                         .history
                         .violation(format!("{who} could not cancel {id}, which has not ended: {error}"));

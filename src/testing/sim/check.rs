@@ -37,7 +37,11 @@ pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenari
     let lives = world.history.runs();
     for (id, life) in &lives {
         if !life.state.status.is_terminal() {
-            violation(format!("{id} is stuck as {}: {:?}", life.state.status.as_str(), life.state));
+            violation(format!(
+                "{id} is stuck as {}: {:?}",
+                life.state.status.as_str(),
+                life.state
+            ));
         }
     }
     for (number, org) in scenario.orgs.iter().enumerate() {
@@ -136,7 +140,9 @@ async fn of_run(auditor: &Process, scope: &Scope, run: &StoredRun, life: &Life) 
             };
             match attempts.get(attempt).and_then(|begun| begun.end.as_ref()) {
                 Some((_, End::Returned(value))) if run.new.plan.steps.len() > 1 || *value == result => {}
-                other => wrong.push(format!("has a result that {attempt} did not return: {result}, {other:?}")),
+                other => wrong.push(format!(
+                    "has a result that {attempt} did not return: {result}, {other:?}"
+                )),
             }
         }
     } else if !result.is_null() {
@@ -191,7 +197,10 @@ async fn of_audit(auditor: &Process, scope: &Scope, run: &StoredRun) -> Vec<Stri
         wrong.push(format!("its audit records are {events:?}"));
     }
     if run.state.status.is_terminal() && (count(Event::RunCancelled) == 1) != (run.state.status == Status::Cancelled) {
-        wrong.push(format!("ended as {:?}, and its audit records are {events:?}", run.state.status));
+        wrong.push(format!(
+            "ended as {:?}, and its audit records are {events:?}",
+            run.state.status
+        ));
     }
     let mut listed = 0;
     let mut query = AuditQuery {
@@ -238,7 +247,9 @@ fn of_list(run: &StoredRun, listed: Option<&ListedRun>) -> Vec<String> {
 async fn of_day(auditor: &Process, scope: &Scope, scenario: &Scenario) {
     let world = &auditor.site.world;
     if let Err(error) = tick::tick(&auditor.cx).await {
-        world.history.violation(format!("a tick fails with nothing wrong: {error}"));
+        world
+            .history
+            .violation(format!("a tick fails with nothing wrong: {error}"));
     }
     for day in [scenario.base.day(), auditor.cx.clock.now().day()] {
         let verdicts = auditor.cx.audit.verify_day(scope, &day).await;

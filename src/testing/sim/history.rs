@@ -128,9 +128,7 @@ impl History {
         let Some(id) = partition.as_str().strip_prefix("run:") else {
             return;
         };
-        let header = operations
-            .iter()
-            .find(|operation| operation.row().as_str() == "header");
+        let header = operations.iter().find(|operation| operation.row().as_str() == "header");
         let (properties, inserted) = match header {
             Some(Operation::Insert(_, properties)) => (properties, true),
             Some(Operation::Replace(_, properties, _)) => (properties, false),
@@ -175,10 +173,10 @@ impl History {
                     follows(life, &state, attempts, &mut wrong);
                     if let (Some(before), Some(after), Some(until)) =
                         (&life.state.owner, &state.owner, life.state.lease_until)
+                        && before != after
+                        && now.plus(MOST_SKEW) < until
                     {
-                        if before != after && now.plus(MOST_SKEW) < until {
-                            wrong.push(format!("was taken from {before} by {after} before {until}, at {now}"));
-                        }
+                        wrong.push(format!("was taken from {before} by {after} before {until}, at {now}"));
                     }
                     if life.plan != plan {
                         wrong.push("has another plan".to_owned());
@@ -206,7 +204,10 @@ impl History {
                 .get(&begun.run)
                 .is_some_and(|life| life.declared.contains(attempt));
             let wrong = if !declared {
-                Some(format!("{}: attempt {attempt} was begun, and no commit says so", begun.run))
+                Some(format!(
+                    "{}: attempt {attempt} was begun, and no commit says so",
+                    begun.run
+                ))
             } else if inner.attempts.contains_key(attempt) {
                 Some(format!("{}: attempt {attempt} was begun twice", begun.run))
             } else {
@@ -286,16 +287,24 @@ fn follows(life: &mut Life, next: &RunState, attempts: &BTreeMap<String, Begun>,
         if is.status == Status::Succeeded {
             match begun.and_then(|begun| begun.end.as_ref()) {
                 Some((_, End::Returned(_))) => {}
-                other => wrong.push(format!("committed the success of {attempt}, which had ended as {other:?}")),
+                other => wrong.push(format!(
+                    "committed the success of {attempt}, which had ended as {other:?}"
+                )),
             }
             if let Some(other) = life.succeeded.insert(planned.id.clone(), attempt.clone()) {
-                wrong.push(format!("has a second outcome of `{}`: {attempt} after {other}", planned.id));
+                wrong.push(format!(
+                    "has a second outcome of `{}`: {attempt} after {other}",
+                    planned.id
+                ));
             }
         }
         // What may have run and is declared to fail then is not made again, unless its own report says how it ended.
         let again = is.status == Status::Waiting || (is.status == Status::Running && is.attempt != was.attempt);
         if again && planned.on_crash == OnCrash::Fail && begun.is_some_and(|begun| !begun.has_reported()) {
-            wrong.push(format!("makes `{}` again after {attempt}, whose end nobody saw", planned.id));
+            wrong.push(format!(
+                "makes `{}` again after {attempt}, whose end nobody saw",
+                planned.id
+            ));
         }
     }
 }

@@ -52,7 +52,8 @@ impl Link {
 
     /// Answers that a call failed; it is done all the same, later.
     async fn give_up<T>(&self, call: Call, after: Duration) -> Result<T> {
-        self.site.say(&format!("{call:?} is given up, and arrives {after:?} later"));
+        self.site
+            .say(&format!("{call:?} is given up, and arrives {after:?} later"));
         self.site.travel().await;
         Err(Error::Unavailable {
             what: format!("the answer to {call:?} was lost"),

@@ -290,7 +290,13 @@ impl Listener {
             self.site.say("a message is handed out twice");
             tokio::spawn(async move { drop(deliver(&cx, from, &text, delivered_at, Some(PATIENCE)).await) });
         }
-        let mut work = Box::pin(deliver(&self.cx, self.from, &message.text, delivered_at, Some(PATIENCE)));
+        let mut work = Box::pin(deliver(
+            &self.cx,
+            self.from,
+            &message.text,
+            delivered_at,
+            Some(PATIENCE),
+        ));
         let outcome = loop {
             match tokio::time::timeout(HIDDEN / 2, &mut work).await {
                 Ok(outcome) => break outcome,

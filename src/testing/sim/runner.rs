@@ -16,8 +16,8 @@ use crate::clock::Clock as _;
 use crate::domain::{Outcome, Rights, RunId, StepError, Tier};
 use crate::runner::jail::posture::{Isolation, Posture};
 use crate::runner::{
-    AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, Refusal, RunnerError,
-    RunnerTimings, WorkerMessage,
+    AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, Refusal, RunnerError, RunnerTimings,
+    WorkerMessage,
 };
 
 /// What attempts of a scenario are like.
@@ -232,7 +232,9 @@ impl NodeRunner for SimRunner {
         let Ok(run) = run.parse::<RunId>() else {
             return Err(RunnerError::Stopping);
         };
-        site.say(&format!("begins {attempt}, number {number} of {run} {step}: {behaviour:?}"));
+        site.say(&format!(
+            "begins {attempt}, number {number} of {run} {step}: {behaviour:?}"
+        ));
         site.world.history.begun(
             &attempt,
             Begun {

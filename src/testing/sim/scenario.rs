@@ -140,7 +140,11 @@ impl Scenario {
             requests: requests(&mut random, orgs.len(), &names, foul_for),
             orgs,
             skews_ms,
-            host: if random.per_mille(750) { Host::Functions } else { Host::Dev },
+            host: if random.per_mille(750) {
+                Host::Functions
+            } else {
+                Host::Dev
+            },
             weather,
             foul_for,
             strikes_every,
@@ -268,9 +272,7 @@ fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Du
             person: usize::try_from(random.below(2)).unwrap_or_default(),
             workflow: random.pick(workflows).clone(),
             at,
-            wait: random
-                .per_mille(500)
-                .then(|| random.between(seconds(1), seconds(220))),
+            wait: random.per_mille(500).then(|| random.between(seconds(1), seconds(220))),
             key: random.per_mille(400).then(|| format!("key {number}")),
             cancel_after: random
                 .per_mille(250)
@@ -280,7 +282,11 @@ fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Du
         if request.key.is_some() {
             for _ in 0..=random.below(2) {
                 requests.push(Request {
-                    at: at + random.between(Duration::ZERO, *random.clone().pick(&[Duration::from_millis(5), seconds(30)])),
+                    at: at
+                        + random.between(
+                            Duration::ZERO,
+                            *random.clone().pick(&[Duration::from_millis(5), seconds(30)]),
+                        ),
                     wait: random.per_mille(500).then(|| seconds(30)),
                     cancel_after: None,
                     ..request.clone()

@@ -139,10 +139,21 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
             .enumerate()
             .map(|(number, request)| {
                 let parts = (world.clone(), fleet.clone(), callers.clone());
-                tokio::spawn(call(parts, scenario.seed, number, scenario.orgs.clone(), request.clone()))
+                tokio::spawn(call(
+                    parts,
+                    scenario.seed,
+                    number,
+                    scenario.orgs.clone(),
+                    request.clone(),
+                ))
             })
             .collect();
-        let strikes = tokio::spawn(strike(world.clone(), fleet.clone(), scenario.seed, scenario.strikes_every));
+        let strikes = tokio::spawn(strike(
+            world.clone(),
+            fleet.clone(),
+            scenario.seed,
+            scenario.strikes_every,
+        ));
         tokio::time::sleep(scenario.foul_for).await;
         world.clear_up();
         strikes.abort();

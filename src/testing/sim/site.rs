@@ -234,7 +234,11 @@ impl Site {
         } = world.weather;
         // Death comes where it matters: most calls only look whether there is something to do.
         let matters = moment.call.writes() && moment.call != Call::Receive && moment.name != "WeftAudit";
-        let (die, die_after) = if matters { (die, die_after) } else { (die / 20, die_after / 20) };
+        let (die, die_after) = if matters {
+            (die, die_after)
+        } else {
+            (die / 20, die_after / 20)
+        };
         let mut chance = self.random().below(100_000);
         let mut happens = |share: u64| {
             let hit = chance < share;

@@ -183,12 +183,7 @@ impl QueueStore for Queues {
         Ok(found.is_some())
     }
 
-    async fn extend(
-        &self,
-        queue: &QueueName,
-        old: &MessageReceipt,
-        visibility: Duration,
-    ) -> Result<MessageReceipt> {
+    async fn extend(&self, queue: &QueueName, old: &MessageReceipt, visibility: Duration) -> Result<MessageReceipt> {
         check_delay(visibility, Duration::ZERO)?;
         let visible = self.clock.now().plus(visibility);
         let mut queues = lock(&self.queues);

@@ -162,7 +162,11 @@ impl TableStore for Tables {
                 page.next = Some(cursor::write(&place, key.as_str()));
                 break;
             }
-            if query.filter.as_ref().is_none_or(|filter| matches(&row.properties, filter)) {
+            if query
+                .filter
+                .as_ref()
+                .is_none_or(|filter| matches(&row.properties, filter))
+            {
                 page.entities.push(Entity {
                     partition: query.partition.clone(),
                     row: key.clone(),
