@@ -1,6 +1,7 @@
 //! The vocabulary: values that cannot be wrong. No I/O, no async. Terms are those of `docs/glossary.md`.
 
 mod api_key;
+mod flow;
 mod host_pattern;
 mod id;
 mod layer;
@@ -19,6 +20,7 @@ mod time;
 mod workflow;
 
 pub use api_key::{Secret, equal_in_constant_time};
+pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
 pub use layer::LAYERS;

@@ -4,10 +4,14 @@
 //! Invariants, each held by construction or by a property test in `tests/it/scheduler_properties.rs`:
 //! - a terminal run never changes; a terminal step never changes;
 //! - the epoch never falls, and rises at every take-over and at every cancellation;
-//! - an outcome is accepted only for the attempt that is running, in the epoch in which it was started;
-//! - every transition that changes the run's status is a row of [`transition::LEGAL`];
-//! - a run whose steps are all terminal is terminal.
+//! - an outcome is accepted only for the attempt that is running, from the driver of the present epoch;
+//! - every transition that changes the run's status is a row of [`LEGAL`];
+//! - a run whose steps are all terminal is terminal, once its result is worked out.
+//!
+//! The scheduler never sees a value. Where one decides (a `when`, a branch, the number of items), the transition asks for it
+//! ([`Transition::evaluations`]), the driver looks and says what it saw with another event, and both are committed together.
 
+mod draft;
 mod effect;
 mod event;
 mod lifecycle;
@@ -17,17 +21,29 @@ mod state;
 mod transition;
 
 pub use effect::{Effect, Fact};
-pub use event::Event;
-pub use plan::{MAIN_STEP, Plan, StepPlan};
-pub use state::{RunState, StepState};
-pub use transition::{LEGAL, Rejected, Transition};
+pub use event::{Event, Verdict};
+pub use plan::{
+    Action, Code, DEFAULT_ACTIVE, Dependency, GRACE_MS, MAIN_STEP, MAX_ACTIVE, MAX_ITEMS, MAX_ITERATIONS, Output, Plan,
+    StepPlan, Work,
+};
+pub use state::{Activity, Decision, Doing, Many, RunState, Slot, StepState, Unit};
+pub use transition::{Ended, LEGAL, Rejected, Transition};
 
 use crate::domain::{RunId, Timestamp};
 
-/// The first transition of a run: pending, with every step pending.
+/// A step that had succeeded in the run that a new one resumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Its place.
+    pub step: usize,
+    /// The branch that it chose.
+    pub branch: Option<String>,
+}
+
+/// The first transition of a run: pending, with every step pending but those that an earlier run has done.
 #[must_use]
-pub fn begin(run: &RunId, plan: &Plan, deadline: Timestamp) -> Transition {
-    lifecycle::begin(run, plan, deadline)
+pub fn begin(run: &RunId, plan: &Plan, carried: &[Carried], deadline: Timestamp, now: Timestamp) -> Transition {
+    lifecycle::begin(run, plan, carried, deadline, now)
 }
 
 /// What follows from an event.
@@ -40,14 +56,25 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
     }
     match event {
         Event::Taken { owner, lease_until } => lifecycle::take(plan, state, &owner, lease_until, now),
-        Event::Renewed { epoch, lease_until } => lifecycle::renew(state, epoch, lease_until),
+        Event::Renewed { epoch, lease_until } => lifecycle::renew(plan, state, epoch, lease_until, now),
+        Event::Evaluated { epoch, slot, verdict } => lifecycle::evaluated(plan, state, epoch, slot, verdict, now),
+        Event::Concluded { epoch, error } => lifecycle::concluded(plan, state, epoch, error, now),
         Event::AttemptFinished {
             epoch,
-            step,
+            slot,
             attempt,
             outcome,
             sample,
-        } => lifecycle::attempt_finished(plan, state, epoch, &step, &attempt, &outcome, sample, now),
+        } => lifecycle::attempt_finished((plan, state), epoch, slot, &attempt, &outcome, sample, now),
+        Event::HandedOff { epoch, slots } => lifecycle::hand_off(plan, state, epoch, &slots, now),
+        Event::ChildFinished {
+            epoch,
+            slot,
+            child,
+            outcome,
+            sample,
+        } => lifecycle::child_finished((plan, state), epoch, slot, &child, &outcome, sample, now),
+        Event::Decided { epoch, step, decision } => lifecycle::decided(plan, state, epoch, step, decision, now),
         Event::Woken { epoch } => lifecycle::wake(plan, state, epoch, now),
         Event::Released { epoch } => lifecycle::release(plan, state, epoch, now),
         Event::CancelRequested { by } => Ok(lifecycle::cancel(plan, state, &by, now)),

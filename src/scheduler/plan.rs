@@ -1,24 +1,29 @@
 //! A revision's graph → what is executed: steps in an order that respects their dependencies.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::domain::{Declared, Limits, OnCrash, RetryPolicy, Rights};
+use crate::domain::{Declared, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Phase, RetryPolicy, Rights};
 
-/// One step of a plan.
+/// Most steps and items of one run that have begun and not ended; the others wait for room. Bounds what one transition
+/// writes and what a checkpoint holds.
+pub const MAX_ACTIVE: u32 = 64;
+/// The same where a graph says nothing.
+pub const DEFAULT_ACTIVE: u32 = 32;
+/// Most items of a map.
+pub const MAX_ITEMS: u32 = 10_000;
+/// Most iterations of a loop.
+pub const MAX_ITERATIONS: u32 = 1_000;
+
+/// A call of a Python function in a worker of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepPlan {
-    /// Its id in the graph: `[a-z0-9_-]`, at most 63 characters.
-    pub id: String,
+pub struct Code {
+    /// The declaration that it is called by.
+    pub name: String,
     /// The module in the bundle.
     pub module: String,
     /// The function in the module.
     pub function: String,
-    /// Steps that must have succeeded, by their place in the plan; always earlier ones.
-    pub depends_on: Vec<usize>,
-    /// When a failed attempt is made again.
-    pub retry: RetryPolicy,
-    /// What happens to an attempt whose end nobody saw.
-    pub on_crash: OnCrash,
     /// What an attempt may use.
     pub limits: Limits,
     /// What an attempt may do.
@@ -27,6 +32,217 @@ pub struct StepPlan {
     /// Secrets that an attempt may ask for, by name.
     #[serde(default)]
     pub secrets: Vec<String>,
+}
+
+/// What is done once, or once for each item or iteration, and may be tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// A Python function.
+    Code(Box<Code>),
+    /// A run of another workflow, which the step waits for.
+    Child {
+        /// The workflow.
+        workflow: String,
+    },
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// An action.
+    Once(Action),
+    /// An action for each item of a list.
+    Map {
+        /// The action.
+        action: Action,
+        /// The list: a value with expressions in it.
+        items: Value,
+        /// Items at once.
+        at_once: u32,
+        /// What the failure of an item does.
+        failure: ItemFailure,
+    },
+    /// An action again and again.
+    Loop {
+        /// The action.
+        action: Action,
+        /// An expression that is looked at after each iteration; true ends the loop.
+        until: String,
+        /// Most iterations; a loop that has not ended by then fails.
+        most: u32,
+    },
+    /// The first branch whose expression is true, by name.
+    Choose {
+        /// Name and expression.
+        branches: Vec<(String, String)>,
+        /// The branch that is taken when none is true.
+        otherwise: Option<String>,
+    },
+    /// A value with expressions in it, worked out.
+    Compute {
+        /// The value.
+        value: Value,
+    },
+    /// Nothing, for a while.
+    Delay {
+        /// Seconds, or an expression that gives them.
+        seconds: Value,
+    },
+    /// Wait for people.
+    Approval {
+        /// How many must agree.
+        needed: u32,
+        /// How long they have, in milliseconds.
+        within_ms: u64,
+        /// What they are asked: a value with expressions in it.
+        question: Value,
+    },
+}
+
+impl Work {
+    /// What is tried, where there is something to try.
+    #[must_use]
+    pub const fn action(&self) -> Option<&Action> {
+        match self {
+            Self::Once(action) | Self::Map { action, .. } | Self::Loop { action, .. } => Some(action),
+            _ => None,
+        }
+    }
+
+    /// The code that is called, if code is.
+    #[must_use]
+    pub fn code(&self) -> Option<&Code> {
+        match self.action() {
+            Some(Action::Code(code)) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// As [`Work::code`], to be changed.
+    pub fn code_mut(&mut self) -> Option<&mut Code> {
+        match self {
+            Self::Once(Action::Code(code))
+            | Self::Map {
+                action: Action::Code(code),
+                ..
+            }
+            | Self::Loop {
+                action: Action::Code(code),
+                ..
+            } => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// An edge that leads to a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// The earlier step's place in the plan.
+    pub step: usize,
+    /// What of it the edge wants.
+    #[serde(default)]
+    pub on: DependsOn,
+    /// The branch that it must have taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+}
+
+impl Dependency {
+    /// On the success of a step.
+    #[must_use]
+    pub const fn on(step: usize) -> Self {
+        Self {
+            step,
+            on: DependsOn::Success,
+            branch: None,
+        }
+    }
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepPlan {
+    /// Its id in the graph: `[a-z0-9_-]`, at most 63 characters.
+    pub id: String,
+    /// What it does.
+    pub work: Work,
+    /// What its action is given: a value with expressions in it. None gives it the run's arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Value>,
+    /// What it waits for; always earlier steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    /// How many of them count.
+    #[serde(default)]
+    pub join: Join,
+    /// An expression; false skips the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// When its time comes.
+    #[serde(default)]
+    pub phase: Phase,
+    /// What its failure means for the run.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Whether a step of its own phase begins when it fails, so that the run goes on.
+    #[serde(default)]
+    pub handled: bool,
+    /// When a failed attempt is made again.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// What happens to an attempt whose end nobody saw.
+    #[serde(default)]
+    pub on_crash: OnCrash,
+    /// Time limit of the step as a whole, attempts and pauses included, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// For how long its result may be taken from an earlier run, in seconds; none for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_seconds: Option<u64>,
+}
+
+impl StepPlan {
+    /// A step that does something, with every setting as it is without one.
+    #[must_use]
+    pub fn new(id: impl Into<String>, work: Work) -> Self {
+        Self {
+            id: id.into(),
+            work,
+            inputs: None,
+            depends_on: Vec::new(),
+            join: Join::All,
+            when: None,
+            phase: Phase::Main,
+            on_failure: OnFailure::Fail,
+            handled: false,
+            retry: RetryPolicy::default(),
+            on_crash: OnCrash::Retry,
+            timeout_ms: None,
+            cache_seconds: None,
+        }
+    }
+
+    /// Whether values must be looked at before it begins.
+    pub(super) const fn is_evaluated(&self) -> bool {
+        self.when.is_some()
+            || matches!(
+                self.work,
+                Work::Map { .. } | Work::Choose { .. } | Work::Compute { .. } | Work::Delay { .. }
+            )
+    }
+}
+
+/// Where a run's result comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// From a step.
+    Step(usize),
+    /// From a value with expressions in it, worked out when all steps have ended.
+    Value(Value),
 }
 
 /// Everything that is executed for one run; immutable.
@@ -41,40 +257,58 @@ pub struct Plan {
     pub environment: Option<String>,
     /// The steps; `depends_on` points backwards only.
     pub steps: Vec<StepPlan>,
+    /// The result.
+    pub output: Output,
+    /// Most steps and items at once, at most [`MAX_ACTIVE`].
+    pub active: u32,
 }
 
 /// The step of a workflow that is one Python function.
 pub const MAIN_STEP: &str = "main";
 
-impl Plan {
-    /// A decorated Python workflow: one step. Its limits are the declared ones, below the ceilings of `limits`.
+/// For how long steps that handle a failure, and those that run in any case, may go on after a run's deadline.
+pub const GRACE_MS: u64 = 300_000;
+
+impl Code {
+    /// A declared function. Its limits are the declared ones, below the ceilings of `limits`.
     #[must_use]
-    pub fn of_python(bundle: &str, declared: &Declared, limits: &Limits) -> Self {
+    pub fn of(declared: &Declared, limits: &Limits) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "clamped to a day before"
         )]
         let wall_ms = (declared.timeout_seconds.clamp(0.001, 86_400.0) * 1000.0) as u64;
-        let limits = Limits {
-            wall_ms: wall_ms.min(limits.wall_ms),
-            ..declared.limits.within(limits)
-        };
+        Self {
+            name: declared.name.clone(),
+            module: declared.module.clone(),
+            function: declared.function.clone(),
+            limits: Limits {
+                wall_ms: wall_ms.min(limits.wall_ms),
+                ..declared.limits.within(limits)
+            },
+            rights: Rights::of_workspace(&declared.network),
+            secrets: declared.secrets.clone(),
+        }
+    }
+}
+
+impl Plan {
+    /// A decorated Python workflow: one step.
+    #[must_use]
+    pub fn of_python(bundle: &str, declared: &Declared, limits: &Limits) -> Self {
+        let code = Code::of(declared, limits);
         Self {
             workflow: declared.name.clone(),
             bundle: bundle.to_owned(),
             environment: None,
             steps: vec![StepPlan {
-                id: MAIN_STEP.to_owned(),
-                module: declared.module.clone(),
-                function: declared.function.clone(),
-                depends_on: Vec::new(),
                 retry: declared.retry.clone(),
                 on_crash: declared.on_crash,
-                limits,
-                rights: Rights::of_workspace(&declared.network),
-                secrets: declared.secrets.clone(),
+                ..StepPlan::new(MAIN_STEP, Work::Once(Action::Code(Box::new(code))))
             }],
+            output: Output::Step(0),
+            active: DEFAULT_ACTIVE,
         }
     }
 
@@ -89,5 +323,10 @@ impl Plan {
     #[must_use]
     pub fn position(&self, id: &str) -> Option<usize> {
         self.steps.iter().position(|step| step.id == id)
+    }
+
+    /// Whether there are steps beside those of the main phase.
+    pub(super) fn has_later_phases(&self) -> bool {
+        self.steps.iter().any(|step| step.phase != Phase::Main)
     }
 }

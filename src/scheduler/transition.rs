@@ -1,12 +1,16 @@
 //! Legal moves as a table, and the sealed value that storage accepts.
 
-use crate::domain::Status;
+use serde_json::Value;
 
+use super::state::Slot;
 use super::{Effect, Fact, RunState};
+use crate::domain::{Status, StepError, Timestamp};
 
 /// Every move of a run's status; a status may also stay. What is not here does not happen.
 pub const LEGAL: &[(Status, Status)] = &[
     (Status::Pending, Status::Running),
+    // The first step waits, and nothing has to be made for that.
+    (Status::Pending, Status::Waiting),
     // A plan without steps has succeeded when it is taken.
     (Status::Pending, Status::Succeeded),
     (Status::Pending, Status::Cancelled),
@@ -17,6 +21,8 @@ pub const LEGAL: &[(Status, Status)] = &[
     (Status::Running, Status::Cancelled),
     (Status::Running, Status::TimedOut),
     (Status::Waiting, Status::Running),
+    // The last step was a pause, a decision or a child run.
+    (Status::Waiting, Status::Succeeded),
     (Status::Waiting, Status::Failed),
     (Status::Waiting, Status::Cancelled),
     (Status::Waiting, Status::TimedOut),
@@ -42,47 +48,70 @@ pub enum Rejected {
     /// Nobody drives it: it must be taken first.
     #[error("no instance drives the run")]
     Unowned,
-    /// The attempt is not the one that is running.
+    /// What the event is about is not going on.
     #[error("the attempt is not running")]
     NotRunning,
+    /// This person has decided before.
+    #[error("this person has decided already")]
+    Decided,
     /// Nothing is due.
     #[error("nothing is due")]
     NothingDue,
+}
+
+/// A step, an item or an iteration that ended with a transition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// Which.
+    pub slot: Slot,
+    /// As what.
+    pub status: Status,
+    /// Attempts begun; of a map or loop: items or iterations.
+    pub attempts: u32,
+    /// When it began; none when it ended without having begun.
+    pub started_at: Option<Timestamp>,
+    /// Its value, where the scheduler knows it: what people decided, a branch.
+    pub value: Option<Value>,
+    /// Why it failed or timed out.
+    pub error: Option<StepError>,
 }
 
 /// A move that was decided on: what to commit and what to do then. Made only by the scheduler, so storage can't be handed a
 /// state that nobody decided on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
+    at: Timestamp,
     state: RunState,
-    steps: Vec<usize>,
+    ended: Vec<Ended>,
     facts: Vec<Fact>,
     effects: Vec<Effect>,
+    evaluations: Vec<Slot>,
+    concludes: bool,
 }
 
 impl Transition {
-    pub(super) fn new(before: Option<&RunState>, mut state: RunState, facts: Vec<Fact>, effects: Vec<Effect>) -> Self {
-        let steps = match before {
-            None => Vec::new(),
-            Some(before) => {
-                debug_assert!(
-                    before.status == state.status || LEGAL.contains(&(before.status, state.status)),
-                    "{:?} → {:?} is not a legal move",
-                    before.status,
-                    state.status
-                );
-                (0..state.steps.len())
-                    .filter(|place| before.steps.get(*place) != state.steps.get(*place))
-                    .collect()
-            }
-        };
-        state.sequence += 1;
+    pub(super) fn new(
+        at: Timestamp,
+        state: RunState,
+        (ended, facts, effects): (Vec<Ended>, Vec<Fact>, Vec<Effect>),
+        evaluations: Vec<Slot>,
+        concludes: bool,
+    ) -> Self {
         Self {
+            at,
             state,
-            steps,
+            ended,
             facts,
             effects,
+            evaluations,
+            concludes,
         }
+    }
+
+    /// When it was decided on.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// The state to commit.
@@ -91,10 +120,10 @@ impl Transition {
         &self.state
     }
 
-    /// The places of the steps that changed; a step that never began has no row.
+    /// What ended, and had begun before.
     #[must_use]
-    pub fn changed_steps(&self) -> &[usize] {
-        &self.steps
+    pub fn ended(&self) -> &[Ended] {
+        &self.ended
     }
 
     /// What to tell about it.
@@ -103,22 +132,48 @@ impl Transition {
         &self.facts
     }
 
-    /// What to do once it is committed.
+    /// What to do when it is committed.
     #[must_use]
     pub fn effects(&self) -> &[Effect] {
         &self.effects
     }
 
-    /// The same as one commit with a transition that follows it at once, so that a run that starts here is written once.
+    /// Steps, and iterations that have ended, whose values must be looked at: each with [`super::Event::Evaluated`]. What is not
+    /// looked at before the commit is asked for again with the next event.
+    #[must_use]
+    pub fn evaluations(&self) -> &[Slot] {
+        &self.evaluations
+    }
+
+    /// Whether the run's result must be worked out, with [`super::Event::Concluded`].
+    #[must_use]
+    pub const fn concludes(&self) -> bool {
+        self.concludes
+    }
+
+    /// Whether there is more to decide on at once, without anything having happened.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.concludes || !self.evaluations.is_empty()
+    }
+
+    /// This, to be committed together with what was decided on its state.
     #[must_use]
     pub fn then(mut self, next: Self) -> Self {
-        self.steps.extend(next.steps);
-        self.steps.sort_unstable();
-        self.steps.dedup();
+        for ended in next.ended {
+            self.ended.retain(|earlier| earlier.slot != ended.slot);
+            self.ended.push(ended);
+        }
         self.facts.extend(next.facts);
         self.effects.extend(next.effects);
+        let mut state = next.state;
+        // One commit is one transition.
+        state.sequence = self.state.sequence;
         Self {
-            state: next.state,
+            at: next.at,
+            state,
+            evaluations: next.evaluations,
+            concludes: next.concludes,
             ..self
         }
     }

@@ -18,6 +18,14 @@ pub async fn save(blobs: &dyn BlobStore, scope: &Scope, value: Value) -> Result<
     if text.len() <= INLINE_BYTES {
         return Ok(Payload::Inline(value));
     }
+    put(blobs, scope, text).await.map(Payload::Claim)
+}
+
+/// Keeps a JSON text outside, however short it is.
+///
+/// # Errors
+/// Those of the blob store.
+pub async fn put(blobs: &dyn BlobStore, scope: &Scope, text: String) -> Result<ClaimCheck> {
     let sha256 = sha256_hex(text.as_bytes());
     let size = text.len() as u64;
     match blobs
@@ -29,7 +37,7 @@ pub async fn save(blobs: &dyn BlobStore, scope: &Scope, value: Value) -> Result<
         )
         .await
     {
-        Ok(()) | Err(Error::AlreadyExists { .. }) => Ok(Payload::Claim(ClaimCheck { sha256, size })),
+        Ok(()) | Err(Error::AlreadyExists { .. }) => Ok(ClaimCheck { sha256, size }),
         Err(error) => Err(error),
     }
 }

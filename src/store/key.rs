@@ -329,11 +329,30 @@ pub fn event_row(sequence: u64) -> Key {
     key(format!("event:{sequence:010}"))
 }
 
-/// An effect that waits to be drained.
-#[must_use]
-pub fn outbox_row(sequence: u64) -> Key {
-    key(format!("outbox:{sequence:010}"))
+/// The row of an item of a map, or of an iteration of a loop.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for an id that is no key.
+pub fn item_row(step: &str, item: u32) -> super::port::Result<Key> {
+    Key::new(format!("{}{item:06}", item_prefix(step)?))
 }
+
+/// The prefix of all items of a step.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for an id that is no key.
+pub fn item_prefix(step: &str) -> super::port::Result<String> {
+    Ok(Key::new(format!("item:{step}:"))?.as_str().to_owned())
+}
+
+/// What others tell the run: a letter each, named by its cause.
+#[must_use]
+pub fn inbox_row(cause: &str) -> Key {
+    key(format!("{INBOX}{}", sha256_hex(cause.as_bytes())))
+}
+
+/// The prefix of all letters to a run.
+pub const INBOX: &str = "inbox:";
 
 /// The n-th record of a chain; in a run's partition and in a writer's.
 #[must_use]

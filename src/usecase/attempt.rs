@@ -16,7 +16,7 @@ use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
-use crate::scheduler::StepPlan;
+use crate::scheduler::{Code, Slot};
 use crate::secrets::mask::Masker;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester, StoredRun};
@@ -47,7 +47,11 @@ pub(super) struct Attempt {
     pub(super) requester: Requester,
     pub(super) arguments: Value,
     pub(super) deadline: Timestamp,
-    pub(super) step: StepPlan,
+    pub(super) slot: Slot,
+    /// The step's id.
+    pub(super) step: String,
+    /// What is called.
+    pub(super) code: Code,
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) bundle: BundleRef,
@@ -59,7 +63,7 @@ pub(super) struct Attempt {
 /// How it ended.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) step: String,
+    pub(super) slot: Slot,
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) started_at: Timestamp,
@@ -67,15 +71,21 @@ pub(super) struct Done {
 }
 
 impl Attempt {
-    /// What a driver knows of a step that is to be tried.
-    pub(super) async fn prepare(
+    /// What a driver knows of an attempt that is to be made, with the arguments of its call.
+    pub(super) fn prepare(
         cx: &Arc<Context>,
         scope: &Scope,
         origin: &Origin,
         run: &StoredRun,
-        (place, attempt, number): (usize, AttemptId, u32),
+        (slot, attempt, number): (Slot, AttemptId, u32),
+        arguments: Value,
         stop: &CancellationToken,
     ) -> Result<Self> {
+        let step = &run.new.plan.steps[slot.0];
+        let code = step
+            .work
+            .code()
+            .ok_or_else(|| crate::store::Error::corrupt("an attempt of a step that calls nothing"))?;
         Ok(Self {
             cx: cx.clone(),
             scope: scope.clone(),
@@ -84,9 +94,11 @@ impl Attempt {
             workflow: run.new.workflow.clone(),
             parent: run.new.parent.clone(),
             requester: run.new.requester.clone(),
-            arguments: cx.runs.resolve(scope, &run.new.arguments).await?,
+            arguments,
             deadline: run.state.deadline,
-            step: run.new.plan.steps[place].clone(),
+            slot,
+            step: step.id.clone(),
+            code: code.clone(),
             attempt,
             number,
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
@@ -118,7 +130,7 @@ impl Attempt {
         };
         let report = report.unwrap_or_else(|error| not_made(&error));
         Done {
-            step: self.step.id,
+            slot: self.slot,
             attempt: self.attempt,
             number: self.number,
             started_at,
@@ -131,7 +143,7 @@ impl Attempt {
             .unwrap_or(u64::MAX)
             .max(1);
         let ceilings = Ceilings::of(&self.cx, &self.scope).await?;
-        let allowed = ceilings.settled(&self.step.rights, &self.step.limits);
+        let allowed = ceilings.settled(&self.code.rights, &self.code.limits);
         let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
@@ -140,9 +152,9 @@ impl Attempt {
             bundle: self.bundle.clone(),
             entry: Entry {
                 kind: "workflow".to_owned(),
-                name: self.workflow.clone(),
-                module: self.step.module.clone(),
-                function: self.step.function.clone(),
+                name: self.code.name.clone(),
+                module: self.code.module.clone(),
+                function: self.code.function.clone(),
             },
             arguments: self.arguments.clone(),
             context: self.context(&config, started_at, limits.wall()),
@@ -173,7 +185,7 @@ impl Attempt {
         log.close().await;
         let report = report?;
         let Self { cx, scope, origin, .. } = self;
-        let (run, step) = (("run", self.run.as_str()), (self.step.id.as_str(), &self.attempt));
+        let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
         Ok(report)
     }
@@ -187,12 +199,12 @@ impl Attempt {
             asker: Asker::Step {
                 run: self.run.clone(),
                 workflow: self.workflow.clone(),
-                step: self.step.id.clone(),
+                step: self.step.clone(),
                 parent: self.parent.clone(),
             },
             attempt: self.attempt.clone(),
-            rights: self.step.rights.clone(),
-            secrets: self.step.secrets.clone(),
+            rights: self.code.rights.clone(),
+            secrets: self.code.secrets.clone(),
             config,
         };
         Broker::new(bound, Arc::new(Masker::default()))
@@ -236,8 +248,12 @@ impl Attempt {
                 "workflow": self.workflow,
                 "attempt": self.number,
                 "attempt_id": self.attempt,
-                "step": self.step.id,
-                "idempotency_key": format!("{}:{}", self.run, self.step.id),
+                "step": self.step,
+                "item": self.slot.1,
+                "idempotency_key": match self.slot.1 {
+                    None => format!("{}:{}", self.run, self.step),
+                    Some(item) => format!("{}:{}:{item}", self.run, self.step),
+                },
                 "started_at": started_at,
                 "deadline": started_at.plus(wall),
                 "test": false,
@@ -297,15 +313,9 @@ impl Attempt {
 
 impl Done {
     /// The end of an attempt that could not be made.
-    pub(super) fn not_made(
-        step: String,
-        attempt: AttemptId,
-        number: u32,
-        started_at: Timestamp,
-        error: &Error,
-    ) -> Self {
+    pub(super) fn not_made(slot: Slot, attempt: AttemptId, number: u32, started_at: Timestamp, error: &Error) -> Self {
         Self {
-            step,
+            slot,
             attempt,
             number,
             started_at,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::drive_run::unreported;
-use super::{Context, Error, Result, query_run};
+use super::driver::unreported;
+use super::{Context, Error, Result, children, query_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin};
 use crate::domain::RunId;
@@ -23,7 +23,13 @@ const TRIES: usize = 8;
 /// # Errors
 /// When the scope may not, there is no such run, or it has ended already.
 pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunId) -> Result<StoredRun> {
-    let mut run = query_run::visible(cx, scope, id, Action::Modify).await?;
+    let run = query_run::visible(cx, scope, id, Action::Modify).await?;
+    end(cx, scope, origin, run).await
+}
+
+/// Ends a run, and the child runs that it waits for.
+pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut run: StoredRun) -> Result<StoredRun> {
+    let id = run.new.run.clone();
     for _ in 0..TRIES {
         if run.state.status.is_terminal() {
             let status = run.state.status.as_str();
@@ -46,17 +52,19 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
         let sealed = cx.audit.seal(scope, record).await?;
         let additions = Additions {
             audit: vec![sealed],
-            attempts: unreported(&run, &transition, now),
+            attempts: unreported(&run, &transition, &[], now),
             ..Additions::default()
         };
         match cx.runs.apply(scope, run, &transition, additions).await {
             Ok((stored, records)) => {
-                cx.live.stop(id);
+                cx.live.stop(&id);
                 cx.runs.index(scope, &stored, &records).await?;
+                finish(cx, scope, origin, &stored).await?;
                 return Ok(stored);
             }
             Err(store::Error::PreconditionFailed { .. }) => {
-                run = query_run::visible(cx, scope, id, Action::Modify).await?;
+                let newer = cx.runs.get(scope, &id).await?;
+                run = newer.ok_or_else(|| store::Error::corrupt("a run that was written is gone"))?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -66,4 +74,13 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
         "the run changed at every try to cancel it",
         "repeat the request",
     ))
+}
+
+/// What is left to do for a run that has ended: what it had started is ended, and what waits for it hears of it. Repeating it
+/// does no harm.
+pub(super) async fn finish(cx: &Arc<Context>, scope: &Scope, origin: &Origin, run: &StoredRun) -> Result<()> {
+    for child in &run.state.orphans {
+        children::end(cx, scope, origin, child).await?;
+    }
+    children::tell_parent(cx, scope, run).await
 }

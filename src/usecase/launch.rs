@@ -3,6 +3,7 @@
 //! [`prepare`] checks and plans, and writes nothing. [`enqueue`] writes the run unless it is there, and leaves it to the queue:
 //! whatever causes a run more than once (a schedule's time, a hook's delivery, a step's call) derives its id from the cause.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -47,7 +48,7 @@ pub(super) async fn prepare(
     let arguments = start_run::checked(declared, given)?;
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
     let plan = Plan::of_python(&current.bundle.digest, declared, &cx.bounds.attempt).in_environment(environment);
-    let plan = policy::admit_plan(cx, scope, origin, declared, plan).await?;
+    let plan = policy::admit_plan(cx, scope, origin, &current, plan).await?;
     Ok(Prepared {
         workflow: declared.name.clone(),
         plan,
@@ -95,7 +96,7 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
     let new = NewRun {
         run: id.clone(),
         workflow: prepared.workflow,
-        plan: prepared.plan,
+        plan: Arc::new(prepared.plan),
         arguments: prepared.arguments,
         requester,
         created_at: now,
@@ -103,6 +104,7 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         arguments_digest: prepared.arguments_digest,
         idempotent: true,
         parent,
+        resumes: None,
     };
     let mut detail = json!({"workflow": new.workflow});
     if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {
@@ -115,7 +117,7 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         .resource("run", id.as_str())
         .detail(&detail);
     let sealed = cx.audit.seal(scope, record).await?;
-    let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
+    let begun = scheduler::begin(&id, &new.plan, &[], now.plus(cx.bounds.run), now);
     let message = |reason: &str| {
         let run = RunRef {
             org: scope.org().clone(),

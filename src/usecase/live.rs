@@ -11,10 +11,17 @@ use crate::domain::RunId;
 /// The runs that are driven here.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Live {
-    runs: Arc<Mutex<HashMap<RunId, CancellationToken>>>,
+    runs: Arc<Mutex<HashMap<RunId, Entry>>>,
     leaving: CancellationToken,
     /// Who wants to hear of the end of which run.
     listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
+}
+
+/// How to reach the driver of a run.
+#[derive(Debug, Clone)]
+struct Entry {
+    stop: CancellationToken,
+    poke: Arc<Notify>,
 }
 
 /// Hears when a run is driven here no longer, from the moment on that it was made.
@@ -52,9 +59,15 @@ pub(super) struct Driving {
     live: Live,
     run: RunId,
     stop: CancellationToken,
+    poke: Arc<Notify>,
 }
 
 impl Driving {
+    /// Resolves when there may be something in the run's inbox.
+    pub(super) async fn poked(&self) {
+        self.poke.notified().await;
+    }
+
     /// Fires when somebody has ended the run.
     pub(super) const fn stop(&self) -> &CancellationToken {
         &self.stop
@@ -119,11 +132,17 @@ impl Live {
             return None;
         }
         let stop = CancellationToken::new();
-        runs.insert(run.clone(), stop.clone());
+        let poke = Arc::new(Notify::new());
+        let entry = Entry {
+            stop: stop.clone(),
+            poke: poke.clone(),
+        };
+        runs.insert(run.clone(), entry);
         Some(Driving {
             live: self.clone(),
             run: run.clone(),
             stop,
+            poke,
         })
     }
 
@@ -137,9 +156,15 @@ impl Live {
 
     /// Tells the driver of a run, when it is here, that the run has ended.
     pub(super) fn stop(&self, run: &RunId) {
-        if let Some(stop) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
-            stop.cancel();
+        if let Some(entry) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
+            entry.stop.cancel();
         }
+    }
+
+    /// Tells the driver of a run that there is something in the run's inbox; whether the driver is here.
+    pub(super) fn poke(&self, run: &RunId) -> bool {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.get(run).map(|entry| entry.poke.notify_one()).is_some()
     }
 
     /// How many there are.

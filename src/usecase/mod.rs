@@ -28,10 +28,13 @@ pub mod tick;
 
 mod attempt;
 mod broker;
+mod children;
+mod driver;
 mod isolation;
 mod launch;
 mod live;
 mod sub_run;
+mod values;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::definition::parse_policy;
 use crate::domain::{Declared, Limits, OrgId, Rights, settle};
 pub use crate::domain::{Holder, LimitCeilings, Policy, Reason, Restricted, Subject};
 use crate::error::{Finding, Kind};
-use crate::scheduler::Plan;
+use crate::scheduler::{Code, Plan};
 use crate::store;
 pub use crate::store::repo::identity::Written;
 use crate::store::repo::policies::Both;
@@ -139,12 +139,13 @@ pub(super) async fn admit_plan(
     cx: &Context,
     scope: &Scope,
     origin: &Origin,
-    declared: &Declared,
+    current: &catalog::Current,
     mut plan: Plan,
 ) -> Result<Plan> {
-    for step in &mut plan.steps {
-        let below = admit(cx, scope, origin, "workflow", declared, (&step.rights, &step.limits)).await?;
-        (step.rights, step.limits) = (below.rights, below.limits);
+    for code in plan.steps.iter_mut().filter_map(|step| step.work.code_mut()) {
+        let declared = catalog::find(current, &code.name)?;
+        let below = admit(cx, scope, origin, "workflow", declared, (&code.rights, &code.limits)).await?;
+        (code.rights, code.limits) = (below.rights, below.limits);
     }
     Ok(plan)
 }
@@ -309,9 +310,8 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
         Some(name) => {
             let current = cx.catalogs.current().await?;
             let declared = catalog::find(&current, name)?;
-            let plan = Plan::of_python(&current.bundle.digest, declared, &cx.bounds.attempt);
-            let step = plan.steps.into_iter().next();
-            step.map_or_else(Default::default, |step| (step.rights, step.limits))
+            let code = Code::of(declared, &cx.bounds.attempt);
+            (code.rights, code.limits)
         }
     };
     let ceilings = Ceilings::of(cx, scope).await?;

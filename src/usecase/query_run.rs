@@ -101,10 +101,10 @@ pub async fn logs(cx: &Context, scope: &Scope, id: &RunId, after: (usize, u64)) 
     let running: Vec<_> = run
         .state
         .running()
-        .map(|(place, attempt)| {
+        .map(|(slot, attempt)| {
             (
-                run.new.plan.steps[place].id.clone(),
-                run.state.steps[place].attempts,
+                run.new.plan.steps[slot.0].id.clone(),
+                run.state.unit(slot).map_or(1, |unit| unit.attempts),
                 attempt.clone(),
             )
         })

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use super::driver::{After, Driver};
+use super::values::Known;
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, drive_run, launch, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
@@ -76,7 +78,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
     let new = NewRun {
         run: id.clone(),
         workflow: prepared.workflow,
-        plan: prepared.plan,
+        plan: Arc::new(prepared.plan),
         arguments: prepared.arguments,
         requester: requester(scope),
         created_at: now,
@@ -84,6 +86,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         arguments_digest: arguments_digest.clone(),
         idempotent: input.idempotency_key.is_some(),
         parent: None,
+        resumes: None,
     };
     let record = cx
         .audit
@@ -93,7 +96,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         .detail(&json!({"workflow": new.workflow}));
     let sealed = cx.audit.seal(scope, record).await?;
 
-    let begun = scheduler::begin(&id, &new.plan, now.plus(cx.bounds.run));
+    let begun = scheduler::begin(&id, &new.plan, &[], now.plus(cx.bounds.run), now);
     let (transition, delay) = if input.wait.is_some() {
         let taken = Event::Taken {
             owner: cx.instance.clone(),
@@ -149,20 +152,21 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
 
     // Driven in a task of its own: a caller that goes away, or whose patience ends, does not end the run.
     let (done, ended) = oneshot::channel();
-    let driver = drive_run::Driver {
+    let driver = Driver {
         cx: cx.clone(),
         scope: scope.clone(),
         origin: input.origin.clone(),
         wake_up: Some(receipt),
         unindexed,
         is_listed: true,
+        known: Known::default(),
     };
-    let effects = transition.effects().to_vec();
+    let after = After::of(&transition);
     let queued = cx.clock.now().since(input.received_at);
     let span = tracing::info_span!("run", run.id = %id, org.id = %scope.org());
     tokio::spawn(
         async move {
-            let outcome = Box::pin(driver.drive(run, effects, queued)).await;
+            let outcome = Box::pin(driver.drive(run, after, queued)).await;
             if let Err(lost) = done.send(outcome)
                 && let Err(error) = lost
             {

@@ -20,7 +20,6 @@ mod protocol;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
-mod scheduler_properties;
 mod seccomp;
 mod secrets;
 mod sqlite;

@@ -169,7 +169,7 @@ fn planned_steps(run: &StoredRun) -> Vec<PlannedStep> {
         .map(|(planned, state)| PlannedStep {
             id: planned.id.clone(),
             status: state.status,
-            rights: RightsView::from(&planned.rights),
+            rights: RightsView::from(&planned.work.code().map(|code| code.rights.clone()).unwrap_or_default()),
         })
         .collect()
 }
@@ -189,7 +189,7 @@ fn waiting_for(run: &StoredRun) -> Option<String> {
                 .steps
                 .iter()
                 .zip(&run.new.plan.steps)
-                .filter_map(|(step, planned)| step.due.map(|due| (due, planned.id.as_str())))
+                .filter_map(|(step, planned)| step.due().map(|due| (due, planned.id.as_str())))
                 .min()?;
             Some(format!("the next attempt of step `{step}` is due at {due}"))
         }

@@ -1,73 +1,90 @@
-//! An attempt ended: the step ends, or waits for its next attempt.
+//! An attempt ended, or a child run did: what was tried ends, or waits for its next attempt.
 
-use crate::domain::{AttemptId, Outcome, Status, StepError, Timestamp};
+use crate::domain::{AttemptId, Outcome, Phase, RunId, Status, StepError, Timestamp};
+use crate::scheduler::draft::Draft;
+use crate::scheduler::state::Slot;
 use crate::scheduler::{Fact, Plan, Rejected, RunState, Transition};
 
-use super::{owned, settle, start_ready};
+use super::owned;
 
-#[expect(clippy::too_many_arguments, reason = "the fields of one event")]
 pub fn attempt_finished(
-    plan: &Plan,
-    state: &RunState,
+    (plan, state): (&Plan, &RunState),
     epoch: u64,
-    step_id: &str,
+    slot: Slot,
     attempt: &AttemptId,
     outcome: &Outcome,
     sample: f64,
     now: Timestamp,
 ) -> Result<Transition, Rejected> {
     owned(state, epoch)?;
-    let place = plan.position(step_id).ok_or(Rejected::NotRunning)?;
-    if state.steps[place].status != Status::Running || state.steps[place].attempt.as_ref() != Some(attempt) {
+    if state.unit(slot).and_then(|unit| unit.attempt.as_ref()) != Some(attempt) {
         return Err(Rejected::NotRunning);
     }
-    let mut next = state.clone();
-    let (mut facts, mut effects) = (Vec::new(), Vec::new());
-    let step = &mut next.steps[place];
-    step.attempt = None;
+    Ok(tried(plan, state, slot, outcome, sample, now))
+}
+
+pub fn child_finished(
+    (plan, state): (&Plan, &RunState),
+    epoch: u64,
+    slot: Slot,
+    child: &RunId,
+    outcome: &Outcome,
+    sample: f64,
+    now: Timestamp,
+) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    if state.unit(slot).and_then(|unit| unit.child.as_ref()) != Some(child) {
+        return Err(Rejected::NotRunning);
+    }
+    Ok(tried(plan, state, slot, outcome, sample, now))
+}
+
+fn tried(plan: &Plan, state: &RunState, slot: Slot, outcome: &Outcome, sample: f64, now: Timestamp) -> Transition {
+    let mut draft = Draft::of(plan, state, now);
+    let (place, item) = slot;
+    let planned = &plan.steps[place];
     let (status, error) = match outcome {
         Outcome::Succeeded { .. } => (Status::Succeeded, None),
-        Outcome::Failed { error } => (Status::Failed, Some(error)),
-        Outcome::TimedOut { error } => (Status::TimedOut, Some(error)),
-        Outcome::Cancelled => (Status::Cancelled, None),
+        Outcome::Failed { error } => (Status::Failed, Some(error.clone())),
+        Outcome::TimedOut { error } => (Status::TimedOut, Some(error.clone())),
+        // One that was killed without the run having been cancelled was killed by its instance going away.
+        Outcome::Cancelled => (
+            Status::Failed,
+            Some(StepError::new("crashed", "the attempt was stopped before it ended")),
+        ),
     };
-    let delay = error.and_then(|error| plan.steps[place].retry.next_delay(step.attempts, error, sample));
-    let due = delay.map(|delay| now.plus(delay)).filter(|due| *due < state.deadline);
-    if let (Some(due), Some(error)) = (due, error) {
-        step.status = Status::Waiting;
-        step.due = Some(due);
-        facts.push(Fact::RetryPlanned {
-            step: step_id.to_owned(),
-            attempt: step.attempts,
-            due,
-            error: error.clone(),
-        });
-    } else {
-        // An attempt that was killed without the run having been cancelled was killed by its instance going away.
-        step.status = if status == Status::Cancelled {
-            Status::Failed
-        } else {
-            status
-        };
-        step.finished_at = Some(now);
-        facts.push(Fact::StepStatus {
-            step: step_id.to_owned(),
-            status: step.status,
-            attempt: step.attempts,
-        });
-        let error = match (outcome, error) {
-            (_, Some(error)) => Some(error.clone()),
-            (Outcome::Cancelled, None) => Some(StepError::new("crashed", "the attempt was stopped before it ended")),
-            _ => None,
-        };
-        if let Some(error) = error {
-            next.error = Some(StepError {
-                step: Some(step_id.to_owned()),
-                ..error
-            });
-        }
+    let until = state.steps[place].activity.as_ref().and_then(|activity| activity.until);
+    // A run that has failed tries nothing again.
+    let goes_on = state.phase != Phase::Main || state.verdict.is_none();
+    let mut retry = None;
+    if let Some(unit) = draft.state.steps[place].unit_mut(item) {
+        (unit.attempt, unit.child, unit.handed) = (None, None, false);
+        let told = !matches!(outcome, Outcome::Cancelled);
+        retry = error
+            .as_ref()
+            .filter(|_| goes_on && told)
+            .and_then(|error| planned.retry.next_delay(unit.attempts, error, sample))
+            .map(|delay| now.plus(delay))
+            .filter(|due| *due < state.deadline && until.is_none_or(|until| *due < until));
+        unit.due = retry;
     }
-    start_ready(plan, &mut next, &mut facts, &mut effects, now);
-    settle(plan, &mut next, &mut facts, &mut effects, now);
-    Ok(Transition::new(Some(state), next, facts, effects))
+    match (retry, error) {
+        (Some(due), Some(error)) => {
+            let attempt = state.unit(slot).map_or(0, |unit| unit.attempts);
+            draft.tell(Fact::RetryPlanned {
+                step: planned.id.clone(),
+                item,
+                attempt,
+                due,
+                error: StepError {
+                    traceback: None,
+                    data: None,
+                    ..error
+                },
+            });
+            draft.refresh(place);
+        }
+        (_, error) => draft.end_unit(slot, status, error),
+    }
+    draft.settled().finish()
 }

@@ -1,10 +1,10 @@
 //! A run is asked for.
 
-use crate::domain::{RunId, Status, Timestamp};
-use crate::scheduler::{Fact, Plan, RunState, StepState, Transition};
+use crate::domain::{Phase, RunId, Status, Timestamp};
+use crate::scheduler::{Carried, Fact, Plan, RunState, StepState, Transition};
 
-pub fn begin(run: &RunId, plan: &Plan, deadline: Timestamp) -> Transition {
-    let state = RunState {
+pub fn begin(run: &RunId, plan: &Plan, carried: &[Carried], deadline: Timestamp, now: Timestamp) -> Transition {
+    let mut state = RunState {
         run: run.clone(),
         status: Status::Pending,
         epoch: 0,
@@ -14,15 +14,22 @@ pub fn begin(run: &RunId, plan: &Plan, deadline: Timestamp) -> Transition {
         started_at: None,
         finished_at: None,
         error: None,
-        sequence: 0,
+        phase: Phase::Main,
+        verdict: None,
+        concluded: false,
+        orphans: Vec::new(),
+        sequence: 1,
         steps: vec![StepState::pending(); plan.steps.len()],
     };
-    Transition::new(
-        None,
-        state,
-        vec![Fact::RunStatus {
-            status: Status::Pending,
-        }],
-        Vec::new(),
-    )
+    for done in carried {
+        let step = &mut state.steps[done.step];
+        step.status = Status::Succeeded;
+        step.attempts = 1;
+        step.carried = true;
+        step.branch.clone_from(&done.branch);
+    }
+    let facts = vec![Fact::RunStatus {
+        status: Status::Pending,
+    }];
+    Transition::new(now, state, (Vec::new(), facts, Vec::new()), Vec::new(), false)
 }

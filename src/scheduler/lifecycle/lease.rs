@@ -1,11 +1,14 @@
-//! Who drives: taking, renewing, waking.
+//! Who drives: taking, renewing, waking, handing attempts to others, letting go.
 
 use crate::domain::{OnCrash, Status, StepError, Timestamp};
+use crate::scheduler::draft::Draft;
+use crate::scheduler::state::Slot;
 use crate::scheduler::{Effect, Fact, Plan, Rejected, RunState, Transition};
 
-use super::{deadline_error, move_to, owned, settle, start_ready, stop_all};
+use super::owned;
 
-/// An instance takes the run. Attempts of the last owner, whose end nobody saw, are made again or fail, as their step says.
+/// An instance takes the run. Attempts of the last owner, whose end nobody saw, are made again or fail, as their step says;
+/// those that any instance may make, and child runs, are waited for on.
 pub fn take(
     plan: &Plan,
     state: &RunState,
@@ -18,117 +21,136 @@ pub fn take(
     {
         return Err(Rejected::Leased);
     }
-    let mut next = state.clone();
-    let (mut facts, mut effects) = (Vec::new(), Vec::new());
-    next.epoch += 1;
-    next.owner = Some(owner.to_owned());
-    next.lease_until = Some(lease_until);
+    let mut draft = Draft::of(plan, state, now);
+    draft.state.epoch += 1;
+    draft.state.owner = Some(owner.to_owned());
+    draft.state.lease_until = Some(lease_until);
     if state.epoch > 0 {
-        facts.push(Fact::TakenOver { epoch: next.epoch });
+        draft.tell(Fact::TakenOver {
+            epoch: draft.state.epoch,
+        });
     }
-    if now >= next.deadline {
-        next.error = Some(deadline_error(&next));
-        stop_all(plan, &mut next, Status::TimedOut, &mut facts, &mut effects, now);
-        move_to(&mut next, Status::TimedOut, &mut facts, &mut effects, now);
-        return Ok(Transition::new(Some(state), next, facts, effects));
+    // Its last owner may have died before it ended them.
+    for child in &state.orphans {
+        draft.effect(Effect::CancelChild { child: child.clone() });
     }
-    lose_attempts(plan, &mut next, &mut facts, now);
-    start_ready(plan, &mut next, &mut facts, &mut effects, now);
-    if next.status == Status::Pending {
-        // Every path from here is legal from `running`, so a run that is taken has begun.
-        move_to(&mut next, Status::Running, &mut facts, &mut effects, now);
+    if now >= state.deadline {
+        return Ok(draft.out_of_time().finish());
     }
-    settle(plan, &mut next, &mut facts, &mut effects, now);
-    Ok(Transition::new(Some(state), next, facts, effects))
-}
-
-/// The owner is still at it.
-pub fn renew(state: &RunState, epoch: u64, lease_until: Timestamp) -> Result<Transition, Rejected> {
-    owned(state, epoch)?;
-    let next = RunState {
-        lease_until: Some(lease_until),
-        ..state.clone()
-    };
-    Ok(Transition::new(Some(state), next, Vec::new(), Vec::new()))
-}
-
-/// The owner lets go; whoever takes the run next raises the epoch. Attempts that still run are killed by the owner and are made
-/// again or fail, as their step says.
-pub fn release(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
-    owned(state, epoch)?;
-    let mut next = RunState {
-        owner: None,
-        lease_until: None,
-        ..state.clone()
-    };
-    let (mut facts, mut effects) = (Vec::new(), Vec::new());
-    effects.extend(state.running().map(|(_, attempt)| Effect::KillAttempt {
-        attempt: attempt.clone(),
-    }));
-    lose_attempts(plan, &mut next, &mut facts, now);
-    for (place, _) in state.running() {
-        let step = &next.steps[place];
-        if step.status == Status::Waiting {
-            facts.push(Fact::StepStatus {
-                step: plan.steps[place].id.clone(),
-                status: Status::Waiting,
-                attempt: step.attempts,
+    for (slot, unit) in state.active() {
+        if let Some(child) = &unit.child {
+            // The last owner may have died before it started it.
+            draft.effect(Effect::StartChild {
+                slot,
+                child: child.clone(),
+                number: unit.attempts,
             });
         }
     }
-    settle(plan, &mut next, &mut facts, &mut effects, now);
-    Ok(Transition::new(Some(state), next, facts, effects))
+    lose_attempts(&mut draft, state);
+    Ok(draft.settled().finish())
 }
 
-/// Running attempts whose end nobody will see: their steps wait for the next one, or fail.
-fn lose_attempts(plan: &Plan, next: &mut RunState, facts: &mut Vec<Fact>, now: Timestamp) {
-    for (place, planned) in plan.steps.iter().enumerate() {
-        let step = &mut next.steps[place];
-        if step.status != Status::Running {
-            continue;
+/// The owner is still at it.
+pub fn renew(
+    plan: &Plan,
+    state: &RunState,
+    epoch: u64,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    let mut draft = Draft::of(plan, state, now);
+    draft.state.lease_until = Some(lease_until);
+    Ok(draft.finish())
+}
+
+/// The owner lets go; whoever takes the run next raises the epoch. Attempts that still run here are killed by the owner and are
+/// made again or fail, as their step says.
+pub fn release(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    let mut draft = Draft::of(plan, state, now);
+    draft.state.owner = None;
+    draft.state.lease_until = None;
+    for (slot, attempt) in state.running() {
+        if state.unit(slot).is_some_and(|unit| !unit.handed) {
+            draft.effect(Effect::KillAttempt {
+                slot,
+                attempt: attempt.clone(),
+            });
         }
-        step.attempt = None;
+    }
+    lose_attempts(&mut draft, state);
+    Ok(draft.rested().finish())
+}
+
+/// Running attempts whose end nobody will see: what they tried waits for the next one, or fails.
+fn lose_attempts(draft: &mut Draft<'_>, state: &RunState) {
+    let lost: Vec<Slot> = state
+        .running()
+        .map(|(slot, _)| slot)
+        .filter(|slot| state.unit(*slot).is_some_and(|unit| !unit.handed))
+        .collect();
+    for (place, item) in lost {
+        let planned = &draft.plan.steps[place];
+        let now = draft.now;
+        let Some(unit) = draft.state.steps[place].unit_mut(item) else {
+            continue;
+        };
+        unit.attempt = None;
+        let attempts = unit.attempts;
         match planned.on_crash {
             OnCrash::Retry => {
-                step.status = Status::Waiting;
-                step.due = Some(now);
+                unit.due = Some(now);
+                draft.tell(Fact::StepStatus {
+                    step: planned.id.clone(),
+                    item,
+                    status: Status::Waiting,
+                    attempt: attempts,
+                });
+                draft.refresh(place);
             }
             OnCrash::Fail => {
                 let message = format!(
-                    "the instance that ran attempt {} ended and its outcome is not known; the step is declared `on_crash=\"fail\"`",
-                    step.attempts
+                    "the instance that ran attempt {attempts} ended and its outcome is not known; the step is declared `on_crash=\"fail\"`"
                 );
-                step.status = Status::Failed;
-                step.finished_at = Some(now);
-                facts.push(Fact::StepStatus {
-                    step: planned.id.clone(),
-                    status: Status::Failed,
-                    attempt: step.attempts,
-                });
-                next.error = Some(StepError {
-                    step: Some(planned.id.clone()),
-                    ..StepError::new("crashed", message)
-                });
+                draft.end_unit((place, item), Status::Failed, Some(StepError::new("crashed", message)));
             }
         }
     }
+}
+
+/// Any instance may make these attempts: they are not lost with the owner.
+pub fn hand_off(
+    plan: &Plan,
+    state: &RunState,
+    epoch: u64,
+    slots: &[Slot],
+    now: Timestamp,
+) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    let mut draft = Draft::of(plan, state, now);
+    for (place, item) in slots {
+        if let Some(unit) = draft.state.steps.get_mut(*place).and_then(|step| step.unit_mut(*item))
+            && unit.attempt.is_some()
+        {
+            unit.handed = true;
+        }
+    }
+    Ok(draft.finish())
 }
 
 /// Time has passed.
 pub fn wake(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
     owned(state, epoch)?;
-    let mut next = state.clone();
-    let (mut facts, mut effects) = (Vec::new(), Vec::new());
-    if now >= next.deadline {
-        next.error = Some(deadline_error(&next));
-        stop_all(plan, &mut next, Status::TimedOut, &mut facts, &mut effects, now);
-        move_to(&mut next, Status::TimedOut, &mut facts, &mut effects, now);
+    let draft = Draft::of(plan, state, now);
+    let draft = if now >= state.deadline {
+        draft.out_of_time()
     } else {
-        start_ready(plan, &mut next, &mut facts, &mut effects, now);
-        settle(plan, &mut next, &mut facts, &mut effects, now);
-    }
-    if next == *state {
+        draft.settled()
+    };
+    if !draft.has_changed(state) {
         return Err(Rejected::NothingDue);
     }
-    Ok(Transition::new(Some(state), next, facts, effects))
+    Ok(draft.finish())
 }

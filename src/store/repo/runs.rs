@@ -1,5 +1,8 @@
 //! Runs: each in one partition, each transition one entity-group transaction fenced by the header's ETag.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -8,7 +11,7 @@ use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
     AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
 };
-use crate::scheduler::{Plan, RunState, Transition};
+use crate::scheduler::{Decision, Ended, Output, Plan, RunState, Slot, Transition};
 use crate::store::claim_check;
 use crate::store::error::Error;
 use crate::store::key;
@@ -17,8 +20,10 @@ use crate::store::port::{
 };
 use crate::tenancy::Scope;
 
-/// The shape of the rows that this build writes. Readers convert older ones; there are none yet.
-const SCHEMA: i64 = 1;
+/// The shape of the rows that this build writes.
+const SCHEMA: i64 = 2;
+/// Longest text that stays in a property of its own, in UTF-16 units, with a margin below what one holds.
+const TEXT_UNITS: usize = 30_000;
 
 /// Where a run's time went, in milliseconds, summed over its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -58,6 +63,19 @@ pub struct Parent {
     pub step: String,
     /// How deep the new run is below one that nobody's step has started.
     pub depth: u32,
+    /// What of the step waits for its end; none when the step's code started it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Awaited>,
+}
+
+/// What of a step waits for the end of a child run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// The step's place in the plan.
+    pub place: usize,
+    /// The item or iteration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
 }
 
 /// What a run is, from its first commit on.
@@ -68,7 +86,7 @@ pub struct NewRun {
     /// The workflow.
     pub workflow: String,
     /// What is executed.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The arguments, defaults included.
     pub arguments: Payload,
     /// Who asked.
@@ -83,6 +101,8 @@ pub struct NewRun {
     pub idempotent: bool,
     /// The step that started it, if one did.
     pub parent: Option<Parent>,
+    /// The run that it resumes, if it does: what that has done is not done again.
+    pub resumes: Option<RunId>,
 }
 
 /// A stored run: its header, and the version to fence with.
@@ -104,7 +124,7 @@ pub struct StoredRun {
 }
 
 /// What a transition adds beside the state.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Additions {
     /// The run's result.
     pub result: Option<Payload>,
@@ -114,6 +134,10 @@ pub struct Additions {
     pub timings: Option<Timings>,
     /// Attempts that ended with this transition.
     pub attempts: Vec<AttemptRecord>,
+    /// Values of what ended with it.
+    pub outputs: Vec<(Slot, Payload)>,
+    /// What was taken from the run's inbox, and stays there until this is committed.
+    pub taken: Vec<Key>,
     /// Audit records of the transition.
     pub audit: Vec<SealedRecord>,
 }
@@ -124,6 +148,9 @@ pub struct Additions {
 pub struct AttemptRecord {
     /// The step.
     pub step: String,
+    /// The item of a map, or the iteration of a loop, from 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub item: Option<u32>,
     /// Its id.
     #[schema(value_type = String)]
     pub id: AttemptId,
@@ -171,6 +198,59 @@ pub struct StoredStep {
     pub finished_at: Option<Timestamp>,
     /// Ended attempts, in order; the newest hundred.
     pub attempts: Vec<AttemptRecord>,
+}
+
+/// An item of a map, or an iteration of a loop, that has been tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredItem {
+    /// Which, from 0.
+    pub item: u32,
+    /// Its status.
+    pub status: Status,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Ended attempts, in order; the newest hundred.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// What a step, or one of its items, has left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Left {
+    /// What came out.
+    pub output: Payload,
+    /// Why it failed: type and message; null when it hasn't.
+    pub error: Json,
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        Self {
+            output: Payload::Inline(Json::Null),
+            error: Json::Null,
+        }
+    }
+}
+
+/// What others tell a run, whoever drives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Letter {
+    /// A child run has ended.
+    ChildEnded {
+        /// The child.
+        child: RunId,
+        /// What waits for it.
+        awaited: Awaited,
+    },
+    /// A person has decided.
+    Decided {
+        /// The step's place.
+        place: usize,
+        /// What.
+        decision: Decision,
+    },
 }
 
 /// A row of the list of runs.
@@ -230,13 +310,24 @@ const LIST_SCAN: usize = 5_000;
 #[derive(Debug, Clone)]
 pub struct Runs {
     ports: Ports,
+    plans: Arc<Mutex<Plans>>,
 }
+
+/// Plans that are kept as claim checks, the last ones that were read first.
+type Plans = VecDeque<(String, Arc<Plan>)>;
+/// How many of them.
+const KEPT_PLANS: usize = 32;
+/// Letters that are read at once; each is a row of the transition that takes it.
+const INBOX_AT_ONCE: usize = 20;
 
 impl Runs {
     /// Over these ports.
     #[must_use]
-    pub const fn new(ports: Ports) -> Self {
-        Self { ports }
+    pub fn new(ports: Ports) -> Self {
+        Self {
+            ports,
+            plans: Arc::default(),
+        }
     }
 
     /// Writes a new run with its first transition.
@@ -292,35 +383,54 @@ impl Runs {
         scope: &Scope,
         mut run: StoredRun,
         transition: &Transition,
-        additions: Additions,
+        mut additions: Additions,
         etag: Option<ETag>,
     ) -> Result<Committed> {
+        whole_result(&run, &mut additions);
         run.state = transition.state().clone();
         let partition = key::run(&run.new.run);
         let audit = rows_for_run(scope, &run.new.run, &run.audit, additions.audit);
         run.audit = audit.head;
+        let changed = Changed {
+            result: additions.result.is_some(),
+            variables: additions.variables.is_some(),
+        };
         run.result = additions.result.unwrap_or(run.result);
         run.variables = additions.variables.unwrap_or(run.variables);
         run.timings = additions.timings.unwrap_or(run.timings);
 
+        let header_row = key::run_header_row();
         let mut operations = vec![match &etag {
-            None => Operation::Insert(key::run_header_row(), header(&run)),
-            Some(etag) => Operation::Replace(key::run_header_row(), header(&run), Match::Exactly(etag.clone())),
+            None => Operation::Insert(header_row, self.header(scope, &run).await?),
+            // What a run is doesn't change, and need not be sent again.
+            Some(etag) => {
+                let properties = self.moving(scope, &run, &changed).await?;
+                Operation::Merge(header_row, properties, Match::Exactly(etag.clone()))
+            }
         }];
-        for place in transition.changed_steps() {
-            let id = &run.new.plan.steps[*place].id;
-            let ended = additions.attempts.iter().find(|attempt| attempt.step == *id);
-            let kept = match ended {
-                Some(_) if run.state.steps[*place].attempts > 1 => self.attempts_of(scope, &run.new.run, id).await?,
+        for row in rows_of(&run, transition, &additions.attempts, additions.outputs) {
+            let kept = match (&row.attempt, &row.ended) {
+                (Some(attempt), _) if attempt.number > 1 => self.attempts_of(scope, &run, row.slot).await?,
+                // It ended between two attempts: those that were made stay in its row.
+                (None, Some(ended)) if ended.attempts > 0 => self.attempts_of(scope, &run, row.slot).await?,
                 _ => Vec::new(),
             };
-            operations.push(step_operation(&run, *place, kept, ended)?);
+            operations.push(slot_operation(&run, row, kept)?);
         }
         if !transition.facts().is_empty() {
             let facts = serde_json::to_string(transition.facts()).map_err(|error| Error::corrupt(error.to_string()))?;
-            let properties = Properties::new().with("v", SCHEMA).with("facts", facts);
+            let properties = Properties::new()
+                .with("v", SCHEMA)
+                .with("at", transition.at())
+                .with("facts", facts);
             operations.push(Operation::Insert(key::event_row(run.state.sequence), properties));
         }
+        operations.extend(
+            additions
+                .taken
+                .into_iter()
+                .map(|row| Operation::Delete(row, Match::Any)),
+        );
         operations.extend(audit.operations);
         let mut etags = self
             .ports
@@ -334,16 +444,110 @@ impl Runs {
         Ok((run, audit.records))
     }
 
-    async fn attempts_of(&self, scope: &Scope, run: &RunId, step: &str) -> Result<Vec<AttemptRecord>> {
+    async fn attempts_of(&self, scope: &Scope, run: &StoredRun, slot: Slot) -> Result<Vec<AttemptRecord>> {
+        let row = slot_row(run, slot)?;
         let row = self
             .ports
             .tables
-            .get(&key::org_table(scope.org()), &key::run(run), &key::step_row(step)?)
+            .get(&key::org_table(scope.org()), &key::run(&run.new.run), &row)
             .await?;
         match row {
             Some(row) => parse(&row.properties, "attempts"),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// All that a header holds, for a new run.
+    async fn header(&self, scope: &Scope, run: &StoredRun) -> Result<Properties> {
+        let new = &run.new;
+        let json = |value: Json| value.to_string();
+        let mut properties = Properties::new()
+            .with("v", SCHEMA)
+            .with("workflow", new.workflow.clone())
+            .with("createdAt", new.created_at)
+            .with("requester", json(json!(new.requester)))
+            .with("requestId", new.request_id.clone())
+            .with("argumentsDigest", new.arguments_digest.clone())
+            .with("idempotent", new.idempotent)
+            .with_some("parent", new.parent.as_ref().map(|parent| json(json!(parent))))
+            .with_some("resumes", new.resumes.as_ref().map(|run| run.as_str().to_owned()));
+        self.put_text(scope, &mut properties, "plan", json(json!(*new.plan)))
+            .await?;
+        put_payload(&mut properties, "arguments", &new.arguments);
+        let all = Changed {
+            result: true,
+            variables: true,
+        };
+        for (name, value) in self.moving(scope, run, &all).await?.iter() {
+            properties.set(name, value.clone());
+        }
+        Ok(properties)
+    }
+
+    /// What of a header changes with transitions.
+    async fn moving(&self, scope: &Scope, run: &StoredRun, changed: &Changed) -> Result<Properties> {
+        let mut properties = Properties::new()
+            .with("status", run.state.status.as_str())
+            .with("timings", json!(run.timings).to_string())
+            .with("auditSequence", i64::try_from(run.audit.sequence).unwrap_or(i64::MAX))
+            .with("auditHash", Value::Bytes(run.audit.hash.to_vec()));
+        let checkpoint = serde_json::to_string(&run.state).map_err(|error| Error::corrupt(error.to_string()))?;
+        self.put_text(scope, &mut properties, "checkpoint", checkpoint).await?;
+        if changed.result {
+            put_payload(&mut properties, "result", &run.result);
+        }
+        if changed.variables {
+            put_payload(&mut properties, "variables", &run.variables);
+        }
+        Ok(properties)
+    }
+
+    /// A JSON text, as a claim check where it is too long for a property.
+    async fn put_text(&self, scope: &Scope, properties: &mut Properties, name: &str, text: String) -> Result<()> {
+        let claim = format!("{name}Claim");
+        if text.encode_utf16().count() <= TEXT_UNITS {
+            properties.set(&claim, "");
+            properties.set(name, text);
+            return Ok(());
+        }
+        let check = claim_check::put(self.ports.blobs.as_ref(), scope, text).await?;
+        properties.set(name, "");
+        properties.set(&claim, json!(check).to_string());
+        Ok(())
+    }
+
+    async fn text<T: serde::de::DeserializeOwned>(&self, scope: &Scope, row: &Properties, name: &str) -> Result<T> {
+        match row.text(&format!("{name}Claim"))? {
+            None | Some("") => parse(row, name),
+            Some(_) => {
+                let check = parse::<ClaimCheck>(row, &format!("{name}Claim"))?;
+                let value = claim_check::load(self.ports.blobs.as_ref(), scope, &Payload::Claim(check)).await?;
+                serde_json::from_value(value)
+                    .map_err(|error| Error::corrupt(format!("property `{name}` can't be read: {error}")))
+            }
+        }
+    }
+
+    /// The plan of a header; one that is kept as a claim check is read once.
+    async fn plan(&self, scope: &Scope, row: &Properties) -> Result<Arc<Plan>> {
+        let claim = row.text("planClaim")?.unwrap_or_default().to_owned();
+        if claim.is_empty() {
+            return Ok(Arc::new(parse(row, "plan")?));
+        }
+        let known = |plans: &Plans| {
+            plans
+                .iter()
+                .find(|(known, _)| *known == claim)
+                .map(|(_, plan)| plan.clone())
+        };
+        if let Some(plan) = known(&self.plans.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(plan);
+        }
+        let plan: Arc<Plan> = Arc::new(self.text(scope, row, "plan").await?);
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.push_front((claim, plan.clone()));
+        plans.truncate(KEPT_PLANS);
+        Ok(plan)
     }
 
     /// A run, or nothing.
@@ -363,7 +567,58 @@ impl Runs {
             Err(Error::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        row.map(|row| read_header(run, &row)).transpose()
+        match row {
+            Some(row) => Ok(Some(self.read_header(scope, run, &row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_header(&self, scope: &Scope, id: &RunId, row: &Entity) -> Result<StoredRun> {
+        let properties = &row.properties;
+        let version = properties.require_int("v")?;
+        if version != SCHEMA {
+            return Err(Error::corrupt(format!(
+                "run `{id}` has schema {version}, this build knows {SCHEMA}"
+            )));
+        }
+        let run_in = |name: &str| -> Result<Option<RunId>> {
+            let text = properties.text(name)?;
+            text.map(|text| {
+                text.parse()
+                    .map_err(|_| Error::corrupt(format!("property `{name}` is no run")))
+            })
+            .transpose()
+        };
+        Ok(StoredRun {
+            new: NewRun {
+                run: id.clone(),
+                workflow: properties.require_text("workflow")?.to_owned(),
+                plan: self.plan(scope, properties).await?,
+                arguments: payload(properties, "arguments")?,
+                requester: parse(properties, "requester")?,
+                created_at: properties.require_time("createdAt")?,
+                request_id: properties.require_text("requestId")?.to_owned(),
+                arguments_digest: properties.require_text("argumentsDigest")?.to_owned(),
+                idempotent: properties.flag("idempotent")?,
+                parent: match properties.text("parent")? {
+                    Some(_) => Some(parse(properties, "parent")?),
+                    None => None,
+                },
+                resumes: run_in("resumes")?,
+            },
+            state: self.text(scope, properties, "checkpoint").await?,
+            result: payload(properties, "result")?,
+            variables: payload(properties, "variables")?,
+            timings: parse(properties, "timings")?,
+            audit: Head {
+                sequence: u64::try_from(properties.require_int("auditSequence")?).unwrap_or_default(),
+                hash: properties
+                    .bytes("auditHash")?
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .ok_or_else(|| Error::corrupt("the head of the audit chain can't be read"))?,
+            },
+            etag: row.etag.clone(),
+        })
     }
 
     /// The steps of a run that have begun.
@@ -391,21 +646,160 @@ impl Runs {
             .iter()
             .zip(&run.state.steps)
             .map(|(planned, state)| {
-                let attempts = match rows.get(&format!("step:{}", planned.id)) {
-                    Some(row) => parse(&row.properties, "attempts")?,
+                let row = rows.get(&format!("step:{}", planned.id)).map(|row| &row.properties);
+                let attempts = match row {
+                    Some(row) => parse(row, "attempts")?,
                     None => Vec::new(),
                 };
+                let at = |name: &str| row.map_or(Ok(None), |row| row.time(name));
+                let since = state.activity.as_ref().map(|activity| activity.since);
                 Ok(StoredStep {
                     id: planned.id.clone(),
                     status: state.status,
-                    rights: planned.rights.clone(),
+                    rights: planned.work.code().map(|code| code.rights.clone()).unwrap_or_default(),
                     attempts_begun: state.attempts,
-                    started_at: state.started_at,
-                    finished_at: state.finished_at,
+                    started_at: at("startedAt")?.or(since),
+                    finished_at: at("finishedAt")?,
                     attempts,
                 })
             })
             .collect()
+    }
+
+    /// What came out of a step, or of one of its items; none when it has left nothing.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn left(&self, scope: &Scope, run: &StoredRun, slot: Slot) -> Result<Left> {
+        let row = self
+            .ports
+            .tables
+            .get(
+                &key::org_table(scope.org()),
+                &key::run(&run.new.run),
+                &slot_row(run, slot)?,
+            )
+            .await?;
+        let mut left = Left::default();
+        if let Some(row) = &row {
+            left.output = payload(&row.properties, "output")?;
+            if row.properties.text("error")?.is_some() {
+                left.error = parse(&row.properties, "error")?;
+            }
+        }
+        if slot.1.is_none() && run.new.plan.output == Output::Step(slot.0) {
+            left.output = run.result.clone();
+        }
+        Ok(left)
+    }
+
+    /// What came out of the items of a map, in their order; none for one that left nothing.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn item_outputs(&self, scope: &Scope, run: &StoredRun, place: usize) -> Result<Vec<Option<Payload>>> {
+        let count = run.state.steps[place].attempts as usize;
+        let mut outputs = vec![None; count];
+        let prefix = key::item_prefix(&run.new.plan.steps[place].id)?;
+        let mut continuation = None;
+        loop {
+            let query = Query::partition(key::run(&run.new.run))
+                .prefix(&prefix)?
+                .after(continuation);
+            let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+            for row in &page.entities {
+                let item: Option<usize> = row.row.as_str()[prefix.len()..].parse().ok();
+                let status = row.properties.text("status")?;
+                if let Some(output) = item.and_then(|item| outputs.get_mut(item))
+                    && status == Some(Status::Succeeded.as_str())
+                {
+                    *output = Some(payload(&row.properties, "output")?);
+                }
+            }
+            continuation = page.next;
+            if continuation.is_none() {
+                return Ok(outputs);
+            }
+        }
+    }
+
+    /// A page of the items of a map, or the iterations of a loop, that have ended or been tried, in their order.
+    ///
+    /// # Errors
+    /// Those of the table store; [`Error::Malformed`] for a cursor that is not one.
+    pub async fn items(
+        &self,
+        scope: &Scope,
+        run: &StoredRun,
+        place: usize,
+        limit: usize,
+        cursor: Option<Continuation>,
+    ) -> Result<(Vec<StoredItem>, Option<Continuation>)> {
+        let prefix = key::item_prefix(&run.new.plan.steps[place].id)?;
+        let query = Query::partition(key::run(&run.new.run))
+            .prefix(&prefix)?
+            .limit(limit)
+            .after(cursor);
+        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        let items = page.entities.iter().map(|row| {
+            let properties = &row.properties;
+            let item = row.row.as_str()[prefix.len()..].parse();
+            Ok(StoredItem {
+                item: item.map_err(|_| Error::corrupt("a row names no item"))?,
+                status: Status::parse(properties.require_text("status")?)
+                    .ok_or_else(|| Error::corrupt("unknown status"))?,
+                started_at: properties.time("startedAt")?,
+                finished_at: properties.time("finishedAt")?,
+                attempts: parse(properties, "attempts")?,
+            })
+        });
+        Ok((items.collect::<Result<_>>()?, page.next))
+    }
+
+    /// Puts something into a run's inbox, for whoever drives it. The id follows from the cause, so that a repeat changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn tell(&self, scope: &Scope, run: &RunId, id: &str, letter: &Letter) -> Result<()> {
+        let text = serde_json::to_string(letter).map_err(|error| Error::corrupt(error.to_string()))?;
+        let properties = Properties::new().with("v", SCHEMA).with("letter", text);
+        let operation = Operation::Upsert(key::inbox_row(id), properties);
+        self.ports
+            .tables
+            .commit(&key::org_table(scope.org()), &key::run(run), vec![operation])
+            .await?;
+        Ok(())
+    }
+
+    /// What is in a run's inbox: at most 20 letters, with their rows.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn inbox(&self, scope: &Scope, run: &RunId) -> Result<Vec<(Key, Letter)>> {
+        let query = Query::partition(key::run(run)).prefix(key::INBOX)?.limit(INBOX_AT_ONCE);
+        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        let letters = page.entities.into_iter().map(|row| {
+            let letter = parse(&row.properties, "letter")?;
+            Ok((row.row, letter))
+        });
+        letters.collect()
+    }
+
+    /// Throws letters away that say nothing any more.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn discard(&self, scope: &Scope, run: &RunId, letters: Vec<Key>) -> Result<()> {
+        for row in letters {
+            let operation = Operation::Delete(row, Match::Any);
+            let table = key::org_table(scope.org());
+            match self.ports.tables.commit(&table, &key::run(run), vec![operation]).await {
+                Ok(_) | Err(Error::PreconditionFailed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a value beside a run: inline, or as a claim check.
@@ -439,10 +833,8 @@ impl Runs {
                 .list_with(scope, Operation::Upsert(row, index_row(run)), records)
                 .await;
         }
-        // A run that was just asked for, or was taken in the same moment, is in no list, so it need not be looked for.
-        let is_new =
-            run.state.sequence == 1 || run.state.sequence == 2 && run.state.started_at == Some(run.new.created_at);
-        let mut first = is_new.then(|| Operation::Insert(row.clone(), index_row(run)));
+        // After its first transition a run is in no list, so it need not be looked for.
+        let mut first = (run.state.sequence == 1).then(|| Operation::Insert(row.clone(), index_row(run)));
         for _ in 0..LIST_TRIES {
             let operation = match first.take() {
                 Some(operation) => operation,
@@ -600,91 +992,115 @@ impl Runs {
     }
 }
 
-fn header(run: &StoredRun) -> Properties {
-    let new = &run.new;
-    let json = |value: Json| value.to_string();
-    let mut properties = Properties::new()
-        .with("v", SCHEMA)
-        .with("workflow", new.workflow.clone())
-        .with("status", run.state.status.as_str())
-        .with("createdAt", new.created_at)
-        .with("plan", json(json!(new.plan)))
-        .with("checkpoint", json(json!(run.state)))
-        .with("requester", json(json!(new.requester)))
-        .with("requestId", new.request_id.clone())
-        .with("argumentsDigest", new.arguments_digest.clone())
-        .with("idempotent", new.idempotent)
-        .with_some("parent", new.parent.as_ref().map(|parent| json(json!(parent))))
-        .with("timings", json(json!(run.timings)))
-        .with("auditSequence", i64::try_from(run.audit.sequence).unwrap_or(i64::MAX))
-        .with("auditHash", Value::Bytes(run.audit.hash.to_vec()));
-    put_payload(&mut properties, "arguments", &new.arguments);
-    put_payload(&mut properties, "result", &run.result);
-    put_payload(&mut properties, "variables", &run.variables);
-    properties
+/// Which values of a header were set with a transition.
+struct Changed {
+    result: bool,
+    variables: bool,
 }
 
-fn read_header(id: &RunId, row: &Entity) -> Result<StoredRun> {
-    let properties = &row.properties;
-    let version = properties.require_int("v")?;
-    if version != SCHEMA {
-        return Err(Error::corrupt(format!(
-            "run `{id}` has schema {version}, this build knows {SCHEMA}"
-        )));
+/// The value of the step that a run's result comes from is kept once: in the header.
+fn whole_result(run: &StoredRun, additions: &mut Additions) {
+    if let Output::Step(place) = run.new.plan.output
+        && let Some(at) = additions.outputs.iter().position(|(slot, _)| *slot == (place, None))
+    {
+        additions.result = Some(additions.outputs.swap_remove(at).1);
     }
-    Ok(StoredRun {
-        new: NewRun {
-            run: id.clone(),
-            workflow: properties.require_text("workflow")?.to_owned(),
-            plan: parse(properties, "plan")?,
-            arguments: payload(properties, "arguments")?,
-            requester: parse(properties, "requester")?,
-            created_at: properties.require_time("createdAt")?,
-            request_id: properties.require_text("requestId")?.to_owned(),
-            arguments_digest: properties.require_text("argumentsDigest")?.to_owned(),
-            idempotent: properties.flag("idempotent")?,
-            parent: match properties.text("parent")? {
-                Some(_) => Some(parse(properties, "parent")?),
-                None => None,
-            },
-        },
-        state: parse(properties, "checkpoint")?,
-        result: payload(properties, "result")?,
-        variables: payload(properties, "variables")?,
-        timings: parse(properties, "timings")?,
-        audit: Head {
-            sequence: u64::try_from(properties.require_int("auditSequence")?).unwrap_or_default(),
-            hash: properties
-                .bytes("auditHash")?
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(|| Error::corrupt("the head of the audit chain can't be read"))?,
-        },
-        etag: row.etag.clone(),
-    })
 }
 
-fn step_operation(
+/// What is to be written of a step or item.
+struct SlotRow {
+    slot: Slot,
+    ended: Option<Ended>,
+    attempt: Option<AttemptRecord>,
+    output: Option<Payload>,
+    at: Timestamp,
+}
+
+fn rows_of(
     run: &StoredRun,
-    place: usize,
-    mut attempts: Vec<AttemptRecord>,
-    ended: Option<&AttemptRecord>,
-) -> Result<Operation> {
-    let state = &run.state.steps[place];
-    let mut properties = Properties::new()
-        .with("v", SCHEMA)
-        .with("status", state.status.as_str())
-        .with("attemptsBegun", i64::from(state.attempts))
-        .with_some("startedAt", state.started_at)
-        .with_some("finishedAt", state.finished_at);
-    let row = key::step_row(&run.new.plan.steps[place].id)?;
-    let Some(ended) = ended else {
-        // What ended attempts left in the row stays; only the first attempt to begin finds none.
-        if state.attempts > 1 || (state.attempts == 1 && state.status != Status::Running) {
-            return Ok(Operation::Merge(row, properties, Match::Any));
-        }
-        return Ok(Operation::Upsert(row, properties.with("attempts", "[]")));
+    transition: &Transition,
+    attempts: &[AttemptRecord],
+    outputs: Vec<(Slot, Payload)>,
+) -> Vec<SlotRow> {
+    let mut rows: std::collections::BTreeMap<Slot, SlotRow> = std::collections::BTreeMap::new();
+    let at = transition.at();
+    let blank = |slot| SlotRow {
+        slot,
+        ended: None,
+        attempt: None,
+        output: None,
+        at,
     };
-    attempts.push(ended.clone());
+    for ended in transition.ended() {
+        let row = rows.entry(ended.slot).or_insert_with(|| blank(ended.slot));
+        row.output = ended.value.clone().map(Payload::Inline);
+        row.ended = Some(ended.clone());
+    }
+    for attempt in attempts {
+        if let Some(place) = run.new.plan.position(&attempt.step) {
+            let slot = (place, attempt.item);
+            rows.entry(slot).or_insert_with(|| blank(slot)).attempt = Some(attempt.clone());
+        }
+    }
+    for (slot, output) in outputs {
+        rows.entry(slot).or_insert_with(|| blank(slot)).output = Some(output);
+    }
+    rows.into_values().collect()
+}
+
+fn slot_row(run: &StoredRun, (place, item): Slot) -> Result<Key> {
+    let id = &run.new.plan.steps[place].id;
+    match item {
+        None => key::step_row(id),
+        Some(item) => key::item_row(id, item),
+    }
+}
+
+fn slot_operation(run: &StoredRun, row: SlotRow, mut attempts: Vec<AttemptRecord>) -> Result<Operation> {
+    let SlotRow {
+        slot,
+        ended,
+        attempt,
+        output,
+        at,
+    } = row;
+    let step = &run.state.steps[slot.0];
+    let mut properties = Properties::new().with("v", SCHEMA);
+    let has_attempt = attempt.is_some();
+    let begun = attempt.as_ref().map(|attempt| attempt.number);
+    let since = attempt
+        .as_ref()
+        .filter(|attempt| attempt.number == 1)
+        .map(|attempt| attempt.started_at);
+    if let Some(error) = ended.as_ref().and_then(|ended| ended.error.as_ref()) {
+        let error = json!({"type": error.kind, "message": error.message});
+        properties.set("error", error.to_string());
+    }
+    match &ended {
+        Some(ended) => {
+            properties.set("status", ended.status.as_str());
+            properties.set("attemptsBegun", i64::from(ended.attempts));
+            properties.set("finishedAt", at);
+            if let Some(started) = ended.started_at.or(since) {
+                properties.set("startedAt", started);
+            }
+        }
+        None => {
+            properties.set("status", step.status.as_str());
+            properties.set("attemptsBegun", i64::from(begun.unwrap_or(step.attempts)));
+            if let Some(started) = since {
+                properties.set("startedAt", started);
+            }
+        }
+    }
+    if let Some(output) = &output {
+        put_payload(&mut properties, "output", output);
+    }
+    let row = slot_row(run, slot)?;
+    if !has_attempt && attempts.is_empty() {
+        return Ok(Operation::Upsert(row, properties.with("attempts", "[]")));
+    }
+    attempts.extend(attempt);
     if attempts.len() > KEPT_ATTEMPTS {
         attempts.drain(..attempts.len() - KEPT_ATTEMPTS);
     }
@@ -694,6 +1110,10 @@ fn step_operation(
         text = serde_json::to_string(&attempts).map_err(|error| Error::corrupt(error.to_string()))?;
     }
     properties.set("attempts", text);
+    if properties.get("startedAt").is_none() {
+        // The beginning of the first attempt stays.
+        return Ok(Operation::Merge(row, properties, Match::Any));
+    }
     Ok(Operation::Upsert(row, properties))
 }
 
@@ -738,17 +1158,25 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
 fn put_payload(properties: &mut Properties, name: &str, value: &Payload) {
     match value {
         Payload::Inline(Json::Null) => {}
-        Payload::Inline(value) => properties.set(name, value.to_string()),
-        Payload::Claim(check) => properties.set(&format!("{name}Claim"), json!(check).to_string()),
+        // Both, since a merge leaves what it doesn't name.
+        Payload::Inline(value) => {
+            properties.set(name, value.to_string());
+            properties.set(&format!("{name}Claim"), "");
+        }
+        Payload::Claim(check) => {
+            properties.set(name, "");
+            properties.set(&format!("{name}Claim"), json!(check).to_string());
+        }
     }
 }
 
 fn payload(properties: &Properties, name: &str) -> Result<Payload> {
-    if properties.text(name)?.is_some() {
+    let given = |name: &str| -> Result<bool> { Ok(properties.text(name)?.is_some_and(|text| !text.is_empty())) };
+    if given(name)? {
         return Ok(Payload::Inline(parse(properties, name)?));
     }
     let claim = format!("{name}Claim");
-    if properties.text(&claim)?.is_some() {
+    if given(&claim)? {
         return Ok(Payload::Claim(parse::<ClaimCheck>(properties, &claim)?));
     }
     Ok(Payload::Inline(Json::Null))

@@ -10,6 +10,7 @@ use super::process::Process;
 use super::scenario::Scenario;
 use crate::audit::{Chain, Event};
 use crate::domain::{OrgId, RunId, Status};
+use crate::scheduler::{Action, Work};
 use crate::store::key;
 use crate::store::repo::audit_log::AuditQuery;
 use crate::store::repo::runs::{ListedRun, RunQuery, StoredRun};
@@ -133,8 +134,12 @@ async fn of_run(auditor: &Process, scope: &Scope, run: &StoredRun, life: &Life) 
     let result = result.expect("nothing fails here");
     let attempts = auditor.site.world.history.attempts();
     if run.state.status == Status::Succeeded {
-        for step in &run.new.plan.steps {
-            let Some(attempt) = life.succeeded.get(&step.id) else {
+        for (place, step) in run.new.plan.steps.iter().enumerate() {
+            // Other steps succeed without an attempt, or with many.
+            if !matches!(step.work, Work::Once(Action::Code(_))) || run.state.steps[place].status != Status::Succeeded {
+                continue;
+            }
+            let Some(attempt) = life.succeeded.get(&(place, None)) else {
                 wrong.push(format!("succeeded, and no outcome of `{}` was committed", step.id));
                 continue;
             };
@@ -149,7 +154,10 @@ async fn of_run(auditor: &Process, scope: &Scope, run: &StoredRun, life: &Life) 
         wrong.push(format!("did not succeed, and has a result: {result}"));
     }
     let steps = auditor.cx.runs.steps(scope, run).await.expect("nothing fails here");
-    for (step, state) in steps.iter().zip(&run.state.steps) {
+    for ((step, state), planned) in steps.iter().zip(&run.state.steps).zip(&run.new.plan.steps) {
+        if !matches!(planned.work, Work::Once(Action::Code(_))) {
+            continue;
+        }
         let begun = attempts
             .values()
             .filter(|begun| begun.run == run.new.run && begun.step == step.id)

@@ -11,8 +11,9 @@ use super::clock::VirtualClock;
 use super::site::lock;
 use crate::clock::Clock as _;
 use crate::domain::{OnCrash, RunId, Status};
-use crate::scheduler::{LEGAL, Plan, RunState};
-use crate::store::port::{Key, Operation, TableName};
+use crate::scheduler::{LEGAL, Plan, RunState, Slot};
+use crate::store::key;
+use crate::store::port::{Key, Match, Operation, TableName};
 
 /// How wrong the clocks of two processes may be against each other.
 pub const MOST_SKEW: Duration = Duration::from_secs(4);
@@ -58,8 +59,8 @@ pub struct Life {
     pub ended_at: Option<Duration>,
     /// Every attempt that a commit has begun, by its id.
     pub declared: BTreeSet<String>,
-    /// The attempt whose success was committed, by step.
-    pub succeeded: BTreeMap<String, String>,
+    /// The attempt whose success was committed, by step and item.
+    pub succeeded: BTreeMap<Slot, String>,
     /// How often it was taken.
     pub takes: u64,
 }
@@ -131,16 +132,15 @@ impl History {
         let header = operations.iter().find(|operation| operation.row().as_str() == "header");
         let (properties, inserted) = match header {
             Some(Operation::Insert(_, properties)) => (properties, true),
-            Some(Operation::Replace(_, properties, _)) => (properties, false),
+            Some(Operation::Merge(_, properties, Match::Exactly(_))) => (properties, false),
             Some(other) => return self.violation(format!("{id}: {site} wrote a header by {other:?}")),
             // Artifacts of a run are written beside its header.
             None => return,
         };
         let read = |name: &str| properties.text(name).ok().flatten().unwrap_or_default().to_owned();
-        let (Ok(id), Ok(state), Ok(plan)) = (
+        let (Ok(id), Ok(state)) = (
             id.parse::<RunId>(),
             serde_json::from_str::<RunState>(&read("checkpoint")),
-            serde_json::from_str::<Plan>(&read("plan")),
         ) else {
             return self.violation(format!("{id}: {site} wrote a header that can't be read"));
         };
@@ -150,9 +150,13 @@ impl History {
             let Inner { runs, attempts, .. } = &mut *inner;
             match (runs.get_mut(&id), inserted) {
                 (None, true) => {
-                    if state.sequence != 1 && state.sequence != 2 {
+                    if state.sequence != 1 {
                         wrong.push(format!("began with transition {}", state.sequence));
                     }
+                    let Ok(plan) = serde_json::from_str::<Plan>(&read("plan")) else {
+                        drop(inner);
+                        return self.violation(format!("{id}: {site} wrote a plan that can't be read"));
+                    };
                     runs.insert(
                         id.clone(),
                         Life {
@@ -170,16 +174,13 @@ impl History {
                 (None, false) => wrong.push("was continued before it was begun".to_owned()),
                 (Some(life), false) => {
                     let now = self.clock.now();
-                    follows(life, &state, attempts, &mut wrong);
+                    follows(life, &state, operations, attempts, &mut wrong);
                     if let (Some(before), Some(after), Some(until)) =
                         (&life.state.owner, &state.owner, life.state.lease_until)
                         && before != after
                         && now.plus(MOST_SKEW) < until
                     {
                         wrong.push(format!("was taken from {before} by {after} before {until}, at {now}"));
-                    }
-                    if life.plan != plan {
-                        wrong.push("has another plan".to_owned());
                     }
                     life.takes += state.epoch.saturating_sub(life.state.epoch);
                     life.declared.extend(running(&state));
@@ -245,7 +246,13 @@ fn running(state: &RunState) -> BTreeSet<String> {
 }
 
 /// What is wrong with a state that follows what is known of a run.
-fn follows(life: &mut Life, next: &RunState, attempts: &BTreeMap<String, Begun>, wrong: &mut Vec<String>) {
+fn follows(
+    life: &mut Life,
+    next: &RunState,
+    operations: &[Operation],
+    attempts: &BTreeMap<String, Begun>,
+    wrong: &mut Vec<String>,
+) {
     let before = &life.state;
     if before.status.is_terminal() {
         wrong.push(format!(
@@ -264,34 +271,34 @@ fn follows(life: &mut Life, next: &RunState, attempts: &BTreeMap<String, Begun>,
     if next.sequence != before.sequence + 1 {
         wrong.push(format!("went from transition {} to {}", before.sequence, next.sequence));
     }
-    for (place, (was, is)) in before.steps.iter().zip(&next.steps).enumerate() {
-        let Some(planned) = life.plan.steps.get(place) else {
-            continue;
-        };
+    for (planned, (was, is)) in life.plan.steps.iter().zip(before.steps.iter().zip(&next.steps)) {
         if was.status.is_terminal() && was != is {
             wrong.push(format!("changed step `{}` after its end", planned.id));
         }
-        if is.attempts < was.attempts || is.attempts > was.attempts + 1 {
+        if is.attempts < was.attempts {
             wrong.push(format!(
                 "went from {} to {} attempts of `{}`",
                 was.attempts, is.attempts, planned.id
             ));
         }
-        let Some(attempt) = was.attempt.as_ref().map(ToString::to_string) else {
-            if is.status == Status::Succeeded && was.status != Status::Succeeded {
-                wrong.push(format!("ended `{}` well without an attempt", planned.id));
-            }
+    }
+    for (slot, attempt) in before.running() {
+        let Some(planned) = life.plan.steps.get(slot.0) else {
             continue;
         };
-        let begun = attempts.get(&attempt);
-        if is.status == Status::Succeeded {
+        let after = next.unit(slot);
+        if after.is_some_and(|unit| unit.attempt.as_ref() == Some(attempt)) {
+            continue;
+        }
+        let begun = attempts.get(attempt.as_str());
+        if is_committed_as(Status::Succeeded, &planned.id, slot, operations) {
             match begun.and_then(|begun| begun.end.as_ref()) {
                 Some((_, End::Returned(_))) => {}
                 other => wrong.push(format!(
                     "committed the success of {attempt}, which had ended as {other:?}"
                 )),
             }
-            if let Some(other) = life.succeeded.insert(planned.id.clone(), attempt.clone()) {
+            if let Some(other) = life.succeeded.insert(slot, attempt.to_string()) {
                 wrong.push(format!(
                     "has a second outcome of `{}`: {attempt} after {other}",
                     planned.id
@@ -299,7 +306,7 @@ fn follows(life: &mut Life, next: &RunState, attempts: &BTreeMap<String, Begun>,
             }
         }
         // What may have run and is declared to fail then is not made again, unless its own report says how it ended.
-        let again = is.status == Status::Waiting || (is.status == Status::Running && is.attempt != was.attempt);
+        let again = after.is_some() && !next.steps[slot.0].status.is_terminal();
         if again && planned.on_crash == OnCrash::Fail && begun.is_some_and(|begun| !begun.has_reported()) {
             wrong.push(format!(
                 "makes `{}` again after {attempt}, whose end nobody saw",
@@ -307,6 +314,20 @@ fn follows(life: &mut Life, next: &RunState, attempts: &BTreeMap<String, Begun>,
             ));
         }
     }
+}
+
+/// Whether a transaction writes that a step or item has ended so.
+fn is_committed_as(status: Status, step: &str, (_, item): Slot, operations: &[Operation]) -> bool {
+    let row = item.map_or_else(|| key::step_row(step), |item| key::item_row(step, item));
+    operations.iter().any(|operation| {
+        let (Operation::Upsert(_, properties) | Operation::Merge(_, properties, _) | Operation::Insert(_, properties)) =
+            operation
+        else {
+            return false;
+        };
+        row.as_ref().is_ok_and(|row| row == operation.row())
+            && properties.text("status").ok().flatten() == Some(status.as_str())
+    })
 }
 
 impl Begun {

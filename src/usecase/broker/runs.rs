@@ -134,6 +134,7 @@ async fn start(broker: &Broker, asked: Start) -> Answer {
             run: run.clone(),
             step: step.clone(),
             depth,
+            awaited: None,
         },
         requester: bound.requester.clone(),
         origin: bound.origin.clone(),

@@ -1,0 +1,833 @@
+//! The driver of one run that this instance has taken: decide, commit, do what follows, wait, decide again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Attempt, Done};
+use super::drive_run::{drop_wake_up, send};
+use super::live::Driving;
+use super::values::{Known, Said, Values};
+use super::{Context, Error, LEASE, Result, children};
+use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
+use crate::authz::Origin;
+use crate::domain::{AttemptId, Outcome, Payload, RunId, Status, StepError, Timestamp};
+use crate::scheduler::{self, Doing, Effect, Event, Rejected, RunState, Slot, Transition};
+use crate::store;
+use crate::store::port::{Key, MAX_VISIBILITY, MessageReceipt};
+use crate::store::repo::runs::{Additions, AttemptRecord, Left, Letter, StoredRun};
+use crate::tenancy::{RunRef, Scope};
+
+/// A run that waits longer than this is left to a message.
+const REST_AFTER: Duration = Duration::from_secs(5);
+/// For how long a run that has just started a child run waits for it here.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often the inbox is looked at while something in it could be waited for; whoever puts something there on this instance
+/// says so at once.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A run that takes longer than this is listed as running; a shorter one is listed when it has ended.
+const LIST_AFTER: Duration = Duration::from_millis(20);
+/// How long a driver tries to write while storage is away; less than a lease, so that it ends as the owner or not at all.
+const KEEP_TRYING: Duration = Duration::from_secs(45);
+/// Most looks at values in one transition: each may write a row.
+const LOOKS: usize = 24;
+/// Most killed attempts that one transition records.
+const RECORDED: usize = 40;
+
+/// What follows a committed transition.
+#[derive(Debug)]
+pub(super) struct After {
+    effects: Vec<Effect>,
+    more: bool,
+}
+
+impl After {
+    pub(super) fn of(transition: &Transition) -> Self {
+        Self {
+            effects: transition.effects().to_vec(),
+            more: transition.has_more(),
+        }
+    }
+}
+
+/// Drives one run that this instance has taken.
+#[derive(Debug)]
+pub(super) struct Driver {
+    pub(super) cx: Arc<Context>,
+    pub(super) scope: Scope,
+    pub(super) origin: Origin,
+    /// The message that brings another instance here if this one dies.
+    pub(super) wake_up: Option<MessageReceipt>,
+    /// Records of the first transition, to be listed.
+    pub(super) unindexed: Vec<LinkedRecord>,
+    /// Whether all other records of the run are listed. Whoever had the run before may have died before that.
+    pub(super) is_listed: bool,
+    /// What the run's steps have left under this driver.
+    pub(super) known: Known,
+}
+
+/// What happened while the driver waited.
+enum Happened {
+    Ended(Box<Ending>),
+    Poked,
+    Stopped,
+    Leaving,
+    Time,
+    More,
+}
+
+/// What came to its end, or never began.
+enum Ending {
+    Attempt(Done),
+    Child {
+        slot: Slot,
+        child: RunId,
+        outcome: Outcome,
+        output: Payload,
+    },
+}
+
+/// Attempts that are made here, and how to stop them.
+#[derive(Default)]
+struct Work {
+    endings: FuturesUnordered<BoxFuture<'static, Ending>>,
+    stops: BTreeMap<AttemptId, CancellationToken>,
+}
+
+/// What is to be committed at once.
+#[derive(Default)]
+struct Turn {
+    transition: Option<Transition>,
+    additions: Additions,
+}
+
+impl Turn {
+    fn state<'a>(&'a self, run: &'a StoredRun) -> &'a RunState {
+        self.transition.as_ref().map_or(&run.state, Transition::state)
+    }
+}
+
+impl Driver {
+    /// Drives until the run has ended, rests, or belongs to another.
+    pub(super) async fn drive(mut self, mut run: StoredRun, after: After, queued: Duration) -> Result<StoredRun> {
+        let Some(driving) = self.cx.live.enter(&run.new.run) else {
+            return Ok(run);
+        };
+        let epoch = run.state.epoch;
+        let mut work = Work::default();
+        run.timings.queue_ms += millis(queued);
+        let mut more = after.more;
+        // What came while nobody drove it.
+        let mut look = epoch > 1;
+        let mut linger = self.perform(&run, after.effects, &mut work, driving.stop()).await?;
+        let mut list_at = Some(Instant::now() + LIST_AFTER);
+        while !run.state.status.is_terminal() {
+            let now = self.cx.clock.now();
+            let due = run.state.next_due().unwrap_or(run.state.deadline);
+            let renew = run.state.lease_until.map_or(now, |until| until.minus(LEASE / 2));
+            let waits = waits_for_letters(&run.state);
+            let lingers = waits && linger.is_some_and(|until| Instant::now() < until);
+            if !more && !look && !lingers && work.endings.is_empty() && due.since(now) > REST_AFTER {
+                return self.rest(run, due, driving).await;
+            }
+            let mut pause = due.min(renew).since(now).max(Duration::from_millis(1));
+            if waits {
+                pause = pause.min(LOOK_EVERY);
+            }
+            let happened = loop {
+                if look {
+                    look = false;
+                    break Happened::Poked;
+                }
+                tokio::select! {
+                    biased;
+                    // Before what is finished: a shutdown that kills workers must not look like their own end.
+                    () = driving.leaving().cancelled() => break Happened::Leaving,
+                    () = driving.stop().cancelled() => break Happened::Stopped,
+                    () = std::future::ready(()), if more => break Happened::More,
+                    Some(ending) = work.endings.next() => break Happened::Ended(Box::new(ending)),
+                    () = driving.poked() => break Happened::Poked,
+                    () = wait_until(list_at) => {
+                        list_at = None;
+                        self.list_as_running(&run).await;
+                    }
+                    () = tokio::time::sleep(pause) => break Happened::Time,
+                }
+            };
+            more = false;
+            let now = self.cx.clock.now();
+            let mut turn = Turn::default();
+            match happened {
+                Happened::Stopped => {
+                    stop_all(&run, &mut work).await;
+                    return self.reload(&run).await;
+                }
+                Happened::Leaving => {
+                    driving.stop().cancel();
+                    stop_all(&run, &mut work).await;
+                    return self.rest(run, now, driving).await;
+                }
+                Happened::More => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
+                Happened::Time if now >= due => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
+                Happened::Time if now >= renew => {
+                    let lease_until = now.plus(LEASE);
+                    self.decide(&run, &mut turn, Event::Renewed { epoch, lease_until }, now)
+                        .await?;
+                }
+                Happened::Time | Happened::Poked => {
+                    if waits {
+                        self.read_inbox(&run, &mut turn, now).await?;
+                    }
+                }
+                Happened::Ended(ending) => {
+                    if let Ending::Attempt(done) = ending.as_ref() {
+                        work.stops.remove(&done.attempt);
+                    }
+                    self.ended(&run, &mut turn, *ending, now).await?;
+                }
+            }
+            let Turn {
+                transition,
+                mut additions,
+            } = turn;
+            let Some(transition) = transition else { continue };
+            additions
+                .attempts
+                .extend(unreported(&run, &transition, &additions.attempts, now));
+            let after = After::of(&transition);
+            match self.commit(run, &transition, additions).await? {
+                Committed::Ours(stored) => run = *stored,
+                Committed::Theirs(stored) => {
+                    driving.stop().cancel();
+                    stop_all(&stored, &mut work).await;
+                    return Ok(*stored);
+                }
+            }
+            self.known.shrink();
+            more = after.more;
+            linger = self
+                .perform(&run, after.effects, &mut work, driving.stop())
+                .await?
+                .or(linger);
+        }
+        self.close(&run).await;
+        Ok(run)
+    }
+
+    /// Decides on an event, and on what values say that must be looked at then. What is late is dropped.
+    async fn decide(&mut self, run: &StoredRun, turn: &mut Turn, event: Event, now: Timestamp) -> Result<()> {
+        let rejected = self.fold(run, turn, event, now).await?;
+        match rejected {
+            None | Some(Rejected::NothingDue) => {}
+            Some(rejected) => tracing::info!(run.id = %run.new.run, "a late event was dropped: {rejected}"),
+        }
+        Ok(())
+    }
+
+    async fn fold(
+        &mut self,
+        run: &StoredRun,
+        turn: &mut Turn,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Option<Rejected>> {
+        let plan = run.new.plan.clone();
+        let next = match scheduler::decide(&plan, turn.state(run), event, now) {
+            Ok(next) => next,
+            Err(rejected) => return Ok(Some(rejected)),
+        };
+        self.add(turn, next);
+        let epoch = turn.state(run).epoch;
+        for _ in 0..LOOKS {
+            let Some(transition) = &turn.transition else { break };
+            let values = Values {
+                cx: &self.cx,
+                scope: &self.scope,
+                run,
+                state: transition.state(),
+                known: &self.known,
+            };
+            let event = if let Some(slot) = transition.evaluations().first().copied() {
+                let (verdict, value): Said = values.look(slot, now).await?;
+                if let Some(value) = value {
+                    let kept = self
+                        .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
+                        .await?;
+                    turn.additions.outputs.push((slot, kept));
+                }
+                Event::Evaluated { epoch, slot, verdict }
+            } else if transition.concludes() {
+                let error = match values.result().await? {
+                    Ok(value) => {
+                        let kept = self
+                            .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
+                            .await?;
+                        turn.additions.result = Some(kept);
+                        None
+                    }
+                    Err(error) => Some(error),
+                };
+                Event::Concluded { epoch, error }
+            } else {
+                break;
+            };
+            match scheduler::decide(&plan, turn.state(run), event, now) {
+                Ok(next) => self.add(turn, next),
+                Err(rejected) => return Ok(Some(rejected)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds a transition to what is committed at once, and keeps what it leaves for the steps that follow.
+    fn add(&mut self, turn: &mut Turn, next: Transition) {
+        for ended in next.ended() {
+            let given = turn
+                .additions
+                .outputs
+                .iter()
+                .rev()
+                .find(|(slot, _)| *slot == ended.slot);
+            let output = given.map(|(_, output)| output.clone());
+            let left = Left {
+                output: output.unwrap_or_else(|| Payload::Inline(ended.value.clone().unwrap_or_default())),
+                error: match &ended.error {
+                    Some(error) => json!({"type": error.kind, "message": error.message}),
+                    None => Value::Null,
+                },
+            };
+            self.known.keep(ended.slot, left);
+        }
+        turn.transition = Some(match turn.transition.take() {
+            Some(before) => before.then(next),
+            None => next,
+        });
+    }
+
+    /// Takes what others have put into the run's inbox.
+    async fn read_inbox(&mut self, run: &StoredRun, turn: &mut Turn, now: Timestamp) -> Result<()> {
+        let letters = self
+            .keep_trying(|| self.cx.runs.inbox(&self.scope, &run.new.run))
+            .await?;
+        let mut useless: Vec<Key> = Vec::new();
+        let epoch = run.state.epoch;
+        for (row, letter) in letters {
+            let event = match letter {
+                Letter::Decided { place, decision } => Some(Event::Decided {
+                    epoch,
+                    step: place,
+                    decision,
+                }),
+                Letter::ChildEnded { child, awaited } => {
+                    let ended = self.keep_trying(|| self.cx.runs.get(&self.scope, &child)).await?;
+                    let slot = (awaited.place, awaited.item);
+                    ended
+                        .and_then(|ended| Some((children::outcome(&ended)?, ended.result)))
+                        .map(|(outcome, output)| {
+                            if matches!(outcome, Outcome::Succeeded { .. }) {
+                                turn.additions.outputs.push((slot, output));
+                            }
+                            Event::ChildFinished {
+                                epoch,
+                                slot,
+                                child,
+                                outcome: Box::new(outcome),
+                                sample: self.sample(),
+                            }
+                        })
+                }
+            };
+            let rejected = match event {
+                Some(event) => self.fold(run, turn, event, now).await?,
+                None => Some(Rejected::NotRunning),
+            };
+            match rejected {
+                None => turn.additions.taken.push(row),
+                Some(rejected) => {
+                    tracing::info!(run.id = %run.new.run, "a letter says nothing any more: {rejected}");
+                    useless.push(row);
+                }
+            }
+        }
+        if turn.transition.is_some() {
+            turn.additions.taken.append(&mut useless);
+            return Ok(());
+        }
+        Ok(self.cx.runs.discard(&self.scope, &run.new.run, useless).await?)
+    }
+
+    fn sample(&self) -> f64 {
+        let [a, b] = self.cx.entropy.bytes::<2>();
+        f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX)
+    }
+
+    /// Does what follows a commit; until when a child run that was just started is waited for here.
+    async fn perform(
+        &self,
+        run: &StoredRun,
+        effects: Vec<Effect>,
+        work: &mut Work,
+        stop: &CancellationToken,
+    ) -> Result<Option<Instant>> {
+        let mut linger = None;
+        for effect in effects {
+            match effect {
+                Effect::StartAttempt { slot, attempt, number } => {
+                    // Begun and ended in one commit.
+                    if run.state.unit(slot).and_then(|unit| unit.attempt.as_ref()) != Some(&attempt) {
+                        continue;
+                    }
+                    self.start_attempt(run, (slot, attempt, number), work, stop).await?;
+                }
+                Effect::StartChild { slot, child, .. } => {
+                    if run.state.unit(slot).and_then(|unit| unit.child.as_ref()) != Some(&child) {
+                        continue;
+                    }
+                    linger = Some(Instant::now() + LINGER);
+                    let outcome = match self.values(run).arguments(slot).await? {
+                        Ok(arguments) => {
+                            let id = (slot, &child);
+                            children::start(&self.cx, &self.scope, &self.origin, run, id, arguments).await?
+                        }
+                        Err(error) => Some((Outcome::Failed { error }, Payload::Inline(Value::Null))),
+                    };
+                    if let Some((outcome, output)) = outcome {
+                        work.endings.push(Box::pin(async move {
+                            Ending::Child {
+                                slot,
+                                child,
+                                outcome,
+                                output,
+                            }
+                        }));
+                    }
+                }
+                Effect::KillAttempt { attempt, .. } => {
+                    if let Some(stop) = work.stops.remove(&attempt) {
+                        stop.cancel();
+                    }
+                }
+                Effect::CancelChild { child } => children::end(&self.cx, &self.scope, &self.origin, &child).await?,
+                Effect::Finished => {}
+            }
+        }
+        Ok(linger)
+    }
+
+    fn values<'a>(&'a self, run: &'a StoredRun) -> Values<'a> {
+        Values {
+            cx: &self.cx,
+            scope: &self.scope,
+            run,
+            state: &run.state,
+            known: &self.known,
+        }
+    }
+
+    async fn start_attempt(
+        &self,
+        run: &StoredRun,
+        (slot, attempt, number): (Slot, AttemptId, u32),
+        work: &mut Work,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let id = (slot, attempt.clone(), number);
+        let prepared = match self.values(run).arguments(slot).await? {
+            Ok(arguments) => Attempt::prepare(&self.cx, &self.scope, &self.origin, run, id, arguments, stop),
+            Err(error) => Err(Error::invalid(
+                "arguments_invalid",
+                error.message,
+                "look at the step's `inputs`",
+                Vec::new(),
+            )),
+        };
+        match prepared {
+            Ok(made) => {
+                work.stops.insert(attempt, made.stop.clone());
+                work.endings
+                    .push(Box::pin(async move { Ending::Attempt(made.make().await) }));
+            }
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => {
+                let started_at = self.cx.clock.now();
+                let done = Done::not_made(slot, attempt, number, started_at, &error);
+                work.endings.push(Box::pin(async move { Ending::Attempt(done) }));
+            }
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self, run: &StoredRun, turn: &mut Turn, ending: Ending, now: Timestamp) -> Result<()> {
+        let epoch = run.state.epoch;
+        let event = match ending {
+            Ending::Attempt(done) => self.finished(run, &mut turn.additions, epoch, done, now).await?,
+            Ending::Child {
+                slot,
+                child,
+                outcome,
+                output,
+            } => {
+                if matches!(outcome, Outcome::Succeeded { .. }) {
+                    turn.additions.outputs.push((slot, output));
+                }
+                Event::ChildFinished {
+                    epoch,
+                    slot,
+                    child,
+                    outcome: Box::new(outcome),
+                    sample: self.sample(),
+                }
+            }
+        };
+        self.decide(run, turn, event, now).await
+    }
+
+    async fn finished(
+        &self,
+        run: &StoredRun,
+        additions: &mut Additions,
+        epoch: u64,
+        done: Done,
+        now: Timestamp,
+    ) -> Result<Event> {
+        let Done {
+            slot,
+            attempt,
+            number,
+            started_at,
+            report,
+        } = done;
+        let mut timings = run.timings;
+        timings.boot_ms += report.timings.boot_ms;
+        timings.import_ms += report.timings.import_ms;
+        timings.user_ms += report.timings.user_ms;
+        let (outcome, name, error) = match report.outcome {
+            Outcome::Succeeded { value } => {
+                let kept = self
+                    .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
+                    .await?;
+                additions.outputs.push((slot, kept));
+                (Outcome::Succeeded { value: Value::Null }, "succeeded", None)
+            }
+            Outcome::Failed { error } => {
+                let error = bounded(error);
+                (Outcome::Failed { error: error.clone() }, "failed", Some(error))
+            }
+            Outcome::TimedOut { error } => {
+                let error = bounded(error);
+                (Outcome::TimedOut { error: error.clone() }, "timed_out", Some(error))
+            }
+            Outcome::Cancelled => (Outcome::Cancelled, "cancelled", None),
+        };
+        if report
+            .variables
+            .as_object()
+            .is_some_and(|variables| !variables.is_empty())
+        {
+            let variables = report.variables;
+            additions.variables = Some(
+                self.keep_trying(|| self.cx.runs.keep(&self.scope, variables.clone()))
+                    .await?,
+            );
+        }
+        additions.timings = Some(timings);
+        additions.attempts = vec![AttemptRecord {
+            step: run.new.plan.steps[slot.0].id.clone(),
+            item: slot.1,
+            id: attempt.clone(),
+            number,
+            started_at,
+            finished_at: now,
+            outcome: name.to_owned(),
+            error: error.map(|error| StepError {
+                traceback: None,
+                data: None,
+                ..error
+            }),
+            max_rss_kib: report.max_rss_kib,
+            output_bytes: report.output_bytes,
+            output_truncated: report.output_truncated,
+            posture: report.posture.iter().map(ToString::to_string).collect(),
+            network: report.network,
+        }];
+        Ok(Event::AttemptFinished {
+            epoch,
+            slot,
+            attempt,
+            outcome: Box::new(outcome),
+            sample: self.sample(),
+        })
+    }
+
+    pub(super) fn finish_record(&self, run: &StoredRun, transition: &Transition) -> Record {
+        self.cx
+            .audit
+            .by(&self.scope, AuditEvent::RunFinished)
+            .came_from(&self.origin)
+            .resource("run", run.new.run.as_str())
+            .detail(&json!({
+                "workflow": run.new.workflow,
+                "status": transition.state().status,
+                "error": transition.state().error.as_ref().map(|error| error.kind.clone()),
+            }))
+    }
+
+    /// Writes a transition, waiting out an outage of storage; finds out whether an attempt of unknown outcome was written.
+    async fn commit(&mut self, run: StoredRun, transition: &Transition, mut additions: Additions) -> Result<Committed> {
+        if transition.state().status.is_terminal() {
+            let record = self.finish_record(&run, transition);
+            additions.audit.push(
+                self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone()))
+                    .await?,
+            );
+        }
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = match self
+                .cx
+                .runs
+                .apply(&self.scope, run.clone(), transition, additions.clone())
+                .await
+            {
+                Ok((mut stored, records)) => {
+                    self.unindexed.extend(records);
+                    stored.timings.store_ms += millis(begun.elapsed());
+                    return Ok(Committed::Ours(Box::new(stored)));
+                }
+                Err(error) => error,
+            };
+            match error {
+                store::Error::PreconditionFailed { .. } => {}
+                store::Error::Unavailable { .. } | store::Error::Throttled { .. } if begun.elapsed() < KEEP_TRYING => {
+                    tracing::warn!(run.id = %run.new.run, error = %error, "a transition could not be written, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                error => return Err(error.into()),
+            }
+            match self.reload(&run).await {
+                Ok(stored) if stored.state == *transition.state() => {
+                    // Its records are in, in places that the lost answer would have said.
+                    self.is_listed = false;
+                    return Ok(Committed::Ours(Box::new(stored)));
+                }
+                Ok(stored) if stored.state != run.state => return Ok(Committed::Theirs(Box::new(stored))),
+                // Not written: once more, and it must be the same version.
+                Ok(_) => {}
+                Err(error) if begun.elapsed() >= KEEP_TRYING => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn keep_trying<T, F, R>(&self, mut work: F) -> Result<T>
+    where
+        F: FnMut() -> R,
+        R: Future<Output = store::port::Result<T>>,
+    {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match work().await {
+                Ok(value) => return Ok(value),
+                Err(store::Error::Unavailable { .. } | store::Error::Throttled { .. })
+                    if begun.elapsed() < KEEP_TRYING =>
+                {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Written again when the run ends, and by whoever finds the run's wake-up.
+    async fn list_as_running(&mut self, run: &StoredRun) {
+        match self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+            Ok(()) => self.unindexed.clear(),
+            Err(error) => tracing::warn!(run.id = %run.new.run, error = %error, "the run could not be listed yet"),
+        }
+    }
+
+    /// After the last commit: the list shows it, and nobody needs to be woken.
+    async fn close(&mut self, run: &StoredRun) {
+        // Only when the list is whole may the wake-up go: it is what would mend the list.
+        if let Err(error) = self.list(run).await {
+            tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up");
+            return;
+        }
+        self.unindexed.clear();
+        if run.state.status.is_terminal()
+            && let Err(error) = children::tell_parent(&self.cx, &self.scope, run).await
+        {
+            tracing::warn!(run.id = %run.new.run, error = %error, "what waits for the run hears of its end with the run's wake-up");
+            return;
+        }
+        if let Some(receipt) = self.wake_up.take() {
+            drop_wake_up(&self.cx, receipt);
+        }
+    }
+
+    async fn list(&self, run: &StoredRun) -> store::port::Result<()> {
+        if run.state.status.is_terminal() && !self.is_listed {
+            self.cx.audit.repair_run_index(&self.scope, &run.new.run).await?;
+        }
+        self.cx.runs.index(&self.scope, run, &self.unindexed).await
+    }
+
+    /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.
+    async fn rest(&mut self, run: StoredRun, due: Timestamp, driving: Driving) -> Result<StoredRun> {
+        let now = self.cx.clock.now();
+        let reference = RunRef {
+            org: self.scope.org().clone(),
+            run: run.new.run.clone(),
+        };
+        let epoch = run.state.epoch;
+        let Ok(transition) = scheduler::decide(&run.new.plan, &run.state, Event::Released { epoch }, now) else {
+            return Ok(run);
+        };
+        let additions = Additions {
+            attempts: unreported(&run, &transition, &[], now),
+            ..Additions::default()
+        };
+        match self.commit(run, &transition, additions).await? {
+            Committed::Ours(stored) => {
+                // From here on whoever puts something into the inbox brings somebody to the run.
+                drop(driving);
+                // Until this is sent the wake-up is still there. Sent before, it could find the run still owned.
+                if !stored.state.status.is_terminal() {
+                    let mut delay = due.since(now).min(MAX_VISIBILITY / 2);
+                    if waits_for_letters(&stored.state)
+                        && !self.cx.runs.inbox(&self.scope, &stored.new.run).await?.is_empty()
+                    {
+                        delay = Duration::ZERO;
+                    }
+                    send(&self.cx, &reference, "continued", delay).await?;
+                }
+                self.close(&stored).await;
+                Ok(*stored)
+            }
+            Committed::Theirs(stored) => Ok(*stored),
+        }
+    }
+
+    async fn reload(&self, run: &StoredRun) -> Result<StoredRun> {
+        let stored = self.cx.runs.get(&self.scope, &run.new.run).await?;
+        stored.ok_or_else(|| store::Error::corrupt("a run that was written is gone").into())
+    }
+}
+
+enum Committed {
+    /// The transition is in.
+    Ours(Box<StoredRun>),
+    /// Somebody else's is.
+    Theirs(Box<StoredRun>),
+}
+
+/// Whether something is waited for that comes by the run's inbox.
+fn waits_for_letters(state: &RunState) -> bool {
+    state.steps.iter().any(|step| {
+        step.activity
+            .as_ref()
+            .is_some_and(|activity| matches!(activity.doing, Doing::Approval(_)))
+            || step.units().any(|(_, unit)| unit.child.is_some())
+    })
+}
+
+/// Waits for attempts that are being killed: what they said before belongs into their logs.
+async fn stop_all(run: &StoredRun, work: &mut Work) {
+    let all = async { while work.endings.next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(2), all).await.is_err() {
+        tracing::warn!(run.id = %run.new.run, "killed attempts did not end in time, their logs may be short");
+    }
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What user code put into its error, cut to what a row holds.
+fn bounded(mut error: StepError) -> StepError {
+    const MESSAGE: usize = 4 * 1024;
+    const TRACEBACK: usize = 12 * 1024;
+    const DATA: usize = 4 * 1024;
+    let cut = |text: &mut String, limit: usize| {
+        if text.len() > limit {
+            let mut end = limit;
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+            text.push_str(" … (cut)");
+        }
+    };
+    cut(&mut error.kind, 200);
+    cut(&mut error.message, MESSAGE);
+    if let Some(traceback) = &mut error.traceback {
+        cut(traceback, TRACEBACK);
+    }
+    if error.data.as_ref().is_some_and(|data| data.to_string().len() > DATA) {
+        error.data = Some(json!({"cut": format!("more than {DATA} bytes")}));
+    }
+    error
+}
+
+/// Records of the attempts that a transition ends without a report of theirs, so that they and their logs stay to be seen.
+pub(super) fn unreported(
+    run: &StoredRun,
+    transition: &Transition,
+    reported: &[AttemptRecord],
+    now: Timestamp,
+) -> Vec<AttemptRecord> {
+    let after = transition.state();
+    let ended_unseen = |(slot, attempt): (Slot, &AttemptId)| {
+        if after.unit(slot).and_then(|unit| unit.attempt.as_ref()) == Some(attempt)
+            || reported.iter().any(|record| record.id == *attempt)
+        {
+            return None;
+        }
+        let (outcome, error) = match after.steps[slot.0].status {
+            Status::Cancelled => ("cancelled", None),
+            Status::TimedOut => {
+                let ended = transition.ended().iter().find(|ended| ended.slot.0 == slot.0);
+                let error = ended.and_then(|ended| ended.error.clone());
+                ("timed_out", error.or_else(|| after.error.clone()))
+            }
+            _ => {
+                let message = "the instance that ran the attempt ended, and its outcome is not known";
+                ("failed", Some(StepError::new("crashed", message)))
+            }
+        };
+        Some(AttemptRecord {
+            step: run.new.plan.steps[slot.0].id.clone(),
+            item: slot.1,
+            id: attempt.clone(),
+            number: run.state.unit(slot).map_or(1, |unit| unit.attempts),
+            started_at: attempt.at(),
+            finished_at: now,
+            outcome: outcome.to_owned(),
+            error,
+            max_rss_kib: None,
+            output_bytes: 0,
+            output_truncated: false,
+            posture: Vec::new(),
+            network: None,
+        })
+    };
+    run.state.running().filter_map(ended_unseen).take(RECORDED).collect()
+}

@@ -1,0 +1,356 @@
+//! What a run's expressions see, and what they say: the values that the scheduler doesn't know.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, Result};
+use crate::definition::{Expression, ExpressionError, expressions, filled};
+use crate::domain::{Payload, StepError, Timestamp};
+use crate::scheduler::{Output, RunState, Slot, Verdict, Work};
+use crate::store::repo::runs::{Left, StoredRun};
+use crate::tenancy::Scope;
+
+/// Most bytes of values that a driver keeps, so that the next step need not read them again.
+const KEPT_BYTES: usize = 4 << 20;
+/// How many runs back a resumed run's values are looked for.
+const RESUMED: usize = 16;
+
+/// What a driver knows of what its run's steps have left: what ended under it.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    left: BTreeMap<Slot, Left>,
+    bytes: usize,
+}
+
+impl Known {
+    /// Keeps what was just left. Small values are kept, and large ones as references; the oldest go when it is too much.
+    pub(super) fn keep(&mut self, slot: Slot, left: Left) {
+        self.bytes += size(&left);
+        if let Some(before) = self.left.insert(slot, left) {
+            self.bytes -= size(&before).min(self.bytes);
+        }
+    }
+
+    /// Lets go of what is stored, where it has become too much. What is not committed must not go.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes > KEPT_BYTES {
+            self.left.clear();
+            self.bytes = 0;
+        }
+    }
+}
+
+fn size(left: &Left) -> usize {
+    match &left.output {
+        Payload::Inline(value) => 64 + value.to_string().len(),
+        Payload::Claim(_) => 128,
+    }
+}
+
+/// Values of one run.
+pub(super) struct Values<'a> {
+    pub(super) cx: &'a Context,
+    pub(super) scope: &'a Scope,
+    pub(super) run: &'a StoredRun,
+    pub(super) state: &'a RunState,
+    pub(super) known: &'a Known,
+}
+
+/// What values say of a step that may begin, with its own value where it has one.
+pub(super) type Said = (Verdict, Option<Value>);
+
+impl Values<'_> {
+    fn ids(&self) -> impl Iterator<Item = &str> + Clone {
+        self.run.new.plan.steps.iter().map(|step| step.id.as_str())
+    }
+
+    /// Looks at what a step needs to be looked at for.
+    ///
+    /// # Errors
+    /// When storage fails; wrong values are a verdict.
+    pub(super) async fn look(&self, slot: Slot, now: Timestamp) -> Result<Said> {
+        match slot.1 {
+            None => self.before(slot.0, now).await,
+            Some(item) => Ok((self.again(slot.0, item).await?, None)),
+        }
+    }
+
+    async fn before(&self, place: usize, now: Timestamp) -> Result<Said> {
+        let step = &self.run.new.plan.steps[place];
+        if let Some(when) = &step.when {
+            match self.truth(when, Map::new()).await? {
+                Ok(true) => {}
+                Ok(false) => return Ok((Verdict::Skip, None)),
+                Err(error) => return Ok((wrong(&error), None)),
+            }
+        }
+        let said = match &step.work {
+            Work::Once(_) | Work::Loop { .. } | Work::Approval { .. } => (Verdict::Go, None),
+            Work::Map { items, .. } => match self.fill(items, Map::new()).await? {
+                Ok(Value::Array(list)) => {
+                    let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
+                    (Verdict::Items(count), None)
+                }
+                Ok(other) => {
+                    let message = format!("`items` of map `{}` is {}, and not a list", step.id, kind_of(&other));
+                    (Verdict::Wrong(StepError::new("items_not_a_list", message)), None)
+                }
+                Err(error) => (wrong(&error), None),
+            },
+            Work::Choose { branches, otherwise } => {
+                for (name, when) in branches {
+                    match self.truth(when, Map::new()).await? {
+                        Ok(true) => return Ok((Verdict::Branch(Some(name.clone())), None)),
+                        Ok(false) => {}
+                        Err(error) => return Ok((wrong(&error), None)),
+                    }
+                }
+                (Verdict::Branch(otherwise.clone()), None)
+            }
+            Work::Compute { value } => match self.fill(value, Map::new()).await? {
+                Ok(value) => (Verdict::Done, Some(value)),
+                Err(error) => (wrong(&error), None),
+            },
+            Work::Delay { seconds } => match self.fill(seconds, Map::new()).await? {
+                Ok(value) => match value
+                    .as_f64()
+                    .and_then(|s| std::time::Duration::try_from_secs_f64(s).ok())
+                {
+                    Some(pause) => (Verdict::Until(now.plus(pause)), None),
+                    None => {
+                        let message = format!(
+                            "`seconds` of delay `{}` is {value:.60}, and not a number of seconds",
+                            step.id
+                        );
+                        (Verdict::Wrong(StepError::new("delay_invalid", message)), None)
+                    }
+                },
+                Err(error) => (wrong(&error), None),
+            },
+        };
+        Ok(said)
+    }
+
+    /// Whether a loop has come to its end.
+    async fn again(&self, place: usize, item: u32) -> Result<Verdict> {
+        let Work::Loop { until, .. } = &self.run.new.plan.steps[place].work else {
+            return Ok(Verdict::Ends(true));
+        };
+        let mut more = Map::new();
+        more.insert("iteration".into(), json!(item));
+        more.insert("output".into(), self.output((place, Some(item))).await?);
+        Ok(match self.truth(until, more).await? {
+            Ok(ends) => Verdict::Ends(ends),
+            Err(error) => wrong(&error),
+        })
+    }
+
+    /// What an action is given.
+    ///
+    /// # Errors
+    /// When storage fails; inside, when the values are wrong.
+    pub(super) async fn arguments(&self, slot: Slot) -> Result<std::result::Result<Value, StepError>> {
+        let step = &self.run.new.plan.steps[slot.0];
+        let mut more = Map::new();
+        if let Some(item) = slot.1 {
+            match &step.work {
+                Work::Map { items, .. } => {
+                    let list = match self.fill(items, Map::new()).await? {
+                        Ok(list) => list,
+                        Err(error) => return Ok(Err(step_error(&error))),
+                    };
+                    let value = list.get(item as usize).cloned().unwrap_or_default();
+                    more.insert("item".into(), value);
+                    more.insert("index".into(), json!(item));
+                }
+                _ => {
+                    more.insert("iteration".into(), json!(item));
+                    let before = match item {
+                        0 => Value::Null,
+                        item => self.output((slot.0, Some(item - 1))).await?,
+                    };
+                    more.insert("output".into(), before);
+                }
+            }
+        }
+        let Some(inputs) = &step.inputs else {
+            return Ok(Ok(match more.remove("item") {
+                Some(Value::Object(item)) => Value::Object(item),
+                Some(item) => json!({"item": item}),
+                None => self.cx.runs.resolve(self.scope, &self.run.new.arguments).await?,
+            }));
+        };
+        Ok(self.fill(inputs, more).await?.map_err(|error| step_error(&error)))
+    }
+
+    /// The run's result, where that is worked out.
+    ///
+    /// # Errors
+    /// When storage fails; inside, when the values are wrong.
+    pub(super) async fn result(&self) -> Result<std::result::Result<Value, StepError>> {
+        let Output::Value(value) = &self.run.new.plan.output else {
+            return Ok(Ok(Value::Null));
+        };
+        let filled = self.fill(value, Map::new()).await?;
+        Ok(filled.map_err(|error| StepError::new("output_invalid", error.to_string())))
+    }
+
+    async fn truth(&self, text: &str, more: Map<String, Value>) -> Result<std::result::Result<bool, ExpressionError>> {
+        let read = match Expression::parse(text, self.ids()) {
+            Ok(read) => read,
+            Err(error) => return Ok(Err(error)),
+        };
+        let known = self.sees([&read].into_iter(), more).await?;
+        Ok(read.truth(&known))
+    }
+
+    async fn fill(
+        &self,
+        value: &Value,
+        more: Map<String, Value>,
+    ) -> Result<std::result::Result<Value, ExpressionError>> {
+        let read: std::result::Result<Vec<_>, _> = expressions(value)
+            .into_iter()
+            .map(|(_, text)| Expression::parse(text, self.ids()))
+            .collect();
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => return Ok(Err(error)),
+        };
+        if read.is_empty() {
+            return Ok(Ok(value.clone()));
+        }
+        let known = self.sees(read.iter(), more).await?;
+        Ok(filled(value, self.ids(), &known))
+    }
+
+    /// What expressions see: only the steps that they name are read.
+    async fn sees(&self, read: impl Iterator<Item = &Expression>, mut more: Map<String, Value>) -> Result<Value> {
+        let arguments = self.cx.runs.resolve(self.scope, &self.run.new.arguments).await?;
+        let mut steps = Map::new();
+        let named: std::collections::BTreeSet<&String> = read.flat_map(|one| one.steps()).collect();
+        for id in named {
+            let Some(place) = self.run.new.plan.position(id) else {
+                continue;
+            };
+            let step = &self.state.steps[place];
+            let mut seen = Map::new();
+            seen.insert("status".into(), json!(step.status));
+            if step.status.is_terminal() {
+                seen.insert("output".into(), self.output((place, None)).await?);
+                let left = self.left((place, None)).await?;
+                seen.insert("error".into(), left.error);
+            }
+            steps.insert(id.clone(), Value::Object(seen));
+        }
+        more.insert("inputs".into(), arguments);
+        more.insert("steps".into(), Value::Object(steps));
+        if let Some(error) = &self.state.error {
+            more.insert(
+                "error".into(),
+                json!({"type": error.kind, "message": error.message, "step": error.step}),
+            );
+        }
+        more.insert(
+            "run".into(),
+            json!({"id": self.run.new.run, "workflow": self.run.new.workflow}),
+        );
+        Ok(Value::Object(more))
+    }
+
+    /// What came out of a step: of a map the list of what came out of its items, of a loop what came out of the last.
+    async fn output(&self, (place, item): Slot) -> Result<Value> {
+        let step = &self.state.steps[place];
+        let work = &self.run.new.plan.steps[place].work;
+        match (item, work) {
+            (None, Work::Map { .. }) => {
+                let stored;
+                let run = if step.carried {
+                    stored = self.before_resuming(place).await?;
+                    match &stored {
+                        Some(run) => run,
+                        None => return Ok(Value::Null),
+                    }
+                } else {
+                    self.run
+                };
+                let mut outputs = self.cx.runs.item_outputs(self.scope, run, place).await?;
+                if !step.carried {
+                    outputs.resize(step.attempts as usize, None);
+                    for ((_, item), left) in self.known.left.range((place, Some(0))..=(place, Some(u32::MAX))) {
+                        if let Some(output) = item.and_then(|item| outputs.get_mut(item as usize))
+                            && left.error.is_null()
+                        {
+                            *output = Some(left.output.clone());
+                        }
+                    }
+                }
+                let mut values = Vec::with_capacity(outputs.len());
+                for output in outputs {
+                    values.push(match output {
+                        Some(output) => self.cx.runs.resolve(self.scope, &output).await?,
+                        None => Value::Null,
+                    });
+                }
+                Ok(Value::Array(values))
+            }
+            (None, Work::Loop { .. }) if step.attempts > 0 => {
+                let left = self.left((place, Some(step.attempts - 1))).await?;
+                Ok(self.cx.runs.resolve(self.scope, &left.output).await?)
+            }
+            _ => {
+                let left = self.left((place, item)).await?;
+                Ok(self.cx.runs.resolve(self.scope, &left.output).await?)
+            }
+        }
+    }
+
+    async fn left(&self, slot: Slot) -> Result<Left> {
+        if let Some(left) = self.known.left.get(&slot) {
+            return Ok(left.clone());
+        }
+        if self.state.steps[slot.0].carried {
+            return match self.before_resuming(slot.0).await? {
+                Some(run) => Ok(self.cx.runs.left(self.scope, &run, slot).await?),
+                None => Ok(Left::default()),
+            };
+        }
+        Ok(self.cx.runs.left(self.scope, self.run, slot).await?)
+    }
+
+    /// The run in which a step was done that this run did not do again.
+    async fn before_resuming(&self, place: usize) -> Result<Option<StoredRun>> {
+        let mut before = self.run.new.resumes.clone();
+        for _ in 0..RESUMED {
+            let Some(id) = before else { return Ok(None) };
+            let Some(run) = self.cx.runs.get(self.scope, &id).await? else {
+                return Ok(None);
+            };
+            if !run.state.steps.get(place).is_some_and(|step| step.carried) {
+                return Ok(Some(run));
+            }
+            before = run.new.resumes.clone();
+        }
+        Ok(None)
+    }
+}
+
+fn step_error(error: &ExpressionError) -> StepError {
+    StepError::new("expression_failed", error.to_string())
+}
+
+fn wrong(error: &ExpressionError) -> Verdict {
+    Verdict::Wrong(step_error(error))
+}
+
+const fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
