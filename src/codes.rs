@@ -42,6 +42,10 @@ macro_rules! codes {
 }
 
 codes! {
+    "approval_decided" 409 "This person has decided on the step already." "A decision can't be taken back; cancel the run instead."
+    "approval_link_expired" 409 "The link for a decision is no longer good." "Ask whoever sent it for another one."
+    "approval_link_invalid" 404 "The link for a decision was not made by this installation, or is not whole." "Use the whole link, as it was sent."
+    "approval_over" 409 "The step doesn't wait for a decision: it was decided, has timed out, or has not begun." "`GET /api/runs/{id}/approvals` lists the steps that wait for people."
     "arguments_invalid" 400 "The arguments don't fit the declared parameters. `errors` lists every mistake, each with a JSON pointer." "Mend them all; `GET /api/workflows/{name}` has the parameters as JSON Schema."
     "artifact_not_found" 404 "The run has no such artifact." "`GET /api/runs/{id}/artifacts` lists those that there are."
     "authentication_broken" 500 "What is stored about the caller can't be read." "The operator finds the reason in the log by the request id."
@@ -95,12 +99,15 @@ codes! {
     "role_not_for_members" 400 "`administrator` is no role of a member." "Set the user's administrator flag instead."
     "route_not_found" 404 "There is no such route." "`/api/docs` shows the routes."
     "run_ended" 409 "The run has ended already." "Nothing is left to cancel."
+    "run_not_ended" 409 "The run has not ended." "Wait for its end, or cancel it first."
     "run_not_found" 404 "There is no such run in this organization, or the caller may not see it." "Check the id and `X-Organization-Id`."
+    "run_succeeded" 409 "The run has succeeded, so there is nothing to resume." "`POST /api/runs/{id}/rerun` runs it once more."
     "secret_invalid" 400 "The secret can't be kept like this. `errors` lists every mistake." "Mend them all: a value has 4 to 25000 bytes, and hosts are names as `api.example.com`."
     "secret_not_found" 404 "There is no secret of this name." "`GET /api/secrets` lists those that there are."
     "secrets_off" 503 "This installation keeps no secrets: neither a key nor a key vault is set." "The operator sets `WEFT_SECRETS_KEY`, `WEFT_SECRETS_KEY_FILE` or `WEFT_KEY_VAULT_URL`."
     "slug_taken" 409 "Another organization has this slug." "Choose another."
     "starting" 503 "The handler has just started and is not ready." "Repeat the request."
+    "step_not_found" 404 "The run has no such step." "`GET /api/runs/{id}/steps` lists those that there are."
     "stopping" 503 "The handler is stopping." "Repeat the request."
     "storage_forbidden" 503 "Storage refuses the handler's credential." "The operator checks the account's key, SAS or role assignments with `weft doctor`."
     "storage_not_prepared" 500 "A table, queue or container is missing." "Run `weft seed` in development; create the organization otherwise."

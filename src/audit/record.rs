@@ -177,6 +177,8 @@ events! {
     StepApproved = "step.approved", Info, Succeeded;
     /// A person refused a waiting step.
     StepRejected = "step.rejected", Info, Succeeded;
+    /// A link was made with which somebody decides on a waiting step without signing in.
+    ApprovalLinkMade = "approval.link_made", Info, Succeeded;
     /// An effect manifest was made without anything being run.
     PlanMade = "plan.made", Info, Succeeded;
 

@@ -29,6 +29,30 @@ fn app(parts: &Parts) -> Result<Arc<App>, ApiError> {
         .ok_or_else(ApiError::starting)
 }
 
+/// What a request says about who sends it.
+fn facts(app: &App, parts: &Parts) -> RequestFacts {
+    let peer = parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip());
+    let request_id = parts
+        .extensions
+        .get::<RequestId>()
+        .map(|id| id.0.clone())
+        .unwrap_or_default();
+    let request = authn::Request {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+        // Without a known peer the request counts as one from far away.
+        peer: peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+        listener_loopback: app.settings.listener_loopback,
+        request_id: &request_id,
+    };
+    app.authenticator.facts(&request)
+}
+
 /// The application, for handlers that need no caller.
 #[derive(Debug)]
 pub struct Application(pub Arc<App>);
@@ -38,6 +62,25 @@ impl<S: Sync> FromRequestParts<S> for Application {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         app(parts).map(Self)
+    }
+}
+
+/// Somebody whose only credential is a link, which the use case opens: what else the request carries is not looked at.
+#[derive(Debug)]
+pub struct Linked {
+    /// The application.
+    pub app: Arc<App>,
+    /// Where the request came from.
+    pub origin: Origin,
+}
+
+impl<S: Sync> FromRequestParts<S> for Linked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let app = app(parts)?;
+        let origin = facts(&app, parts).origin;
+        Ok(Self { app, origin })
     }
 }
 
@@ -53,26 +96,7 @@ pub struct Caller {
 impl Caller {
     async fn of(parts: &Parts) -> Result<(Self, RequestFacts), ApiError> {
         let app = app(parts)?;
-        let peer = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|info| info.0.ip());
-        let request_id = parts
-            .extensions
-            .get::<RequestId>()
-            .map(|id| id.0.clone())
-            .unwrap_or_default();
-        let request = authn::Request {
-            method: parts.method.as_str(),
-            path: parts.uri.path(),
-            query: parts.uri.query(),
-            headers: &parts.headers,
-            // Without a known peer the request counts as one from far away.
-            peer: peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
-            listener_loopback: app.settings.listener_loopback,
-            request_id: &request_id,
-        };
-        let facts = app.authenticator.facts(&request);
+        let facts = facts(&app, parts);
         match app.authenticator.authenticate(&facts).await {
             Ok(caller) => Ok((Self { app, caller }, facts)),
             Err(refusal) => {

@@ -4,14 +4,18 @@ use base64::Engine as _;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
+use super::api::{
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows,
+};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, artifacts::list, artifacts::download,
+        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, runs::resume,
+        approvals::list, approvals::decide, approvals::link, approvals::look, approvals::decide_by_link,
+        artifacts::list, artifacts::download,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         secrets::list, secrets::write, secrets::delete,

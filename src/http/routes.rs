@@ -2,7 +2,9 @@
 
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::api::{artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows};
+use super::api::{
+    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows,
+};
 use super::state::Gate;
 
 /// Who is let in by a route before its use case decides about the rest.
@@ -10,6 +12,8 @@ use super::state::Gate;
 pub enum Access {
     /// Everybody. The only routes without a caller, and this list may only shrink.
     Open,
+    /// Whoever has a link that this installation has signed, for the one thing that the link is for.
+    Link,
     /// An authenticated caller.
     Caller,
     /// An authenticated caller in an organization.
@@ -32,7 +36,7 @@ pub struct Route {
 /// All routes.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Open, Organization};
+    use Access::{Caller, Link, Open, Organization};
     let at = |path, access, handler| Route {
         method: "GET",
         path,
@@ -79,6 +83,16 @@ pub fn table() -> Vec<Route> {
             get(artifacts::download),
         ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        to("/api/runs/{id}/resume", Organization, post(runs::resume)),
+        at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
+        to(
+            "/api/runs/{id}/steps/{step}/decision",
+            Organization,
+            post(approvals::decide),
+        ),
+        to("/api/runs/{id}/steps/{step}/links", Organization, post(approvals::link)),
+        at("/api/approvals/{token}", Link, get(approvals::look)),
+        to("/api/approvals/{token}", Link, post(approvals::decide_by_link)),
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),

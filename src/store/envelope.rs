@@ -26,6 +26,10 @@ impl SigningKey {
     pub fn new(bytes: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
+
+    pub(super) const fn hmac(&self) -> &hmac::Key {
+        &self.0
+    }
 }
 
 /// What a queue message asks for.

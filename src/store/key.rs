@@ -432,6 +432,33 @@ pub fn subject_row(subject: &str) -> Key {
     key(sha256_hex(subject.as_bytes()))
 }
 
+// ── results that later runs may take, in the organization's table ─────────────────────────────────────────────────────
+
+/// The partition of results.
+#[must_use]
+pub fn results() -> Key {
+    key("result".into())
+}
+
+/// A result's row; the digest is of everything that made it.
+#[must_use]
+pub fn result_row(digest: &str) -> Key {
+    key(format!("{RESULTS}{}", alphanumeric_of(digest)))
+}
+
+/// The prefix of all results.
+pub const RESULTS: &str = "sha256:";
+
+/// How many there are.
+#[must_use]
+pub fn result_count_row() -> Key {
+    key("~count".into())
+}
+
+fn alphanumeric_of(digest: &str) -> String {
+    digest.chars().filter(char::is_ascii_alphanumeric).take(64).collect()
+}
+
 // ── key-value pairs of a workflow, in the organization's table ────────────────────────────────────────────────────────
 
 /// The partition of a workflow's pairs. Workflow names are checked by their declaration; one that is no key is refused.

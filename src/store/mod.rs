@@ -18,5 +18,6 @@ pub mod port;
 pub mod repo;
 pub mod secret;
 pub mod sqlite;
+pub mod token;
 
 pub use error::Error;

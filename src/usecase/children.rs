@@ -80,6 +80,7 @@ pub(super) async fn start(
         origin,
         cause: json!({"parent": parent}),
         parent: Some(parent),
+        resumes: None,
     };
     launch::enqueue(cx, scope, launch).await?;
     Ok(None)

@@ -15,13 +15,14 @@ use super::attempt::{Attempt, Done};
 use super::drive_run::{drop_wake_up, send};
 use super::live::Driving;
 use super::values::{Known, Said, Values};
-use super::{Context, Error, LEASE, Result, children};
+use super::{Context, Error, LEASE, Result, cached, children};
 use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{self, Doing, Effect, Event, Rejected, RunState, Slot, Transition};
 use crate::store;
 use crate::store::port::{Key, MAX_VISIBILITY, MessageReceipt};
+use crate::store::repo::results::Kept;
 use crate::store::repo::runs::{Additions, AttemptRecord, Left, Letter, StoredRun};
 use crate::tenancy::{RunRef, Scope};
 
@@ -86,6 +87,13 @@ enum Happened {
 /// What came to its end, or never began.
 enum Ending {
     Attempt(Done),
+    /// An attempt that was not made: an earlier run had its result.
+    Cached {
+        slot: Slot,
+        attempt: AttemptId,
+        number: u32,
+        kept: Kept,
+    },
     Child {
         slot: Slot,
         child: RunId,
@@ -99,6 +107,8 @@ enum Ending {
 struct Work {
     endings: FuturesUnordered<BoxFuture<'static, Ending>>,
     stops: BTreeMap<AttemptId, CancellationToken>,
+    /// Under which digests results are kept for later runs.
+    digests: BTreeMap<AttemptId, String>,
 }
 
 /// What is to be committed at once.
@@ -187,10 +197,24 @@ impl Driver {
                     }
                 }
                 Happened::Ended(ending) => {
+                    let mut kept = None;
                     if let Ending::Attempt(done) = ending.as_ref() {
                         work.stops.remove(&done.attempt);
+                        kept = work.digests.remove(&done.attempt).map(|digest| (done.slot, digest));
                     }
                     self.ended(&run, &mut turn, *ending, now).await?;
+                    if let Some((slot, digest)) = kept {
+                        let output = turn.additions.outputs.iter().find(|(of, _)| *of == slot);
+                        cached::keep(
+                            &self.cx,
+                            &self.scope,
+                            &run,
+                            slot,
+                            &digest,
+                            output.map(|(_, output)| output),
+                        )
+                        .await;
+                    }
                 }
             }
             let Turn {
@@ -450,6 +474,23 @@ impl Driver {
         };
         match prepared {
             Ok(made) => {
+                let digest = cached::digest(&self.scope, run, slot, &made.arguments);
+                if let Some(digest) = &digest
+                    && let Some(kept) = cached::look(&self.cx, &self.scope, digest).await
+                {
+                    work.endings.push(Box::pin(async move {
+                        Ending::Cached {
+                            slot,
+                            attempt,
+                            number,
+                            kept,
+                        }
+                    }));
+                    return Ok(());
+                }
+                if let Some(digest) = digest {
+                    work.digests.insert(attempt.clone(), digest);
+                }
                 work.stops.insert(attempt, made.stop.clone());
                 work.endings
                     .push(Box::pin(async move { Ending::Attempt(made.make().await) }));
@@ -468,6 +509,22 @@ impl Driver {
         let epoch = run.state.epoch;
         let event = match ending {
             Ending::Attempt(done) => self.finished(run, &mut turn.additions, epoch, done, now).await?,
+            Ending::Cached {
+                slot,
+                attempt,
+                number,
+                kept,
+            } => {
+                turn.additions.attempts = vec![cached::record(run, slot, &attempt, number, &kept, now)];
+                turn.additions.outputs.push((slot, kept.output));
+                Event::AttemptFinished {
+                    epoch,
+                    slot,
+                    attempt,
+                    outcome: Box::new(Outcome::Succeeded { value: Value::Null }),
+                    sample: 0.0,
+                }
+            }
             Ending::Child {
                 slot,
                 child,
@@ -543,6 +600,7 @@ impl Driver {
             item: slot.1,
             id: attempt.clone(),
             number,
+            cached: None,
             started_at,
             finished_at: now,
             outcome: name.to_owned(),
@@ -818,6 +876,7 @@ pub(super) fn unreported(
             item: slot.1,
             id: attempt.clone(),
             number: run.state.unit(slot).map_or(1, |unit| unit.attempts),
+            cached: None,
             started_at: attempt.at(),
             finished_at: now,
             outcome: outcome.to_owned(),

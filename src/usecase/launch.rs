@@ -12,7 +12,7 @@ use super::{Context, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, policy, st
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{Payload, RunId, sha256_hex};
-use crate::scheduler::{self, Plan};
+use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
@@ -77,6 +77,8 @@ pub(super) struct Launch<'a> {
     pub(super) parent: Option<Parent>,
     /// What the audit record says beside the workflow: an object.
     pub(super) cause: Value,
+    /// The run that it resumes, and what of that is not done again.
+    pub(super) resumes: Option<(RunId, Vec<Carried>)>,
 }
 
 /// Puts a run into the queue, or finds that it was; whether it was there.
@@ -91,7 +93,9 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         origin,
         parent,
         cause,
+        resumes,
     } = launch;
+    let (resumes, carried) = resumes.map_or_else(Default::default, |(run, carried)| (Some(run), carried));
     let now = cx.clock.now();
     let new = NewRun {
         run: id.clone(),
@@ -104,7 +108,7 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         arguments_digest: prepared.arguments_digest,
         idempotent: true,
         parent,
-        resumes: None,
+        resumes,
     };
     let mut detail = json!({"workflow": new.workflow});
     if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {
@@ -112,12 +116,19 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
     }
     let record = cx
         .audit
-        .by(scope, AuditEvent::RunStarted)
+        .by(
+            scope,
+            if new.resumes.is_some() {
+                AuditEvent::RunResumed
+            } else {
+                AuditEvent::RunStarted
+            },
+        )
         .came_from(origin)
         .resource("run", id.as_str())
         .detail(&detail);
     let sealed = cx.audit.seal(scope, record).await?;
-    let begun = scheduler::begin(&id, &new.plan, &[], now.plus(cx.bounds.run), now);
+    let begun = scheduler::begin(&id, &new.plan, &carried, now.plus(cx.bounds.run), now);
     let message = |reason: &str| {
         let run = RunRef {
             org: scope.org().clone(),

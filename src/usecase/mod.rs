@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod api_key;
+pub mod approval;
 pub mod artifact;
 pub mod audit_log;
 pub mod catalog;
@@ -20,6 +21,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod resume_run;
 pub mod secret;
 pub mod seed;
 pub mod start_run;
@@ -28,6 +30,7 @@ pub mod tick;
 
 mod attempt;
 mod broker;
+mod cached;
 mod children;
 mod driver;
 mod isolation;
@@ -56,6 +59,7 @@ use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::results::Results;
 use crate::store::repo::runs::Runs;
 use crate::store::secret::SecretStore;
 
@@ -106,6 +110,8 @@ pub struct CodeSource {
 pub struct Context {
     /// Runs.
     pub runs: Runs,
+    /// Results that later runs may take.
+    pub results: Results,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -207,6 +213,7 @@ impl Context {
             .to_owned();
         Self {
             runs: Runs::new(ports.clone()),
+            results: Results::new(ports.clone(), clock.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),

@@ -24,6 +24,8 @@ pub struct Status {
     pub workspace_error: Option<String>,
     /// Runs that are driven here.
     pub live_runs: usize,
+    /// How often a step's result was taken from an earlier run since the process began, and how often there was none.
+    pub cached_results: (u64, u64),
 }
 
 /// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
@@ -67,5 +69,6 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
         workspace_error,
         live_runs: cx.live.count(),
+        cached_results: cx.results.looks(),
     })
 }

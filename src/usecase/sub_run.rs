@@ -65,6 +65,7 @@ pub(super) async fn start(cx: &Context, scope: &Scope, input: SubRun) -> Result<
         origin: &input.origin,
         cause: json!({"parent": input.parent}),
         parent: Some(input.parent),
+        resumes: None,
     };
     match launch::enqueue(cx, scope, launch).await? {
         // An attempt that was given up too early, and this one: the other was first.

@@ -205,7 +205,7 @@ impl Values<'_> {
         Ok(read.truth(&known))
     }
 
-    async fn fill(
+    pub(super) async fn fill(
         &self,
         value: &Value,
         more: Map<String, Value>,

@@ -21,7 +21,7 @@ use weft::usecase::seed::DEVELOPMENT_KEY;
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
 
 /// What each route of an organization is, in the words of the policy.
-const VERBS: [(&str, &str, Action, Resource); 19] = [
+const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
@@ -37,6 +37,20 @@ const VERBS: [(&str, &str, Action, Resource); 19] = [
         Resource::Run,
     ),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
+    ("POST", "/api/runs/{id}/resume", Action::Modify, Resource::Run),
+    ("GET", "/api/runs/{id}/approvals", Action::Read, Resource::Run),
+    (
+        "POST",
+        "/api/runs/{id}/steps/{step}/decision",
+        Action::Modify,
+        Resource::Run,
+    ),
+    (
+        "POST",
+        "/api/runs/{id}/steps/{step}/links",
+        Action::Modify,
+        Resource::Run,
+    ),
     ("GET", "/api/audit", Action::List, Resource::Audit),
     ("GET", "/api/secrets", Action::List, Resource::Secret),
     ("PUT", "/api/secrets/{name}", Action::Modify, Resource::Secret),
@@ -47,6 +61,19 @@ const VERBS: [(&str, &str, Action, Resource); 19] = [
     ("PUT", "/api/policy", Action::Modify, Resource::Policy),
     ("GET", "/api/policy/effective", Action::Read, Resource::Policy),
 ];
+
+/// What a route answers to who may, where what it asks for can't be done to the run that there is.
+const CONFLICTS: &[(&str, &str)] = &[
+    ("/cancel", "run_ended"),
+    ("/resume", "run_succeeded"),
+    ("/decision", "approval_over"),
+    ("/links", "approval_over"),
+];
+
+fn conflict(template: &str) -> Option<&'static str> {
+    let found = CONFLICTS.iter().find(|(end, _)| template.ends_with(end));
+    found.map(|(_, code)| *code)
+}
 
 fn org(id: &str) -> OrgId {
     id.parse().unwrap()
@@ -111,6 +138,7 @@ impl World {
                         .path
                         .replace("{name}", name)
                         .replace("{id}", &run)
+                        .replace("{step}", "main")
                         .replace("{artifactId}", artifact.as_str()),
                     access: route.access,
                 }
@@ -137,6 +165,10 @@ impl World {
             .header("x-request-id", &format!("coverage-{number:06}"));
         // What is replaced needs something in its place.
         match target.method {
+            "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
+            "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
+                request.json(&json!({"approved": true}))
+            }
             "PUT" if target.path.contains("/secrets/") => request.json(&json!({"value": "coverage-value"})),
             "PUT" => request.json(&json!({})),
             _ => request,
@@ -384,7 +416,8 @@ async fn nobody_comes_in_who_may_not() {
     let mut denied = Vec::new();
     let callers = bad_callers(&expired, &revoked);
     let organizations = bad_organizations(&fabrikam);
-    for target in world.targets.iter().filter(|target| target.access != Access::Open) {
+    let asks = |target: &&Target| !matches!(target.access, Access::Open | Access::Link);
+    for target in world.targets.iter().filter(asks) {
         let cases = match target.access {
             Access::Organization => callers.iter().chain(&organizations[..]),
             _ => callers.iter().chain(&organizations[..0]),
@@ -508,8 +541,12 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                 Extent::Own if target.template.contains("{id}") => {
                     assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
                 }
-                _ if target.template.ends_with("/cancel") => {
-                    assert_eq!((answer.status, answer.code().as_str()), (409, "run_ended"), "{of}");
+                _ if conflict(target.template).is_some() => {
+                    assert_eq!(
+                        (answer.status, Some(answer.code().as_str())),
+                        (409, conflict(target.template)),
+                        "{of}"
+                    );
                 }
                 // Somebody before has deleted it.
                 _ if answer.status == 404 => assert_eq!(answer.code(), "secret_not_found", "{of}"),
@@ -743,6 +780,9 @@ async fn every_route_says_that_storage_is_away() {
             .await;
         if target.access == Access::Open && target.template != "/api/ready" {
             assert_eq!(answer.status, 200, "{}", target.template);
+        } else if target.access == Access::Link {
+            // What is no link needs no storage to be told from one.
+            assert_eq!(answer.code(), "approval_link_invalid", "{}", target.template);
         } else {
             assert_eq!(answer.status, 503, "{}: {}", target.template, answer.text());
             is_problem(&answer, target.template);

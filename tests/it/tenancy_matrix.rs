@@ -20,22 +20,27 @@ use weft::store::repo::runs::{RunQuery, StoredRun};
 use weft::tenancy::{self, Membership, Organization, RunRef, Scope, operator, operator_in, rehydrate};
 use weft::testing::app::Builder;
 use weft::testing::{DATA_PROVIDER, TestApp, WORKFLOW};
+use weft::usecase::approval::Word;
 use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
+use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::{
-    Error, admit, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine, query_run,
-    secret,
+    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine,
+    query_run, resume_run, secret,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
-const COVERED: [&str; 27] = [
+const COVERED: &[&str] = &[
     "admit::crossing",
     "admit::denied_in",
     "admit::key_bypass",
     "admit::list",
+    "approval::decide",
+    "approval::link",
+    "approval::list",
     "artifact::list",
     "artifact::open",
     "audit_log::list",
@@ -55,6 +60,7 @@ const COVERED: [&str; 27] = [
     "query_run::list",
     "query_run::logs",
     "query_run::steps",
+    "resume_run::resume",
     "secret::delete",
     "secret::list",
     "secret::put",
@@ -80,7 +86,7 @@ fn the_matrix_has_every_use_case() {
             }
         }
     }
-    assert_eq!(found, COVERED.map(str::to_owned).into());
+    assert_eq!(found, COVERED.iter().map(ToString::to_string).collect());
 }
 
 /// Everything that is stored: rows by table, partition and row, blobs by container and path, messages by queue.
@@ -320,6 +326,21 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         origin: origin.clone(),
     };
     match name {
+        "approval::decide" => {
+            let word = Word {
+                approved: true,
+                comment: None,
+            };
+            not_found(of, approval::decide(cx, scope, &origin, (run, "main"), word).await);
+        }
+        "approval::link" => not_found(of, approval::link(cx, scope, &origin, (run, "main"), "ann", None).await),
+        "approval::list" => not_found(of, approval::list(cx, scope, run).await),
+        "resume_run::resume" => {
+            not_found(
+                of,
+                resume_run::resume(cx, scope, &origin, run, CodeOf::Pinned, None).await,
+            );
+        }
         "artifact::list" => not_found(of, artifact::list(cx, scope, run).await),
         "artifact::open" => {
             let id = ArtifactId::of(run, "out.txt", &sha256_hex(b"contoso's own"));

@@ -62,6 +62,17 @@ pub struct StatusAnswer {
     pub workspace: Value,
     /// Runs that are driven in this process.
     pub live_runs: usize,
+    /// Results that steps have taken from earlier runs, since the process began.
+    pub cached_results: CachedResults,
+}
+
+/// How often a step's result was there.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CachedResults {
+    /// It was taken.
+    pub hits: u64,
+    /// There was none.
+    pub misses: u64,
 }
 
 /// How the process is, in detail: workers, isolation, workspace. For platform administrators and keys that may.
@@ -86,5 +97,9 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
             "error": found.workspace_error,
         }),
         live_runs: found.live_runs,
+        cached_results: CachedResults {
+            hits: found.cached_results.0,
+            misses: found.cached_results.1,
+        },
     }))
 }

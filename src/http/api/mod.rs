@@ -1,5 +1,6 @@
 //! One file per resource; wire types sit beside their handlers.
 
+pub mod approvals;
 pub mod artifacts;
 pub mod audit;
 pub mod data_providers;

@@ -14,6 +14,7 @@ use crate::http::problem::{ApiError, Problem};
 use crate::usecase::query_run::{
     AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredRun, StoredStep, Timings,
 };
+use crate::usecase::resume_run::{self, CodeOf};
 use crate::usecase::{control_run, drive_run, query_run};
 
 /// A run that has ended, or as far as it is.
@@ -55,6 +56,10 @@ pub struct RunAnswer {
     pub arguments: Value,
     /// Who asked for it.
     pub requester: RequesterView,
+    /// The run that it resumes, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub resumes: Option<RunId>,
     /// Its steps, with what each may do at most.
     pub steps: Vec<PlannedStep>,
     /// Why it is not done yet.
@@ -117,6 +122,9 @@ pub struct Links {
     /// Ends it (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
+    /// Goes on where it has failed (POST).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
 }
 
 impl Links {
@@ -127,6 +135,7 @@ impl Links {
             logs: format!("{base}/logs"),
             artifacts: format!("{base}/artifacts"),
             cancel: (!status.is_terminal()).then(|| format!("{base}/cancel")),
+            resume: (status.is_terminal() && status != Status::Succeeded).then(|| format!("{base}/resume")),
             itself: base,
         }
     }
@@ -156,6 +165,7 @@ impl RunAnswer {
             variables: if variables.is_null() { json!({}) } else { variables },
             arguments,
             requester: RequesterView::from(&run.new.requester),
+            resumes: run.new.resumes.clone(),
             steps: planned_steps(&run),
             waiting_for: waiting_for(&run),
             links: Links::of(&run.new.run, state.status),
@@ -472,4 +482,42 @@ pub async fn cancel(admitted: Admitted, Path(id): Path<String>) -> Result<Json<R
     let run = control_run::cancel(&admitted.app.cx, &admitted.scope, &admitted.origin, &run_id(&id)?).await?;
     let details = query_run::details(&admitted.app.cx, &admitted.scope, run).await?;
     Ok(Json(RunAnswer::new(details)))
+}
+
+/// Which code.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ResumeQuery {
+    /// `pinned` (what the run had, the default) or `current` (what the workspace has now).
+    revision: Option<String>,
+}
+
+/// Go on where a run has failed, timed out or was cancelled: a new run, in which what had succeeded is not done again.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(post, path = "/api/runs/{id}/resume", tag = "runs",
+    params(("id" = String, Path, description = "The run"), ResumeQuery, super::OrganizationHeader,
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters")),
+    responses((status = 202, description = "The new run", body = Accepted), (status = "default", body = Problem)))]
+pub async fn resume(
+    admitted: Admitted,
+    Path(id): Path<String>,
+    Query(query): Query<ResumeQuery>,
+    headers: axum::http::HeaderMap,
+) -> Result<Response, ApiError> {
+    let code = match query.revision.as_deref() {
+        None | Some("" | "pinned") => CodeOf::Pinned,
+        Some("current") => CodeOf::Current,
+        Some(_) => {
+            return Err(ApiError::bad_parameter(
+                "query:revision",
+                "`revision` is `pinned` or `current`",
+            ));
+        }
+    };
+    let key = super::workflows::idempotency_key(&headers, true)?;
+    let (app, id) = (&admitted.app, run_id(&id)?);
+    let (run, _) = resume_run::resume(&app.cx, &admitted.scope, &admitted.origin, &id, code, key.as_deref()).await?;
+    Ok(accepted(&run))
 }

@@ -185,7 +185,7 @@ fn preferred_wait(headers: &HeaderMap, default: Duration, most: Duration) -> Res
 
 /// The caller's key; for a request without a body, the host's invocation id: the host sends such a request again with the same
 /// id when the connection breaks, and the run must not start twice.
-fn idempotency_key(headers: &HeaderMap, empty_body: bool) -> Result<Option<String>, ApiError> {
+pub(super) fn idempotency_key(headers: &HeaderMap, empty_body: bool) -> Result<Option<String>, ApiError> {
     if let Some(value) = headers.get("idempotency-key") {
         let text = value.to_str().unwrap_or_default();
         if text.is_empty() || text.len() > 200 {

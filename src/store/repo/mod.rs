@@ -9,6 +9,7 @@ pub mod installation;
 pub mod keys;
 pub mod kv;
 pub mod policies;
+pub mod results;
 pub mod runs;
 pub mod secrets;
 

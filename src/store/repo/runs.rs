@@ -156,6 +156,10 @@ pub struct AttemptRecord {
     pub id: AttemptId,
     /// Its number, from 1.
     pub number: u32,
+    /// The run whose result was taken, where none was made.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>)]
+    pub cached: Option<RunId>,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
@@ -756,20 +760,21 @@ impl Runs {
         Ok((items.collect::<Result<_>>()?, page.next))
     }
 
-    /// Puts something into a run's inbox, for whoever drives it. The id follows from the cause, so that a repeat changes
-    /// nothing.
+    /// Puts something into a run's inbox, for whoever drives it; whether it was not there. It is named by its cause, so that a
+    /// repeat changes nothing.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn tell(&self, scope: &Scope, run: &RunId, id: &str, letter: &Letter) -> Result<()> {
+    pub async fn tell(&self, scope: &Scope, run: &RunId, cause: &str, letter: &Letter) -> Result<bool> {
         let text = serde_json::to_string(letter).map_err(|error| Error::corrupt(error.to_string()))?;
         let properties = Properties::new().with("v", SCHEMA).with("letter", text);
-        let operation = Operation::Upsert(key::inbox_row(id), properties);
-        self.ports
-            .tables
-            .commit(&key::org_table(scope.org()), &key::run(run), vec![operation])
-            .await?;
-        Ok(())
+        let operation = Operation::Insert(key::inbox_row(cause), properties);
+        let table = key::org_table(scope.org());
+        match self.ports.tables.commit(&table, &key::run(run), vec![operation]).await {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What is in a run's inbox: at most 20 letters, with their rows.
@@ -1155,7 +1160,7 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
     })
 }
 
-fn put_payload(properties: &mut Properties, name: &str, value: &Payload) {
+pub(super) fn put_payload(properties: &mut Properties, name: &str, value: &Payload) {
     match value {
         Payload::Inline(Json::Null) => {}
         // Both, since a merge leaves what it doesn't name.
@@ -1170,7 +1175,7 @@ fn put_payload(properties: &mut Properties, name: &str, value: &Payload) {
     }
 }
 
-fn payload(properties: &Properties, name: &str) -> Result<Payload> {
+pub(super) fn payload(properties: &Properties, name: &str) -> Result<Payload> {
     let given = |name: &str| -> Result<bool> { Ok(properties.text(name)?.is_some_and(|text| !text.is_empty())) };
     if given(name)? {
         return Ok(Payload::Inline(parse(properties, name)?));
@@ -1194,6 +1199,13 @@ pub fn idempotent_run(org: &OrgId, workflow: &str, caller: &str, idempotency_key
     let cause = sha256_hex(format!("{org}\n{workflow}\n{caller}\n{generation}\n{idempotency_key}").as_bytes());
     // No time in it: a repeat must find the same id.
     RunId::derived(Timestamp::from_millis(0), &cause)
+}
+
+/// The id of the run that resumes another.
+#[must_use]
+pub fn resumed_run(scope: &Scope, run: &RunId, cause: &str) -> RunId {
+    let cause = format!("{}\n{run}\nresume\n{cause}", scope.org());
+    RunId::derived(Timestamp::from_millis(0), &sha256_hex(cause.as_bytes()))
 }
 
 /// The id of the run that a step's call leads to: the same for every attempt of the step.

@@ -211,7 +211,8 @@ async fn cancel(
             .trace
             .say(who, &format!("asks {} to cancel {id}", process.site.name));
         let origin = Origin::default();
-        match ask(&process, control_run::cancel(&process.cx, scope, &origin, id)).await {
+        let work = Box::pin(control_run::cancel(&process.cx, scope, &origin, id));
+        match ask(&process, work).await {
             Heard::Answer(run) => {
                 world.trace.say(who, "is told that it is cancelled");
                 callers.hear(scope.org(), &run);

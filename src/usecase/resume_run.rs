@@ -1,0 +1,107 @@
+//! Go on where a run has failed: a new run, in which what had succeeded is not done again.
+//!
+//! A run that has ended stays as it ended. The new one takes over the values of its steps by reference, with the code that the
+//! first run was pinned to or with the current one; a step that the current code doesn't know, or knows as something else, is
+//! not taken over.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::launch::{self, Launch, Prepared};
+use super::{Context, Error, Result, query_run, start_run};
+use crate::authz::{Action, Origin};
+use crate::domain::{RunId, Status};
+use crate::scheduler::{Carried, Plan};
+use crate::store::repo::runs::{StoredRun, resumed_run};
+use crate::tenancy::Scope;
+
+/// Which code a resumed run takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeOf {
+    /// What the first run was pinned to.
+    Pinned,
+    /// What the workspace has now.
+    Current,
+}
+
+/// Resumes a run; whether an earlier request with the same idempotency key has.
+///
+/// # Errors
+/// When the scope may not, there is no such run, it has not failed, or it can't be planned with the current code.
+pub async fn resume(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    id: &RunId,
+    code: CodeOf,
+    idempotency_key: Option<&str>,
+) -> Result<(StoredRun, bool)> {
+    let before = query_run::visible(cx, scope, id, Action::Modify).await?;
+    let status = before.state.status;
+    if !status.is_terminal() {
+        return Err(Error::conflict(
+            "run_not_ended",
+            format!("run `{id}` has not ended; it is {}", status.as_str()),
+            "wait for its end, or cancel it first",
+        ));
+    }
+    if status == Status::Succeeded {
+        return Err(Error::conflict(
+            "run_succeeded",
+            format!("run `{id}` has succeeded: there is nothing to resume"),
+            "`POST /api/runs/{id}/rerun` runs it once more",
+        ));
+    }
+    let prepared = match code {
+        CodeOf::Pinned => Prepared {
+            workflow: before.new.workflow.clone(),
+            plan: Plan::clone(&before.new.plan),
+            arguments: before.new.arguments.clone(),
+            arguments_digest: before.new.arguments_digest.clone(),
+        },
+        CodeOf::Current => {
+            let Value::Object(arguments) = cx.runs.resolve(scope, &before.new.arguments).await? else {
+                return Err(crate::store::Error::corrupt("the arguments of a run are no object").into());
+            };
+            launch::prepare(cx, scope, origin, &before.new.workflow, &arguments).await?
+        }
+    };
+    let carried = carried(&before, &prepared.plan);
+    let cause = match idempotency_key {
+        Some(key) => format!("key:{}:{key}", scope.principal().id()),
+        None => format!("{:?}", cx.entropy.bytes::<16>()),
+    };
+    let steps: Vec<&str> = carried
+        .iter()
+        .map(|one| prepared.plan.steps[one.step].id.as_str())
+        .collect();
+    let detail = json!({"resumes": id, "code": if code == CodeOf::Pinned { "pinned" } else { "current" }, "carried": steps.len()});
+    let launch = Launch {
+        run: resumed_run(scope, id, &cause),
+        prepared,
+        requester: start_run::requester(scope),
+        origin,
+        parent: None,
+        cause: detail,
+        resumes: Some((id.clone(), carried)),
+    };
+    launch::enqueue(cx, scope, launch).await
+}
+
+/// What need not be done again: steps that have succeeded and are still the same kind of step.
+fn carried(before: &StoredRun, plan: &Plan) -> Vec<Carried> {
+    let same = |step: usize| {
+        let planned = &plan.steps[step];
+        let place = before.new.plan.position(&planned.id)?;
+        let state = &before.state.steps[place];
+        let alike = std::mem::discriminant(&before.new.plan.steps[place].work) == std::mem::discriminant(&planned.work);
+        // A step's values are found by its place, so one that has moved is done again.
+        (alike && place == step && planned.phase == crate::domain::Phase::Main && state.status == Status::Succeeded)
+            .then(|| Carried {
+                step,
+                branch: state.branch.clone(),
+            })
+    };
+    (0..plan.steps.len()).filter_map(same).collect()
+}
