@@ -25,7 +25,7 @@ pub enum Defect {
     IgnoresVersions,
     /// An insert overwrites what is there.
     InsertsOver,
-    /// Of a transaction that replaces a run's header and adds rows, the added rows are lost.
+    /// Of a transaction that changes a row in one version and adds others, the added rows are lost.
     TearsTransactions,
     /// Messages that are sent with a delay never arrive.
     LosesDelayed,

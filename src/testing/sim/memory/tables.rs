@@ -185,7 +185,10 @@ impl TableStore for Tables {
         let rows = partitions.entry(partition.clone()).or_default();
         let torn = self.defect == Some(Defect::TearsTransactions)
             && operations.len() > 1
-            && matches!(operations[0], Operation::Replace(..));
+            && matches!(
+                operations[0],
+                Operation::Replace(..) | Operation::Merge(_, _, Match::Exactly(_))
+            );
         // Put back when one of them fails; cheaper than a copy of the partition.
         let before: Vec<_> = operations
             .iter()
