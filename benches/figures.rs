@@ -16,10 +16,12 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft::clock::{Clock, Entropy, SystemClock};
+use weft::definition::Catalog;
 use weft::domain::{AttemptId, Limits, Outcome, Rights};
 use weft::runner::environments::{self, Environments, Hidden, Index};
 use weft::runner::pool::{Pool, Settings};
 use weft::runner::{AttemptSpec, BundleRef, Entry, NodeRunner, bundle, python};
+use weft::scheduler::Plan;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -92,6 +94,7 @@ async fn run(root: &Path, weft: &Path) -> Result<(), Error> {
     report.add("python3 -c pass, p50", format!("{:.1} ms", start(&["-c", "pass"])?));
     report.add("python3 -I -S -c pass, p50", format!("{isolated:.1} ms"));
 
+    graphs(&mut report)?;
     steps(&mut report, root, home.path(), python.clone(), isolated).await?;
     packages(&mut report, root, home.path(), python).await?;
     handler(&mut report, weft, home.path()).await?;
@@ -101,6 +104,50 @@ async fn run(root: &Path, weft: &Path) -> Result<(), Error> {
         "{}",
         serde_json::to_string(&report.0.into_iter().collect::<std::collections::BTreeMap<_, _>>())?
     );
+    Ok(())
+}
+
+/// A file of a thousand nodes, each with inputs that look at the one before: read, checked against the workspace, planned.
+fn graphs(report: &mut Report) -> Result<(), Error> {
+    let nodes: Vec<Value> = (0..1000)
+        .map(|n: u32| {
+            let before = n.saturating_sub(1);
+            let value = match n {
+                0 => json!({"$": "inputs.first"}),
+                _ => json!({"$": format!("steps.step-{before:04}.output.value + 1")}),
+            };
+            json!({"id": format!("step-{n:04}"), "type": "python", "use": "add", "inputs": {"value": value, "note": "a literal"}})
+        })
+        .collect();
+    let edges: Vec<Value> = (1..1000)
+        .map(|n: u32| json!({"from": format!("step-{:04}", n - 1), "to": format!("step-{n:04}")}))
+        .collect();
+    let parameters = json!([{"name": "first", "type": "integer", "required": true}]);
+    let text = json!({"name": "chain", "parameters": parameters, "nodes": nodes, "edges": edges}).to_string();
+    let parameters =
+        json!([{"name": "value", "type": "integer", "required": true}, {"name": "note", "type": "string"}]);
+    let module = json!({"module": "workflows.m", "path": "workspace/workflows/m.py",
+        "workflows": [{"name": "add", "function": "add", "line": 1, "parameters": parameters}]});
+    let declared = Catalog::from_description("sha256:0", &[module], Vec::new(), 1, 0.0);
+    let (mut checked, mut planned) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        let files = vec![("workspace/workflows/chain.json".to_owned(), text.clone())];
+        let catalog = declared.clone();
+        let begun = Instant::now();
+        let catalog = catalog.with_graphs(files, Vec::new());
+        checked.push(millis(begun));
+        let chain = catalog.workflows.get("chain").and_then(|chain| chain.graph.as_ref());
+        let graph = chain.ok_or_else(|| format!("{:?}", catalog.findings))?;
+        let begun = Instant::now();
+        let plan = Plan::of_graph("sha256:0", graph, &catalog.functions_of(graph), &Limits::default())?;
+        planned.push(millis(begun));
+        assert_eq!(plan.steps.len(), 1000);
+    }
+    report.add(
+        "a graph of 1000 nodes read and checked, p50",
+        format!("{:.1} ms", quantiles(checked).0),
+    );
+    report.add("… planned, p50", format!("{:.1} ms", quantiles(planned).0));
     Ok(())
 }
 

@@ -288,6 +288,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         bounds: Bounds {
             attempt: config.limits.attempt.clone(),
             run: config.limits.run(),
+            concurrent_runs: config.limits.concurrent_runs,
             wait: (http.sync_wait(), MAX_WAIT),
         },
         code: CodeSource {
@@ -306,7 +307,8 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             .filter_map(|name| name.parse().ok())
             .collect(),
         egress: base.egress.clone(),
-    }))
+    })
+    .keeping_runs(config.limits.retention()))
 }
 
 /// Puts a new key at the head of the file with the keys of secrets.
@@ -357,7 +359,7 @@ fn open_secrets(base: &Base) -> Result<Option<Arc<dyn SecretStore>>, store::Erro
 /// Longest time that a synchronous caller waits: the platform's front end cuts an idle answer at 230 s.
 const MAX_WAIT: Duration = Duration::from_secs(220);
 
-/// Puts the application behind the routes.
+/// Puts the application behind the routes, and starts to follow what other instances tell this one.
 #[must_use]
 pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
     let config = &base.config;
@@ -392,6 +394,7 @@ pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
             "settings": config.redacted(),
         }),
     };
+    tokio::spawn(usecase::signal::listen(Arc::downgrade(&cx)));
     Arc::new(App {
         cx,
         authenticator,
@@ -532,12 +535,13 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
     runner.shutdown().await;
     let described = described?;
     findings.extend(described.findings);
-    Ok(crate::definition::Catalog::from_description(
+    let catalog = crate::definition::Catalog::from_description(
         &bundle.digest,
         &described.modules,
         findings,
         described.files,
         described.ms,
     )
-    .within(&config.limits.attempt))
+    .within(&config.limits.attempt);
+    Ok(usecase::catalog::with_graphs(catalog, &bundle).await?)
 }

@@ -14,10 +14,10 @@
 //! | 4 | [`http`], [`host`] | bytes to calls and back |
 //! | 3 | [`usecase`], [`authn`] | one function for each verb; who is calling |
 //! | 2 | [`store`], [`runner`], [`egress`] | the impure adapters |
-//! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`], [`secrets`] | policy and decisions: no async, no I/O |
+//! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`], [`secrets`], [`hooks`] | policy and decisions: no async, no I/O |
 //! | 0 | [`domain`], [`error`], [`clock`], [`codes`], [`config`], [`telemetry`] | values, time, settings, log lines |
 //!
-//! Within a row: [`tenancy`] and [`audit`] use [`authz`], [`host`] uses the gate and the errors of [`http`], [`store`] keeps
+//! Within a row: [`tenancy`] and [`audit`] use [`authz`], [`tenancy`] makes a scope of what [`hooks`] has verified, [`host`] uses the gate and the errors of [`http`], [`store`] keeps
 //! the log lines of [`runner`], [`runner`] opens the network of [`egress`], [`clock`] and [`config`] use [`domain`]. [`http`] and [`host`] reach storage and the runner
 //! through [`usecase`] only.
 //!
@@ -41,6 +41,7 @@ pub mod definition;
 pub mod domain;
 pub mod egress;
 pub mod error;
+pub mod hooks;
 pub mod host;
 pub mod http;
 pub mod runner;

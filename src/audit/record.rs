@@ -169,6 +169,8 @@ events! {
     MessageQuarantined = "message.quarantined", Warning, Failed;
     /// A run was deleted with its results.
     RunDeleted = "run.deleted", Info, Succeeded;
+    /// A message about a run that was set aside was put back.
+    MessageRequeued = "message.requeued", Info, Succeeded;
     /// A step was not run: its profile's layers, rights or limits don't allow it here.
     StepRefused = "step.refused", Warning, Denied;
     /// A running step asked for something that it may not have.
@@ -264,10 +266,22 @@ events! {
     NodeTypeTrusted = "node_type.trusted", Warning, Succeeded;
     /// A schedule was made, changed or deleted.
     ScheduleChanged = "schedule.changed", Info, Succeeded;
-    /// A webhook was made, changed or deleted.
+    /// A webhook was changed.
     HookChanged = "hook.changed", Info, Succeeded;
-    /// A delivery to a webhook was refused: its signature is bad or it came again.
+    /// A delivery to a webhook was refused: its signature is bad, or it is too old.
     HookRefused = "hook.refused", Warning, Denied;
+    /// A webhook was made.
+    HookCreated = "hook.created", Warning, Succeeded;
+    /// A webhook got another secret; the old one is good for a while.
+    HookRotated = "hook.rotated", Warning, Succeeded;
+    /// A webhook was deleted.
+    HookDeleted = "hook.deleted", Warning, Succeeded;
+    /// Fire times of a schedule led to no run, as its policies say: the run before had not ended, or they came too late.
+    ScheduleSkipped = "schedule.skipped", Info, Failed;
+    /// A fire time of a schedule led to no run because none could be started.
+    ScheduleFailed = "schedule.failed", Warning, Failed;
+    /// A schedule was switched off because it failed too often.
+    ScheduleDisabled = "schedule.disabled", Warning, Succeeded;
 
     /// The installation's sample data was written.
     SeedApplied = "seed.applied", Info, Succeeded;
@@ -441,7 +455,7 @@ impl Record {
                     .as_deref()
                     .map_or_else(|| Subject::key(id), Subject::claimed)
             }
-            Principal::System { .. } | Principal::Operator => {
+            Principal::System { .. } | Principal::Hook { .. } | Principal::Operator => {
                 actor.name = some_label(principal.name(), 100);
                 Subject::unnamed(at)
             }

@@ -165,8 +165,8 @@ impl Authenticator {
                     .map(Admission::Member)
                 }
             }
-            // Neither comes in by a request; `resolve` without a membership says that there is no such organization.
-            Principal::System { .. } | Principal::Operator => {
+            // None comes in by a request with an organization's header; `resolve` without a membership says that there is no such organization.
+            Principal::System { .. } | Principal::Hook { .. } | Principal::Operator => {
                 resolve(requested, None, None, principal, caller.tier).map(Admission::Member)
             }
         };
@@ -195,7 +195,7 @@ fn attempted(caller: &Caller, requested: &OrgId) -> Attempted {
             };
             audit.user = Some(id.clone());
         }
-        Principal::System { .. } | Principal::Operator => {}
+        Principal::System { .. } | Principal::Hook { .. } | Principal::Operator => {}
     }
     audit.organization = Some(requested.clone());
     audit

@@ -48,6 +48,8 @@ closed_list!(
     Resource {
         /// Workflows and their revisions.
         Workflow = "workflow",
+        /// What starts workflows at certain times; firing one by hand is `run`.
+        Schedule = "schedule",
         /// Runs with their steps, logs and results; cancelling is `modify`.
         Run = "run",
         /// Data providers.
@@ -60,6 +62,8 @@ closed_list!(
         Policy = "policy",
         /// Secrets: their names. Nobody reads a value through the API.
         Secret = "secret",
+        /// Webhooks; a new secret for one is `modify`. Nobody reads a secret.
+        Hook = "hook",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

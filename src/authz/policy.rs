@@ -75,13 +75,16 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         (Role::OrgAdmin, _, _) => Extent::All,
         (_, Resource::Organization, Read) => Extent::All,
         (Role::Manager, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
+        (Role::Manager, Resource::Schedule, Read | List | Create | Modify | Delete | Run) => Extent::All,
         (Role::Manager, Resource::Run, Read | List | Modify) => Extent::All,
+        (Role::Manager, Resource::Hook, Read | List | Create | Modify | Delete) => Extent::All,
         // Whoever may run a workflow may know why it isn't run.
         (Role::Manager | Role::User, Resource::Policy, Read) => Extent::All,
         (Role::Manager, Resource::Member | Resource::Config | Resource::Secret, Read | List) => Extent::All,
         (Role::User, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
         (Role::User, Resource::Run, Read | List | Modify) => Extent::Own,
         (Role::Viewer, Resource::Workflow, Read | List) => Extent::All,
+        (Role::User | Role::Viewer, Resource::Schedule, Read | List) => Extent::All,
         (Role::Viewer, Resource::Run, Read | List) => Extent::Own,
         (_, _, Read | List | Create | Modify | Delete | Run | Administer) => Extent::None,
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Resource};
-use crate::domain::{KeyId, OrgId, UserId};
+use crate::domain::{HookId, KeyId, OrgId, UserId};
 
 /// By which door a principal came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum Tier {
     ClientPrincipal,
     /// A Weft account.
     Session,
+    /// A delivery to a webhook, by its signature.
+    Hook,
     /// A queue or timer invocation; never a caller from outside.
     Host,
     /// The command line, on a machine that holds the storage credential anyway.
@@ -47,6 +49,13 @@ pub enum Principal {
         /// `X-User-Id`, taken as claimed.
         claimed_user: Option<String>,
     },
+    /// Whoever holds the secret of a webhook and has signed a delivery with it.
+    Hook {
+        /// The hook's id.
+        id: HookId,
+        /// The hook's name.
+        name: String,
+    },
     /// Weft itself: the driver, the timer.
     System {
         /// Which part, as `drive_run`.
@@ -63,17 +72,18 @@ impl Principal {
         match self {
             Self::User { .. } => "user",
             Self::Service { .. } => "service",
-            Self::System { .. } => "system",
+            Self::System { .. } | Self::Hook { .. } => "system",
             Self::Operator => "operator",
         }
     }
 
-    /// A stable id: the user's, `key:<id>`, `system:<part>` or `operator`.
+    /// A stable id: the user's, `key:<id>`, `hook:<id>`, `system:<part>` or `operator`.
     #[must_use]
     pub fn id(&self) -> String {
         match self {
             Self::User { id, .. } => id.to_string(),
             Self::Service { key, .. } => format!("key:{key}"),
+            Self::Hook { id, .. } => format!("hook:{id}"),
             Self::System { part } => format!("system:{part}"),
             Self::Operator => "operator".to_owned(),
         }
@@ -83,7 +93,7 @@ impl Principal {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::User { name, .. } | Self::Service { name, .. } => name,
+            Self::User { name, .. } | Self::Service { name, .. } | Self::Hook { name, .. } => name,
             Self::System { part } => part,
             Self::Operator => "operator",
         }

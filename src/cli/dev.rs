@@ -188,13 +188,12 @@ fn greet(port: u16, catalog: Option<&Catalog>, trusted: bool) {
     ));
 }
 
-/// What the timer function does under the Functions host.
+/// What the timer function does under the Functions host: as there, at the beginning of every minute.
 async fn ticks(cx: Arc<Context>) {
-    let mut minute = tokio::time::interval(Duration::from_secs(60));
-    minute.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    minute.reset();
+    const MINUTE: u64 = 60_000;
     loop {
-        minute.tick().await;
+        let gone = cx.clock.now().millis().unsigned_abs() % MINUTE;
+        tokio::time::sleep(Duration::from_millis(MINUTE - gone)).await;
         if let Err(error) = usecase::tick::tick(&cx).await {
             tracing::warn!(error = %error, "a tick failed, the next one tries again");
         }

@@ -15,6 +15,7 @@ mod lock;
 mod org;
 mod output;
 mod policy;
+mod schedules;
 mod secrets;
 mod seed;
 mod serve;
@@ -65,6 +66,9 @@ enum Command {
     /// Manage secrets: what workflows get by `ctx.secrets`. No command shows a value
     #[command(subcommand)]
     Secrets(secrets::Secrets),
+    /// Show when a schedule fires
+    #[command(subcommand)]
+    Schedules(schedules::Schedules),
     /// Check the workspace: syntax, forbidden imports, declarations
     Check(check::Check),
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
@@ -171,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Entry(entry) => entry.run(),
         Command::Policy(policy) => policy.run(),
         Command::Secrets(secrets) => secrets.run(),
+        Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),
         Command::Config(config) => config.run(),

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::domain::edit_distance;
+
 /// What a variable is about; one heading of the generated page, one struct of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
@@ -131,9 +133,9 @@ use Fallback::{Unset, Value, Words};
 use Shape::{Choice, List, Number, Path, Switch, Text};
 
 variables! {
-    WEFT_ENVIRONMENT = "WEFT_ENVIRONMENT", Mode, Choice(&["development", "production"]),
+    WEFT_ENVIRONMENT = "WEFT_ENVIRONMENT", Mode, Choice(&["development", "staging", "production"]),
         Words("`development` under `func start`, else `production`"),
-        "`development` trusts callers on this machine, reports mistakes in the workspace strictly and needs no isolation by the kernel. Ignored on Azure, with a warning.";
+        "`staging` is `production` with smaller defaults. `development` trusts callers on this machine, reports mistakes in the workspace strictly and needs no isolation by the kernel. Ignored on Azure, with a warning.";
     AZURE_FUNCTIONS_ENVIRONMENT = "AZURE_FUNCTIONS_ENVIRONMENT", Mode, Text, Unset,
         "Set by `func start`. `Development` means development where `WEFT_ENVIRONMENT` says nothing.";
     FUNCTIONS_CORETOOLS_ENVIRONMENT = "FUNCTIONS_CORETOOLS_ENVIRONMENT", Mode, Text, Unset,
@@ -238,6 +240,10 @@ variables! {
         "Wall time of an attempt whose workflow or node declares none.";
     WEFT_RUN_TIMEOUT_SECONDS = "WEFT_RUN_TIMEOUT_SECONDS", Limits, Number(1, 31_536_000), Value("3600"),
         "Time from the start of a run to its end, waiting included, where it declares none.";
+    WEFT_MAX_CONCURRENT_RUNS = "WEFT_MAX_CONCURRENT_RUNS", Limits, Number(1, 100_000), Words("10 in development, 25 in staging, else 100"),
+        "How many runs of one organization are under way at once; further ones wait in its backlog. Runs that a step has started don't count.";
+    WEFT_RETENTION_DAYS = "WEFT_RETENTION_DAYS", Limits, Number(0, 36_500), Value("90"),
+        "How many days runs are kept after their end, with their logs and events; 0 for ever.";
     WEFT_STEP_CPU_SECONDS = "WEFT_STEP_CPU_SECONDS", Limits, Number(1, 86_400), Words("`WEFT_STEP_TIMEOUT_SECONDS`"),
         "Processor time of an attempt.";
     WEFT_STEP_MEMORY_MIB = "WEFT_STEP_MEMORY_MIB", Limits, Number(32, 1_048_576), Value("512"),
@@ -366,22 +372,6 @@ fn shape_in_words(shape: Shape) -> String {
         Switch => "`true` or `false`".to_owned(),
         List => "names with commas between them".to_owned(),
     }
-}
-
-/// Insertions, deletions and replacements of one character between two names.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, wanted) in from.chars().enumerate() {
-        let mut diagonal = line;
-        row[0] = line + 1;
-        for (column, have) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(wanted != *have);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::env_var as var;
+use super::mode::Mode;
 use super::read::Reader;
 use crate::domain;
 
@@ -16,6 +17,10 @@ pub struct Limits {
     pub attempt: domain::Limits,
     /// Of one run, from its start to its end.
     pub run_seconds: u64,
+    /// Of one organization at once.
+    pub concurrent_runs: u32,
+    /// Days for which runs are kept after their end; 0 for ever.
+    pub retention_days: u64,
 }
 
 impl Limits {
@@ -25,7 +30,16 @@ impl Limits {
         Duration::from_secs(self.run_seconds)
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    /// How long runs are kept after their end; for ever without it.
+    #[must_use]
+    pub const fn retention(&self) -> Option<Duration> {
+        match self.retention_days {
+            0 => None,
+            days => Some(Duration::from_secs(days * 86_400)),
+        }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>, mode: &Mode) -> Self {
         let wall_seconds = reader.number_or_default("limits.attempt.wallMs", &var::WEFT_STEP_TIMEOUT_SECONDS);
         let result_bytes = reader.number_or_default("limits.attempt.resultBytes", &var::WEFT_MAX_RESULT_BYTES);
         let memory_mib = reader.number_or_default("limits.attempt.memoryBytes", &var::WEFT_STEP_MEMORY_MIB);
@@ -47,7 +61,12 @@ impl Limits {
         };
         Self {
             attempt,
+            concurrent_runs: reader
+                .number("limits.concurrentRuns", &var::WEFT_MAX_CONCURRENT_RUNS)
+                .and_then(|number| u32::try_from(number).ok())
+                .unwrap_or_else(|| mode.concurrent_runs()),
             run_seconds: reader.number_or_default("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS),
+            retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }
 }

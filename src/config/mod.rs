@@ -86,7 +86,7 @@ impl Config {
             auth: Auth::read(reader, &mode),
             runner: Runner::read(reader, &mode, &storage),
             isolation: Isolation::read(reader, &mode),
-            limits: Limits::read(reader),
+            limits: Limits::read(reader, &mode),
             egress: Egress::read(reader),
             signing: Signing::read(reader),
             secrets: Secrets::read(reader, &mode, &storage),

@@ -14,16 +14,19 @@ use super::read::Reader;
 pub struct Mode {
     /// Whether this is a developer's machine. Never true on Azure.
     pub development: bool,
+    /// Whether this is production in all but its size.
+    pub staging: bool,
     /// Whether this is Azure.
     pub on_azure: bool,
     /// The folder with `host.json`, `engine` and `workspace`.
     pub app_root: PathBuf,
 }
 
-#[derive(Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Declared {
     Development,
+    Staging,
     Production,
 }
 
@@ -35,13 +38,24 @@ const SIGNS_OF_AZURE: [&var::Variable; 4] = [
 ];
 
 impl Mode {
+    /// How many runs of one organization may be under way at once, where nothing else is said.
+    pub(super) const fn concurrent_runs(&self) -> u32 {
+        match (self.development, self.staging) {
+            (true, _) => 10,
+            (false, true) => 25,
+            (false, false) => 100,
+        }
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let sign = SIGNS_OF_AZURE.into_iter().find(|sign| reader.is_set(sign));
         if let Some(sign) = sign {
             reader.origins.insert("mode.onAzure", sign.name.to_owned());
         }
+        let declared = reader.choice::<Declared>("mode.development", &var::WEFT_ENVIRONMENT);
         Self {
-            development: development(reader, sign),
+            staging: declared == Some(Declared::Staging),
+            development: development(reader, declared, sign),
             on_azure: sign.is_some(),
             app_root: reader
                 .path("mode.appRoot", &var::FUNCTIONS_APP_ROOT_PATH)
@@ -51,8 +65,7 @@ impl Mode {
     }
 }
 
-fn development(reader: &mut Reader<'_>, sign_of_azure: Option<&var::Variable>) -> bool {
-    let declared = reader.choice::<Declared>("mode.development", &var::WEFT_ENVIRONMENT);
+fn development(reader: &mut Reader<'_>, declared: Option<Declared>, sign_of_azure: Option<&var::Variable>) -> bool {
     match (declared, sign_of_azure) {
         (Some(Declared::Development), Some(sign)) => {
             let message = format!(

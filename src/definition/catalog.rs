@@ -1,10 +1,12 @@
-//! The description of a bundle, as workflows and data providers by name.
+//! The description of a bundle, as workflows, data providers and nodes by name; and its graph files, which are workflows too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::domain::{Declared, Limits, Parameter};
+use super::graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
+use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter};
 use crate::error::Finding;
 
 /// Everything that one bundle offers, and what is wrong with it.
@@ -16,6 +18,8 @@ pub struct Catalog {
     pub workflows: BTreeMap<String, Declared>,
     /// Data providers by name.
     pub data_providers: BTreeMap<String, Declared>,
+    /// Nodes by name: functions that only graphs call.
+    pub nodes: BTreeMap<String, Declared>,
     /// Everything that is wrong, sorted by place. A file with a finding offers nothing: it is quarantined.
     pub findings: Vec<Finding>,
     /// How many files were looked at.
@@ -38,21 +42,142 @@ impl Catalog {
         for module in modules {
             let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (module_name, path) = (text("module"), text("path"));
-            catalog.collect(module, "workflows", &module_name, &path);
-            catalog.collect(module, "data_providers", &module_name, &path);
+            catalog.collect(module, DeclaredAs::Workflow, &module_name, &path);
+            catalog.collect(module, DeclaredAs::DataProvider, &module_name, &path);
+            catalog.collect(module, DeclaredAs::Node, &module_name, &path);
         }
         catalog
+    }
+
+    /// The function of a name that graphs may call: one with `@workflow`, else one with `@node`.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&Declared> {
+        let workflow = self.workflows.get(name).filter(|declared| declared.graph.is_none());
+        workflow.or_else(|| self.nodes.get(name))
+    }
+
+    /// The functions that a graph calls, by name.
+    #[must_use]
+    pub fn functions_of<'a>(&'a self, graph: &'a Graph) -> BTreeMap<&'a str, &'a Declared> {
+        let called = graph.nodes.iter().filter_map(|node| match node.work.called() {
+            Some(Called::Function(name)) => Some((name, self.function(name)?)),
+            _ => None,
+        });
+        called.collect()
+    }
+
+    /// With the graphs of these files, each a path as shown to people and a text; one with a finding offers nothing. A name belongs to whoever has it first: to Python,
+    /// and then by the files' paths.
+    #[must_use]
+    pub fn with_graphs(mut self, mut files: Vec<(String, String)>, findings: Vec<Finding>) -> Self {
+        files.sort();
+        self.files += files.len() as u64;
+        let mut findings_of: Vec<Vec<Finding>> = Vec::with_capacity(files.len());
+        let mut read: Vec<ReadGraph> = Vec::with_capacity(files.len());
+        let mut taken: BTreeMap<String, String> = self
+            .workflows
+            .iter()
+            .map(|(name, declared)| (name.clone(), format!("{}:{}", declared.path, declared.line)))
+            .collect();
+        for (path, text) in &files {
+            let mut one = read_graph(text);
+            let mut wrong = std::mem::take(&mut one.findings);
+            let name = &one.graph.name;
+            if let Some(former) = taken.get(name) {
+                let message = format!("the workflow name `{name}` is taken: it is declared in {former}");
+                wrong.push(Finding::new("/name", "name_taken", message).hint("give each workflow a name of its own"));
+            } else if !name.is_empty() {
+                taken.insert(name.clone(), path.clone());
+            }
+            findings_of.push(wrong);
+            read.push(one);
+        }
+        self.keep_good(&read, &mut findings_of);
+        for (((path, text), one), mut wrong) in files.into_iter().zip(read).zip(findings_of) {
+            if wrong.is_empty() {
+                let declared = declared(path, one.graph);
+                self.workflows.insert(declared.name.clone(), declared);
+                continue;
+            }
+            let mut placed: Vec<_> = wrong
+                .drain(..)
+                .map(|finding| (place_of(&text, &finding.pointer), finding))
+                .collect();
+            placed.sort_by_key(|(place, _)| *place);
+            self.findings
+                .extend(placed.into_iter().map(|((line, column), finding)| Finding {
+                    pointer: format!("{path}:{line}:{column}"),
+                    ..finding
+                }));
+        }
+        self.findings.extend(findings);
+        self
+    }
+
+    /// Looks at what graphs call, until no graph calls one that has a finding.
+    fn keep_good(&self, read: &[ReadGraph], findings_of: &mut [Vec<Finding>]) {
+        let functions: BTreeMap<&str, &Declared> = self
+            .nodes
+            .iter()
+            .chain(&self.workflows)
+            .map(|(name, declared)| (name.as_str(), declared))
+            .collect();
+        let mut checked = BTreeSet::new();
+        loop {
+            let good: Vec<usize> = (0..read.len()).filter(|place| findings_of[*place].is_empty()).collect();
+            let graphs: BTreeMap<&str, &Graph> = good
+                .iter()
+                .map(|place| (read[*place].graph.name.as_str(), &read[*place].graph))
+                .collect();
+            let circles = cycles_of_children(&graphs);
+            let python = self.workflows.iter();
+            let mut workflows: BTreeMap<&str, &[Parameter]> = python
+                .map(|(name, declared)| (name.as_str(), declared.parameters.as_slice()))
+                .collect();
+            workflows.extend(graphs.iter().map(|(name, graph)| (*name, graph.parameters.as_slice())));
+            let offer = Offer {
+                functions: &functions,
+                workflows: &workflows,
+            };
+            let mut changed = false;
+            for (place, findings) in findings_of.iter_mut().enumerate() {
+                let is_good = good.contains(&place);
+                // One that is out already is looked at once, so that it says everything at once.
+                if !is_good && !checked.insert(place) {
+                    continue;
+                }
+                let mut wrong = check_against(&read[place], &offer);
+                if let Some(circle) = circles.get(&read[place].graph.name).filter(|_| is_good) {
+                    let names = circle.iter().chain(circle.first()).map(|name| format!("`{name}`"));
+                    let message = format!(
+                        "workflows start each other in a circle: {}",
+                        names.collect::<Vec<_>>().join(" → ")
+                    );
+                    let hint = "take one of these calls out; what is to be done again is a node of type `loop`";
+                    wrong.push(Finding::new("", "workflow_cycle", message).hint(hint));
+                }
+                if is_good && !wrong.is_empty() {
+                    checked.insert(place);
+                    changed = true;
+                }
+                findings.extend(wrong);
+            }
+            if !changed {
+                return;
+            }
+        }
     }
 
     /// Without what declares more than the installation allows: it may need that much, so it does not run with less.
     #[must_use]
     pub fn within(mut self, ceilings: &Limits) -> Self {
         let findings = &mut self.findings;
-        self.workflows.retain(|name, declared| {
+        let mut is_below = |name: &String, declared: &mut Declared| {
             let above = declared.limits.above(ceilings);
+            let kind = declared.declared_as.as_str();
             findings.extend(above.iter().map(|(limit, declares, allowed)| {
                 let message = format!(
-                    "workflow `{name}` declares {limit}={declares} in `limits`; at most {allowed} is allowed here"
+                    "{kind} `{name}` declares {limit}={declares} in `limits`; at most {allowed} is allowed here"
                 );
                 Finding::new(
                     format!("{}:{}:1", declared.path, declared.line),
@@ -62,16 +187,24 @@ impl Catalog {
                 .hint("declare less, or have the operator raise the setting (`WEFT_STEP_…` in docs/env-vars.md)")
             }));
             above.is_empty()
-        });
+        };
+        self.workflows.retain(&mut is_below);
+        self.nodes.retain(&mut is_below);
         self
     }
 
-    fn collect(&mut self, module: &Value, list: &str, module_name: &str, path: &str) {
+    fn collect(&mut self, module: &Value, declared_as: DeclaredAs, module_name: &str, path: &str) {
+        let list = match declared_as {
+            DeclaredAs::Workflow => "workflows",
+            DeclaredAs::DataProvider => "data_providers",
+            DeclaredAs::Node => "nodes",
+        };
         for item in module.get(list).and_then(Value::as_array).into_iter().flatten() {
             let declared = match serde_json::from_value::<Declared>(item.clone()) {
                 Ok(declared) => Declared {
                     module: module_name.to_owned(),
                     path: path.to_owned(),
+                    declared_as,
                     ..declared
                 },
                 Err(error) => {
@@ -87,13 +220,28 @@ impl Catalog {
                 self.findings.push(finding);
                 continue;
             }
-            let into = if list == "workflows" {
-                &mut self.workflows
-            } else {
-                &mut self.data_providers
+            let into = match declared_as {
+                DeclaredAs::Workflow => &mut self.workflows,
+                DeclaredAs::DataProvider => &mut self.data_providers,
+                DeclaredAs::Node => &mut self.nodes,
             };
             into.entry(declared.name.clone()).or_insert(declared);
         }
+    }
+}
+
+/// A graph as a workflow.
+fn declared(path: String, graph: Graph) -> Declared {
+    Declared {
+        name: graph.name.clone(),
+        path,
+        line: 1,
+        description: graph.description.clone(),
+        category: graph.category.clone(),
+        tags: graph.tags.clone(),
+        parameters: graph.parameters.clone(),
+        graph: Some(Arc::new(graph)),
+        ..Declared::default()
     }
 }
 

@@ -5,7 +5,8 @@
 //! `error`. Step ids may have hyphens, so an id is taken as long as it fits: `steps.run-tests.output` is the output of
 //! `run-tests`. Values are never evaluated again, so nothing that a caller sends becomes an expression.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value, json};
@@ -27,6 +28,41 @@ pub struct ExpressionError {
     pub expression: String,
     /// What is wrong with it.
     pub message: String,
+    /// Whether that is a step which there isn't.
+    pub names_no_step: bool,
+}
+
+/// The ids of a graph's steps.
+pub trait StepIds {
+    /// Whether there is such a step.
+    fn has(&self, id: &str) -> bool;
+    /// Some of them, to be named in a message.
+    fn some(&self) -> Vec<&str>;
+}
+
+/// How many ids a message names.
+const NAMED: usize = 20;
+
+impl StepIds for [&str] {
+    fn has(&self, id: &str) -> bool {
+        self.contains(&id)
+    }
+
+    fn some(&self) -> Vec<&str> {
+        self.iter().take(NAMED).copied().collect()
+    }
+}
+
+impl StepIds for HashMap<&str, usize> {
+    fn has(&self, id: &str) -> bool {
+        self.contains_key(id)
+    }
+
+    fn some(&self) -> Vec<&str> {
+        let mut ids: Vec<_> = self.iter().map(|(id, place)| (*place, *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().take(NAMED).map(|(_, id)| id).collect()
+    }
 }
 
 /// An expression that was read.
@@ -35,6 +71,7 @@ pub struct Expression {
     text: String,
     rewritten: String,
     steps: BTreeSet<String>,
+    names: BTreeSet<String>,
 }
 
 impl Expression {
@@ -42,10 +79,11 @@ impl Expression {
     ///
     /// # Errors
     /// When it is none, or names a step that there isn't.
-    pub fn parse<'a>(text: &str, ids: impl Iterator<Item = &'a str> + Clone) -> Result<Self, ExpressionError> {
+    pub fn parse(text: &str, ids: &(impl StepIds + ?Sized)) -> Result<Self, ExpressionError> {
         let wrong = |message: String| ExpressionError {
             expression: text.to_owned(),
             message,
+            names_no_step: false,
         };
         if text.trim().is_empty() {
             return Err(wrong("it is empty".to_owned()));
@@ -53,15 +91,34 @@ impl Expression {
         if text.len() > LONGEST {
             return Err(wrong(format!("it is longer than {LONGEST} bytes")));
         }
-        let (rewritten, steps) = with_quoted_steps(text, ids).map_err(wrong)?;
-        environment()
+        let (rewritten, steps) = with_quoted_steps(text, ids).map_err(|(message, names_no_step)| ExpressionError {
+            names_no_step,
+            ..wrong(message)
+        })?;
+        let compiled = ENVIRONMENT
             .compile_expression(&rewritten)
             .map_err(|error| wrong(reason(&error)))?;
+        let names: HashSet<String> = compiled.undeclared_variables(true);
+        let is_own = |name: &String| !ENVIRONMENT.globals().any(|(global, _)| global == name);
+        let names = names.into_iter().filter(is_own).collect();
         Ok(Self {
             text: text.to_owned(),
             rewritten,
             steps,
+            names,
         })
+    }
+
+    /// What it looks at, with members as far as they are written with dots: `inputs.order.id`. Steps are one name, `steps`.
+    #[must_use]
+    pub const fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    /// Whether it looks at something of this name.
+    #[must_use]
+    pub fn looks_at(&self, root: &str) -> bool {
+        self.names.iter().any(|name| name.split('.').next() == Some(root))
     }
 
     /// The steps whose outcome it looks at.
@@ -78,9 +135,9 @@ impl Expression {
         let wrong = |message: String| ExpressionError {
             expression: self.text.clone(),
             message,
+            names_no_step: false,
         };
-        let environment = environment();
-        let compiled = environment
+        let compiled = ENVIRONMENT
             .compile_expression(&self.rewritten)
             .map_err(|error| wrong(reason(&error)))?;
         let value = compiled
@@ -112,12 +169,12 @@ impl Expression {
     }
 }
 
-fn environment() -> Environment<'static> {
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
     environment
-}
+});
 
 fn reason(error: &minijinja::Error) -> String {
     match error.detail() {
@@ -165,11 +222,9 @@ fn absent(expression: &str, known: &Value) -> String {
     }
 }
 
-/// `steps.run-tests.output` → `steps["run-tests"].output`, with the ids that are named.
-fn with_quoted_steps<'a>(
-    text: &str,
-    ids: impl Iterator<Item = &'a str> + Clone,
-) -> Result<(String, BTreeSet<String>), String> {
+/// `steps.run-tests.output` → `steps["run-tests"].output`, with the ids that are named; or what is wrong, and whether that is an
+/// id which there isn't.
+fn with_quoted_steps(text: &str, ids: &(impl StepIds + ?Sized)) -> Result<(String, BTreeSet<String>), (String, bool)> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len() + 8);
@@ -193,24 +248,24 @@ fn with_quoted_steps<'a>(
         at += 5;
         let rest = &text[at..];
         let (id, length) = if let Some(rest) = rest.strip_prefix('.') {
-            let fits = |id: &&str| rest.starts_with(*id) && !rest.as_bytes().get(id.len()).copied().is_some_and(word);
-            let id = ids.clone().filter(fits).max_by_key(|id| id.len()).ok_or_else(|| {
+            let id = longest_id(rest, ids).ok_or_else(|| {
                 let wrong: String = rest
                     .chars()
                     .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
                     .collect();
-                unknown(&wrong, ids.clone())
+                (unknown(&wrong, ids), true)
             })?;
             (id.to_owned(), 1 + id.len())
         } else if rest.starts_with("[\"") || rest.starts_with("['") {
             let end = string_end(rest.as_bytes(), 1);
             let id = rest.get(2..end.saturating_sub(1)).unwrap_or_default();
-            if rest.as_bytes().get(end) != Some(&b']') || !ids.clone().any(|known| known == id) {
-                return Err(unknown(id, ids));
+            if rest.as_bytes().get(end) != Some(&b']') || !ids.has(id) {
+                return Err((unknown(id, ids), true));
             }
             (id.to_owned(), end + 1)
         } else {
-            return Err("`steps` is followed by the id of a step: `steps.fetch.output`".to_owned());
+            let message = "`steps` is followed by the id of a step: `steps.fetch.output`";
+            return Err((message.to_owned(), false));
         };
         out.push_str("steps[\"");
         out.push_str(&id);
@@ -221,8 +276,20 @@ fn with_quoted_steps<'a>(
     Ok((out, named))
 }
 
-fn unknown<'a>(id: &str, ids: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<String> = ids.take(20).map(|id| format!("`{id}`")).collect();
+/// The longest id that a text begins with and that ends where a word does.
+fn longest_id<'a>(text: &'a str, ids: &(impl StepIds + ?Sized)) -> Option<&'a str> {
+    let bytes = text.as_bytes();
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let most = bytes.iter().take_while(|byte| word(**byte) || **byte == b'-').count();
+    (1..=most)
+        .rev()
+        .filter(|end| !bytes.get(*end).copied().is_some_and(word))
+        .map(|end| &text[..end])
+        .find(|id| ids.has(id))
+}
+
+fn unknown(id: &str, ids: &(impl StepIds + ?Sized)) -> String {
+    let known: Vec<String> = ids.some().into_iter().map(|id| format!("`{id}`")).collect();
     let id: String = id.chars().take(63).collect();
     format!("there is no step `{id}`; there is {}", known.join(", "))
 }
@@ -284,11 +351,7 @@ pub fn expressions(value: &Value) -> Vec<(String, &str)> {
 ///
 /// # Errors
 /// The first that can't be.
-pub fn filled<'a>(
-    value: &Value,
-    ids: impl Iterator<Item = &'a str> + Clone,
-    known: &Value,
-) -> Result<Value, ExpressionError> {
+pub fn filled(value: &Value, ids: &(impl StepIds + ?Sized), known: &Value) -> Result<Value, ExpressionError> {
     if let Some(text) = marked(value) {
         return Expression::parse(text, ids)?.value(known);
     }
@@ -296,14 +359,14 @@ pub fn filled<'a>(
         Value::Object(members) => {
             let mut filled_in = Map::new();
             for (name, member) in members {
-                filled_in.insert(name.clone(), filled(member, ids.clone(), known)?);
+                filled_in.insert(name.clone(), filled(member, ids, known)?);
             }
             Value::Object(filled_in)
         }
         Value::Array(items) => Value::Array(
             items
                 .iter()
-                .map(|item| filled(item, ids.clone(), known))
+                .map(|item| filled(item, ids, known))
                 .collect::<Result<_, _>>()?,
         ),
         other => json!(other),
@@ -317,7 +380,7 @@ mod tests {
     const IDS: [&str; 4] = ["a", "run", "run-tests", "b_2"];
 
     fn parse(text: &str) -> Result<Expression, ExpressionError> {
-        Expression::parse(text, IDS.iter().copied())
+        Expression::parse(text, IDS.as_slice())
     }
 
     #[test]
@@ -330,6 +393,17 @@ mod tests {
         assert_eq!(value("'steps.nobody' ~ steps.run.output"), json!("steps.nobody7"));
         let read = parse("steps.run-tests.output.code + steps.a.output").unwrap();
         assert_eq!(read.steps().iter().collect::<Vec<_>>(), ["a", "run-tests"]);
+    }
+
+    #[test]
+    fn what_is_looked_at_is_known() {
+        let read = parse("inputs.order.id > range(3) | length and steps.a.output and item is defined").unwrap();
+        assert_eq!(
+            read.names().iter().collect::<Vec<_>>(),
+            ["inputs.order.id", "item", "steps"]
+        );
+        assert!(read.looks_at("inputs") && read.looks_at("item") && !read.looks_at("order"));
+        assert!(parse("steps.nobody").unwrap_err().names_no_step && !parse("1 +").unwrap_err().names_no_step);
     }
 
     #[test]
@@ -365,7 +439,7 @@ mod tests {
         let value =
             json!({"a": [{"$": "inputs.n"}, "{{ inputs.n }}"], "b": {"$": "inputs.evil"}, "c": {"$": 1, "d": 2}});
         assert_eq!(
-            filled(&value, IDS.iter().copied(), &known).unwrap(),
+            filled(&value, IDS.as_slice(), &known).unwrap(),
             json!({"a": [2, "{{ inputs.n }}"], "b": {"$": "steps"}, "c": {"$": 1, "d": 2}})
         );
         assert_eq!(expressions(&value).len(), 2);

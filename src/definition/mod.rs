@@ -2,10 +2,12 @@
 
 mod catalog;
 mod expression;
+mod graph;
 mod parameters;
 mod policy;
 
 pub use catalog::Catalog;
-pub use expression::{Expression, ExpressionError, expressions, filled, marked};
+pub use expression::{Expression, ExpressionError, StepIds, expressions, filled, marked};
+pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;

@@ -54,7 +54,8 @@ pub fn validate(parameters: &[Parameter], arguments: &Map<String, Value>) -> Res
                 "unknown_argument",
                 format!("there is no parameter `{shown}`"),
             );
-            findings.push(match nearest(name, parameters) {
+            let names = parameters.iter().map(|parameter| parameter.name.as_str());
+            findings.push(match nearest(name, names) {
                 Some(near) => finding.hint(format!("did you mean `{near}`?")),
                 None => finding.hint(known(parameters)),
             });
@@ -199,14 +200,13 @@ fn known(parameters: &[Parameter]) -> String {
     format!("the parameters are {}", names.join(", "))
 }
 
-/// The parameter whose name differs in at most two places (Levenshtein distance).
-fn nearest<'a>(name: &str, parameters: &'a [Parameter]) -> Option<&'a str> {
+/// The name that differs in at most two places (Levenshtein distance).
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 60 {
         return None;
     }
-    parameters
-        .iter()
-        .map(|parameter| (distance(name, &parameter.name), parameter.name.as_str()))
+    known
+        .map(|known| (distance(name, known), known))
         .filter(|(distance, near)| *distance <= 2 && *distance < near.chars().count())
         .min()
         .map(|(_, near)| near)

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What of the earlier step an edge wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DependsOn {
     /// That it has succeeded, was skipped by its own `when`, or failed where its failure doesn't count.

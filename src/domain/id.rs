@@ -34,6 +34,11 @@ fn encode(at: Timestamp, random: [u8; 10]) -> String {
     for (index, byte) in random.iter().enumerate() {
         value |= u128::from(*byte) << (8 * (9 - index));
     }
+    spell(value)
+}
+
+/// 128 bits in 26 characters.
+fn spell(value: u128) -> String {
     (0..26)
         .rev()
         .map(|place| char::from(ALPHABET[((value >> (5 * place)) & 31) as usize]))
@@ -147,9 +152,71 @@ generated_id!(
     KeyId, "key_", "a key id (`key_` and 26 characters)"
 );
 generated_id!(
+    /// What starts a workflow at certain times.
+    ScheduleId, "sch_", "a schedule id (`sch_` and 26 characters)"
+);
+generated_id!(
     /// An audit record.
     RecordId, "aud_", "an audit record id (`aud_` and 26 characters)"
 );
+
+/// A webhook: `hook_` and 26 characters for 128 random bits. It is in a web address that strangers are given, so neither the
+/// time nor the organization is in it, and it can't be guessed; what lets a delivery in is its signature.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HookId(String);
+
+impl HookId {
+    /// A new id.
+    #[must_use]
+    pub fn generate(random: [u8; 16]) -> Self {
+        Self(format!("hook_{}", spell(u128::from_be_bytes(random))))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HookId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let good = text
+            .strip_prefix("hook_")
+            .is_some_and(|rest| rest.len() == 26 && rest.bytes().all(|byte| ALPHABET.contains(&byte)));
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(IdError {
+                text: shortened(text),
+                expected: "a hook id (`hook_` and 26 characters)",
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for HookId {
+    type Error = IdError;
+
+    fn try_from(text: String) -> Result<Self, IdError> {
+        text.parse()
+    }
+}
+
+impl From<HookId> for String {
+    fn from(id: HookId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for HookId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// An organization: 3 to 40 of a–z and 0–9. Part of table and container names, which allow no more than that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -221,6 +288,22 @@ mod tests {
         assert!(early < late);
         assert_eq!(early.as_str().parse::<RunId>().unwrap(), early);
         assert!(early.as_str().parse::<KeyId>().is_err());
+    }
+
+    #[test]
+    fn hooks_have_128_bits_and_no_time() {
+        let one = HookId::generate([255; 16]);
+        assert_ne!(one, HookId::generate([254; 16]));
+        assert_eq!(one.as_str(), "hook_7zzzzzzzzzzzzzzzzzzzzzzzzz");
+        assert_eq!(one.as_str().parse::<HookId>().unwrap(), one);
+        for bad in [
+            "hook_",
+            "hook_7zz",
+            "run_7zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "hook_7zzzzzzzzzzzzzzzzzzzzzzzz'",
+        ] {
+            assert!(bad.parse::<HookId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -78,6 +78,25 @@ impl Limits {
             frame_bytes: self.frame_bytes.min(other.frame_bytes),
         }
     }
+
+    /// For each limit the larger of both.
+    #[must_use]
+    pub fn max(&self, other: &Self) -> Self {
+        Self {
+            wall_ms: self.wall_ms.max(other.wall_ms),
+            cpu_seconds: self.cpu_seconds.max(other.cpu_seconds),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            open_files: self.open_files.max(other.open_files),
+            processes: self.processes.max(other.processes),
+            threads: self.threads.max(other.threads),
+            disk_bytes: self.disk_bytes.max(other.disk_bytes),
+            disk_files: self.disk_files.max(other.disk_files),
+            output_bytes: self.output_bytes.max(other.output_bytes),
+            result_bytes: self.result_bytes.max(other.result_bytes),
+            log_lines: self.log_lines.max(other.log_lines),
+            frame_bytes: self.frame_bytes.max(other.frame_bytes),
+        }
+    }
 }
 
 /// What a decorator declares of an attempt's limits. What it leaves out is as the installation has it; nothing can be above that.

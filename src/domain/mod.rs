@@ -1,7 +1,10 @@
 //! The vocabulary: values that cannot be wrong. No I/O, no async. Terms are those of `docs/glossary.md`.
 
+mod admission;
 mod api_key;
+mod cron;
 mod flow;
+mod graph;
 mod host_pattern;
 mod id;
 mod layer;
@@ -15,14 +18,22 @@ mod policy;
 mod retry;
 mod rights;
 mod run;
+mod schedule;
 mod text;
 mod time;
 mod workflow;
+mod zone;
 
+pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
+pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
+pub use graph::{
+    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork,
+};
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
-pub use id::{ArtifactId, AttemptId, IdError, KeyId, OrgId, RecordId, RunId, UserId, sha256_hex};
+pub use id::{ArtifactId, AttemptId, HookId, IdError, KeyId, OrgId, RecordId, RunId, ScheduleId, UserId, sha256_hex};
 pub use layer::LAYERS;
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
@@ -35,6 +46,8 @@ pub use policy::{
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
-pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError};
+pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};
+pub use text::{DisplayName, Email, Identity, SecretName, Slug, TextError, edit_distance};
 pub use time::Timestamp;
-pub use workflow::{Declared, OnCrash, Parameter, ParameterType};
+pub use workflow::{Declared, DeclaredAs, OnCrash, Parameter, ParameterType};
+pub use zone::Zone;

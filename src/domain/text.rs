@@ -175,6 +175,23 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Insertions, deletions and replacements of one character between two names: how far a slip is from what was meant.
+#[must_use]
+pub fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, wanted) in from.chars().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, have) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(wanted != *have);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,11 @@
-//! What a bundle declares: workflows, their parameters, data providers.
+//! What a bundle declares: workflows, their parameters, data providers, nodes.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, RetryPolicy};
+use super::{DeclaredLimits, Graph, RetryPolicy, Rights, Trust};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -112,7 +114,32 @@ pub enum OnCrash {
     Fail,
 }
 
-/// A workflow or data provider as its decorator declares it.
+/// By which decorator a function is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclaredAs {
+    /// `@workflow`.
+    #[default]
+    Workflow,
+    /// `@data_provider`.
+    DataProvider,
+    /// `@node`.
+    Node,
+}
+
+impl DeclaredAs {
+    /// As the runner's protocol and audit records have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Workflow => "workflow",
+            Self::DataProvider => "data_provider",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// A workflow, data provider or node as its decorator, or its graph, declares it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Declared {
@@ -148,6 +175,26 @@ pub struct Declared {
     pub parameters: Vec<Parameter>,
     /// For data providers: how long an answer may be kept, in seconds.
     pub cache_ttl_seconds: u64,
+    /// For nodes: how far their code is trusted.
+    pub trust: Option<Trust>,
+    /// By which decorator.
+    #[serde(skip)]
+    pub declared_as: DeclaredAs,
+    /// The graph, of a workflow that is one; then there is no function.
+    #[serde(skip)]
+    pub graph: Option<Arc<Graph>>,
+}
+
+impl Declared {
+    /// What an attempt of it may do, by its declaration alone.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        let rights = Rights::of_workspace(&self.network);
+        Rights {
+            trust: self.trust.unwrap_or(rights.trust),
+            ..rights
+        }
+    }
 }
 
 impl Default for Declared {
@@ -169,6 +216,9 @@ impl Default for Declared {
             on_crash: OnCrash::Retry,
             parameters: Vec::new(),
             cache_ttl_seconds: 0,
+            trust: None,
+            declared_as: DeclaredAs::Workflow,
+            graph: None,
         }
     }
 }

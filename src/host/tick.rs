@@ -15,8 +15,11 @@ pub(super) async fn invoke(State(gate): GateState) -> Response {
     };
     match usecase::tick::tick(&cx).await {
         Ok(ticked) => Answer::done(&format!(
-            "sealed {} chains of {} organizations",
-            ticked.sealed, ticked.organizations
+            "did {} of {} that were due, sealed {} chains of {} organizations",
+            ticked.due,
+            ticked.due + ticked.left,
+            ticked.sealed,
+            ticked.organizations
         ))
         .into_response(),
         Err(error) => failed(&ApiError::from(error), ""),

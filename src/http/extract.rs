@@ -19,7 +19,7 @@ use crate::authn::{self, Admission, RequestFacts, requested_organization};
 use crate::authz::{self, Origin};
 use crate::error::Kind;
 use crate::tenancy::Scope;
-use crate::usecase::admit;
+use crate::usecase::{admit, hook_delivery};
 
 fn app(parts: &Parts) -> Result<Arc<App>, ApiError> {
     parts
@@ -208,6 +208,52 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
             scope,
             origin,
             slot,
+        })
+    }
+}
+
+/// A delivery to a hook that there is, its body unread. Whose it is, its signature says: what else the request carries of
+/// credentials is not looked at.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The application.
+    pub app: Arc<App>,
+    /// The hook.
+    pub door: hook_delivery::Door,
+    /// Where the request came from.
+    pub origin: Origin,
+    /// The request.
+    pub request: hook_delivery::Request,
+}
+
+impl<S: Sync> FromRequest<S> for Delivery {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let app = app(&parts)?;
+        let facts = facts(&app, &parts);
+        let id = axum::extract::Path::<String>::from_request_parts(&mut parts, &()).await;
+        // What can't be decoded is no hook's id.
+        let id = id.map(|axum::extract::Path(id)| id).unwrap_or_default();
+        let door = hook_delivery::knock(&app.cx, &id, &facts.origin).await?;
+        let limit = app.settings.max_body_bytes;
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+            return Err(too_large(limit));
+        }
+        let headers = parts.headers.iter();
+        let headers =
+            headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+        let request = hook_delivery::Request {
+            headers: headers.collect(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            body: read(body, limit).await?,
+        };
+        Ok(Self {
+            app,
+            door,
+            origin: facts.origin,
+            request,
         })
     }
 }

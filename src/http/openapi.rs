@@ -5,7 +5,8 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
+    runs, schedules, secrets, workflows,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -13,12 +14,14 @@ use super::api::{
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute,
-        runs::list, runs::get, runs::steps, runs::logs, runs::cancel, runs::resume,
-        approvals::list, approvals::decide, approvals::link, approvals::look, approvals::decide_by_link,
-        artifacts::list, artifacts::download,
+    approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, quarantine::list, quarantine::requeue, run_events::events, runs::again, runs::cancel, runs::get, runs::items, runs::list, runs::logs, runs::output, runs::resume, runs::steps,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
+        schedules::list, schedules::create, schedules::get, schedules::put, schedules::delete, schedules::trigger,
+        schedules::preview,
         secrets::list, secrets::write, secrets::delete,
+        hooks::deliver, hooks::challenge, hooks::list, hooks::create, hooks::get, hooks::replace, hooks::delete,
+        hooks::rotate, hooks::deliveries,
         health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),
@@ -44,6 +47,13 @@ impl utoipa::Modify for Schemes {
                 "code",
                 "The same in the query",
             ))),
+        );
+        components.add_security_scheme(
+            "hookSignature",
+            header(
+                "X-Weft-Signature",
+                "The signature of a delivery, in the header and the form of the hook's scheme",
+            ),
         );
         components.add_security_scheme(
             "clientPrincipal",

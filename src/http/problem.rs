@@ -136,10 +136,10 @@ impl ApiError {
         self.0.status
     }
 
-    /// The response, for a request of this id.
+    /// The body, for a request of this id.
     #[must_use]
-    pub fn respond(&self, request_id: &str) -> Response {
-        let problem = Problem {
+    pub fn problem(&self, request_id: &str) -> Problem {
+        Problem {
             kind: format!("/docs/errors/{}", self.0.code),
             title: self.0.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: self.0.status.as_u16(),
@@ -149,8 +149,13 @@ impl ApiError {
             retriable: self.0.retriable,
             request_id: request_id.to_owned(),
             errors: self.0.findings.clone(),
-        };
-        let body = serde_json::to_vec(&problem).expect("a problem is plain data");
+        }
+    }
+
+    /// The response, for a request of this id.
+    #[must_use]
+    pub fn respond(&self, request_id: &str) -> Response {
+        let body = serde_json::to_vec(&self.problem(request_id)).expect("a problem is plain data");
         let mut headers = HeaderMap::new();
         headers.insert(
             header::CONTENT_TYPE,

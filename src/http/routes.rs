@@ -3,7 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, me, policy, runs, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
+    runs, schedules, secrets, workflows,
 };
 use super::state::Gate;
 
@@ -12,6 +13,8 @@ use super::state::Gate;
 pub enum Access {
     /// Everybody. The only routes without a caller, and this list may only shrink.
     Open,
+    /// Whoever has signed the delivery with a secret of the hook in the path; neither a key nor a principal counts.
+    Hook,
     /// Whoever has a link that this installation has signed, for the one thing that the link is for.
     Link,
     /// An authenticated caller.
@@ -36,7 +39,7 @@ pub struct Route {
 /// All routes.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Access::{Caller, Link, Open, Organization};
+    use Access::{Caller, Hook, Link, Open, Organization};
     let at = |path, access, handler| Route {
         method: "GET",
         path,
@@ -75,7 +78,10 @@ pub fn table() -> Vec<Route> {
         at("/api/runs", Organization, get(runs::list)),
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),
+        at("/api/runs/{id}/steps/{step}/items", Organization, get(runs::items)),
+        at("/api/runs/{id}/steps/{step}/output", Organization, get(runs::output)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
         at(
             "/api/runs/{id}/artifacts/{artifactId}",
@@ -83,6 +89,9 @@ pub fn table() -> Vec<Route> {
             get(artifacts::download),
         ),
         to("/api/runs/{id}/cancel", Organization, post(runs::cancel)),
+        to("/api/runs/{id}/requeue", Organization, post(quarantine::requeue)),
+        at("/api/quarantine", Organization, get(quarantine::list)),
+        to("/api/runs/{id}/rerun", Organization, post(runs::again)),
         to("/api/runs/{id}/resume", Organization, post(runs::resume)),
         at("/api/runs/{id}/approvals", Organization, get(approvals::list)),
         to(
@@ -101,8 +110,28 @@ pub fn table() -> Vec<Route> {
         at("/api/policy/effective", Organization, get(policy::effective)),
         at("/api/platform/policy", Caller, get(policy::get_platform)),
         into("/api/platform/policy", Caller, put(policy::put_platform)),
+        at("/api/schedules", Organization, get(schedules::list)),
+        to("/api/schedules", Organization, post(schedules::create)),
+        to("/api/schedules/preview", Organization, post(schedules::preview)),
+        at("/api/schedules/{id}", Organization, get(schedules::get)),
+        on("PUT", "/api/schedules/{id}", put(schedules::put)),
+        to("/api/schedules/{id}/trigger", Organization, post(schedules::trigger)),
+        on("DELETE", "/api/schedules/{id}", delete(schedules::delete)),
         at("/api/secrets", Organization, get(secrets::list)),
         on("PUT", "/api/secrets/{name}", put(secrets::write)),
         on("DELETE", "/api/secrets/{name}", delete(secrets::delete)),
+        at("/api/hooks/{id}", Hook, get(hooks::challenge)),
+        to("/api/hooks/{id}", Hook, post(hooks::deliver)),
+        at("/api/triggers/hooks", Organization, get(hooks::list)),
+        to("/api/triggers/hooks", Organization, post(hooks::create)),
+        at("/api/triggers/hooks/{id}", Organization, get(hooks::get)),
+        on("PUT", "/api/triggers/hooks/{id}", put(hooks::replace)),
+        to("/api/triggers/hooks/{id}/rotate", Organization, post(hooks::rotate)),
+        at(
+            "/api/triggers/hooks/{id}/deliveries",
+            Organization,
+            get(hooks::deliveries),
+        ),
+        on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
     ]
 }

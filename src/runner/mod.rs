@@ -10,6 +10,7 @@ mod disk_usage;
 mod environment;
 pub mod environments;
 pub mod folders;
+pub mod graphs;
 pub mod jail;
 mod limits;
 mod meter;

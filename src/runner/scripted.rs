@@ -1,6 +1,7 @@
 //! A runner without processes, for tests of everything above it: it plays what it was told, by the entry's name.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,6 +104,9 @@ pub struct Asked {
 #[derive(Debug, Default)]
 pub struct Scripted {
     scenes: Mutex<HashMap<String, VecDeque<Scene>>>,
+    /// How long an entry takes that has no scene left.
+    takes: Mutex<HashMap<String, Duration>>,
+    playing: Arc<AtomicUsize>,
     description: Mutex<BundleDescription>,
     asked: Mutex<Vec<Asked>>,
     isolation: Mutex<Option<Isolation>>,
@@ -127,6 +131,17 @@ impl Scripted {
         lock(&self.scenes).entry(name.to_owned()).or_default().push_back(scene);
     }
 
+    /// How long an attempt of an entry takes that has no scene left.
+    pub fn takes(&self, name: &str, time: Duration) {
+        lock(&self.takes).insert(name.to_owned(), time);
+    }
+
+    /// How many attempts are being made.
+    #[must_use]
+    pub fn playing(&self) -> usize {
+        self.playing.load(Ordering::SeqCst)
+    }
+
     /// What every bundle declares.
     pub fn describes(&self, description: BundleDescription) {
         *lock(&self.description) = description;
@@ -141,6 +156,22 @@ impl Scripted {
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.asked).clone()
+    }
+}
+
+/// Counts as being made until it is dropped.
+struct Playing(Arc<AtomicUsize>);
+
+impl Playing {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -168,7 +199,11 @@ impl NodeRunner for Scripted {
         let scene = lock(&self.scenes)
             .get_mut(&spec.entry.name)
             .and_then(VecDeque::pop_front)
-            .unwrap_or_default();
+            .unwrap_or_else(|| Scene {
+                takes: lock(&self.takes).get(&spec.entry.name).copied().unwrap_or_default(),
+                ..Scene::default()
+            });
+        let _playing = Playing::begin(&self.playing);
         for message in scene.messages {
             if spec.messages.send(message).await.is_err() {
                 break;

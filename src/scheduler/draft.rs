@@ -6,12 +6,14 @@
 use serde_json::{Value, json};
 
 use super::effect::NAMED;
-use super::plan::{GRACE_MS, MAX_ACTIVE, MAX_ITEMS};
+use super::plan::GRACE_MS;
 use super::readiness::{self, Readiness};
 use super::state::{Activity, Doing, Many, Slot, Unit};
 use super::transition::Ended;
 use super::{Action, Effect, Fact, LEGAL, Output, Plan, RunState, Transition, Work};
-use crate::domain::{AttemptId, ItemFailure, OnFailure, Phase, RunId, Status, StepError, Timestamp, sha256_hex};
+use crate::domain::{
+    AttemptId, ItemFailure, MAX_ACTIVE, MAX_ITEMS, OnFailure, Phase, RunId, Status, StepError, Timestamp, sha256_hex,
+};
 
 pub(super) struct Draft<'a> {
     pub(super) plan: &'a Plan,
@@ -23,8 +25,10 @@ pub(super) struct Draft<'a> {
     effects: Vec<Effect>,
     evaluations: Vec<Slot>,
     concludes: bool,
-    /// How many more steps and items may begin; a step that has begun may begin its first item without.
+    /// How many more steps and items may begin.
     room: i64,
+    /// Whether something could have begun, had there been room.
+    held: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -39,25 +43,19 @@ impl<'a> Draft<'a> {
             effects: Vec::new(),
             evaluations: Vec::new(),
             concludes: false,
-            room: 0,
+            room: room(plan, state),
+            held: false,
         }
-        .measured()
     }
 
-    fn measured(mut self) -> Self {
-        self.measure();
-        self
+    /// Whether a step may begin now: there is room, and time.
+    pub(super) fn has_room(&self) -> bool {
+        self.room > 0 && !self.is_late()
     }
 
-    fn measure(&mut self) {
-        let open = self.state.steps.iter().filter_map(|step| step.activity.as_deref());
-        let active: usize = open
-            .map(|activity| match &activity.doing {
-                Doing::Many(many) => many.active.len(),
-                _ => 1,
-            })
-            .sum();
-        self.room = i64::from(self.plan.active.clamp(1, MAX_ACTIVE)) - i64::try_from(active).unwrap_or(i64::MAX);
+    /// At its deadline a run has ended, or goes on to its next phase: nothing of this one begins any more.
+    fn is_late(&self) -> bool {
+        self.now >= self.state.deadline
     }
 
     pub(super) fn tell(&mut self, fact: Fact) {
@@ -107,7 +105,7 @@ impl<'a> Draft<'a> {
     /// Lets follow what follows from what has changed.
     pub(super) fn settled(mut self) -> Self {
         loop {
-            self.pass();
+            while self.pass() {}
             if self
                 .state
                 .steps
@@ -166,8 +164,10 @@ impl<'a> Draft<'a> {
             self.wind_down();
         }
         let over = self.state.steps.iter().all(|step| step.status.is_terminal());
+        let concluded = self.state.concluded || !matches!(self.plan.output, Output::Value(_));
         let status = match self.state.verdict {
             Some(verdict) if over => verdict,
+            None if over && concluded => Status::Succeeded,
             _ if self.state.running().next().is_some() => Status::Running,
             _ => Status::Waiting,
         };
@@ -184,17 +184,11 @@ impl<'a> Draft<'a> {
                 self.state.deadline
             ),
         );
-        let was_main = self.state.phase == Phase::Main;
         self.stop(self.state.phase, Status::TimedOut);
         self.leave_out(self.state.phase);
         if self.state.verdict.is_none() {
             self.state.verdict = Some(Status::TimedOut);
             self.state.error = Some(error);
-        }
-        if !was_main || !self.plan.has_later_phases() {
-            self.leave_out(Phase::OnFailure);
-            self.leave_out(Phase::Finally);
-            self.state.phase = Phase::Finally;
         }
         self.settled()
     }
@@ -208,15 +202,17 @@ impl<'a> Draft<'a> {
         self.move_to(status);
     }
 
-    /// Begins what may begin, and leaves out what can't. One pass is enough: edges point backwards.
-    fn pass(&mut self) {
+    /// Begins what may begin, and leaves out what can't. One pass is enough, since edges point backwards; but not when something
+    /// ended in it, and an earlier step could have had its room. Answers whether that is so.
+    fn pass(&mut self) -> bool {
         self.evaluations.clear();
         self.concludes = false;
-        self.measure();
-        let phase = self.state.phase;
+        self.room = room(self.plan, &self.state);
+        self.held = false;
+        let (phase, late) = (self.state.phase, self.is_late());
         if phase == Phase::Main && self.state.verdict.is_some() {
             self.wind_down();
-            return;
+            return false;
         }
         let mut omitted = Vec::new();
         for place in 0..self.plan.steps.len() {
@@ -231,8 +227,8 @@ impl<'a> Draft<'a> {
                         (step.status, step.omitted) = (Status::Skipped, true);
                         omitted.push(place);
                     }
-                    // Room comes when something ends, and that is an event of its own.
-                    Readiness::Ready if self.room <= 0 => {}
+                    Readiness::Ready if late => {}
+                    Readiness::Ready if self.room <= 0 => self.held = true,
                     Readiness::Ready if self.plan.steps[place].is_evaluated() => {
                         self.room -= 1;
                         self.evaluations.push((place, None));
@@ -246,10 +242,12 @@ impl<'a> Draft<'a> {
                 // What began has failed at once.
                 self.tell_ended(Status::Skipped, &omitted);
                 self.wind_down();
-                return;
+                return false;
             }
         }
         self.tell_ended(Status::Skipped, &omitted);
+        let asked = self.evaluations.iter().filter(|(_, item)| item.is_none()).count();
+        self.held && room(self.plan, &self.state) > i64::try_from(asked).unwrap_or(i64::MAX)
     }
 
     // ── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,9 +255,7 @@ impl<'a> Draft<'a> {
     /// Begins a step whose values need no look, or were looked at.
     pub(super) fn begin(&mut self, place: usize) {
         let planned = &self.plan.steps[place];
-        let until = planned
-            .timeout_ms
-            .map(|timeout| self.now.plus(std::time::Duration::from_millis(timeout)));
+        let until = self.limit(place);
         match &planned.work {
             Work::Once(_) => {
                 self.open(place, until, Doing::One(Unit::default()));
@@ -288,9 +284,7 @@ impl<'a> Draft<'a> {
     /// Begins a map.
     pub(super) fn begin_items(&mut self, place: usize, items: u32) {
         let planned = &self.plan.steps[place];
-        let until = planned
-            .timeout_ms
-            .map(|timeout| self.now.plus(std::time::Duration::from_millis(timeout)));
+        let until = self.limit(place);
         self.facts.push(Fact::ItemsCounted {
             step: planned.id.clone(),
             items,
@@ -317,15 +311,21 @@ impl<'a> Draft<'a> {
             step: self.plan.steps[place].id.clone(),
             until,
         });
-        self.open(place, None, Doing::Pause(until));
+        // A limit that comes first ends the pause.
+        let limit = self.limit(place).filter(|limit| *limit < until);
+        self.open(place, limit, Doing::Pause(until));
         self.state.steps[place].status = Status::Waiting;
         self.go_on(place);
     }
 
+    /// When a step that begins now has timed out.
+    fn limit(&self, place: usize) -> Option<Timestamp> {
+        let timeout = self.plan.steps[place].timeout_ms?;
+        Some(self.now.plus(std::time::Duration::from_millis(timeout)))
+    }
+
     fn open(&mut self, place: usize, until: Option<Timestamp>, doing: Doing) {
-        if !matches!(doing, Doing::Many(_)) {
-            self.room -= 1;
-        }
+        self.room -= 1;
         let step = &mut self.state.steps[place];
         step.attempts = 1;
         step.activity = Some(Box::new(Activity {
@@ -338,36 +338,18 @@ impl<'a> Draft<'a> {
     /// What is due in a step that has begun: its end, the end of its pause, its next attempt, its next items.
     fn go_on(&mut self, place: usize) {
         let now = self.now;
-        let planned = &self.plan.steps[place];
+        if self.expire(place) {
+            return;
+        }
+        // What was due must not begin at the deadline.
+        let late = self.is_late();
         let Some(activity) = self.state.steps[place].activity.as_deref() else {
             return;
         };
-        if activity.until.is_some_and(|until| until <= now) {
-            let error = match (&activity.doing, planned.timeout_ms) {
-                (Doing::Approval(decisions), _) => StepError::new(
-                    "approval_expired",
-                    format!(
-                        "nobody decided in time on step `{}` ({} agreed)",
-                        planned.id,
-                        decisions.len()
-                    ),
-                ),
-                (_, timeout) => StepError::new(
-                    "time_limit",
-                    format!(
-                        "step `{}` had not ended after its time limit of {} s; raise its `timeout`",
-                        planned.id,
-                        timeout.unwrap_or_default() as f64 / 1000.0
-                    ),
-                ),
-            };
-            self.end_step(place, Status::TimedOut, Some(error), None);
-            return;
-        }
         match &activity.doing {
             Doing::Pause(until) if *until <= now => self.end_step(place, Status::Succeeded, None, None),
-            Doing::One(Unit { due: Some(due), .. }) if *due <= now => self.try_unit((place, None)),
-            Doing::Many(many) => {
+            Doing::One(Unit { due: Some(due), .. }) if *due <= now && !late => self.try_unit((place, None)),
+            Doing::Many(many) if !late => {
                 let due: Vec<u32> = many
                     .active
                     .iter()
@@ -384,10 +366,41 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Ends a step whose time is over. Answers whether it was.
+    fn expire(&mut self, place: usize) -> bool {
+        let planned = &self.plan.steps[place];
+        let Some(activity) = self.state.steps[place].activity.as_deref() else {
+            return false;
+        };
+        if activity.until.is_none_or(|until| until > self.now) {
+            return false;
+        }
+        let error = match (&activity.doing, planned.timeout_ms) {
+            (Doing::Approval(decisions), _) => StepError::new(
+                "approval_expired",
+                format!(
+                    "nobody decided in time on step `{}` ({} agreed)",
+                    planned.id,
+                    decisions.len()
+                ),
+            ),
+            (_, timeout) => StepError::new(
+                "time_limit",
+                format!(
+                    "step `{}` had not ended after its time limit of {} s; raise its `timeout`",
+                    planned.id,
+                    timeout.unwrap_or_default() as f64 / 1000.0
+                ),
+            ),
+        };
+        self.end_step(place, Status::TimedOut, Some(error), None);
+        true
+    }
+
     /// Begins as many items as there may be at once, or asks whether a loop goes round again.
     fn fill(&mut self, place: usize) {
         let at_once = match &self.plan.steps[place].work {
-            Work::Map { at_once, .. } => *at_once as usize,
+            Work::Map { at_once, .. } => (*at_once).max(1) as usize,
             _ => 1,
         };
         loop {
@@ -407,8 +420,9 @@ impl<'a> Draft<'a> {
                 }
                 _ => return,
             }
-            // The first item of a step stands in its own room.
+            // The first item of a step stands in the step's own room.
             if !many.active.is_empty() && self.room <= 0 {
+                self.held = true;
                 return;
             }
             self.next_item(place);
@@ -421,9 +435,11 @@ impl<'a> Draft<'a> {
         if let Some(Doing::Many(many)) = step.activity.as_mut().map(|activity| &mut activity.doing) {
             let item = many.next;
             many.next += 1;
+            if !many.active.is_empty() {
+                self.room -= 1;
+            }
             many.active.insert(item, Unit::default());
             step.attempts = many.next;
-            self.room -= 1;
             self.try_unit((place, Some(item)));
         }
     }
@@ -440,10 +456,10 @@ impl<'a> Draft<'a> {
         unit.due = None;
         unit.since = unit.since.or(Some(now));
         let number = unit.attempts;
-        let of = item.map_or_else(|| planned.id.clone(), |item| format!("{}[{item}]", planned.id));
         match planned.work.action() {
             Some(Action::Code(_)) => {
                 // The epoch is part of the cause: the same number begun by another owner is another attempt.
+                let of = slot_name(&planned.id, item);
                 let attempt = AttemptId::derived(now, &format!("{run}:{of}:{number}:{epoch}"));
                 unit.attempt = Some(attempt.clone());
                 self.facts.push(Fact::StepStatus {
@@ -456,8 +472,7 @@ impl<'a> Draft<'a> {
             }
             Some(Action::Child { .. }) => {
                 // No epoch and no time in it: whoever starts it again finds it.
-                let cause = sha256_hex(format!("{run}\n{of}\n{number}\nchild").as_bytes());
-                let child = RunId::derived(Timestamp::from_millis(0), &cause);
+                let child = child(&run, &planned.id, item, number);
                 unit.child = Some(child.clone());
                 self.facts.push(Fact::ChildStarted {
                     step: planned.id.clone(),
@@ -509,6 +524,7 @@ impl<'a> Draft<'a> {
             started_at: unit.since,
             value: None,
             error: error.clone(),
+            counts: None,
         });
         self.facts.push(Fact::StepStatus {
             step: planned.id.clone(),
@@ -545,6 +561,7 @@ impl<'a> Draft<'a> {
         let planned = &self.plan.steps[place];
         self.halt(place);
         let step = &mut self.state.steps[place];
+        let counts = step.counts();
         let activity = step.activity.take();
         step.status = status;
         let attempts = step.attempts;
@@ -560,6 +577,7 @@ impl<'a> Draft<'a> {
             started_at: activity.map(|activity| activity.since),
             value,
             error: error.clone(),
+            counts,
         });
         self.facts.push(Fact::StepStatus {
             step: planned.id.clone(),
@@ -609,8 +627,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The main phase has failed: nothing begins, nothing is waited for; attempts that run may end.
+    /// The main phase has failed: nothing begins, nothing is waited for; attempts that run may end, within their step's time.
     fn wind_down(&mut self) {
+        self.evaluations.clear();
         let mut stopped = Vec::new();
         for place in 0..self.plan.steps.len() {
             if self.plan.steps[place].phase != Phase::Main || self.state.steps[place].activity.is_none() {
@@ -634,6 +653,8 @@ impl<'a> Draft<'a> {
                 .extend(children.into_iter().map(|child| Effect::CancelChild { child }));
             if !runs {
                 stopped.push(place);
+            } else {
+                self.expire(place);
             }
         }
         self.stop_steps(&stopped, Status::Cancelled);
@@ -686,6 +707,18 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// The child run that the n-th try of a step, or of one of its items, starts.
+#[must_use]
+pub fn child(run: &RunId, step: &str, item: Option<u32>, number: u32) -> RunId {
+    let of = slot_name(step, item);
+    let cause = sha256_hex(format!("{run}\n{of}\n{number}\nchild").as_bytes());
+    RunId::derived(Timestamp::from_millis(0), &cause)
+}
+
+fn slot_name(step: &str, item: Option<u32>) -> String {
+    item.map_or_else(|| step.to_owned(), |item| format!("{step}[{item}]"))
+}
+
 impl Many {
     const fn of(total: Option<u32>) -> Self {
         Self {
@@ -696,4 +729,17 @@ impl Many {
             active: std::collections::BTreeMap::new(),
         }
     }
+}
+
+/// How many more steps and items may begin. A step that has begun takes one for itself even between two items, so that it never
+/// waits for room that others have taken meanwhile.
+fn room(plan: &Plan, state: &RunState) -> i64 {
+    let open = state.steps.iter().filter_map(|step| step.activity.as_deref());
+    let active: usize = open
+        .map(|activity| match &activity.doing {
+            Doing::Many(many) => many.active.len().max(1),
+            _ => 1,
+        })
+        .sum();
+    i64::from(plan.active.clamp(1, MAX_ACTIVE)) - i64::try_from(active).unwrap_or(i64::MAX)
 }

@@ -15,19 +15,19 @@ mod draft;
 mod effect;
 mod event;
 mod lifecycle;
+mod of_graph;
 mod plan;
 mod readiness;
 mod state;
 mod transition;
 
+pub use draft::child;
 pub use effect::{Effect, Fact};
 pub use event::{Event, Verdict};
-pub use plan::{
-    Action, Code, DEFAULT_ACTIVE, Dependency, GRACE_MS, MAIN_STEP, MAX_ACTIVE, MAX_ITEMS, MAX_ITERATIONS, Output, Plan,
-    StepPlan, Work,
-};
+pub use of_graph::MissingFunction;
+pub use plan::{Action, Code, Dependency, GRACE_MS, MAIN_STEP, Output, Plan, StepPlan, Work};
 pub use state::{Activity, Decision, Doing, Many, RunState, Slot, StepState, Unit};
-pub use transition::{Ended, LEGAL, Rejected, Transition};
+pub use transition::{Counts, Ended, LEGAL, Rejected, Transition};
 
 use crate::domain::{RunId, Timestamp};
 

@@ -3,23 +3,19 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::{Declared, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Phase, RetryPolicy, Rights};
-
-/// Most steps and items of one run that have begun and not ended; the others wait for room. Bounds what one transition
-/// writes and what a checkpoint holds.
-pub const MAX_ACTIVE: u32 = 64;
-/// The same where a graph says nothing.
-pub const DEFAULT_ACTIVE: u32 = 32;
-/// Most items of a map.
-pub const MAX_ITEMS: u32 = 10_000;
-/// Most iterations of a loop.
-pub const MAX_ITERATIONS: u32 = 1_000;
+use crate::domain::{
+    DEFAULT_ACTIVE, Declared, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Phase, RetryPolicy,
+    Rights,
+};
 
 /// A call of a Python function in a worker of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Code {
     /// The declaration that it is called by.
     pub name: String,
+    /// Of which kind that is.
+    #[serde(default)]
+    pub declared_as: DeclaredAs,
     /// The module in the bundle.
     pub module: String,
     /// The function in the module.
@@ -102,6 +98,27 @@ pub enum Work {
 }
 
 impl Work {
+    /// As written in a graph's `type`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Once(Action::Code(_)) => "python",
+            Self::Once(Action::Child { .. }) => "workflow",
+            Self::Map { .. } => "map",
+            Self::Loop { .. } => "loop",
+            Self::Choose { .. } => "choose",
+            Self::Compute { .. } => "compute",
+            Self::Delay { .. } => "delay",
+            Self::Approval { .. } => "approval",
+        }
+    }
+
+    /// Whether it does something once, and not for items or iterations.
+    #[must_use]
+    pub const fn is_once(&self) -> bool {
+        !matches!(self, Self::Map { .. } | Self::Loop { .. })
+    }
+
     /// What is tried, where there is something to try.
     #[must_use]
     pub const fn action(&self) -> Option<&Action> {
@@ -259,14 +276,18 @@ pub struct Plan {
     pub steps: Vec<StepPlan>,
     /// The result.
     pub output: Output,
-    /// Most steps and items at once, at most [`MAX_ACTIVE`].
+    /// Most steps and items at once, at most [`crate::domain::MAX_ACTIVE`].
     pub active: u32,
+    /// Time limit of the run, in milliseconds, where the workflow has one; the installation's own holds as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// The step of a workflow that is one Python function.
 pub const MAIN_STEP: &str = "main";
 
-/// For how long steps that handle a failure, and those that run in any case, may go on after a run's deadline.
+/// How much time steps that handle a failure have at least, and again those that run in any case, however late it has become. A
+/// run ends by its deadline and twice this.
 pub const GRACE_MS: u64 = 300_000;
 
 impl Code {
@@ -281,13 +302,14 @@ impl Code {
         let wall_ms = (declared.timeout_seconds.clamp(0.001, 86_400.0) * 1000.0) as u64;
         Self {
             name: declared.name.clone(),
+            declared_as: declared.declared_as,
             module: declared.module.clone(),
             function: declared.function.clone(),
             limits: Limits {
                 wall_ms: wall_ms.min(limits.wall_ms),
                 ..declared.limits.within(limits)
             },
-            rights: Rights::of_workspace(&declared.network),
+            rights: declared.rights(),
             secrets: declared.secrets.clone(),
         }
     }
@@ -309,6 +331,7 @@ impl Plan {
             }],
             output: Output::Step(0),
             active: DEFAULT_ACTIVE,
+            deadline_ms: None,
         }
     }
 
@@ -323,10 +346,5 @@ impl Plan {
     #[must_use]
     pub fn position(&self, id: &str) -> Option<usize> {
         self.steps.iter().position(|step| step.id == id)
-    }
-
-    /// Whether there are steps beside those of the main phase.
-    pub(super) fn has_later_phases(&self) -> bool {
-        self.steps.iter().any(|step| step.phase != Phase::Main)
     }
 }

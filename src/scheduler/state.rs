@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Counts;
 use crate::domain::{AttemptId, Phase, RunId, Status, StepError, Timestamp};
 
 /// One try of an action, of a step or of one of its items.
@@ -77,6 +78,18 @@ pub struct Many {
     pub active: BTreeMap<u32, Unit>,
 }
 
+impl Many {
+    /// How far it has come.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        Counts {
+            total: self.total,
+            ended: self.ended,
+            failed: self.failed,
+        }
+    }
+}
+
 /// What is going on in a step that has begun and not ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Activity {
@@ -117,6 +130,15 @@ impl StepState {
             carried: false,
             branch: None,
             activity: None,
+        }
+    }
+
+    /// How far a map or loop that goes on has come.
+    #[must_use]
+    pub fn counts(&self) -> Option<Counts> {
+        match &self.activity.as_ref()?.doing {
+            Doing::Many(many) => Some(many.counts()),
+            _ => None,
         }
     }
 
@@ -312,7 +334,7 @@ fn lengthened(text: &str) -> Option<Vec<StepState>> {
             text[at..at + digits].parse().ok()?
         };
         at += digits;
-        if steps.len() + count > MOST_STEPS {
+        if count > MOST_STEPS - steps.len() {
             return None;
         }
         steps.extend(std::iter::repeat_n(step, count));
@@ -489,6 +511,7 @@ mod tests {
         assert_eq!(lengthened("x"), None);
         assert_eq!(lengthened("p99999999999999999999"), None);
         assert_eq!(lengthened("p99999999"), None);
+        assert_eq!(lengthened("pp18446744073709551615"), None);
         assert_eq!(lengthened("s2p").unwrap().len(), 3);
     }
 }

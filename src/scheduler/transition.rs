@@ -74,6 +74,19 @@ pub struct Ended {
     pub value: Option<Value>,
     /// Why it failed or timed out.
     pub error: Option<StepError>,
+    /// Of a map or loop: how far it came.
+    pub counts: Option<Counts>,
+}
+
+/// How far a map or a loop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Items that there are; a loop doesn't know.
+    pub total: Option<u32>,
+    /// How many items, or iterations, have ended.
+    pub ended: u32,
+    /// How many of them have failed.
+    pub failed: u32,
 }
 
 /// A move that was decided on: what to commit and what to do then. Made only by the scheduler, so storage can't be handed a

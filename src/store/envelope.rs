@@ -30,6 +30,13 @@ impl SigningKey {
     pub(super) const fn hmac(&self) -> &hmac::Key {
         &self.0
     }
+
+    /// Twelve characters that only this installation can put behind a text for this purpose.
+    #[must_use]
+    pub fn tag(&self, purpose: &str, text: &str) -> String {
+        let signature = hmac::sign(&self.0, format!("{purpose}\n{text}").as_bytes());
+        URL_SAFE_NO_PAD.encode(&signature.as_ref()[..9])
+    }
 }
 
 /// What a queue message asks for.
@@ -41,9 +48,17 @@ pub enum Message {
         /// The run.
         #[serde(flatten)]
         run: RunRef,
-        /// `started`: somebody has written the run and listed it. `wake_up`, `continued`: whoever had it may have died since.
+        /// `wake_up`, `deferred`, `continued`, `inbox`: for the log only.
         /// `look_…`: it was not written when the message before was delivered.
         reason: String,
+    },
+    /// Runs of an organization stand in its backlog.
+    Admit {
+        /// One of them, when this was sent.
+        #[serde(flatten)]
+        run: RunRef,
+        /// Which of the organization's messages of this kind it is: at most so many are in the queue.
+        place: u8,
     },
 }
 

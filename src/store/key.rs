@@ -5,7 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, KeyId, OrgId, RecordId, RunId, SecretName, Slug, Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, HookId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId,
+    sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -34,6 +35,8 @@ pub enum PlatformTable {
     Identities,
     /// Function keys, by the hash of the key.
     Keys,
+    /// Which organization a webhook belongs to.
+    Hooks,
     /// Configuration that all organizations inherit.
     Config,
     /// Audit records that belong to no organization.
@@ -45,10 +48,11 @@ pub enum PlatformTable {
 }
 
 /// Every platform table, for creating them.
-pub const PLATFORM_TABLES: [PlatformTable; 7] = [
+pub const PLATFORM_TABLES: [PlatformTable; 8] = [
     PlatformTable::Organizations,
     PlatformTable::Identities,
     PlatformTable::Keys,
+    PlatformTable::Hooks,
     PlatformTable::Config,
     PlatformTable::Audit,
     PlatformTable::Due,
@@ -63,6 +67,7 @@ impl PlatformTable {
             Self::Organizations => "WeftOrganizations",
             Self::Identities => "WeftIdentities",
             Self::Keys => "WeftKeys",
+            Self::Hooks => "WeftHooks",
             Self::Config => "WeftConfig",
             Self::Audit => "WeftAudit",
             Self::Due => "WeftDue",
@@ -231,6 +236,53 @@ pub fn key_id_row(id: &KeyId) -> Key {
     key(id.to_string())
 }
 
+// ── webhooks: WeftHooks, and organizations' tables ────────────────────────────────────────────────────────────────────
+
+/// The partition of `WeftHooks` that leads from a hook to its organization. One row, [`only_row`].
+#[must_use]
+pub fn hook_owner(hook: &HookId) -> Key {
+    key(hook.to_string())
+}
+
+/// The partition of an organization's hooks, in its own table.
+#[must_use]
+pub fn hooks() -> Key {
+    key("hook".into())
+}
+
+/// The prefix of all hooks in it.
+pub const HOOKS: &str = "hook:";
+
+/// A hook's row in it.
+#[must_use]
+pub fn hook_row(hook: &HookId) -> Key {
+    key(format!("{HOOKS}{hook}"))
+}
+
+/// The row of a hook's latest deliveries.
+#[must_use]
+pub fn hook_deliveries_row(hook: &HookId) -> Key {
+    key(format!("deliveries:{hook}"))
+}
+
+/// The prefix of the names under which hooks' secrets are kept, among those of the organization. Nobody else's secret is
+/// called so.
+pub const HOOK_SECRETS: &str = "weft-hook-";
+
+/// The name of one of a hook's secrets.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a version that is none.
+pub fn hook_secret(hook: &HookId, version: &str) -> super::port::Result<SecretName> {
+    let random = hook.as_str().trim_start_matches("hook_");
+    format!("{HOOK_SECRETS}{random}-{version}")
+        .parse()
+        .map_err(|_| super::Error::Malformed {
+            what: version.chars().take(60).collect(),
+            expected: "version of a hook's secret",
+        })
+}
+
 // ── configuration: WeftConfig and organizations' tables ────────────────────────────────────────────────────────────────
 
 /// The partition of configuration entries.
@@ -329,6 +381,12 @@ pub fn event_row(sequence: u64) -> Key {
     key(format!("event:{sequence:010}"))
 }
 
+/// Where a run's events end.
+#[must_use]
+pub fn events_end() -> Key {
+    key("event;".into())
+}
+
 /// The row of an item of a map, or of an iteration of a loop.
 ///
 /// # Errors
@@ -358,6 +416,12 @@ pub const INBOX: &str = "inbox:";
 #[must_use]
 pub fn audit_row(sequence: u64) -> Key {
     key(format!("audit:{sequence:010}"))
+}
+
+/// What is known of messages about the run that were set aside.
+#[must_use]
+pub fn run_quarantine_row() -> Key {
+    key("quarantine".into())
 }
 
 /// A named output of the run.
@@ -526,6 +590,29 @@ pub fn pair_count_row() -> Key {
     key("~count".into())
 }
 
+// ── schedules, in the organization's table ────────────────────────────────────────────────────────────────────────────
+
+/// The partition of schedules.
+#[must_use]
+pub fn schedules() -> Key {
+    key("schedule".into())
+}
+
+/// A schedule's row.
+#[must_use]
+pub fn schedule_row(id: &ScheduleId) -> Key {
+    key(id.to_string())
+}
+
+/// The prefix of all schedules.
+pub const SCHEDULES: &str = "sch_";
+
+/// How many schedules there are; no schedule's row is spelled so.
+#[must_use]
+pub fn schedule_count_row() -> Key {
+    key("~count".into())
+}
+
 // ── derived listing rows, in the organization's table: newest first, repairable from their source ──────────────────────
 
 /// The partition of derived rows.
@@ -538,6 +625,13 @@ pub fn index() -> Key {
 #[must_use]
 pub fn index_run_row(started: Timestamp, run: &RunId) -> Key {
     key(format!("{INDEX_RUNS}{}:{run}", started.reversed()))
+}
+
+/// Where runs that were asked for before `at` start in the list of runs.
+#[must_use]
+pub fn index_runs_before(at: Timestamp) -> Key {
+    // Behind every run of that very millisecond.
+    key(format!("{INDEX_RUNS}{};", at.reversed()))
 }
 
 /// An audit record in the list of records.
@@ -557,34 +651,125 @@ pub const INDEX_RUNS: &str = "run:";
 /// The prefix of all audit records in the index.
 pub const INDEX_AUDIT: &str = "audit:";
 
+/// The prefix of all quarantined messages in the index.
+pub const INDEX_QUARANTINES: &str = "quarantine:";
+
+/// A quarantined message in the list of those, by the queue that it was set aside from.
+#[must_use]
+pub fn index_quarantine_row(at: Timestamp, run: &RunId, queue: &str) -> Key {
+    let queue = alphanumeric(queue);
+    key(format!("{INDEX_QUARANTINES}{}:{run}:{queue}", at.reversed()))
+}
+
+// ── admission, in the organization's table ─────────────────────────────────────────────────────────────────────────────
+
+/// The prefix of runs that want a driver, beside the list of runs so that both change in one transaction.
+pub const BACKLOG: &str = "backlog:";
+
+/// A run that wants a driver. Sorts by rank (0 to 99, 0 first), then by when it was asked for.
+#[must_use]
+pub fn backlog_row(rank: u8, asked: Timestamp, run: &RunId) -> Key {
+    key(format!("{BACKLOG}{:02}:{:015}:{run}", rank.min(99), asked.millis()))
+}
+
+/// Who holds a concurrency key. Hashed: it comes from outside.
+#[must_use]
+pub fn concurrency_row(name: &str) -> Key {
+    key(format!("concurrency:{}", sha256_hex(name.as_bytes())))
+}
+
+/// The prefix of the runs that wait for a concurrency key.
+#[must_use]
+pub fn parked(name: &str) -> String {
+    format!("parked:{}:", sha256_hex(name.as_bytes()))
+}
+
+/// A run that waits for a concurrency key; sorts as in the backlog.
+#[must_use]
+pub fn parked_row(name: &str, rank: u8, asked: Timestamp, run: &RunId) -> Key {
+    key(format!(
+        "{}{:02}:{:015}:{run}",
+        parked(name),
+        rank.min(99),
+        asked.millis()
+    ))
+}
+
+/// The partition of what instances have taken of an organization's limit. One row, [`only_row`].
+#[must_use]
+pub fn seats() -> Key {
+    key("seats".into())
+}
+
 // ── WeftDue ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// How many partitions share the due rows.
 pub const DUE_BUCKETS: u8 = 4;
 
-/// The partition of a run's due rows.
+/// The partition of what is due for one id: all of its rows are in the same one.
 #[must_use]
-pub fn due_bucket(run: &RunId) -> Key {
-    let bucket = run.as_str().bytes().last().unwrap_or_default() % DUE_BUCKETS;
-    key(format!("due:{bucket}"))
+pub fn due_bucket(org: &OrgId, id: &str) -> Key {
+    let digest = sha256_hex(format!("{org}\n{id}").as_bytes());
+    due_bucket_number(digest.bytes().next().unwrap_or_default() % DUE_BUCKETS)
 }
 
-/// A partition of due rows by number.
+/// A partition of due rows by number, from 0 to below [`DUE_BUCKETS`].
 #[must_use]
 pub fn due_bucket_number(bucket: u8) -> Key {
     key(format!("due:{bucket}"))
 }
 
-/// A due row: sorts by time.
-#[must_use]
-pub fn due_row(at: Timestamp, org: &OrgId, run: &RunId) -> Key {
-    key(format!("{:015}:{org}:{run}", at.millis()))
+/// A due row: sorts by time, and is the same for the same thing at the same time.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for an id that is no key.
+pub fn due_row(at: Timestamp, kind: &str, org: &OrgId, id: &str) -> super::port::Result<Key> {
+    Key::new(format!("{:015}:{kind}:{org}:{id}", at.millis()))
 }
 
 /// The row key below which everything is due at `at`.
 #[must_use]
 pub fn due_until(at: Timestamp) -> Key {
     key(format!("{:015}:", at.millis() + 1))
+}
+
+// ── WeftSignals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The partition of what is sent to an instance. Instances are 26 letters and digits.
+#[must_use]
+pub fn signals(instance: &str) -> Key {
+    key(format!("to:{}", alphanumeric(instance)))
+}
+
+/// The row of a run that has ended.
+#[must_use]
+pub fn signal_row(run: &RunId) -> Key {
+    key(run.to_string())
+}
+
+/// The partition that lists what was sent.
+#[must_use]
+pub fn sent_signals() -> Key {
+    key("sent".into())
+}
+
+/// A sent signal's row in it: sorts by time.
+#[must_use]
+pub fn sent_signal_row(at: Timestamp, instance: &str, run: &RunId) -> Key {
+    key(format!("{:015}:{}:{run}", at.millis(), alphanumeric(instance)))
+}
+
+/// To which instance, and about which run, a listed signal was sent.
+#[must_use]
+pub fn sent_signal(row: &Key) -> Option<(String, RunId)> {
+    let mut parts = row.as_str().splitn(3, ':').skip(1);
+    Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+}
+
+/// The row key below which every signal was sent before `at`.
+#[must_use]
+pub fn sent_signals_until(at: Timestamp) -> Key {
+    key(format!("{:015}:", at.millis()))
 }
 
 // ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────
@@ -606,8 +791,23 @@ pub fn artifact_blob(sha256: &str) -> BlobPath {
 /// The log of an attempt.
 #[must_use]
 pub fn log_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
-    path(format!("log/{run}/{attempt}.jsonl"))
+    path(format!("{}{attempt}{LOG_END}", log_blobs(run)))
 }
+
+/// What the paths of all logs of a run begin with.
+#[must_use]
+pub fn log_blobs(run: &RunId) -> String {
+    format!("log/{run}/")
+}
+
+/// The attempt that a log is of.
+#[must_use]
+pub fn attempt_of_log(path: &BlobPath) -> Option<AttemptId> {
+    let name = path.as_str().rsplit('/').next()?;
+    name.strip_suffix(LOG_END)?.parse().ok()
+}
+
+const LOG_END: &str = ".jsonl";
 
 #[cfg(test)]
 mod tests {
@@ -648,8 +848,8 @@ mod tests {
         let early = index_run_row(Timestamp::from_millis(1_000), &run);
         let late = index_run_row(Timestamp::from_millis(2_000), &run);
         assert!(late < early);
-        assert!(
-            due_row(Timestamp::from_millis(9), &"abc".parse().unwrap(), &run) < due_until(Timestamp::from_millis(9))
-        );
+        let due = |at| due_row(Timestamp::from_millis(at), "run", &"abc".parse().unwrap(), run.as_str()).unwrap();
+        assert!(due(9) < due_until(Timestamp::from_millis(9)));
+        assert!(due(10) >= due_until(Timestamp::from_millis(9)));
     }
 }

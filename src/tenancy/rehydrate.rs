@@ -1,5 +1,5 @@
-//! A queue message about a run → a system scope. The first read under it is the proof: the organization is part of the
-//! key, so a pair that doesn't belong together finds nothing.
+//! A queue message about a run, or a due row → a system scope. The first read under it is the proof: the organization is part
+//! of the key, so a pair that doesn't belong together finds nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,27 @@ pub fn rehydrate(run: &RunRef, part: &'static str) -> Scope {
     Scope::new(
         run.org.clone(),
         run.org.to_string(),
+        Principal::System { part },
+        None,
+        Tier::Host,
+    )
+}
+
+/// Something of an organization that is due, as the rows of `WeftDue` carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueRef {
+    /// The organization.
+    pub org: OrgId,
+    /// What of it, by its id.
+    pub id: String,
+}
+
+/// The scope in which Weft itself does what is due.
+#[must_use]
+pub fn rehydrate_due(due: &DueRef, part: &'static str) -> Scope {
+    Scope::new(
+        due.org.clone(),
+        due.org.to_string(),
         Principal::System { part },
         None,
         Tier::Host,

@@ -94,6 +94,9 @@ impl Scope {
     pub fn authorize(&self, action: Action, resource: Resource) -> Result<Extent, Denied> {
         let extent = match (&self.principal, self.role) {
             (Principal::System { .. } | Principal::Operator, _) => Extent::All,
+            // A delivery starts runs, and does nothing else.
+            (Principal::Hook { .. }, _) if (action, resource) == (Action::Run, Resource::Workflow) => Extent::All,
+            (Principal::Hook { .. }, _) => Extent::None,
             (Principal::Service { scopes, .. }, _) => permitted_to_key(scopes, action, resource),
             (Principal::User { .. }, Some(role)) => permitted(role, action, resource),
             (Principal::User { .. }, None) => Extent::None,

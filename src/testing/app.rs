@@ -18,9 +18,11 @@ use crate::runner::pool::{self, Pool};
 use crate::runner::scripted::Scripted;
 use crate::runner::{BundleDescription, NodeRunner, python};
 use crate::store::fault::{Faults, Faulty, Plan};
+use crate::store::key::Queue;
 use crate::store::port::Ports;
 use crate::store::sqlite;
 use crate::tenancy;
+use crate::usecase::deliver::{From, deliver};
 use crate::usecase::{Context, api_key, seed};
 
 /// The workflow that the scripted runner declares; it takes any `name`, and returns its arguments without a script.
@@ -55,7 +57,13 @@ pub struct Builder {
     python: bool,
     workspace: Option<PathBuf>,
     seeded: bool,
+    concurrent_runs: Option<u32>,
     clock: Arc<dyn Clock>,
+    storage: Option<(Ports, Arc<Faults>)>,
+    file: Option<PathBuf>,
+    runner: Option<Arc<dyn NodeRunner>>,
+    graphs: Vec<Value>,
+    functions: Vec<Value>,
 }
 
 impl Default for Builder {
@@ -65,7 +73,13 @@ impl Default for Builder {
             python: false,
             workspace: None,
             seeded: true,
+            concurrent_runs: None,
             clock: Arc::new(SystemClock),
+            storage: None,
+            file: None,
+            runner: None,
+            graphs: Vec::new(),
+            functions: Vec::new(),
         }
     }
 }
@@ -92,10 +106,60 @@ impl Builder {
         self
     }
 
+    /// Over the storage of another one, as a second instance of the same installation.
+    #[must_use]
+    pub fn beside(mut self, other: &TestApp) -> Self {
+        self.storage = Some((other.ports.clone(), other.faults.clone()));
+        self.empty()
+    }
+
+    /// Over the file of another one, as a second process on the same machine.
+    #[must_use]
+    pub fn over(mut self, other: &TestApp) -> Self {
+        self.file = Some(other.database.clone());
+        self.empty()
+    }
+
+    /// With this runner.
+    #[must_use]
+    pub fn runner(mut self, runner: Arc<dyn NodeRunner>) -> Self {
+        self.runner = Some(runner);
+        self
+    }
+
     /// Without the sample organizations, people and keys.
     #[must_use]
     pub const fn empty(mut self) -> Self {
         self.seeded = false;
+        self
+    }
+
+    /// With so many runs of an organization under way at once, at most.
+    #[must_use]
+    pub const fn concurrent_runs(mut self, most: u32) -> Self {
+        self.concurrent_runs = Some(most);
+        self
+    }
+
+    /// With a graph in the workspace of the scripted runner.
+    #[must_use]
+    pub fn graph(mut self, graph: Value) -> Self {
+        self.graphs.push(graph);
+        self
+    }
+
+    /// With a function that the scripted runner declares as well, with these parameters, of any type and none of them required.
+    #[must_use]
+    pub fn function(self, name: &str, parameters: &[&str]) -> Self {
+        let parameter = |name: &&str| json!({"name": name, "type": "json"});
+        let parameters: Vec<_> = parameters.iter().map(parameter).collect();
+        self.declares(json!({"name": name, "function": name, "line": 1, "parameters": parameters}))
+    }
+
+    /// With a workflow that the scripted runner declares as well, as a worker describes it.
+    #[must_use]
+    pub fn declares(mut self, workflow: Value) -> Self {
+        self.functions.push(workflow);
         self
     }
 
@@ -111,13 +175,27 @@ impl Builder {
         let home = Home::new();
         let mut config = Config::for_testing(&home.0);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let database = home.0.join("weft.db");
-        let file = self.on_disk.then_some(database.as_path());
-        let ports = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
-        let (ports, faults) = Faulty::wrap(ports, Plan::Calm);
+        config.limits.concurrent_runs = self.concurrent_runs.unwrap_or(config.limits.concurrent_runs);
+        let on_disk = self.on_disk || self.file.is_some();
+        let database = self.file.unwrap_or_else(|| home.0.join("weft.db"));
+        let file = on_disk.then_some(database.as_path());
+        let (storage, (ports, faults)) = match self.storage {
+            Some((ports, faults)) => (ports.clone(), (ports, faults)),
+            None => {
+                let storage = sqlite::open(file, self.clock.clone()).expect("the embedded store can be opened");
+                (storage.clone(), Faulty::wrap(storage, Plan::Calm))
+            }
+        };
         let scripted = Arc::new(Scripted::new());
-        scripted.describes(description());
-        let runner: Arc<dyn NodeRunner> = if self.python {
+        let functions = self.functions.clone();
+        for (number, graph) in self.graphs.iter().enumerate() {
+            let path = home.0.join(format!("workspace/workflows/graph{number}.json"));
+            std::fs::write(path, format!("{graph:#}")).expect("the temporary folder can be written");
+        }
+        scripted.describes(description(self.functions));
+        let runner: Arc<dyn NodeRunner> = if let Some(runner) = self.runner {
+            runner
+        } else if self.python {
             config.runner.workspace_dir = self.workspace.unwrap_or_else(|| root.join("workspace"));
             let python = python::find(None).expect("the tests need Python 3.11 or newer");
             let settings = pool::Settings::new(python, root.join("engine"), home.0.join("scratch"));
@@ -149,20 +227,26 @@ impl Builder {
             scripted,
             router: boot::router(gate),
             database,
-            _home: home,
+            storage,
+            base,
+            functions,
+            _home: Arc::new(home),
         }
     }
 }
 
 /// What every bundle declares to the scripted runner.
-fn description() -> BundleDescription {
+#[must_use]
+pub fn description(more: Vec<Value>) -> BundleDescription {
     let name = json!({"name": "name", "type": "string", "required": false, "default": "World", "has_default": true});
     let parameters = json!([name]);
+    let mut workflows = vec![json!({"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters})];
+    workflows.extend(more);
     BundleDescription {
         modules: vec![json!({
             "module": "workflows.hello",
             "path": "workspace/workflows/hello.py",
-            "workflows": [{"name": WORKFLOW, "function": "hello", "line": 1, "parameters": parameters}],
+            "workflows": workflows,
             "data_providers": [{"name": DATA_PROVIDER, "function": "departments", "line": 9, "parameters": parameters}],
         })],
         files: 1,
@@ -185,13 +269,69 @@ pub struct TestApp {
     pub router: Router,
     /// The file of the database, where it is kept in one.
     pub database: PathBuf,
-    _home: Home,
+    storage: Ports,
+    base: Base,
+    functions: Vec<Value>,
+    _home: Arc<Home>,
 }
 
 impl TestApp {
     /// One with the sample data, in memory, by a script.
     pub async fn start() -> Self {
         Builder::default().start().await
+    }
+
+    /// Another instance over the same storage, with a script and a hand on the switches of its own.
+    pub async fn another(&self) -> Self {
+        let (ports, faults) = Faulty::wrap(self.storage.clone(), Plan::Calm);
+        let scripted = Arc::new(Scripted::new());
+        scripted.describes(description(self.functions.clone()));
+        let base = Base {
+            egress: Egress::default(),
+            config: self.base.config.clone(),
+            ports: ports.clone(),
+            runner: scripted.clone(),
+            clock: self.base.clock.clone(),
+            entropy: Arc::new(Entropy::System),
+        };
+        let cx = Arc::new(boot::context(&base).await.expect("storage is prepared"));
+        let gate = Gate::default();
+        gate.open(boot::app(&base, cx.clone(), true));
+        Self {
+            cx,
+            ports,
+            faults,
+            scripted,
+            router: boot::router(gate),
+            database: self.database.clone(),
+            storage: self.storage.clone(),
+            base,
+            functions: self.functions.clone(),
+            _home: self._home.clone(),
+        }
+    }
+
+    /// Delivers every message that is visible now, and what these lead to, until there is none; whether all went well.
+    pub async fn deliver_all(&self) -> bool {
+        let queue = Queue::Runs.name();
+        loop {
+            let hidden = std::time::Duration::from_secs(30);
+            let Ok(mut messages) = self.ports.queues.receive(&queue, 1, hidden).await else {
+                return false;
+            };
+            let Some(message) = messages.pop() else { return true };
+            let now = self.base.clock.now();
+            if deliver(&self.cx, From::Runs, &message.text, now, None).await.is_err()
+                || self.ports.queues.delete(&queue, &message.receipt).await.is_err()
+            {
+                return false;
+            }
+        }
+    }
+
+    /// Another instance on the same storage, with the same runner and clock; it answers no requests.
+    pub async fn another_instance(&self) -> Arc<Context> {
+        Arc::new(boot::context(&self.base).await.expect("storage is prepared"))
     }
 
     /// A request to it: from this machine, without a credential.

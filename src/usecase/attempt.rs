@@ -7,10 +7,13 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::WorkerSlot;
 use super::broker::{Asker, Bound, Broker};
 use super::policy::{Ceilings, Reason};
+use super::watch::Making;
 use super::{Context, Error, Result};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
@@ -31,7 +34,9 @@ const BYTES_AT_ONCE: usize = 512 * 1024;
 /// How long a worker is tried to be started for an attempt.
 const STARTING: Duration = Duration::from_secs(30);
 /// Longest time that a line waits for company.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
+const FLUSH_AFTER: Duration = Duration::from_millis(500);
+/// The same while somebody watches the run.
+const FLUSH_WATCHED_AFTER: Duration = Duration::from_millis(100);
 /// Most bytes of configuration that a worker is handed unasked.
 const CONFIG_BYTES: usize = 32 * 1024;
 
@@ -109,6 +114,7 @@ impl Attempt {
 
     /// Makes the attempt. Never fails: what keeps it from being made is its outcome.
     pub(super) async fn make(self) -> Done {
+        let _making = Making::begin(&self.cx, &self.run, &self.attempt);
         let started_at = self.cx.clock.now();
         let mut pause = Duration::from_millis(100);
         let report = loop {
@@ -151,7 +157,7 @@ impl Attempt {
             attempt: self.attempt.clone(),
             bundle: self.bundle.clone(),
             entry: Entry {
-                kind: "workflow".to_owned(),
+                kind: self.code.declared_as.as_str().to_owned(),
                 name: self.code.name.clone(),
                 module: self.code.module.clone(),
                 function: self.code.function.clone(),
@@ -167,6 +173,7 @@ impl Attempt {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
             }
+            let _slot = self.slot().await?;
             Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
         };
         let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &broker));
@@ -188,6 +195,18 @@ impl Attempt {
         let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
         Ok(report)
+    }
+
+    /// A slot for a worker, as soon as it is the organization's turn; none when the attempt is stopped meanwhile.
+    async fn slot(&self) -> Result<Option<WorkerSlot>> {
+        let _waits = self.cx.live.without_slot(&self.run);
+        // Who has started this run may have a slot, and wait for its end.
+        let is_urgent = self.parent.is_some();
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Ok(None),
+            slot = self.cx.admission.gate.slot(self.scope.org(), is_urgent) => Ok(Some(slot?)),
+        }
     }
 
     fn broker(&self, config: Merged) -> Broker {
@@ -270,20 +289,17 @@ impl Attempt {
             bytes: 0,
             end: 0,
             lost: 0,
+            since: Instant::now(),
         };
-        let mut flush = tokio::time::interval(FLUSH_EVERY);
-        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        flush.reset();
         let mut calls = FuturesUnordered::new();
         loop {
             let message = tokio::select! {
                 biased;
-                // What is due comes before what a worker that floods says next.
-                Some(()) = calls.next(), if !calls.is_empty() => continue,
-                _ = flush.tick() => {
+                () = log.is_due(), if !log.lines.is_empty() => {
                     log.flush().await;
                     continue;
                 }
+                Some(()) = calls.next(), if !calls.is_empty() => continue,
                 message = received.recv() => message,
             };
             match message {
@@ -330,10 +346,25 @@ struct Log<'a> {
     bytes: usize,
     end: u64,
     lost: usize,
+    /// When the first of the lines came, or could not be written.
+    since: Instant,
 }
 
 impl Log<'_> {
+    /// Resolves when the lines have waited for long enough.
+    async fn is_due(&self) {
+        let wait = if self.attempt.cx.watch.is_heard(&self.attempt.run) {
+            FLUSH_WATCHED_AFTER
+        } else {
+            FLUSH_AFTER
+        };
+        tokio::time::sleep_until(self.since + wait).await;
+    }
+
     async fn add(&mut self, line: LogLine) {
+        if self.lines.is_empty() {
+            self.since = Instant::now();
+        }
         self.bytes += line_bytes(&line);
         self.lines.push(line);
         if self.lines.len() >= LINES_AT_ONCE || self.bytes >= BYTES_AT_ONCE {
@@ -378,11 +409,13 @@ impl Log<'_> {
                 Ok(end) => {
                     self.end = end;
                     written += piece;
+                    cx.watch.logged(run, attempt);
                 }
                 Err(error) => failed = Some(error),
             }
         }
         self.lines.drain(..written);
+        self.since = Instant::now();
         self.bytes = self.lines.iter().map(line_bytes).sum();
         match failed {
             None => {}

@@ -3,6 +3,7 @@
 //! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
 //! where nothing was before, whoever needs it waits for a while.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use super::policy::Ceilings;
 use super::{CodeSource, Context, Error, Result};
 use crate::authz::{Action, Resource};
 use crate::definition::Catalog;
-use crate::domain::{Declared, Limits, Rights};
+use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
+use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
 use crate::tenancy::Scope;
 
@@ -190,6 +192,7 @@ impl Catalogs {
             description.ms,
         )
         .within(&self.ceilings);
+        let catalog = with_graphs(catalog, bundle).await?;
         for finding in &catalog.findings {
             warn!(
                 place = finding.pointer,
@@ -205,9 +208,16 @@ impl Catalogs {
             describe.ms = catalog.ms,
             "workspace loaded"
         );
-        for workflow in catalog.workflows.values() {
-            let rights = Rights::of_workspace(&workflow.network);
-            self.runner.warm(bundle, &workflow.module, &rights);
+        let functions = catalog.workflows.values().filter(|declared| declared.graph.is_none());
+        // Nodes are called by graphs alone, and many of them by none.
+        let graphs = catalog
+            .workflows
+            .values()
+            .filter_map(|declared| declared.graph.as_deref());
+        let nodes = graphs.flat_map(|graph| catalog.functions_of(graph).into_values());
+        let nodes = nodes.filter(|declared| declared.declared_as == DeclaredAs::Node);
+        for declared in functions.chain(nodes) {
+            self.runner.warm(bundle, &declared.module, &declared.rights());
         }
         Ok(catalog)
     }
@@ -279,11 +289,29 @@ impl Catalogs {
     }
 }
 
+/// A description with the graphs that lie in the bundle.
+///
+/// # Errors
+/// When the bundle can't be read.
+pub async fn with_graphs(catalog: Catalog, bundle: &BundleRef) -> Result<Catalog> {
+    let unavailable = |reason: String| Error::unavailable("workspace_unavailable", reason, "repeat the request");
+    let bundle = bundle.clone();
+    tokio::task::spawn_blocking(move || {
+        let (files, findings) = graph_files(&bundle)?;
+        Ok(catalog.with_graphs(files, findings))
+    })
+    .await
+    .map_err(|error| unavailable(error.to_string()))?
+    .map_err(|error: std::io::Error| unavailable(format!("graph files can't be read: {error}")))
+}
+
 /// A workflow as an organization may use it.
 #[derive(Debug, Clone)]
 pub struct Offered {
     /// What the workspace declares.
     pub declared: Declared,
+    /// Hosts that it declares to reach, or that the functions of a graph do.
+    pub network: Vec<String>,
     /// What of that a policy refuses: a run is not started while there is any.
     pub refused: Vec<Finding>,
 }
@@ -323,7 +351,10 @@ pub async fn list(
     let more = items.len() > limit;
     items.truncate(limit);
     let ceilings = Ceilings::of(cx, scope).await?;
-    let items = items.into_iter().map(|declared| offered(&ceilings, declared)).collect();
+    let items = items
+        .into_iter()
+        .map(|declared| offered(&ceilings, &current.catalog, declared))
+        .collect();
     Ok((current, items, more))
 }
 
@@ -336,16 +367,24 @@ pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Of
     let current = cx.catalogs.current().await?;
     let workflow = find(&current, name)?.clone();
     let ceilings = Ceilings::of(cx, scope).await?;
-    Ok((current, offered(&ceilings, workflow)))
+    let offered = offered(&ceilings, &current.catalog, workflow);
+    Ok((current, offered))
 }
 
-fn offered(ceilings: &Ceilings, declared: Declared) -> Offered {
+fn offered(ceilings: &Ceilings, catalog: &Catalog, declared: Declared) -> Offered {
+    let called: Vec<&Declared> = match &declared.graph {
+        None => vec![&declared],
+        Some(graph) => catalog.functions_of(graph).into_values().collect(),
+    };
+    let network: BTreeSet<&String> = called.iter().flat_map(|function| &function.network).collect();
+    let network = network.into_iter().cloned().collect();
+    let refused = called.iter().flat_map(|function| ceilings.refusals(function)).collect();
     Offered {
-        refused: ceilings.refusals(&declared),
+        network,
+        refused,
         declared,
     }
 }
-
 /// The workflow of a name, or an error that says which there are and what is in quarantine.
 pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared> {
     if let Some(workflow) = current.catalog.workflows.get(name) {

@@ -21,7 +21,7 @@ use crate::tenancy::{RunRef, Scope};
 /// # Errors
 /// When storage fails.
 pub(super) async fn start(
-    cx: &Context,
+    cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
     run: &StoredRun,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::driver::unreported;
-use super::{Context, Error, Result, children, query_run};
+use super::{Context, Error, Result, admission, children, query_run, signal};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin};
 use crate::domain::RunId;
@@ -17,8 +17,8 @@ use crate::tenancy::Scope;
 /// How often a cancellation is tried against a run that changes at the same moment.
 const TRIES: usize = 8;
 
-/// Cancels a run. The run has ended when this returns; its processes are killed at once when they are here, and by the fenced
-/// owner otherwise.
+/// Cancels a run. The run has ended when this returns; its processes are killed at once when they are here, and within a
+/// second by the instance that drives it otherwise.
 ///
 /// # Errors
 /// When the scope may not, there is no such run, or it has ended already.
@@ -28,7 +28,19 @@ pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunI
 }
 
 /// Ends a run, and the child runs that it waits for.
-pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut run: StoredRun) -> Result<StoredRun> {
+pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, run: StoredRun) -> Result<StoredRun> {
+    let by = scope.principal().id();
+    end_by(cx, scope, origin, run, &by).await
+}
+
+/// As [`end`], in somebody's name.
+pub(super) async fn end_by(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    mut run: StoredRun,
+    by: &str,
+) -> Result<StoredRun> {
     let id = run.new.run.clone();
     for _ in 0..TRIES {
         if run.state.status.is_terminal() {
@@ -39,10 +51,15 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut r
                 "nothing is left to cancel",
             ));
         }
+        let owner = run.state.owner.clone();
         let now = cx.clock.now();
-        let by = scope.principal().id();
-        let transition = scheduler::decide(&run.new.plan, &run.state, Event::CancelRequested { by }, now)
-            .map_err(|rejected| Error::conflict("run_ended", rejected.to_string(), "nothing is left to cancel"))?;
+        let transition = scheduler::decide(
+            &run.new.plan,
+            &run.state,
+            Event::CancelRequested { by: by.to_owned() },
+            now,
+        )
+        .map_err(|rejected| Error::conflict("run_ended", rejected.to_string(), "nothing is left to cancel"))?;
         let record = cx
             .audit
             .by(scope, AuditEvent::RunCancelled)
@@ -55,9 +72,14 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut r
             attempts: unreported(&run, &transition, &[], now),
             ..Additions::default()
         };
-        match cx.runs.apply(scope, run, &transition, additions).await {
+        match cx.runs.apply(scope, run.clone(), &transition, additions).await {
             Ok((stored, records)) => {
                 cx.live.stop(&id);
+                cx.watch.committed(&id);
+                if let Some(owner) = owner {
+                    signal::stop(cx, &owner, &id).await;
+                }
+                admission::withdraw(cx, scope, &run).await?;
                 cx.runs.index(scope, &stored, &records).await?;
                 finish(cx, scope, origin, &stored).await?;
                 return Ok(stored);
@@ -79,6 +101,7 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut r
 /// What is left to do for a run that has ended: what it had started is ended, and what waits for it hears of it. Repeating it
 /// does no harm.
 pub(super) async fn finish(cx: &Arc<Context>, scope: &Scope, origin: &Origin, run: &StoredRun) -> Result<()> {
+    admission::ended(cx, scope, run).await?;
     for child in &run.state.orphans {
         children::end(cx, scope, origin, child).await?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::drive_run::{self, Continued};
-use super::{Context, Result, quarantine};
+use super::{Context, Result, admission, quarantine};
 use crate::domain::Timestamp;
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
@@ -51,21 +51,31 @@ pub async fn deliver(
             return Ok(Delivered::Refused(rejected));
         }
     };
-    let Message::DriveRun { run, reason } = message;
-    tracing::debug!(run.id = %run.run, org.id = %run.org, reason = %reason, "message");
+    let (run, place, reason) = match message {
+        Message::DriveRun { run, reason } => {
+            tracing::debug!(run.id = %run.run, org.id = %run.org, reason = %reason, "message");
+            (run, None, reason)
+        }
+        Message::Admit { run, place } => (run, Some(place), String::new()),
+    };
     let work = {
-        let cx = cx.clone();
+        let (cx, run) = (cx.clone(), run.clone());
         async move {
-            match from {
-                From::Runs if reason == "started" => drive_run::begin_listed(&cx, &run, delivered_at).await,
-                From::Runs | From::Attempts => {
-                    let continued = drive_run::continue_run(&cx, &run, delivered_at).await?;
-                    if continued == Continued::Unknown {
-                        drive_run::look_again(&cx, &run, &reason).await?;
+            match (from, place) {
+                // Of these none is needed: every run of the backlog has a message of its own.
+                (From::RunsPoison | From::AttemptsPoison, Some(_)) => Ok(Continued::Served(0)),
+                (_, Some(place)) => Box::pin(admission::serve(&cx, &run, place)).await,
+                (From::Runs | From::Attempts, None) => {
+                    let done = drive_run::continue_run(&cx, &run, delivered_at).await;
+                    match &done {
+                        Ok(Continued::Unknown) => drive_run::look_again(&cx, &run, &reason).await?,
+                        Ok(_) => {}
+                        Err(error) => cx.failures.note(&run.run, error),
                     }
-                    Ok(continued)
+                    done
                 }
-                From::RunsPoison | From::AttemptsPoison => quarantine::quarantine(&cx, &run, delivered_at).await,
+                (From::RunsPoison, None) => quarantine::quarantine(&cx, &run, Queue::Runs, delivered_at).await,
+                (From::AttemptsPoison, None) => quarantine::quarantine(&cx, &run, Queue::Attempts, delivered_at).await,
             }
         }
     };
@@ -80,16 +90,22 @@ pub async fn deliver(
             error.to_string(),
             "the message is delivered again",
         )),
-        Err(_) => Ok(Delivered::GoesOn),
+        Err(_) => {
+            if place.is_some() {
+                // Who serves goes on here; with a message under way the host knows that there is work.
+                admission::serve_on(cx, &run).await?;
+            }
+            Ok(Delivered::GoesOn)
+        }
     }
 }
 
-/// Messages that are handled at once where no Functions host delivers them.
-const AT_ONCE: usize = 8;
+/// Messages that are handled at once where no Functions host delivers them. Who serves an organization takes one of them.
+const AT_ONCE: usize = 32;
 /// For how long a received message is hidden; renewed while it is worked on.
 const HIDDEN: Duration = Duration::from_secs(120);
 /// Deliveries after which a message is quarantined, as in `host.json`.
-const MAX_DEQUEUE_COUNT: u32 = 5;
+pub(super) const MAX_DEQUEUE_COUNT: u32 = 5;
 
 /// Delivers the messages of the queue of runs as the Functions host would: several at once, again after a failure, to
 /// quarantine after too many. For `weft dev`, which has no host. Never returns; ends when it is dropped.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::{self, Place};
 use super::driver::{After, Driver, unreported};
 use super::values::Known;
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run};
@@ -36,6 +37,10 @@ pub enum Continued {
     Elsewhere,
     /// It is driven in this process.
     Here,
+    /// It waits for its time, its key or its turn.
+    Queued,
+    /// An organization was served; so many runs were taken from its backlog.
+    Served(usize),
 }
 
 /// Goes on with a run, as a queue message asks for.
@@ -43,22 +48,21 @@ pub enum Continued {
 /// # Errors
 /// When storage fails: the message must be delivered again.
 pub async fn continue_run(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
-    go_on(cx, run, delivered_at, false).await
+    Box::pin(admission::arrive(cx, run, delivered_at)).await
 }
 
-/// Begins with a run that was left to the queue and is listed, with the record of its start.
+/// Goes on with a run that has a place.
 ///
 /// # Errors
 /// When storage fails: the message must be delivered again.
-pub(super) async fn begin_listed(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp) -> Result<Continued> {
-    go_on(cx, run, delivered_at, true).await
-}
-
-async fn go_on(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp, is_listed: bool) -> Result<Continued> {
+pub(super) async fn go_on(
+    cx: &Arc<Context>,
+    run: &RunRef,
+    stored: StoredRun,
+    mut place: Place,
+    delivered_at: Timestamp,
+) -> Result<Continued> {
     let scope = rehydrate(run, "drive_run");
-    let Some(stored) = cx.runs.get(&scope, &run.run).await? else {
-        return Ok(Continued::Unknown);
-    };
     if stored.state.status.is_terminal() {
         cx.runs.index(&scope, &stored, &[]).await?;
         cx.audit.repair_run_index(&scope, &stored.new.run).await?;
@@ -91,7 +95,10 @@ async fn go_on(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp, is_list
         }
         Err(_) => return Ok(Continued::Here),
     };
-    let receipt = send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?;
+    let receipt = match place.guard(now.plus(WAKE_UP_AFTER_LEASE)) {
+        Some(receipt) => receipt,
+        None => send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?,
+    };
     let queued = delivered_at.since(stored.new.created_at);
     let first = stored.state.epoch == 0;
     let mut driver = Driver {
@@ -100,8 +107,10 @@ async fn go_on(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp, is_list
         origin: origin_of(&stored),
         wake_up: Some(receipt),
         unindexed: Vec::new(),
-        is_listed,
+        // Whoever had it before may have died before it had listed everything.
+        is_listed: false,
         known: Known::default(),
+        place,
     };
     let after = After::of(&transition);
     let mut additions = Additions {
@@ -118,6 +127,7 @@ async fn go_on(cx: &Arc<Context>, run: &RunRef, delivered_at: Timestamp, is_list
     }
     let stored = match cx.runs.apply(&driver.scope, stored, &transition, additions).await {
         Ok((stored, records)) => {
+            cx.watch.committed(&run.run);
             driver.unindexed = records;
             stored
         }

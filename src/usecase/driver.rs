@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{self, Place};
 use super::attempt::{Attempt, Done};
 use super::drive_run::{drop_wake_up, send};
 use super::live::Driving;
@@ -72,6 +73,8 @@ pub(super) struct Driver {
     pub(super) is_listed: bool,
     /// What the run's steps have left under this driver.
     pub(super) known: Known,
+    /// What the run holds while it is driven.
+    pub(super) place: Place,
 }
 
 /// What happened while the driver waited.
@@ -656,6 +659,7 @@ impl Driver {
                 .await
             {
                 Ok((mut stored, records)) => {
+                    self.cx.watch.committed(&stored.new.run);
                     self.unindexed.extend(records);
                     stored.timings.store_ms += millis(begun.elapsed());
                     return Ok(Committed::Ours(Box::new(stored)));
@@ -675,6 +679,7 @@ impl Driver {
                 Ok(stored) if stored.state == *transition.state() => {
                     // Its records are in, in places that the lost answer would have said.
                     self.is_listed = false;
+                    self.cx.watch.committed(&stored.new.run);
                     return Ok(Committed::Ours(Box::new(stored)));
                 }
                 Ok(stored) if stored.state != run.state => return Ok(Committed::Theirs(Box::new(stored))),
@@ -709,7 +714,7 @@ impl Driver {
 
     /// Written again when the run ends, and by whoever finds the run's wake-up.
     async fn list_as_running(&mut self, run: &StoredRun) {
-        match self.cx.runs.index(&self.scope, run, &self.unindexed).await {
+        match self.place.list(&self.cx, &self.scope, run, &self.unindexed).await {
             Ok(()) => self.unindexed.clear(),
             Err(error) => tracing::warn!(run.id = %run.new.run, error = %error, "the run could not be listed yet"),
         }
@@ -724,6 +729,12 @@ impl Driver {
         }
         self.unindexed.clear();
         if run.state.status.is_terminal()
+            && let Err(error) = admission::ended(&self.cx, &self.scope, run).await
+        {
+            tracing::warn!(run.id = %run.new.run, error = %error, "what the run held is free with the run's wake-up");
+            return;
+        }
+        if run.state.status.is_terminal()
             && let Err(error) = children::tell_parent(&self.cx, &self.scope, run).await
         {
             tracing::warn!(run.id = %run.new.run, error = %error, "what waits for the run hears of its end with the run's wake-up");
@@ -734,11 +745,11 @@ impl Driver {
         }
     }
 
-    async fn list(&self, run: &StoredRun) -> store::port::Result<()> {
+    async fn list(&mut self, run: &StoredRun) -> store::port::Result<()> {
         if run.state.status.is_terminal() && !self.is_listed {
             self.cx.audit.repair_run_index(&self.scope, &run.new.run).await?;
         }
-        self.cx.runs.index(&self.scope, run, &self.unindexed).await
+        self.place.list(&self.cx, &self.scope, run, &self.unindexed).await
     }
 
     /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.

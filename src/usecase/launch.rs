@@ -4,18 +4,16 @@
 //! whatever causes a run more than once (a schedule's time, a hook's delivery, a step's call) derives its id from the cause.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Result, WAKE_UP_AFTER_LEASE, catalog, drive_run, policy, start_run};
+use super::{Context, Result, admission, catalog, drive_run, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Payload, RunId, sha256_hex};
+use crate::domain::{Ask, Payload, RunId, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
-use crate::store::envelope::{self, Message};
-use crate::store::key::Queue;
+use crate::store::repo::backlog::Guard;
 use crate::store::repo::runs::{NewRun, Parent, Requester, StoredRun};
 use crate::tenancy::{RunRef, Scope};
 
@@ -47,7 +45,14 @@ pub(super) async fn prepare(
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
-    let plan = Plan::of_python(&current.bundle.digest, declared, &cx.bounds.attempt).in_environment(environment);
+    let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
+    let plan = match &declared.graph {
+        None => Plan::of_python(bundle, declared, limits),
+        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
+            // The catalog offers no such graph.
+            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
+    };
+    let plan = plan.in_environment(environment);
     let plan = policy::admit_plan(cx, scope, origin, &current, plan).await?;
     Ok(Prepared {
         workflow: declared.name.clone(),
@@ -85,7 +90,7 @@ pub(super) struct Launch<'a> {
 ///
 /// # Errors
 /// When storage fails; the run may be under way all the same, and a repeat finds it.
-pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> Result<(StoredRun, bool)> {
+pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>) -> Result<(StoredRun, bool)> {
     let Launch {
         run: id,
         prepared,
@@ -109,6 +114,7 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         idempotent: true,
         parent,
         resumes,
+        ask: Ask::default(),
     };
     let mut detail = json!({"workflow": new.workflow});
     if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {
@@ -129,21 +135,8 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         .detail(&detail);
     let sealed = cx.audit.seal(scope, record).await?;
     let begun = scheduler::begin(&id, &new.plan, &carried, now.plus(cx.bounds.run), now);
-    let message = |reason: &str| {
-        let run = RunRef {
-            org: scope.org().clone(),
-            run: id.clone(),
-        };
-        let reason = reason.to_owned();
-        envelope::seal(&cx.signing, &Message::DriveRun { run, reason })
-    };
     // Before the run is written, as always: nothing is first written before a message is under way to it.
-    let queue = Queue::Runs.name();
-    let receipt = cx
-        .ports
-        .queues
-        .send(&queue, &message("wake_up"), WAKE_UP_AFTER_LEASE)
-        .await?;
+    let guard = guard(cx, scope, &id).await?;
     let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {
         Ok(committed) => committed,
         // The cause came twice: the other was first.
@@ -154,11 +147,18 @@ pub(super) async fn enqueue(cx: &Context, scope: &Scope, launch: Launch<'_>) -> 
         }
         Err(error) => return Err(error.into()),
     };
-    cx.runs.index(scope, &run, &records).await?;
-    cx.ports
-        .queues
-        .send(&queue, &message("started"), Duration::ZERO)
-        .await?;
-    drive_run::forget_wake_up(cx, &receipt).await;
+    admission::submit(cx, scope, &run, &records, guard).await?;
     Ok((run, false))
+}
+
+/// Sends the message that brings somebody to a run which is about to be written, should this instance die.
+pub(super) async fn guard(cx: &Context, scope: &Scope, id: &RunId) -> Result<Guard> {
+    let run = RunRef {
+        org: scope.org().clone(),
+        run: id.clone(),
+    };
+    let after = cx.admission.guard_after(scope);
+    let at = cx.clock.now().plus(after);
+    let receipt = drive_run::send(cx, &run, "wake_up", after).await?;
+    Ok(Guard { receipt, at })
 }

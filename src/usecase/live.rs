@@ -1,6 +1,6 @@
 //! Runs that are driven in this process, so that a cancellation takes effect at once and no run is driven twice here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -13,6 +13,10 @@ use crate::domain::RunId;
 pub(super) struct Live {
     runs: Arc<Mutex<HashMap<RunId, Entry>>>,
     leaving: CancellationToken,
+    /// Runs with an attempt that waits for a slot.
+    slotless: Arc<Mutex<BTreeMap<RunId, usize>>>,
+    /// Whoever waits for the first.
+    entered: Arc<Notify>,
     /// Who wants to hear of the end of which run.
     listeners: Arc<Mutex<HashMap<RunId, Weak<Notify>>>>,
 }
@@ -90,6 +94,25 @@ impl Drop for Driving {
     }
 }
 
+/// An attempt that waits for a slot.
+#[derive(Debug)]
+pub(super) struct WithoutSlot {
+    live: Live,
+    run: RunId,
+}
+
+impl Drop for WithoutSlot {
+    fn drop(&mut self) {
+        let mut slotless = self.live.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = slotless.get_mut(&self.run) {
+            *count -= 1;
+            if *count == 0 {
+                slotless.remove(&self.run);
+            }
+        }
+    }
+}
+
 impl Live {
     /// For hearing of a run's end, should it be driven here.
     pub(super) fn end_of(&self, run: &RunId) -> EndOf {
@@ -120,9 +143,32 @@ impl Live {
         self.leaving.cancel();
     }
 
+    /// Says that an attempt of a run waits for a slot, until what is answered is dropped.
+    pub(super) fn without_slot(&self, run: &RunId) -> WithoutSlot {
+        let mut slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        *slotless.entry(run.clone()).or_default() += 1;
+        WithoutSlot {
+            live: self.clone(),
+            run: run.clone(),
+        }
+    }
+
+    /// Whether an attempt of a run waits here for a slot.
+    pub(super) fn waits_for_slot(&self, run: &RunId) -> bool {
+        self.slotless
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(run)
+    }
+
     /// Whether no run is to be taken any more.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.is_cancelled()
+    }
+
+    /// Resolves when no run is to be taken any more.
+    pub(super) async fn left(&self) {
+        self.leaving.cancelled().await;
     }
 
     /// Enters a run; nothing when it is driven here already.
@@ -138,6 +184,7 @@ impl Live {
             poke: poke.clone(),
         };
         runs.insert(run.clone(), entry);
+        self.entered.notify_one();
         Some(Driving {
             live: self.clone(),
             run: run.clone(),
@@ -158,6 +205,13 @@ impl Live {
     pub(super) fn stop(&self, run: &RunId) {
         if let Some(entry) = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run) {
             entry.stop.cancel();
+        }
+    }
+
+    /// Resolves when there are any. For one who asks.
+    pub(super) async fn is_busy(&self) {
+        while self.count() == 0 {
+            self.entered.notified().await;
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Every function asks its scope for permission first, and reads and writes only through repositories that take the scope.
 
+pub mod admission;
 pub mod admit;
 pub mod api_key;
 pub mod approval;
@@ -14,6 +15,8 @@ pub mod deliver;
 pub mod drive_run;
 pub mod environment;
 pub mod error;
+pub mod hook;
+pub mod hook_delivery;
 pub mod me;
 pub mod organization;
 pub mod person;
@@ -21,21 +24,29 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod rerun;
 pub mod resume_run;
+pub mod run_event;
+pub mod schedule;
 pub mod secret;
 pub mod seed;
+pub mod signal;
 pub mod start_run;
 pub mod status;
 pub mod tick;
+pub mod watch;
 
 mod attempt;
 mod broker;
 mod cached;
 mod children;
 mod driver;
+mod due;
+mod event_reader;
 mod isolation;
 mod launch;
 mod live;
+mod retention;
 mod sub_run;
 mod values;
 
@@ -54,13 +65,21 @@ use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
+use crate::store::repo::backlog::Backlog;
 use crate::store::repo::configs::Configs;
+use crate::store::repo::due::Due;
+use crate::store::repo::history::History;
+use crate::store::repo::hooks::Hooks;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::quarantines::Quarantines;
 use crate::store::repo::results::Results;
+use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
+use crate::store::repo::schedules::Schedules;
+use crate::store::repo::signals::Signals;
 use crate::store::secret::SecretStore;
 
 pub use error::Error;
@@ -86,6 +105,8 @@ pub struct Bounds {
     pub attempt: Limits,
     /// Time limit of a run.
     pub run: Duration,
+    /// How many runs of one organization may be under way at once.
+    pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
 }
@@ -110,8 +131,14 @@ pub struct CodeSource {
 pub struct Context {
     /// Runs.
     pub runs: Runs,
+    /// Messages about runs that were set aside.
+    pub quarantines: Quarantines,
+    /// How messages about runs last failed here.
+    failures: quarantine::Failures,
     /// Results that later runs may take.
     pub results: Results,
+    /// What has happened to them.
+    pub history: History,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -128,10 +155,18 @@ pub struct Context {
     waiting: Arc<Semaphore>,
     /// Key-value pairs of workflows.
     pub kv: Kv,
+    /// What starts workflows at certain times.
+    pub schedules: Schedules,
+    /// What has to be looked at later.
+    pub due: Due,
     /// What steps are allowed to do.
     pub policies: Policies,
     /// Secrets of workflows.
     pub secrets: secret::Secrets,
+    /// Webhooks.
+    pub hooks: Hooks,
+    /// What this instance remembers about those who deliver to them.
+    doors: hook_delivery::Doors,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
     /// Queues, and what prepares storage.
@@ -150,8 +185,20 @@ pub struct Context {
     pub signing: SigningKey,
     /// This process, among others on the same storage: fresh at every start.
     pub instance: String,
+    /// Runs that are no longer kept.
+    retention: Retention,
+    /// For how long runs are kept; for ever without it.
+    keep_runs: Option<Duration>,
+    /// Messages between instances.
+    signals: Signals,
     /// Runs that are driven here.
     live: live::Live,
+    /// Runs that want to be.
+    backlog: Backlog,
+    /// Who may begin here.
+    admission: admission::Admission,
+    /// Runs that are watched here.
+    watch: watch::Watch,
 }
 
 /// The parts of a [`Context`] that `boot.rs` chooses.
@@ -192,6 +239,13 @@ impl Context {
         }
     }
 
+    /// The same, which deletes runs so long after their end; none for never.
+    #[must_use]
+    pub const fn keeping_runs(mut self, keep: Option<Duration>) -> Self {
+        self.keep_runs = keep;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -213,18 +267,30 @@ impl Context {
             .to_owned();
         Self {
             runs: Runs::new(ports.clone()),
+            quarantines: Quarantines::new(ports.clone()),
+            failures: quarantine::Failures::default(),
             results: Results::new(ports.clone(), clock.clone()),
+            history: History::new(ports.clone()),
+            retention: Retention::new(ports.clone()),
+            keep_runs: None,
+            signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
             keys: Arc::new(Keys::new(ports.clone(), clock.clone(), entropy.clone())),
             configs: Configs::new(ports.clone(), clock.clone()),
             secrets: secret::Secrets::new(secrets, inherited_secrets, ports.clone()),
+            hooks: Hooks::new(ports.clone(), clock.clone()),
+            doors: hook_delivery::Doors::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
+            schedules: Schedules::new(ports.clone()),
+            due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
+            backlog: Backlog::new(ports.clone()),
+            admission: admission::Admission::new(runner.slots()),
             catalogs: catalog::Catalogs::new(code, runner.clone(), bounds.attempt.clone()),
             ports,
             runner,
@@ -234,6 +300,7 @@ impl Context {
             signing,
             instance,
             live: live::Live::default(),
+            watch: watch::Watch::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Context, Error, Result, catalog};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
-use crate::domain::{Declared, Limits, OrgId, Rights, settle};
+use crate::domain::{Declared, Limits, Network, OrgId, Rights, settle};
 pub use crate::domain::{Holder, LimitCeilings, Policy, Reason, Restricted, Subject};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{Code, Plan};
@@ -71,19 +71,15 @@ impl Ceilings {
     /// What of a declaration is refused, with the line that declares it.
     #[must_use]
     pub fn refusals(&self, declared: &Declared) -> Vec<Finding> {
-        let rights = Rights::of_workspace(&declared.network);
-        refusals(declared, &self.restrict(&rights, &Limits::default()).reasons)
+        refusals(declared, &self.restrict(&declared.rights(), &Limits::default()).reasons)
     }
 }
 
 /// What of a declaration a policy of the platform refuses, where no organization is asked about.
 #[must_use]
 pub fn refused_by_platform(policy: &Policy, declared: &Declared) -> Vec<Finding> {
-    let rights = Rights::of_workspace(&declared.network);
-    refusals(
-        declared,
-        &policy.restrict(&Holder::Platform, &rights, &Limits::default()).reasons,
-    )
+    let restricted = policy.restrict(&Holder::Platform, &declared.rights(), &Limits::default());
+    refusals(declared, &restricted.reasons)
 }
 
 fn refusals(declared: &Declared, reasons: &[Reason]) -> Vec<Finding> {
@@ -99,7 +95,6 @@ pub(super) async fn admit(
     cx: &Context,
     scope: &Scope,
     origin: &Origin,
-    kind: &'static str,
     declared: &Declared,
     (rights, limits): (&Rights, &Limits),
 ) -> Result<Restricted> {
@@ -108,21 +103,32 @@ pub(super) async fn admit(
     if findings.is_empty() {
         return Ok(restricted);
     }
+    let kind = declared.declared_as.as_str();
+    Err(refused(cx, scope, origin, (kind, &declared.name), findings).await?)
+}
+
+/// The refusal of something that code declares, when it is on record.
+async fn refused(
+    cx: &Context,
+    scope: &Scope,
+    origin: &Origin,
+    (kind, name): (&'static str, &str),
+    findings: Vec<Finding>,
+) -> Result<Error> {
     let refused: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
     let record = cx
         .audit
         .by(scope, AuditEvent::PolicyRefused)
         .came_from(origin)
-        .resource(kind, &declared.name)
+        .resource(kind, name)
         .detail(&json!({"refused": refused}));
     keep(cx, scope, record).await?;
-    Err(Error::Request {
+    Ok(Error::Request {
         kind: Kind::Denied,
         code: "policy_refused",
         detail: format!(
-            "{} `{}` declares what a policy refuses: {}",
+            "{} `{name}` declares what a policy refuses: {}",
             kind.replace('_', " "),
-            declared.name,
             refused.join("; ")
         ),
         hint: Some(
@@ -134,7 +140,7 @@ pub(super) async fn admit(
     })
 }
 
-/// The steps of a plan brought below the policies.
+/// The steps of a plan brought below the policies, or the refusal with everything that they don't allow of any step.
 pub(super) async fn admit_plan(
     cx: &Context,
     scope: &Scope,
@@ -142,12 +148,22 @@ pub(super) async fn admit_plan(
     current: &catalog::Current,
     mut plan: Plan,
 ) -> Result<Plan> {
+    let ceilings = Ceilings::of(cx, scope).await?;
+    let mut findings: Vec<Finding> = Vec::new();
     for code in plan.steps.iter_mut().filter_map(|step| step.work.code_mut()) {
-        let declared = catalog::find(current, &code.name)?;
-        let below = admit(cx, scope, origin, "workflow", declared, (&code.rights, &code.limits)).await?;
+        let below = ceilings.restrict(&code.rights, &code.limits);
+        if below.reasons.iter().any(|reason| reason.refused)
+            && let Some(declared) = current.catalog.function(&code.name)
+        {
+            let new = refusals(declared, &below.reasons).into_iter();
+            findings.extend(new.filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
+        }
         (code.rights, code.limits) = (below.rights, below.limits);
     }
-    Ok(plan)
+    if findings.is_empty() {
+        return Ok(plan);
+    }
+    Err(refused(cx, scope, origin, ("workflow", &plan.workflow), findings).await?)
 }
 
 // ── reading and changing ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,8 +326,14 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
         Some(name) => {
             let current = cx.catalogs.current().await?;
             let declared = catalog::find(&current, name)?;
-            let code = Code::of(declared, &cx.bounds.attempt);
-            (code.rights, code.limits)
+            match &declared.graph {
+                None => declares(declared, &cx.bounds.attempt),
+                Some(graph) => {
+                    let functions = current.catalog.functions_of(graph).into_values();
+                    all_of(functions.map(|function| declares(function, &cx.bounds.attempt)))
+                        .unwrap_or_else(|| (Rights::default(), cx.bounds.attempt.clone()))
+                }
+            }
         }
     };
     let ceilings = Ceilings::of(cx, scope).await?;
@@ -320,6 +342,34 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
         allowed: ceilings.settled(&declared.0, &declared.1),
         declared,
     })
+}
+
+fn declares(declared: &Declared, limits: &Limits) -> (Rights, Limits) {
+    let code = Code::of(declared, limits);
+    (code.rights, code.limits)
+}
+
+/// What all functions of a graph declare together: the hosts of each, and for the rest the most that one declares.
+fn all_of(mut declared: impl Iterator<Item = (Rights, Limits)>) -> Option<(Rights, Limits)> {
+    let first = declared.next()?;
+    Some(declared.fold(first, |(rights, limits), (more, wider)| {
+        let network = match (rights.network, more.network) {
+            (Network::Open, _) | (_, Network::Open) => Network::Open,
+            (Network::None, other) | (other, Network::None) => other,
+            (Network::Allowlist(mut hosts), Network::Allowlist(others)) => {
+                hosts.extend(others);
+                hosts.sort();
+                hosts.dedup();
+                Network::Allowlist(hosts)
+            }
+        };
+        let rights = Rights {
+            trust: rights.trust.max(more.trust),
+            network,
+            ..rights
+        };
+        (rights, limits.max(&wider))
+    }))
 }
 
 const fn may_widen(principal: &Principal) -> bool {

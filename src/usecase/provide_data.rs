@@ -116,7 +116,7 @@ pub(super) async fn call(
         ..cx.bounds.attempt.clone()
     });
     let declared = Rights::of_workspace(&provider.network);
-    policy::admit(cx, scope, origin, "data_provider", provider, (&declared, &limits)).await?;
+    policy::admit(cx, scope, origin, provider, (&declared, &limits)).await?;
     let allowed = policy::Ceilings::of(cx, scope).await?.settled(&declared, &limits);
     let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
@@ -170,7 +170,12 @@ pub(super) async fn call(
             }
         }
     };
-    let (report, ()) = tokio::join!(cx.runner.run(spec, CancellationToken::new()), serve);
+    let run = async {
+        // A step that asks has a slot, and waits for this.
+        let _slot = cx.admission.gate.slot(scope.org(), true).await?;
+        cx.runner.run(spec, CancellationToken::new()).await
+    };
+    let (report, ()) = tokio::join!(run, serve);
     let report = report?;
     let resource = ("data_provider", name);
     super::isolation::record_refusal(cx, scope, origin, resource, (name, &attempt), &report).await;

@@ -2,12 +2,17 @@
 
 use serde_json::Value;
 
+use super::admission::{self, WaitingFor};
+use super::values::{Known, Values};
 use super::{Context, Error, Result};
 use crate::authz::{Action, Extent, Resource};
-use crate::domain::{AttemptId, RunId};
+use crate::domain::{AttemptId, RunId, Status};
 pub use crate::runner::LogLine;
 pub use crate::store::port::Continuation;
-pub use crate::store::repo::runs::{AttemptRecord, ListedRun, Requester, RunQuery, StoredRun, StoredStep, Timings};
+use crate::store::repo::quarantines::Quarantined;
+pub use crate::store::repo::runs::{
+    AttemptRecord, ListedRun, Requester, RunQuery, StoredItem, StoredRun, StoredStep, Timings,
+};
 use crate::tenancy::Scope;
 
 /// A page of runs, newest first. Whoever may see own runs only, sees those.
@@ -37,6 +42,10 @@ pub struct Details {
     pub result: Value,
     /// `ctx.variables`.
     pub variables: Value,
+    /// Messages about it that were set aside, newest first; not looked up for an answer that starts it.
+    pub quarantined: Vec<Quarantined>,
+    /// Why it is not done yet, where that was asked for.
+    pub waiting_for: Option<WaitingFor>,
 }
 
 /// One run.
@@ -45,7 +54,13 @@ pub struct Details {
 /// When the scope may not, or there is no such run that it may know of.
 pub async fn get(cx: &Context, scope: &Scope, id: &RunId) -> Result<Details> {
     let run = visible(cx, scope, id, Action::Read).await?;
-    details(cx, scope, run).await
+    let quarantined = cx.quarantines.of_run(scope, id).await?;
+    let waiting_for = admission::why(cx, scope, &run).await?;
+    Ok(Details {
+        quarantined,
+        waiting_for,
+        ..details(cx, scope, run).await?
+    })
 }
 
 /// A run with its values, for an answer that holds it.
@@ -61,6 +76,8 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
         arguments,
         result,
         variables,
+        quarantined: Vec::new(),
+        waiting_for: None,
     })
 }
 
@@ -71,6 +88,78 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
 pub async fn steps(cx: &Context, scope: &Scope, id: &RunId) -> Result<Vec<StoredStep>> {
     let run = visible(cx, scope, id, Action::Read).await?;
     Ok(cx.runs.steps(scope, &run).await?)
+}
+
+/// A page of the items of a map, or the iterations of a loop, that have been tried, in their order.
+///
+/// # Errors
+/// When the scope may not, there is no such run that it may know of, it has no such step, or the cursor is none.
+pub async fn items(
+    cx: &Context,
+    scope: &Scope,
+    (id, step): (&RunId, &str),
+    limit: usize,
+    cursor: Option<Continuation>,
+) -> Result<(Vec<StoredItem>, Option<Continuation>)> {
+    let run = visible(cx, scope, id, Action::Read).await?;
+    let place = place_of(&run, step)?;
+    let has_cursor = cursor.is_some();
+    let page = cx.runs.items(scope, &run, place, limit, cursor).await;
+    page.map_err(|error| Error::of_page(error, has_cursor))
+}
+
+/// What a step, or one of its items, has left.
+#[derive(Debug)]
+pub struct StepOutput {
+    /// Where the step is.
+    pub status: Status,
+    /// What came out; null while there is nothing.
+    pub output: Value,
+    /// Why it failed: type and message; null when it hasn't.
+    pub error: Value,
+}
+
+/// What came out of a step: of a map the list of what came out of its items, of a loop what came out of the last iteration; or of
+/// one item.
+///
+/// # Errors
+/// When the scope may not, there is no such run that it may know of, it has no such step or item, or the items of a map have left
+/// more than is looked at as one list.
+pub async fn output(cx: &Context, scope: &Scope, (id, step): (&RunId, &str), item: Option<u32>) -> Result<StepOutput> {
+    let run = visible(cx, scope, id, Action::Read).await?;
+    let place = place_of(&run, step)?;
+    let state = &run.state.steps[place];
+    if let Some(item) = item
+        && (item >= state.attempts || run.new.plan.steps[place].work.is_once())
+    {
+        return Err(no_step(id, &format!("{step:.63}[{item}]")));
+    }
+    let known = Known::default();
+    let values = Values {
+        cx,
+        scope,
+        run: &run,
+        state: &run.state,
+        known: &known,
+    };
+    Ok(StepOutput {
+        status: state.status,
+        output: values.output((place, item)).await?,
+        error: values.left((place, item)).await?.error,
+    })
+}
+
+fn place_of(run: &StoredRun, step: &str) -> Result<usize> {
+    let place = run.new.plan.position(step);
+    place.ok_or_else(|| no_step(&run.new.run, step))
+}
+
+fn no_step(id: &RunId, step: &str) -> Error {
+    Error::not_found(
+        "step_not_found",
+        format!("run `{id}` has no step `{step:.80}`"),
+        "`GET /api/runs/{id}/steps` lists those that there are",
+    )
 }
 
 /// A part of a run's log.
@@ -136,6 +225,11 @@ pub async fn logs(cx: &Context, scope: &Scope, id: &RunId, after: (usize, u64)) 
 /// A run that the scope may use a verb on, or the same "not found" for one that is not there and one that is not its own.
 pub(super) async fn visible(cx: &Context, scope: &Scope, id: &RunId, action: Action) -> Result<StoredRun> {
     let extent = scope.authorize(action, Resource::Run)?;
+    within(cx, scope, id, extent).await
+}
+
+/// As [`visible`], of all runs or of the scope's own.
+pub(super) async fn within(cx: &Context, scope: &Scope, id: &RunId, extent: Extent) -> Result<StoredRun> {
     let run = cx.runs.get(scope, id).await?;
     match run {
         Some(run) if extent == Extent::All || run.new.requester.id == scope.principal().id() => Ok(run),

@@ -15,6 +15,7 @@ use crate::egress::policy::Pattern;
 use crate::error::{Finding, Kind};
 use crate::secrets::mask;
 use crate::store;
+use crate::store::key::HOOK_SECRETS;
 use crate::store::port::Ports;
 use crate::store::repo::audit_log::Within;
 use crate::store::repo::secrets::SecretUses;
@@ -278,12 +279,13 @@ pub async fn list_platform(cx: &Context, platform: &PlatformScope) -> Result<Vec
 }
 
 fn listed(records: Vec<SecretRecord>, uses: &BTreeMap<String, Timestamp>, inherited: bool) -> Vec<Listed> {
+    let shown = |record: &SecretRecord| !is_of_a_hook(&record.name);
     let one = |record: SecretRecord| Listed {
         last_used_at: uses.get(&record.name.canonical()).copied(),
         record,
         inherited,
     };
-    records.into_iter().map(one).collect()
+    records.into_iter().filter(shown).map(one).collect()
 }
 
 /// Deletes a secret of an organization.
@@ -355,6 +357,9 @@ pub async fn reseal(cx: &Context, platform: &PlatformScope) -> Result<usize> {
 /// When there is no store, or it fails.
 pub(super) async fn find(cx: &Context, scope: &Scope, name: &SecretName) -> Result<Option<StoredSecret>> {
     let store = cx.secrets.store()?;
+    if is_of_a_hook(name) {
+        return Ok(None);
+    }
     if let Some(own) = store.get(scope.into(), name).await? {
         return Ok(Some(own));
     }
@@ -375,13 +380,65 @@ pub(super) async fn note_use(cx: &Context, scope: &Scope, name: &SecretName) {
 }
 
 fn named(text: &str) -> Result<SecretName> {
-    text.parse().map_err(|error: crate::domain::TextError| Error::Request {
+    let refused = |detail: String| Error::Request {
         kind: Kind::Invalid,
         code: "parameter_invalid",
-        detail: error.to_string(),
+        detail,
         hint: Some("name it like `API_KEY` or `api-key`".into()),
         findings: Vec::new(),
-    })
+    };
+    let name: SecretName = text
+        .parse()
+        .map_err(|error: crate::domain::TextError| refused(error.to_string()))?;
+    if is_of_a_hook(&name) {
+        return Err(refused(format!(
+            "names that begin with `{HOOK_SECRETS}` are those of webhooks' secrets"
+        )));
+    }
+    Ok(name)
+}
+
+/// Whether a name is that of a webhook's secret: kept among the others, and neither listed, nor written, nor used as one.
+fn is_of_a_hook(name: &SecretName) -> bool {
+    name.canonical().starts_with(HOOK_SECRETS)
+}
+
+/// Keeps a webhook's secret.
+///
+/// # Errors
+/// When there is no store, or it fails.
+pub(super) async fn put_of_hook(cx: &Context, scope: &Scope, name: &SecretName, value: Secret) -> Result<()> {
+    let record = SecretRecord {
+        name: name.clone(),
+        hosts: Vec::new(),
+        presented: Presented::default(),
+        description: String::new(),
+        updated_at: cx.clock.now(),
+        updated_by: scope.principal().id(),
+    };
+    cx.secrets
+        .store()?
+        .put(scope.into(), NewSecret { record, value })
+        .await?;
+    Ok(())
+}
+
+/// A webhook's secret.
+///
+/// # Errors
+/// When there is no store, or it fails.
+pub(super) async fn get_of_hook(cx: &Context, scope: &Scope, name: &SecretName) -> Result<Option<Secret>> {
+    let found = cx.secrets.store()?.get(scope.into(), name).await?;
+    Ok(found.map(|stored| stored.value))
+}
+
+/// Deletes a webhook's secret. That there is none is as good.
+///
+/// # Errors
+/// When there is no store, or it fails.
+pub(super) async fn delete_of_hook(cx: &Context, scope: &Scope, name: &SecretName) -> Result<()> {
+    cx.secrets.store()?.delete(scope.into(), name).await?;
+    Ok(())
 }
 
 fn audited(cx: &Context, within: Within<'_>, origin: Option<&Origin>, event: AuditEvent, name: &SecretName) -> Record {

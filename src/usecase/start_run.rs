@@ -9,18 +9,16 @@ use tracing::Instrument as _;
 
 use super::driver::{After, Driver};
 use super::values::Known;
-use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, drive_run, launch, sub_run};
+use super::{Context, Error, LEASE, Result, admission, drive_run, launch, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::validate;
-use crate::domain::{Declared, RunId, Timestamp};
+use crate::domain::{Ask, Declared, OnConflict, RunId, Timestamp};
 use crate::error::Kind;
 use crate::scheduler::{self, Event};
 use crate::store;
-use crate::store::envelope::{self, Message};
-use crate::store::key::Queue;
 use crate::store::repo::runs::{NewRun, Requester, StoredRun, idempotent_run};
-use crate::tenancy::{RunRef, Scope};
+use crate::tenancy::Scope;
 
 /// How long the first answer to an idempotency key is repeated.
 pub const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
@@ -40,6 +38,8 @@ pub struct StartRun {
     pub received_at: Timestamp,
     /// From where.
     pub origin: Origin,
+    /// When it may begin, and before which others.
+    pub ask: Ask,
     /// Audit records of the request that are not listed yet; they are listed together with the run.
     pub unindexed: Vec<LinkedRecord>,
 }
@@ -58,23 +58,58 @@ pub struct Started {
 /// # Errors
 /// When the scope may not, the workflow is unknown, the arguments are wrong, a policy refuses what it declares, or storage
 /// fails; then nothing was started.
-pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) -> Result<Started> {
+pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
-    let now = cx.clock.now();
     let arguments_digest = launch::digest(&input.arguments);
-    let id = match &input.idempotency_key {
-        None => RunId::generate(now, cx.entropy.bytes()),
-        Some(key) => match first_answer(cx, scope, &input.workflow, key, &arguments_digest, now).await? {
-            FirstAnswer::None(id) => id,
-            FirstAnswer::Found(run) => {
-                return Ok(Started {
-                    run: wait_for(cx, scope, *run, input.wait).await?,
-                    repeated: true,
-                });
-            }
-        },
+    let id = match id_or_answer(cx, scope, &input, &arguments_digest).await? {
+        Ok(id) => id,
+        Err(started) => return Ok(started),
     };
     let prepared = launch::prepare(cx, scope, &input.origin, &input.workflow, &input.arguments).await?;
+    begin(cx, scope, input, id, prepared).await
+}
+
+/// The id of a new run, or what was answered to the same idempotency key.
+pub(super) async fn id_or_answer(
+    cx: &Context,
+    scope: &Scope,
+    input: &StartRun,
+    arguments_digest: &str,
+) -> Result<std::result::Result<RunId, Started>> {
+    let now = cx.clock.now();
+    let Some(key) = &input.idempotency_key else {
+        return Ok(Ok(RunId::generate(now, cx.entropy.bytes())));
+    };
+    match first_answer(cx, scope, &input.workflow, key, arguments_digest, now).await? {
+        FirstAnswer::None(id) => Ok(Ok(id)),
+        FirstAnswer::Found(run) => Ok(Err(Started {
+            run: wait_for(cx, scope, *run, input.wait).await?,
+            repeated: true,
+        })),
+    }
+}
+
+/// Writes a run that is planned, and drives it here or lets it wait.
+///
+/// # Errors
+/// As [`start_run`].
+pub(super) async fn begin(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    mut input: StartRun,
+    id: RunId,
+    prepared: launch::Prepared,
+) -> Result<Started> {
+    let now = cx.clock.now();
+    let ask = Ask {
+        waited_for: input.wait.is_some(),
+        ..std::mem::take(&mut input.ask)
+    };
+    refuse_taken_key(cx, scope, &ask).await?;
+    // Nobody waits for what begins later.
+    let wait = input.wait.filter(|_| ask.not_before.is_none_or(|at| at <= now));
+    let arguments_digest = prepared.arguments_digest;
+    let begins_now = wait.is_some() && ask.is_plain();
     let new = NewRun {
         run: id.clone(),
         workflow: prepared.workflow,
@@ -87,43 +122,43 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         idempotent: input.idempotency_key.is_some(),
         parent: None,
         resumes: None,
+        ask,
     };
     let record = cx
         .audit
         .by(scope, AuditEvent::RunStarted)
         .came_from(&input.origin)
         .resource("run", id.as_str())
-        .detail(&json!({"workflow": new.workflow}));
+        .detail(&started(&new));
     let sealed = cx.audit.seal(scope, record).await?;
 
-    let begun = scheduler::begin(&id, &new.plan, &[], now.plus(cx.bounds.run), now);
-    let (transition, delay) = if input.wait.is_some() {
+    let begins_at = new.ask.not_before.map_or(now, |at| at.max(now));
+    let begun = scheduler::begin(&id, &new.plan, &[], begins_at.plus(cx.bounds.run), now);
+    // If this instance dies before it ends the run, the message brings another one to it.
+    let (guard, place) = tokio::join!(launch::guard(cx, scope, &id), async {
+        if begins_now {
+            admission::place_at_once(cx, scope).await
+        } else {
+            Ok(None)
+        }
+    });
+    let (guard, place) = (guard?, place?);
+    let transition = if place.is_some() {
         let taken = Event::Taken {
             owner: cx.instance.clone(),
             lease_until: now.plus(LEASE),
         };
         let taken = scheduler::decide(&new.plan, begun.state(), taken, now)
             .map_err(|rejected| Error::conflict("conflict", rejected.to_string(), "repeat the request"))?;
-        // If this instance dies before it ends the run, the message brings another one to it.
-        (begun.then(taken), LEASE + WAKE_UP_AFTER_LEASE)
+        begun.then(taken)
     } else {
-        (begun, WAKE_UP_AFTER_LEASE)
+        begun
     };
-    let message = |reason: &str| {
-        let run = RunRef {
-            org: scope.org().clone(),
-            run: id.clone(),
-        };
-        let reason = reason.to_owned();
-        envelope::seal(&cx.signing, &Message::DriveRun { run, reason })
-    };
-    let wake_up = message("wake_up");
-    let receipt = cx.ports.queues.send(&Queue::Runs.name(), &wake_up, delay).await?;
     let (run, records) = match cx.runs.create(scope, new, &transition, vec![sealed]).await {
         Ok(committed) => committed,
         Err(store::Error::AlreadyExists { .. }) if input.idempotency_key.is_some() => {
             // The same key at the same time: the other request was first.
-            drive_run::drop_wake_up(cx, receipt);
+            drive_run::drop_wake_up(cx, guard.receipt);
             let run = cx
                 .runs
                 .get(scope, &id)
@@ -139,16 +174,15 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
     };
     let mut unindexed = std::mem::take(&mut input.unindexed);
     unindexed.extend(records);
-    let Some(wait) = input.wait else {
+    let (Some(patience), Some(place)) = (wait, place) else {
         // Already on its way, a little later, should this fail: the run is then merely slower.
-        cx.runs.index(scope, &run, &unindexed).await?;
-        cx.ports
-            .queues
-            .send(&Queue::Runs.name(), &message("started"), Duration::ZERO)
-            .await?;
-        drive_run::drop_wake_up(cx, receipt);
-        return Ok(Started { run, repeated: false });
+        admission::submit(cx, scope, &run, &unindexed, guard).await?;
+        return Ok(Started {
+            run: wait_for(cx, scope, run, wait).await?,
+            repeated: false,
+        });
     };
+    let receipt = guard.receipt;
 
     // Driven in a task of its own: a caller that goes away, or whose patience ends, does not end the run.
     let (done, ended) = oneshot::channel();
@@ -160,6 +194,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         unindexed,
         is_listed: true,
         known: Known::default(),
+        place,
     };
     let after = After::of(&transition);
     let queued = cx.clock.now().since(input.received_at);
@@ -175,7 +210,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
         }
         .instrument(span),
     );
-    match tokio::time::timeout(wait, ended).await {
+    match tokio::time::timeout(patience, ended).await {
         Ok(Ok(outcome)) => Ok(Started {
             run: outcome?,
             repeated: false,
@@ -189,6 +224,41 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, mut input: StartRun) ->
             Some(run) => Ok(Started { run, repeated: false }),
             None => Err(store::Error::corrupt("a run that was written is gone").into()),
         },
+    }
+}
+
+/// What the record of a start says beside who and when.
+fn started(new: &NewRun) -> Value {
+    let mut detail = json!({"workflow": new.workflow});
+    if let Some(original) = &new.ask.rerun_of {
+        detail["rerunOf"] = json!(original);
+    }
+    if let Some(at) = new.ask.not_before {
+        detail["notBefore"] = json!(at);
+    }
+    detail
+}
+
+/// Whoever doesn't want to wait for a concurrency key is told at once who holds it.
+async fn refuse_taken_key(cx: &Context, scope: &Scope, ask: &Ask) -> Result<()> {
+    let Some(key) = ask
+        .concurrency
+        .as_ref()
+        .filter(|key| key.on_conflict == OnConflict::Skip)
+    else {
+        return Ok(());
+    };
+    let holders = admission::living(cx, scope, key).await?;
+    match holders.first() {
+        Some(first) if holders.len() >= usize::try_from(key.limit).unwrap_or(usize::MAX) => Err(Error::conflict(
+            "concurrency_key_taken",
+            format!(
+                "the concurrency key `{}` is held by run `{first}`, so nothing was started",
+                key.key
+            ),
+            "repeat it when that run has ended, or start with `onConflict=queue` or `onConflict=cancel_running`",
+        )),
+        _ => Ok(()),
     }
 }
 

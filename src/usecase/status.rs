@@ -26,6 +26,8 @@ pub struct Status {
     pub live_runs: usize,
     /// How often a step's result was taken from an earlier run since the process began, and how often there was none.
     pub cached_results: (u64, u64),
+    /// Streams and long polls that are told of runs here.
+    pub watchers: usize,
 }
 
 /// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
@@ -70,5 +72,6 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         workspace_error,
         live_runs: cx.live.count(),
         cached_results: cx.results.looks(),
+        watchers: cx.watch.count(),
     })
 }

@@ -3,6 +3,7 @@
 //! A run that a step starts is its caller's as much as the step's own run is; what it may do, its own definition says. Its
 //! id follows from the step and a key, so an attempt that is made again finds the run that the first has started.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -48,7 +49,7 @@ pub(super) enum Key {
 ///
 /// # Errors
 /// When the workflow is unknown, the arguments are wrong, the key was used for something else, or storage fails.
-pub(super) async fn start(cx: &Context, scope: &Scope, input: SubRun) -> Result<(StoredRun, bool)> {
+pub(super) async fn start(cx: &Arc<Context>, scope: &Scope, input: SubRun) -> Result<(StoredRun, bool)> {
     let arguments_digest = launch::digest(&input.arguments);
     let cause = match &input.key {
         Key::Given(key) => format!("key:{key}"),

@@ -1,11 +1,12 @@
-//! What happens every minute: chains are sealed.
+//! What happens every minute: what is due is done, chains are sealed, and what nobody needs any more is taken away.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result};
-use crate::tenancy::{self};
+use super::{Context, Result, due, retention, signal};
+use crate::tenancy::{self, PlatformScope};
 
 /// How long after midnight the chains of the day before are still sealed.
 const AFTER_MIDNIGHT: Duration = Duration::from_secs(15 * 60);
@@ -18,30 +19,52 @@ pub struct Ticked {
     pub organizations: usize,
     /// Chain heads that were sealed.
     pub sealed: usize,
+    /// Runs that were deleted because they had been kept long enough.
+    pub deleted_runs: usize,
+    /// Signals to instances that are gone, which were taken away.
+    pub signals: usize,
     /// Organizations whose chains could not be sealed this time.
     pub failed: usize,
+    /// What was due and is done.
+    pub due: usize,
+    /// What was due and is left to a later tick.
+    pub left: usize,
 }
 
-/// Seals the heads of the audit chains of every organization, and of the platform.
+/// Does what is due, and seals the heads of the audit chains of every organization, and of the platform; neither keeps the other
+/// from being done. Takes away old signals, and some of the runs that are no longer kept.
 ///
 /// # Errors
-/// When the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
+/// When what is due can't be read, or the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
 /// tick.
-pub async fn tick(cx: &Context) -> Result<Ticked> {
+pub async fn tick(cx: &Arc<Context>) -> Result<Ticked> {
     let platform = tenancy::system("tick");
+    // First: it is waited for to the second.
+    let worked = due::work(cx, &platform).await;
+    let mut ticked = seal(cx, &platform).await?;
+    let worked = worked?;
+    (ticked.due, ticked.left) = (worked.done, worked.left);
+    Ok(ticked)
+}
+
+async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
     let now = cx.clock.now();
     // A chain that ended a moment before midnight is sealed by the first ticks of the next day.
     let days = [now.minus(AFTER_MIDNIGHT).day(), now.day()];
     let days = if days[0] == days[1] { &days[1..] } else { &days[..] };
     let mut ticked = Ticked::default();
     for day in days {
-        ticked.sealed += cx.audit.seal_heads(&platform, day).await?;
+        ticked.sealed += cx.audit.seal_heads(platform, day).await?;
+    }
+    match signal::sweep(cx).await {
+        Ok(signals) => ticked.signals = signals,
+        Err(error) => tracing::warn!(error = %error, "old signals could not be taken away"),
     }
     let mut cursor = None;
     loop {
-        let page = cx.identities.list_organizations(&platform, 200, cursor).await?;
+        let page = cx.identities.list_organizations(platform, 200, cursor).await?;
         for organization in page.items {
-            let scope = tenancy::operator_in(&platform, &organization.id);
+            let scope = tenancy::operator_in(platform, &organization.id);
             ticked.organizations += 1;
             for day in days {
                 match cx.audit.seal_heads(&scope, day).await {
@@ -49,6 +72,14 @@ pub async fn tick(cx: &Context) -> Result<Ticked> {
                     Err(error) => {
                         ticked.failed += 1;
                         tracing::warn!(org.id = %organization.id, error = %error, "audit chains could not be sealed");
+                    }
+                }
+            }
+            if let Some(keep) = cx.keep_runs {
+                match retention::apply(cx, &scope, keep).await {
+                    Ok(deleted) => ticked.deleted_runs += deleted,
+                    Err(error) => {
+                        tracing::warn!(org.id = %organization.id, error = %error, "old runs could not be deleted, the next tick goes on");
                     }
                 }
             }

@@ -1,18 +1,25 @@
 //! What a run's expressions see, and what they say: the values that the scheduler doesn't know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Result};
-use crate::definition::{Expression, ExpressionError, expressions, filled};
-use crate::domain::{Payload, StepError, Timestamp};
-use crate::scheduler::{Output, RunState, Slot, Verdict, Work};
+use super::{Context, Error, Result};
+use crate::definition::{Expression, ExpressionError, StepIds, expressions, filled};
+use crate::domain::{MAX_STEP_SECONDS, Payload, StepError, Timestamp};
+use crate::error::Kind;
+use crate::scheduler::{Output, Plan, RunState, Slot, Verdict, Work};
 use crate::store::repo::runs::{Left, StoredRun};
 use crate::tenancy::Scope;
 
 /// Most bytes of values that a driver keeps, so that the next step need not read them again.
 const KEPT_BYTES: usize = 4 << 20;
+/// Most bytes of what the items of a map have left, where they are looked at as one list.
+const TOGETHER_BYTES: u64 = 16 << 20;
+/// Most lists of maps that a driver keeps.
+const KEPT_LISTS: usize = 4;
 /// How many runs back a resumed run's values are looked for.
 const RESUMED: usize = 16;
 
@@ -21,12 +28,22 @@ const RESUMED: usize = 16;
 pub(super) struct Known {
     left: BTreeMap<Slot, Left>,
     bytes: usize,
+    /// Lists that maps go over, so that they are not worked out anew for each item.
+    lists: Mutex<BTreeMap<usize, Arc<Value>>>,
+    /// The run's arguments, once something has looked at them.
+    arguments: Mutex<Option<Arc<Value>>>,
 }
 
 impl Known {
     /// Keeps what was just left. Small values are kept, and large ones as references; the oldest go when it is too much.
     pub(super) fn keep(&mut self, slot: Slot, left: Left) {
         self.bytes += size(&left);
+        if slot.1.is_none() {
+            self.lists
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&slot.0);
+        }
         if let Some(before) = self.left.insert(slot, left) {
             self.bytes -= size(&before).min(self.bytes);
         }
@@ -38,6 +55,14 @@ impl Known {
             self.left.clear();
             self.bytes = 0;
         }
+    }
+}
+
+/// How much a value is as JSON.
+fn bytes_of(payload: &Payload) -> u64 {
+    match payload {
+        Payload::Inline(value) => value.to_string().len() as u64,
+        Payload::Claim(check) => check.size,
     }
 }
 
@@ -60,9 +85,22 @@ pub(super) struct Values<'a> {
 /// What values say of a step that may begin, with its own value where it has one.
 pub(super) type Said = (Verdict, Option<Value>);
 
+/// The ids of a plan's steps, for expressions.
+struct Ids<'a>(&'a Plan);
+
+impl StepIds for Ids<'_> {
+    fn has(&self, id: &str) -> bool {
+        self.0.position(id).is_some()
+    }
+
+    fn some(&self) -> Vec<&str> {
+        self.0.steps.iter().take(20).map(|step| step.id.as_str()).collect()
+    }
+}
+
 impl Values<'_> {
-    fn ids(&self) -> impl Iterator<Item = &str> + Clone {
-        self.run.new.plan.steps.iter().map(|step| step.id.as_str())
+    fn ids(&self) -> Ids<'_> {
+        Ids(&self.run.new.plan)
     }
 
     /// Looks at what a step needs to be looked at for.
@@ -87,15 +125,17 @@ impl Values<'_> {
         }
         let said = match &step.work {
             Work::Once(_) | Work::Loop { .. } | Work::Approval { .. } => (Verdict::Go, None),
-            Work::Map { items, .. } => match self.fill(items, Map::new()).await? {
-                Ok(Value::Array(list)) => {
-                    let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
-                    (Verdict::Items(count), None)
-                }
-                Ok(other) => {
-                    let message = format!("`items` of map `{}` is {}, and not a list", step.id, kind_of(&other));
-                    (Verdict::Wrong(StepError::new("items_not_a_list", message)), None)
-                }
+            Work::Map { items, .. } => match self.list(place, items).await? {
+                Ok(list) => match list.as_array() {
+                    Some(list) => {
+                        let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
+                        (Verdict::Items(count), None)
+                    }
+                    None => {
+                        let message = format!("`items` of map `{}` is {}, and not a list", step.id, kind_of(&list));
+                        (Verdict::Wrong(StepError::new("items_not_a_list", message)), None)
+                    }
+                },
                 Err(error) => (wrong(&error), None),
             },
             Work::Choose { branches, otherwise } => {
@@ -113,14 +153,14 @@ impl Values<'_> {
                 Err(error) => (wrong(&error), None),
             },
             Work::Delay { seconds } => match self.fill(seconds, Map::new()).await? {
-                Ok(value) => match value
-                    .as_f64()
-                    .and_then(|s| std::time::Duration::try_from_secs_f64(s).ok())
-                {
-                    Some(pause) => (Verdict::Until(now.plus(pause)), None),
-                    None => {
+                Ok(value) => match value.as_f64().and_then(|s| Duration::try_from_secs_f64(s).ok()) {
+                    Some(pause) if pause <= Duration::from_secs(MAX_STEP_SECONDS.into()) => {
+                        (Verdict::Until(now.plus(pause)), None)
+                    }
+                    _ => {
+                        let shown: String = value.to_string().chars().take(60).collect();
                         let message = format!(
-                            "`seconds` of delay `{}` is {value:.60}, and not a number of seconds",
+                            "`seconds` of delay `{}` is {shown}, and not a number of seconds from 0 to {MAX_STEP_SECONDS}",
                             step.id
                         );
                         (Verdict::Wrong(StepError::new("delay_invalid", message)), None)
@@ -156,7 +196,7 @@ impl Values<'_> {
         if let Some(item) = slot.1 {
             match &step.work {
                 Work::Map { items, .. } => {
-                    let list = match self.fill(items, Map::new()).await? {
+                    let list = match self.list(slot.0, items).await? {
                         Ok(list) => list,
                         Err(error) => return Ok(Err(step_error(&error))),
                     };
@@ -178,7 +218,7 @@ impl Values<'_> {
             return Ok(Ok(match more.remove("item") {
                 Some(Value::Object(item)) => Value::Object(item),
                 Some(item) => json!({"item": item}),
-                None => self.cx.runs.resolve(self.scope, &self.run.new.arguments).await?,
+                None => self.run_arguments().await?.as_ref().clone(),
             }));
         };
         Ok(self.fill(inputs, more).await?.map_err(|error| step_error(&error)))
@@ -196,13 +236,41 @@ impl Values<'_> {
         Ok(filled.map_err(|error| StepError::new("output_invalid", error.to_string())))
     }
 
+    /// The list that a map goes over.
+    async fn list(&self, place: usize, items: &Value) -> Result<std::result::Result<Arc<Value>, ExpressionError>> {
+        let lists = || self.known.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(list) = lists().get(&place) {
+            return Ok(Ok(list.clone()));
+        }
+        let list = match self.fill(items, Map::new()).await? {
+            Ok(list) => Arc::new(list),
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut lists = lists();
+        if lists.len() >= KEPT_LISTS {
+            lists.clear();
+        }
+        lists.insert(place, list.clone());
+        Ok(Ok(list))
+    }
+
+    async fn run_arguments(&self) -> Result<Arc<Value>> {
+        let kept = || self.known.arguments.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(arguments) = kept().as_ref() {
+            return Ok(arguments.clone());
+        }
+        let arguments = Arc::new(self.cx.runs.resolve(self.scope, &self.run.new.arguments).await?);
+        *kept() = Some(arguments.clone());
+        Ok(arguments)
+    }
+
     async fn truth(&self, text: &str, more: Map<String, Value>) -> Result<std::result::Result<bool, ExpressionError>> {
-        let read = match Expression::parse(text, self.ids()) {
+        let read = match Expression::parse(text, &self.ids()) {
             Ok(read) => read,
             Err(error) => return Ok(Err(error)),
         };
-        let known = self.sees([&read].into_iter(), more).await?;
-        Ok(read.truth(&known))
+        let known = self.sees(std::slice::from_ref(&read), more).await?;
+        Ok(known.and_then(|known| read.truth(&known)))
     }
 
     pub(super) async fn fill(
@@ -210,9 +278,10 @@ impl Values<'_> {
         value: &Value,
         more: Map<String, Value>,
     ) -> Result<std::result::Result<Value, ExpressionError>> {
+        let ids = self.ids();
         let read: std::result::Result<Vec<_>, _> = expressions(value)
             .into_iter()
-            .map(|(_, text)| Expression::parse(text, self.ids()))
+            .map(|(_, text)| Expression::parse(text, &ids))
             .collect();
         let read = match read {
             Ok(read) => read,
@@ -221,15 +290,18 @@ impl Values<'_> {
         if read.is_empty() {
             return Ok(Ok(value.clone()));
         }
-        let known = self.sees(read.iter(), more).await?;
-        Ok(filled(value, self.ids(), &known))
+        let known = self.sees(&read, more).await?;
+        Ok(known.and_then(|known| filled(value, &ids, &known)))
     }
 
-    /// What expressions see: only the steps that they name are read.
-    async fn sees(&self, read: impl Iterator<Item = &Expression>, mut more: Map<String, Value>) -> Result<Value> {
-        let arguments = self.cx.runs.resolve(self.scope, &self.run.new.arguments).await?;
+    /// What expressions see: only what they name is read.
+    async fn sees(
+        &self,
+        read: &[Expression],
+        mut more: Map<String, Value>,
+    ) -> Result<std::result::Result<Value, ExpressionError>> {
         let mut steps = Map::new();
-        let named: std::collections::BTreeSet<&String> = read.flat_map(|one| one.steps()).collect();
+        let named: BTreeSet<&String> = read.iter().flat_map(Expression::steps).collect();
         for id in named {
             let Some(place) = self.run.new.plan.position(id) else {
                 continue;
@@ -238,29 +310,43 @@ impl Values<'_> {
             let mut seen = Map::new();
             seen.insert("status".into(), json!(step.status));
             if step.status.is_terminal() {
-                seen.insert("output".into(), self.output((place, None)).await?);
+                let output = match self.output((place, None)).await {
+                    Ok(output) => output,
+                    // Of no size that an expression may look at.
+                    Err(Error::Request { detail, .. }) => {
+                        return Ok(Err(ExpressionError {
+                            expression: format!("steps.{id}.output"),
+                            message: detail,
+                            names_no_step: false,
+                        }));
+                    }
+                    Err(error) => return Err(error),
+                };
+                seen.insert("output".into(), output);
                 let left = self.left((place, None)).await?;
                 seen.insert("error".into(), left.error);
             }
             steps.insert(id.clone(), Value::Object(seen));
         }
-        more.insert("inputs".into(), arguments);
-        more.insert("steps".into(), Value::Object(steps));
-        if let Some(error) = &self.state.error {
-            more.insert(
-                "error".into(),
-                json!({"type": error.kind, "message": error.message, "step": error.step}),
-            );
+        if read.iter().any(|one| one.looks_at("inputs")) {
+            more.insert("inputs".into(), self.run_arguments().await?.as_ref().clone());
         }
+        more.insert("steps".into(), Value::Object(steps));
+        let error = self.state.error.as_ref();
+        let error = error.map(|error| json!({"type": error.kind, "message": error.message, "step": error.step}));
+        more.insert("error".into(), error.unwrap_or_default());
         more.insert(
             "run".into(),
             json!({"id": self.run.new.run, "workflow": self.run.new.workflow}),
         );
-        Ok(Value::Object(more))
+        Ok(Ok(Value::Object(more)))
     }
 
     /// What came out of a step: of a map the list of what came out of its items, of a loop what came out of the last.
-    async fn output(&self, (place, item): Slot) -> Result<Value> {
+    ///
+    /// # Errors
+    /// When storage fails, or the items of a map have left more than may be looked at as one list.
+    pub(super) async fn output(&self, (place, item): Slot) -> Result<Value> {
         let step = &self.state.steps[place];
         let work = &self.run.new.plan.steps[place].work;
         match (item, work) {
@@ -286,6 +372,19 @@ impl Values<'_> {
                         }
                     }
                 }
+                let together: u64 = outputs.iter().flatten().map(bytes_of).sum();
+                if together > TOGETHER_BYTES {
+                    return Err(Error::Request {
+                        kind: Kind::TooLarge,
+                        code: "value_too_large",
+                        detail: format!(
+                            "the items of `{}` have left {together} bytes, and at most {TOGETHER_BYTES} are looked at as one list",
+                            self.run.new.plan.steps[place].id
+                        ),
+                        hint: Some("let each item leave less, or keep what is large as an artifact".to_owned()),
+                        findings: Vec::new(),
+                    });
+                }
                 let mut values = Vec::with_capacity(outputs.len());
                 for output in outputs {
                     values.push(match output {
@@ -296,7 +395,13 @@ impl Values<'_> {
                 Ok(Value::Array(values))
             }
             (None, Work::Loop { .. }) if step.attempts > 0 => {
-                let left = self.left((place, Some(step.attempts - 1))).await?;
+                let rounds = if step.carried {
+                    let before = self.before_resuming(place).await?;
+                    before.map_or(step.attempts, |run| run.state.steps[place].attempts)
+                } else {
+                    step.attempts
+                };
+                let left = self.left((place, Some(rounds.saturating_sub(1)))).await?;
                 Ok(self.cx.runs.resolve(self.scope, &left.output).await?)
             }
             _ => {
@@ -306,7 +411,11 @@ impl Values<'_> {
         }
     }
 
-    async fn left(&self, slot: Slot) -> Result<Left> {
+    /// What a step, or one of its items, has left.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn left(&self, slot: Slot) -> Result<Left> {
         if let Some(left) = self.known.left.get(&slot) {
             return Ok(left.clone());
         }

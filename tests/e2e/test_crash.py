@@ -28,6 +28,7 @@ class Crash:
     waiting: list[str] = field(default_factory=list)
     queued: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    graph: str = ""
     cut_off: int = 0
     killed_at: float = 0.0
 
@@ -49,6 +50,9 @@ def begin(one: Weft, folder: Path) -> Crash:
     crash.running = [one.begin("counts", {"path": str(folder / "running"), "seconds": 30}) for _ in range(2)]
     crash.once = [one.begin("counts_once", {"path": str(folder / "once"), "seconds": 30})]
     until(lambda: len(crash.lines("running")) == 2 and len(crash.lines("once")) == 1, "they run")
+    (folder / "graph").mkdir(mode=0o777)
+    crash.graph = one.begin("crashes", {"folder": str(folder / "graph")})
+    until(lambda: all((folder / f"graph/each{item}").exists() for item in (2, 3)), "its map is in the midst")
     # A caller that waits when the process dies.
     ended = threading.Event()
 

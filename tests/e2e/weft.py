@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -240,6 +241,11 @@ class Weft:
 
     # Life.
 
+    def command(self) -> list[str | Path]:
+        """What is started."""
+        command: list[str | Path] = [program(), "dev", "--port", str(self.port), "--data", self.data]
+        return [*command, "--workspace", self.workspace, *self.arguments]
+
     def launch(self) -> None:
         """Start it and wait for nothing."""
         assert self.process is None
@@ -247,8 +253,7 @@ class Weft:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.stdout = self.folder / f"stdout-{self.starts}"
         self.stderr = self.folder / f"stderr-{self.starts}"
-        command: list[str | Path] = [program(), "dev", "--port", str(self.port), "--data", self.data]
-        command += ["--workspace", self.workspace, *self.arguments]
+        command = self.command()
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
             # A group of its own: a Ctrl-C at the terminal of the tests is theirs.
             self.process = subprocess.Popen(
@@ -411,6 +416,94 @@ class Weft:
         """That it still does its work."""
         done = self.run("echo", {"value": "still here"})
         assert (done["status"], done["result"]["value"]) == ("succeeded", "still here"), done
+
+
+class Handler(Weft):
+    """A `weft serve` over the data of a `weft dev` that has run: a second instance of the same installation."""
+
+    def __init__(self, folder: Path, beside: Weft) -> None:
+        super().__init__(folder, workspace=beside.workspace, port=free_port())
+        self.data = beside.data
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **beside.environment,
+            "WEFT_ENVIRONMENT": "development",
+            "WEFT_STORE": "sqlite",
+            "WEFT_DATA": str(beside.data),
+            "WEFT_WORKSPACE": str(beside.workspace),
+            "WEFT_SCRATCH": str(folder / "scratch"),
+            "WEFT_PORT": str(self.port),
+        }
+
+    def command(self) -> list[str | Path]:
+        return [program(), "serve"]
+
+    def start(self, within: float = 30.0) -> Weft:
+        self.launch()
+        until(lambda: self.call("GET", "/ready").status == 200, "it is ready", within)
+        return self
+
+
+class Listener:
+    """Somebody who listens to a run's events, in a thread, and remembers them."""
+
+    def __init__(self, one: Weft, run: str, last: str | None = None, query: str = "") -> None:
+        self.events: list[dict[str, Any]] = []
+        self.last = last
+        self.end: dict[str, Any] | None = None
+        self.status = 0
+        parts = urllib.parse.urlsplit(one.url)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        headers = {**DEFAULT, "Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = last
+        self._connection.request("GET", f"/api/runs/{run}/events{query}", headers=headers)
+        # A response that is the connection's last takes it along.
+        self._socket = self._connection.sock
+        self._response = self._connection.getresponse()
+        self.status = self._response.status
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        block: dict[str, str] = {}
+        # A connection that breaks is what these tests are about.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while line := self._response.readline():
+                if text := line.decode().rstrip("\n"):
+                    name, _, value = text.partition(":")
+                    block[name] = value.removeprefix(" ")
+                    continue
+                self._hear(block)
+                block = {}
+
+    def _hear(self, block: dict[str, str]) -> None:
+        # An event that is not whole is not heard, and its id not remembered.
+        self.last = block.get("id", self.last)
+        if "data" not in block:
+            return
+        data = json.loads(block["data"])
+        if block.get("event") == "end":
+            self.end = data
+        else:
+            assert "event" not in block, block
+            assert data["id"] == block["id"]
+            self.events.append(data)
+
+    def wait(self, within: float = 20.0) -> list[dict[str, Any]]:
+        """Everything, when the connection has ended."""
+        self._thread.join(within)
+        assert not self._thread.is_alive(), "the stream goes on"
+        self.close()
+        return self.events
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._response.close()
+        self._connection.close()
 
 
 @dataclass(frozen=True)

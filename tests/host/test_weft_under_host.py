@@ -1,11 +1,13 @@
 """The real program under the stand-in host, with real queues, tables and blobs."""
 
 import base64
+import http.client
 import json
 import os
 import shutil
 import signal
 import subprocess
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,28 @@ def test_a_run_nobody_waits_for_is_finished_by_the_queue(host: Host) -> None:
     assert "Grace" in json.dumps(run["result"])
     driven = eventually(lambda: host.finished("drive_run"), "an invocation of drive_run")
     assert {item["status"] for item in driven} == {"succeeded"}
+
+
+def test_events_pass_the_host_as_they_happen(host: Host) -> None:
+    run = host.start("slow", seconds=3)
+    parts = urllib.parse.urlsplit(host.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    try:
+        connection.request("GET", f"/api/runs/{run}/events", headers={**KEY, "Accept": "text/event-stream"})
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
+        heard: list[str] = []
+        while '"type":"step.status"' not in "".join(heard):
+            heard.append(response.readline().decode())
+        # The answer goes on, and what was said is here already.
+        assert host.run(run)["status"] == "running"
+        heard += [line.decode() for line in response]
+    finally:
+        connection.close()
+    text = "".join(heard)
+    assert text.count("event: end\n") == 1, text
+    assert 'data: {"status":"succeeded"}' in text
+    assert host.run(run)["status"] == "succeeded"
 
 
 def test_the_timer_is_answered(host: Host) -> None:

@@ -172,7 +172,11 @@ impl World {
     }
 
     async fn result(&self, workflow: &str, arguments: Value) -> Value {
-        let run = self.run("contoso", workflow, arguments).await;
+        self.result_in("contoso", workflow, arguments).await
+    }
+
+    async fn result_in(&self, organization: &str, workflow: &str, arguments: Value) -> Value {
+        let run = self.run(organization, workflow, arguments).await;
         assert_eq!(run["status"], "succeeded", "{run}");
         run["result"].clone()
     }
@@ -343,7 +347,11 @@ async fn steps_start_runs_and_wait_for_them() {
 async fn one_slot_is_never_held_by_waiting() {
     let world = World::new().await;
     let slots = world.app.cx.runner.slots();
-    let waiting = (0..slots).map(|_| world.result("waits", json!({"seconds": 8})));
+    // The last one of another organization: one alone never holds all of them.
+    let waiting = (0..slots).map(|number| {
+        let organization = if number + 1 < slots { "contoso" } else { "fabrikam" };
+        world.result_in(organization, "waits", json!({"seconds": 8}))
+    });
     let mut said: Vec<_> = futures::future::join_all(waiting).await;
     said.sort_by_key(ToString::to_string);
     let (refused, patient) = said.split_last().unwrap();

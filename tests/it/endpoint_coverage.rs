@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use weft::authz::{Action, Extent, KeyScope, Resource, Role, permitted};
+use weft::authz::{Action, Extent, KeyScope, Origin, Resource, Role, permitted};
 use weft::codes;
 use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
 use weft::http::openapi;
@@ -13,9 +13,9 @@ use weft::http::routes::{self, Access};
 use weft::store::repo::artifacts;
 use weft::tenancy::{operator, operator_in};
 use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
-use weft::usecase::api_key;
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
+use weft::usecase::{api_key, schedule};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -28,7 +28,10 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/runs", Action::List, Resource::Run),
     ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/steps/{step}/items", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/steps/{step}/output", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/events", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/artifacts", Action::Read, Resource::Run),
     (
         "GET",
@@ -37,6 +40,9 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
         Resource::Run,
     ),
     ("POST", "/api/runs/{id}/cancel", Action::Modify, Resource::Run),
+    ("POST", "/api/runs/{id}/requeue", Action::Modify, Resource::Run),
+    ("GET", "/api/quarantine", Action::List, Resource::Run),
+    ("POST", "/api/runs/{id}/rerun", Action::Run, Resource::Workflow),
     ("POST", "/api/runs/{id}/resume", Action::Modify, Resource::Run),
     ("GET", "/api/runs/{id}/approvals", Action::Read, Resource::Run),
     (
@@ -52,6 +58,13 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
         Resource::Run,
     ),
     ("GET", "/api/audit", Action::List, Resource::Audit),
+    ("GET", "/api/schedules", Action::List, Resource::Schedule),
+    ("POST", "/api/schedules", Action::Create, Resource::Schedule),
+    ("POST", "/api/schedules/preview", Action::Read, Resource::Schedule),
+    ("GET", "/api/schedules/{id}", Action::Read, Resource::Schedule),
+    ("PUT", "/api/schedules/{id}", Action::Modify, Resource::Schedule),
+    ("POST", "/api/schedules/{id}/trigger", Action::Run, Resource::Schedule),
+    ("DELETE", "/api/schedules/{id}", Action::Delete, Resource::Schedule),
     ("GET", "/api/secrets", Action::List, Resource::Secret),
     ("PUT", "/api/secrets/{name}", Action::Modify, Resource::Secret),
     ("DELETE", "/api/secrets/{name}", Action::Delete, Resource::Secret),
@@ -60,11 +73,29 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/policy", Action::Read, Resource::Policy),
     ("PUT", "/api/policy", Action::Modify, Resource::Policy),
     ("GET", "/api/policy/effective", Action::Read, Resource::Policy),
+    ("GET", "/api/triggers/hooks", Action::List, Resource::Hook),
+    ("POST", "/api/triggers/hooks", Action::Create, Resource::Hook),
+    ("GET", "/api/triggers/hooks/{id}", Action::Read, Resource::Hook),
+    ("PUT", "/api/triggers/hooks/{id}", Action::Modify, Resource::Hook),
+    (
+        "POST",
+        "/api/triggers/hooks/{id}/rotate",
+        Action::Modify,
+        Resource::Hook,
+    ),
+    (
+        "GET",
+        "/api/triggers/hooks/{id}/deliveries",
+        Action::Read,
+        Resource::Hook,
+    ),
+    ("DELETE", "/api/triggers/hooks/{id}", Action::Delete, Resource::Hook),
 ];
 
 /// What a route answers to who may, where what it asks for can't be done to the run that there is.
 const CONFLICTS: &[(&str, &str)] = &[
     ("/cancel", "run_ended"),
+    ("/requeue", "run_ended"),
     ("/resume", "run_succeeded"),
     ("/decision", "approval_over"),
     ("/links", "approval_over"),
@@ -74,6 +105,13 @@ fn conflict(template: &str) -> Option<&'static str> {
     let found = CONFLICTS.iter().find(|(end, _)| template.ends_with(end));
     found.map(|(_, code)| *code)
 }
+/// What a key needs beside that: whoever has a schedule start runs must be one who may start them.
+const ALSO: [(&str, &str, KeyScope); 3] = [
+    ("POST", "/api/schedules", RUN_WORKFLOW),
+    ("PUT", "/api/schedules/{id}", RUN_WORKFLOW),
+    ("POST", "/api/schedules/{id}/trigger", RUN_WORKFLOW),
+];
+const RUN_WORKFLOW: KeyScope = KeyScope::One(Resource::Workflow, Action::Run);
 
 fn org(id: &str) -> OrgId {
     id.parse().unwrap()
@@ -96,6 +134,31 @@ async fn kept(app: &TestApp, run: &str) -> ArtifactId {
     let bytes = bytes::Bytes::from_static(b"kept");
     app.cx.artifacts.put(&scope, &run, &artifact, bytes).await.unwrap();
     artifact.id
+}
+
+/// A hook of contoso.
+async fn hooked(app: &TestApp) -> String {
+    let request = app.request("POST", "/api/triggers/hooks");
+    let request = request.key(DEVELOPMENT_KEY).organization("contoso");
+    let answer = request.json(&a_hook()).send().await.json();
+    answer["id"].as_str().unwrap().to_owned()
+}
+
+fn a_hook() -> Value {
+    json!({"name": "coverage", "workflow": WORKFLOW, "scheme": "weft"})
+}
+
+/// A schedule that everybody may write.
+fn written_schedule() -> Value {
+    json!({"name": "Coverage", "workflow": WORKFLOW, "cron": "@yearly"})
+}
+
+/// A schedule of contoso.
+async fn scheduled(app: &TestApp) -> String {
+    let written = written_schedule();
+    let scope = operator_in(&operator(), &org("contoso"));
+    let made = schedule::create(&app.cx, &scope, &Origin::default(), written.as_object().unwrap()).await;
+    made.unwrap().id.to_string()
 }
 
 /// A route with its parameters filled in.
@@ -123,6 +186,8 @@ impl World {
             .unwrap()
             .to_owned();
         let artifact = kept(&app, &run).await;
+        let hook = hooked(&app).await;
+        let schedule = scheduled(&app).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -137,8 +202,17 @@ impl World {
                     path: route
                         .path
                         .replace("{name}", name)
-                        .replace("{id}", &run)
                         .replace("{step}", "main")
+                        .replace(
+                            "{id}",
+                            if route.path.contains("/schedules/") {
+                                &schedule
+                            } else if route.path.contains("hooks") {
+                                &hook
+                            } else {
+                                &run
+                            },
+                        )
                         .replace("{artifactId}", artifact.as_str()),
                     access: route.access,
                 }
@@ -165,11 +239,20 @@ impl World {
             .header("x-request-id", &format!("coverage-{number:06}"));
         // What is replaced needs something in its place.
         match target.method {
+            "PUT" | "POST"
+                if target.template.starts_with("/api/triggers/hooks") && !target.template.ends_with("/rotate") =>
+            {
+                request.json(&a_hook())
+            }
             "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
             "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
                 request.json(&json!({"approved": true}))
             }
             "PUT" if target.path.contains("/secrets/") => request.json(&json!({"value": "coverage-value"})),
+            "POST" if target.path.contains("/schedules/preview") => request.json(&json!({"cron": "@daily"})),
+            "PUT" | "POST" if target.path.starts_with("/api/schedules") && !target.path.contains("/trigger") => {
+                request.json(&written_schedule())
+            }
             "PUT" => request.json(&json!({})),
             _ => request,
         }
@@ -416,7 +499,8 @@ async fn nobody_comes_in_who_may_not() {
     let mut denied = Vec::new();
     let callers = bad_callers(&expired, &revoked);
     let organizations = bad_organizations(&fabrikam);
-    let asks = |target: &&Target| !matches!(target.access, Access::Open | Access::Link);
+    // What opens a hook is no caller's: `hooks.rs` has those.
+    let asks = |target: &&Target| !matches!(target.access, Access::Open | Access::Link | Access::Hook);
     for target in world.targets.iter().filter(asks) {
         let cases = match target.access {
             Access::Organization => callers.iter().chain(&organizations[..]),
@@ -458,6 +542,44 @@ async fn nobody_comes_in_who_may_not() {
             secrets.iter().all(|secret| !text.contains(secret)),
             "{of}: the record holds a key"
         );
+    }
+}
+
+/// At the door of a hook no caller counts for anything, neither good nor bad: all are told the same.
+#[tokio::test]
+async fn no_caller_opens_a_hook() {
+    let world = World::new().await;
+    let hooks: BTreeSet<_> = world
+        .of(Access::Hook)
+        .map(|target| (target.method, target.template))
+        .collect();
+    assert_eq!(hooks, [("GET", "/api/hooks/{id}"), ("POST", "/api/hooks/{id}")].into());
+    let good = world.app.key(&[], &[KeyScope::All], None).await;
+    let secret = good.clone();
+    let mut cases = bad_callers(&good, &good);
+    cases.push(case("a key that may all", (0, ""), move |r| {
+        r.key(&good).organization("contoso")
+    }));
+    cases.push(case("an administrator", (0, ""), |r| {
+        r.person("eve").organization("contoso")
+    }));
+    for target in world.of(Access::Hook) {
+        for case in &cases {
+            let of = format!("{} {}, {}", target.method, target.template, case.name);
+            let answer = (case.request)(world.to(target)).send().await;
+            let expected = match target.method {
+                "GET" => (404, "hook_not_found"),
+                _ => (401, "hook_signature_invalid"),
+            };
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                expected,
+                "{of}: {}",
+                answer.text()
+            );
+            is_problem(&answer, &of);
+            keeps_secret(&answer, &[&secret, DEVELOPMENT_KEY], &of);
+        }
     }
 }
 
@@ -538,6 +660,12 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                     is_problem(&answer, &of);
                     denied.push((of, id.clone()));
                 }
+                // They see their own runs only, and this is somebody else's.
+                _ if target.template.ends_with("/rerun")
+                    && permitted(role, Action::Read, Resource::Run) == Extent::Own =>
+                {
+                    assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+                }
                 Extent::Own if target.template.contains("{id}") => {
                     assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
                 }
@@ -549,8 +677,15 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                     );
                 }
                 // Somebody before has deleted it.
-                _ if answer.status == 404 => assert_eq!(answer.code(), "secret_not_found", "{of}"),
-                _ => assert!(matches!(answer.status, 200 | 201 | 204), "{of}: {}", answer.text()),
+                _ if answer.status == 404 => {
+                    let gone = ["secret_not_found", "schedule_not_found", "hook_not_found"];
+                    assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
+                }
+                _ => assert!(
+                    matches!(answer.status, 200 | 201 | 202 | 204),
+                    "{of}: {}",
+                    answer.text()
+                ),
             }
             if role == Role::Administrator {
                 crossed.push((format!("{} {}", target.method, target.template), id));
@@ -597,7 +732,12 @@ async fn a_key_needs_exactly_the_scope_of_the_verb() {
             .find(|verb| (verb.0, verb.1) == (target.method, target.template));
         let (.., action, resource) = *verb.unwrap();
         let of = format!("{} {}", target.method, target.template);
-        let enough = [KeyScope::One(resource, action)];
+        let also = ALSO
+            .iter()
+            .find(|also| (also.0, also.1) == (target.method, target.template));
+        let enough: Vec<_> = std::iter::once(KeyScope::One(resource, action))
+            .chain(also.map(|also| also.2))
+            .collect();
         let others: Vec<_> = Action::ALL
             .iter()
             .flat_map(|verb| Resource::ALL.iter().map(|on| KeyScope::One(*on, *verb)))
@@ -616,9 +756,12 @@ async fn a_key_needs_exactly_the_scope_of_the_verb() {
                 .await;
             let id = answer.header("x-request-id").to_owned();
             keeps_secret(&answer, &[&key], &of);
-            if may {
+            if may && target.template.ends_with("/rerun") {
+                // It may repeat what it has started itself, and this is somebody else's.
+                assert_eq!((answer.status, answer.code().as_str()), (404, "run_not_found"), "{of}");
+            } else if may {
                 assert!(
-                    matches!(answer.status, 200 | 201 | 204 | 409),
+                    matches!(answer.status, 200 | 201 | 202 | 204 | 409),
                     "{of}: {}",
                     answer.text()
                 );

@@ -1,5 +1,6 @@
 //! The integration tests: everything that needs a process, a store or a socket, in one program.
 
+mod admission;
 mod architecture;
 mod audit;
 mod authn_repositories;
@@ -11,15 +12,24 @@ mod conformance;
 mod egress;
 mod emitted_files;
 mod endpoint_coverage;
+mod events;
 mod fault;
+mod graphs;
+mod graphs_golden;
+mod history_replay;
+mod hooks;
 mod host_envelope;
 mod kept;
 mod key_vault;
 mod policies;
 mod protocol;
+mod quarantine;
+mod retention;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
+mod scheduler_properties;
+mod schedules;
 mod seccomp;
 mod secrets;
 mod sqlite;

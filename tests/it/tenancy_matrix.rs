@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
-use weft::domain::{ArtifactId, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
+use weft::domain::{ArtifactId, Ask, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
 use weft::error::{Coded as _, Kind};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
@@ -25,11 +26,13 @@ use weft::usecase::audit_log::AuditQuery;
 use weft::usecase::deliver::{Delivered, From, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::policy::{Change, Policy};
+use weft::usecase::rerun::{Code, Rerun};
 use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
+use weft::usecase::watch::Wanted;
 use weft::usecase::{
-    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, policy, provide_data, quarantine,
-    query_run, resume_run, secret,
+    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data,
+    quarantine, query_run, rerun, resume_run, schedule, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -48,23 +51,43 @@ const COVERED: &[&str] = &[
     "catalog::list",
     "control_run::cancel",
     "drive_run::continue_run",
+    "hook::create",
+    "hook::delete",
+    "hook::get",
+    "hook::list",
+    "hook::replace",
+    "hook::rotate",
     "policy::effective",
     "policy::organization",
     "policy::put_organization",
     "provide_data::inputs",
     "provide_data::list",
     "provide_data::provide",
+    "quarantine::list",
     "quarantine::quarantine",
+    "quarantine::requeue",
     "query_run::details",
     "query_run::get",
+    "query_run::items",
     "query_run::list",
+    "query_run::output",
     "query_run::logs",
     "query_run::steps",
     "resume_run::resume",
+    "schedule::create",
+    "schedule::delete",
+    "schedule::get",
+    "schedule::list",
+    "schedule::preview",
+    "schedule::trigger",
+    "schedule::update",
     "secret::delete",
     "secret::list",
     "secret::put",
+    "rerun::rerun",
     "start_run::start_run",
+    "watch::open",
+    "watch::page",
 ];
 
 #[test]
@@ -256,8 +279,14 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     secret::put(&app.cx, &contoso, &Origin::default(), Ok(secret_of("contoso-value")))
         .await
         .unwrap();
+    hook::create(&app.cx, &contoso, &Origin::default(), hook_of(WORKFLOW))
+        .await
+        .unwrap();
     let run = stored.new.run.clone();
     let scope = operator_in(&operator(), &org("contoso"));
+    schedule::create(&app.cx, &scope, &Origin::default(), &schedule_of(WORKFLOW))
+        .await
+        .unwrap();
     let change = Change {
         written: Map::from_iter([("trust".to_owned(), Value::from("restricted"))]),
         if_tag: None,
@@ -369,6 +398,32 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             let continued = drive_run::continue_run(cx, reference, cx.clock.now()).await.unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
         }
+        "hook::create" => {
+            let error = hook::create(cx, scope, &origin, hook_of("nosuch")).await.unwrap_err();
+            assert_eq!(error.code(), "hook_invalid", "{of}: {error}");
+        }
+        "hook::list" => match hook::list(cx, scope).await {
+            Ok(hooks) => assert!(hooks.is_empty(), "{of}: {hooks:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "hook::delete" | "hook::get" | "hook::replace" | "hook::rotate" => {
+            let contoso = operator_in(&operator(), &org("contoso"));
+            let id = cx.hooks.list(&contoso).await.unwrap().remove(0).hook.id;
+            match name {
+                "hook::delete" => not_found(of, hook::delete(cx, scope, &origin, &id).await),
+                "hook::get" => not_found(of, hook::get(cx, scope, &id).await),
+                "hook::replace" => {
+                    not_found(
+                        of,
+                        hook::replace(cx, scope, &origin, &id, hook_of(WORKFLOW), None).await,
+                    );
+                }
+                _ => not_found(
+                    of,
+                    hook::rotate(cx, scope, &origin, &id, hook::Rotation::default()).await,
+                ),
+            }
+        }
         // Everything about it is the stranger's own.
         "policy::effective" => match policy::effective(cx, scope, Some(WORKFLOW)).await {
             Ok(effective) => assert!(effective.startable(), "{of}: {effective:?}"),
@@ -388,8 +443,15 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 Ok(written) => panic!("{of}: {written:?}"),
             }
         }
+        "quarantine::list" => match quarantine::list(cx, scope, 50, None).await {
+            Ok((facts, _)) => assert!(facts.is_empty(), "{of}: {facts:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "quarantine::requeue" => not_found(of, quarantine::requeue(cx, scope, &origin, run).await),
         "quarantine::quarantine" => {
-            let continued = quarantine::quarantine(cx, reference, cx.clock.now()).await.unwrap();
+            let continued = quarantine::quarantine(cx, reference, key::Queue::Runs, cx.clock.now())
+                .await
+                .unwrap();
             assert_eq!(continued, Continued::Unknown, "{of}");
         }
         "provide_data::inputs" => assert_eq!(provide_data::inputs(cx, scope, DATA_PROVIDER).await.unwrap().len(), 1),
@@ -430,6 +492,58 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         "query_run::logs" => not_found(of, query_run::logs(cx, scope, run, (0, 0)).await),
         "query_run::steps" => not_found(of, query_run::steps(cx, scope, run).await),
+        "rerun::rerun" => {
+            for code in [Code::Pinned, Code::Current] {
+                let input = Rerun {
+                    run: run.clone(),
+                    code,
+                    wait: None,
+                    idempotency_key: None,
+                    received_at: cx.clock.now(),
+                    origin: origin.clone(),
+                    unindexed: Vec::new(),
+                };
+                not_found(of, rerun::rerun(cx, scope, input).await);
+            }
+        }
+        "watch::open" => not_found(of, watch::open(cx, scope, run, Wanted::default()).await),
+        "watch::page" => {
+            not_found(of, watch::page(cx, scope, run, Wanted::default(), Duration::ZERO).await);
+        }
+        "schedule::create" => {
+            let error = schedule::create(cx, scope, &origin, &schedule_of("nosuch"))
+                .await
+                .unwrap_err();
+            assert!(!there || error.code() == "schedule_invalid", "{of}: {error}");
+        }
+        "schedule::delete" => {
+            let id = contoso_schedule(app).await;
+            not_found(of, schedule::delete(cx, scope, &origin, &id, None).await);
+        }
+        "schedule::get" => not_found(of, schedule::get(cx, scope, &contoso_schedule(app).await).await),
+        "schedule::list" => match schedule::list(cx, scope, 10, None).await {
+            Ok((schedules, _)) => assert!(schedules.is_empty(), "{of}: {schedules:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        // It is about nobody's data.
+        "schedule::preview" => {
+            let previewed = schedule::preview(cx, scope, ("@daily", "UTC", None), 3).unwrap();
+            assert_eq!(previewed.unwrap().len(), 3, "{of}");
+        }
+        "schedule::trigger" => {
+            let id = contoso_schedule(app).await;
+            not_found(of, schedule::trigger(cx, scope, &origin, &id, None).await);
+        }
+        "schedule::update" => {
+            let change = schedule::Change {
+                written: schedule_of(WORKFLOW),
+                if_tag: None,
+            };
+            let id = contoso_schedule(app).await;
+            not_found(of, schedule::update(cx, scope, &origin, &id, &change).await);
+        }
+        "query_run::items" => not_found(of, query_run::items(cx, scope, (run, "main"), 10, None).await),
+        "query_run::output" => not_found(of, query_run::output(cx, scope, (run, "main"), None).await),
         "secret::delete" => not_found(of, secret::delete(cx, scope, &origin, SECRET).await),
         "secret::list" => match secret::list(cx, scope).await {
             Ok(secrets) => assert!(secrets.is_empty(), "{of}: {secrets:?}"),
@@ -467,6 +581,18 @@ async fn contoso_policy(app: &TestApp) -> String {
     policy::organization(&app.cx, &scope).await.unwrap().tag()
 }
 
+fn schedule_of(workflow: &str) -> Map<String, Value> {
+    let written = json!({"name": "Contoso's own", "workflow": workflow, "cron": "@yearly"});
+    written.as_object().unwrap().clone()
+}
+
+/// The schedule that contoso has.
+async fn contoso_schedule(app: &TestApp) -> String {
+    let scope = operator_in(&operator(), &org("contoso"));
+    let (schedules, _) = schedule::list(&app.cx, &scope, 10, None).await.unwrap();
+    schedules[0].id.to_string()
+}
+
 fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {
     match result {
         Err(Error::Store(_)) => {}
@@ -476,6 +602,14 @@ fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) 
 
 /// A secret that contoso has.
 const SECRET: &str = "CONTOSO_KEY";
+
+fn hook_of(workflow: &str) -> hook::HookInput {
+    let members = json!({"name": "Contoso's", "workflow": workflow, "scheme": "weft"});
+    hook::HookInput {
+        members: members.as_object().unwrap().clone(),
+        secret: None,
+    }
+}
 
 fn secret_of(value: &str) -> secret::WriteSecret {
     secret::WriteSecret {
@@ -491,11 +625,12 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
     StartRun {
         workflow: WORKFLOW.into(),
         arguments: Map::from_iter([("name".to_owned(), Value::from("Ada"))]),
-        wait: Some(std::time::Duration::from_secs(30)),
+        wait: Some(Duration::from_secs(30)),
         idempotency_key: idempotency_key.map(str::to_owned),
         received_at,
         origin: Origin::default(),
         unindexed: Vec::new(),
+        ask: Ask::default(),
     }
 }
 

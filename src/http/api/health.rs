@@ -64,6 +64,8 @@ pub struct StatusAnswer {
     pub live_runs: usize,
     /// Results that steps have taken from earlier runs, since the process began.
     pub cached_results: CachedResults,
+    /// Streams and long polls that are told of runs here.
+    pub watchers: usize,
 }
 
 /// How often a step's result was there.
@@ -101,5 +103,6 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
             hits: found.cached_results.0,
             misses: found.cached_results.1,
         },
+        watchers: found.watchers,
     }))
 }

@@ -7,10 +7,15 @@ pub mod data_providers;
 pub mod docs;
 pub mod environments;
 pub mod health;
+pub mod hooks;
 pub mod me;
 pub mod policy;
+pub mod quarantine;
+pub mod run_events;
 pub mod runs;
+pub mod schedules;
 pub mod secrets;
+pub mod start_options;
 pub mod workflows;
 
 use serde::Serialize;
@@ -89,4 +94,28 @@ pub struct OrganizationHeader {
     /// The organization's id: 3 to 40 of a–z and 0–9.
     #[param(rename = "X-Organization-Id", example = "contoso")]
     organization: String,
+}
+
+/// `If-Match` with one strong tag. `*` and no header replace any.
+fn if_match(headers: &axum::http::HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(axum::http::header::IF_MATCH).iter();
+    let bad = || {
+        ApiError::bad_parameter(
+            "header:If-Match",
+            "`If-Match` takes one `ETag` of an answer, as it was given",
+        )
+    };
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().map_err(|_| bad())?.trim();
+    if values.next().is_some() {
+        return Err(bad());
+    }
+    if text == "*" {
+        return Ok(None);
+    }
+    let tag = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .ok_or_else(bad)?;
+    Ok(Some(tag.to_owned()))
 }

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 
+use super::if_match;
 use crate::domain::{Limits, Network, Rights, Tier, Trust};
 use crate::error::Kind;
 use crate::http::extract::{Admitted, Caller, JsonObject, Query};
@@ -148,30 +149,6 @@ fn change(headers: &HeaderMap, body: JsonObject) -> Result<Change, ApiError> {
         written: body.object,
         if_tag: if_match(headers)?,
     })
-}
-
-/// `If-Match` with one strong tag. `*` and no header replace any.
-fn if_match(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let mut values = headers.get_all(header::IF_MATCH).iter();
-    let bad = || {
-        ApiError::bad_parameter(
-            "header:If-Match",
-            "`If-Match` takes one `ETag` of an answer, as it was given",
-        )
-    };
-    let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().map_err(|_| bad())?.trim();
-    if values.next().is_some() {
-        return Err(bad());
-    }
-    if text == "*" {
-        return Ok(None);
-    }
-    let tag = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .ok_or_else(bad)?;
-    Ok(Some(tag.to_owned()))
 }
 
 /// The organization's policy: what its steps are allowed, below the platform's. `ETag` names its content.

@@ -1,21 +1,25 @@
 //! `/api/runs`: look at runs, and end them.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::policy::RightsView;
-use super::{PageOf, cursor_in, cursor_out, limit, time};
+use super::quarantine::QuarantineView;
+use super::{PageOf, cursor_in, cursor_out, limit, time, workflows};
 use crate::domain::{RunId, Status, StepError, Timestamp};
 use crate::http::extract::{Admitted, Path, Query};
 use crate::http::problem::{ApiError, Problem};
+use crate::usecase::admission::WaitingFor;
 use crate::usecase::query_run::{
-    AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredRun, StoredStep, Timings,
+    AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredItem, StoredRun, StoredStep,
+    Timings,
 };
+use crate::usecase::rerun::{Code, Rerun};
 use crate::usecase::resume_run::{self, CodeOf};
-use crate::usecase::{control_run, drive_run, query_run};
+use crate::usecase::{control_run, drive_run, query_run, rerun};
 
 /// A run that has ended, or as far as it is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -62,9 +66,25 @@ pub struct RunAnswer {
     pub resumes: Option<RunId>,
     /// Its steps, with what each may do at most.
     pub steps: Vec<PlannedStep>,
+    /// Messages about it that failed too often and were set aside, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantineView>,
     /// Why it is not done yet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiting_for: Option<String>,
+    pub waiting_for: Option<WaitingFor>,
+    /// Before which others it begins, 0 to 9.
+    pub priority: u8,
+    /// When it may begin, if not at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
+    /// Of runs with the same key only so many are under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// The run that this one repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rerun_of: Option<RunId>,
     /// Where to go on.
     pub links: Links,
 }
@@ -74,11 +94,14 @@ pub struct RunAnswer {
 pub struct PlannedStep {
     /// Its id.
     pub id: String,
+    /// What it does: `python`, `workflow`, `map`, `loop`, `choose`, `compute`, `delay` or `approval`.
+    pub kind: &'static str,
     /// Where it is.
     pub status: Status,
     /// What its attempts may do at most: what the code declares, below the policies when the run began. A policy that was
-    /// narrowed since takes away more.
-    pub rights: RightsView,
+    /// narrowed since takes away more. Only of steps that call code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rights: Option<RightsView>,
 }
 
 /// Who asked for a run.
@@ -122,18 +145,21 @@ pub struct Links {
     /// Ends it (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
+    /// Starts a new one with its arguments (POST).
+    pub rerun: String,
     /// Goes on where it has failed (POST).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
 }
 
 impl Links {
-    fn of(run: &RunId, status: Status) -> Self {
+    pub(super) fn of(run: &RunId, status: Status) -> Self {
         let base = format!("/api/runs/{run}");
         Self {
             steps: format!("{base}/steps"),
             logs: format!("{base}/logs"),
             artifacts: format!("{base}/artifacts"),
+            rerun: format!("{base}/rerun"),
             cancel: (!status.is_terminal()).then(|| format!("{base}/cancel")),
             resume: (status.is_terminal() && status != Status::Succeeded).then(|| format!("{base}/resume")),
             itself: base,
@@ -148,7 +174,10 @@ impl RunAnswer {
             arguments,
             result,
             variables,
+            quarantined,
+            waiting_for,
         } = details;
+        let ask = &run.new.ask;
         let state = &run.state;
         Self {
             run_id: run.new.run.clone(),
@@ -167,7 +196,12 @@ impl RunAnswer {
             requester: RequesterView::from(&run.new.requester),
             resumes: run.new.resumes.clone(),
             steps: planned_steps(&run),
-            waiting_for: waiting_for(&run),
+            quarantined: quarantined.into_iter().map(QuarantineView::from).collect(),
+            waiting_for,
+            priority: ask.priority.number(),
+            run_at: ask.not_before,
+            concurrency_key: ask.concurrency.as_ref().map(|asked| asked.key.clone()),
+            rerun_of: ask.rerun_of.clone(),
             links: Links::of(&run.new.run, state.status),
         }
     }
@@ -178,8 +212,9 @@ fn planned_steps(run: &StoredRun) -> Vec<PlannedStep> {
     steps
         .map(|(planned, state)| PlannedStep {
             id: planned.id.clone(),
+            kind: planned.work.kind(),
             status: state.status,
-            rights: RightsView::from(&planned.work.code().map(|code| code.rights.clone()).unwrap_or_default()),
+            rights: planned.work.code().map(|code| RightsView::from(&code.rights)),
         })
         .collect()
 }
@@ -187,24 +222,6 @@ fn planned_steps(run: &StoredRun) -> Vec<PlannedStep> {
 fn duration(started: Option<Timestamp>, finished: Option<Timestamp>) -> Option<u64> {
     let took = finished?.since(started?);
     u64::try_from(took.as_millis()).ok()
-}
-
-/// Why a run is not done yet, in one sentence.
-fn waiting_for(run: &StoredRun) -> Option<String> {
-    let state = &run.state;
-    match state.status {
-        Status::Pending => Some("it stands in the queue until an instance takes it".to_owned()),
-        Status::Waiting => {
-            let (due, step) = state
-                .steps
-                .iter()
-                .zip(&run.new.plan.steps)
-                .filter_map(|(step, planned)| step.due().map(|due| (due, planned.id.as_str())))
-                .min()?;
-            Some(format!("the next attempt of step `{step}` is due at {due}"))
-        }
-        _ => None,
-    }
 }
 
 /// A run that goes on.
@@ -216,6 +233,10 @@ pub struct Accepted {
     pub run_id: RunId,
     /// Where it is.
     pub status: Status,
+    /// When it may begin, if not at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
     /// Where to look.
     pub links: Links,
 }
@@ -226,6 +247,7 @@ pub(super) fn accepted(run: &StoredRun) -> Response {
     let body = Accepted {
         run_id: id.clone(),
         status,
+        run_at: run.new.ask.not_before,
         links: Links::of(id, status),
     };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
@@ -264,6 +286,10 @@ pub struct RunItem {
     /// The type of its error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_type: Option<String>,
+    /// When it may begin, if not at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
 }
 
 impl From<ListedRun> for RunItem {
@@ -279,6 +305,7 @@ impl From<ListedRun> for RunItem {
             finished_at: run.finished_at,
             duration_ms: duration(run.started_at, run.finished_at),
             error_type: run.error_type,
+            run_at: run.not_before,
         }
     }
 }
@@ -358,12 +385,35 @@ pub async fn get(admitted: Admitted, Path(id): Path<String>) -> Result<Json<RunA
 pub struct StepView {
     /// Its id.
     pub id: String,
+    /// What it does: `python`, `workflow`, `map`, `loop`, `choose`, `compute`, `delay` or `approval`.
+    pub kind: &'static str,
     /// Where it is.
     pub status: Status,
-    /// What its attempts may do at most.
-    pub rights: RightsView,
-    /// Attempts begun.
+    /// What its attempts may do at most; only of steps that call code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rights: Option<RightsView>,
+    /// Attempts begun; of a map or loop: items or iterations.
     pub attempts_begun: u32,
+    /// The branch that it chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Items of a map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_total: Option<u32>,
+    /// Items of a map, or iterations of a loop, that have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_ended: Option<u32>,
+    /// How many of them have failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_failed: Option<u32>,
+    /// Runs that it has started and waits or waited for, one for each try. Those of a map or loop are shown with its items.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub children: Vec<RunId>,
+    /// When it goes on by itself: the end of a pause, the next attempt, its time limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub due_at: Option<Timestamp>,
     /// When its first attempt began.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
@@ -380,7 +430,14 @@ impl From<StoredStep> for StepView {
     fn from(step: StoredStep) -> Self {
         Self {
             duration_ms: duration(step.started_at, step.finished_at),
-            rights: RightsView::from(&step.rights),
+            rights: step.rights.as_ref().map(RightsView::from),
+            kind: step.kind,
+            branch: step.branch,
+            items_total: step.counts.and_then(|counts| counts.total),
+            items_ended: step.counts.map(|counts| counts.ended),
+            items_failed: step.counts.map(|counts| counts.failed),
+            children: step.children,
+            due_at: step.due,
             id: step.id,
             status: step.status,
             attempts_begun: step.attempts_begun,
@@ -403,6 +460,127 @@ pub async fn steps(admitted: Admitted, Path(id): Path<String>) -> Result<Json<Pa
     Ok(Json(PageOf {
         items: steps.into_iter().map(StepView::from).collect(),
         next_cursor: None,
+    }))
+}
+
+/// An item of a map, or an iteration of a loop.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemView {
+    /// Which, from 0.
+    pub item: u32,
+    /// Where it is.
+    pub status: Status,
+    /// When its first attempt began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// From start to end.
+    pub duration_ms: Option<u64>,
+    /// Runs that it has started and waits or waited for, one for each try.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub children: Vec<RunId>,
+    /// Attempts that have ended, the newest hundred.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+impl From<StoredItem> for ItemView {
+    fn from(item: StoredItem) -> Self {
+        Self {
+            item: item.item,
+            status: item.status,
+            duration_ms: duration(item.started_at, item.finished_at),
+            started_at: item.started_at,
+            finished_at: item.finished_at,
+            children: item.children,
+            attempts: item.attempts,
+        }
+    }
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ItemsQuery {
+    /// Items in a page, 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The items of a map, or the iterations of a loop, that have been tried, in their order. A step of another kind has none.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}/steps/{step}/items", tag = "runs",
+    params(("id" = String, Path, description = "The run"), ("step" = String, Path, description = "The step"), ItemsQuery,
+        super::OrganizationHeader),
+    responses((status = 200, body = PageOf<ItemView>), (status = "default", body = Problem)))]
+pub async fn items(
+    admitted: Admitted,
+    Path((id, step)): Path<(String, String)>,
+    Query(query): Query<ItemsQuery>,
+) -> Result<Json<PageOf<ItemView>>, ApiError> {
+    let (limit, cursor) = (limit(query.limit.as_deref())?, cursor_in(query.cursor.as_deref())?);
+    let (cx, of) = (&admitted.app.cx, (&run_id(&id)?, step.as_str()));
+    let (items, next) = query_run::items(cx, &admitted.scope, of, limit, cursor.map(Continuation)).await?;
+    Ok(Json(PageOf {
+        items: items.into_iter().map(ItemView::from).collect(),
+        next_cursor: cursor_out(next.map(|next| next.0)),
+    }))
+}
+
+/// What a step has left.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct OutputAnswer {
+    /// Where the step is.
+    pub status: Status,
+    /// What came out: of a map the list of what came out of its items, null where nothing has; of a loop what came out of the
+    /// last iteration.
+    #[schema(value_type = Object, nullable)]
+    pub output: Value,
+    /// Why it failed: `type` and `message`.
+    #[schema(value_type = Object, nullable)]
+    pub error: Value,
+}
+
+/// Of what.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OutputQuery {
+    /// One item of a map, or iteration of a loop, from 0.
+    item: Option<String>,
+}
+
+/// What came out of a step, or of one of its items.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(get, path = "/api/runs/{id}/steps/{step}/output", tag = "runs",
+    params(("id" = String, Path, description = "The run"), ("step" = String, Path, description = "The step"), OutputQuery,
+        super::OrganizationHeader),
+    responses((status = 200, body = OutputAnswer), (status = "default", body = Problem)))]
+pub async fn output(
+    admitted: Admitted,
+    Path((id, step)): Path<(String, String)>,
+    Query(query): Query<OutputQuery>,
+) -> Result<Json<OutputAnswer>, ApiError> {
+    let item = match query.item.as_deref().filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| ApiError::bad_parameter("query:item", "`item` must be the number of an item, from 0"))?,
+        ),
+    };
+    let (cx, of) = (&admitted.app.cx, (&run_id(&id)?, step.as_str()));
+    let left = query_run::output(cx, &admitted.scope, of, item).await?;
+    Ok(Json(OutputAnswer {
+        status: left.status,
+        output: left.output,
+        error: left.error,
     }))
 }
 
@@ -484,6 +662,54 @@ pub async fn cancel(admitted: Admitted, Path(id): Path<String>) -> Result<Json<R
     Ok(Json(RunAnswer::new(details)))
 }
 
+/// Of which code a run is repeated.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RerunQuery {
+    /// `pinned` (by default): the code that the run ran; `current`: what the workspace offers now.
+    revision: Option<String>,
+}
+
+/// Start a new run with the arguments, the priority and the concurrency key of this one. Answered as `execute` is.
+///
+/// # Errors
+/// Problems as documented.
+#[utoipa::path(post, path = "/api/runs/{id}/rerun", tag = "runs",
+    params(("id" = String, Path, description = "The run"), RerunQuery, super::OrganizationHeader,
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=SECONDS`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters")),
+    responses((status = 200, description = "The new run has ended, whichever way", body = RunAnswer),
+        (status = 202, description = "The new run goes on", body = Accepted), (status = "default", body = Problem)))]
+pub async fn again(
+    admitted: Admitted,
+    Path(id): Path<String>,
+    Query(query): Query<RerunQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let code = match query.revision.as_deref() {
+        None | Some("" | "pinned") => Code::Pinned,
+        Some("current") => Code::Current,
+        Some(_) => {
+            return Err(ApiError::bad_parameter(
+                "query:revision",
+                "`revision` must be `pinned` or `current`",
+            ));
+        }
+    };
+    let app = &admitted.app;
+    let input = Rerun {
+        run: run_id(&id)?,
+        code,
+        wait: workflows::preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?,
+        idempotency_key: workflows::idempotency_key(&headers, true)?,
+        received_at: app.cx.clock.now(),
+        origin: admitted.origin.clone(),
+        unindexed: admitted.unindexed(),
+    };
+    let started = rerun::rerun(&app.cx, &admitted.scope, input).await?;
+    workflows::answer(&admitted, started).await
+}
+
 /// Which code.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -504,7 +730,7 @@ pub async fn resume(
     admitted: Admitted,
     Path(id): Path<String>,
     Query(query): Query<ResumeQuery>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let code = match query.revision.as_deref() {
         None | Some("" | "pinned") => CodeOf::Pinned,
@@ -516,7 +742,7 @@ pub async fn resume(
             ));
         }
     };
-    let key = super::workflows::idempotency_key(&headers, true)?;
+    let key = workflows::idempotency_key(&headers, true)?;
     let (app, id) = (&admitted.app, run_id(&id)?);
     let (run, _) = resume_run::resume(&app.cx, &admitted.scope, &admitted.origin, &id, code, key.as_deref()).await?;
     Ok(accepted(&run))

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::runs::RunAnswer;
+use super::start_options::StartOptions;
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::definition::json_schema;
 use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::catalog::Offered;
-use crate::usecase::start_run::{StartRun, start_run};
+use crate::usecase::start_run::{StartRun, Started, start_run};
 use crate::usecase::{catalog, query_run};
 
 /// A workflow.
@@ -24,6 +25,8 @@ use crate::usecase::{catalog, query_run};
 pub struct WorkflowView {
     /// Its name.
     pub name: String,
+    /// `python`, a function; or `graph`.
+    pub kind: &'static str,
     /// One sentence.
     pub description: String,
     /// For lists.
@@ -34,12 +37,14 @@ pub struct WorkflowView {
     pub source: String,
     /// The digest of the code.
     pub revision: String,
-    /// Time limit of one attempt, in seconds.
-    pub timeout_seconds: f64,
-    /// Attempts, delays, and which errors count.
-    #[schema(value_type = Object)]
-    pub retry: Value,
-    /// Hosts that it declares to reach.
+    /// Time limit of one attempt, in seconds; of a graph each function has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    /// Attempts, delays, and which errors count; of a graph each node has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub retry: Option<Value>,
+    /// Hosts that it declares to reach, or that the functions of a graph do.
     pub network: Vec<String>,
     /// What of its declaration a policy refuses; a run is not started while there is any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -47,6 +52,10 @@ pub struct WorkflowView {
     /// Its parameters as JSON Schema 2020-12.
     #[schema(value_type = Object)]
     pub parameters: Value,
+    /// The graph, as docs/graphs.md describes it; only where one workflow is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub graph: Option<Value>,
 }
 
 impl WorkflowView {
@@ -54,16 +63,18 @@ impl WorkflowView {
         let declared = &offered.declared;
         Self {
             name: declared.name.clone(),
+            kind: if declared.graph.is_some() { "graph" } else { "python" },
             description: declared.description.clone(),
             category: declared.category.clone(),
             tags: declared.tags.clone(),
             source: format!("{}:{}", declared.path, declared.line),
             revision: revision.to_owned(),
-            timeout_seconds: declared.timeout_seconds,
-            retry: json!(declared.retry),
-            network: declared.network.clone(),
+            timeout_seconds: declared.graph.is_none().then_some(declared.timeout_seconds),
+            retry: declared.graph.is_none().then(|| json!(declared.retry)),
+            network: offered.network.clone(),
             refused: offered.refused.clone(),
             parameters: json_schema(&declared.parameters),
+            graph: None,
         }
     }
 }
@@ -108,40 +119,53 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
     responses((status = 200, body = WorkflowView), (status = "default", body = Problem)))]
 pub async fn get(admitted: Admitted, Path(name): Path<String>) -> Result<Json<WorkflowView>, ApiError> {
     let (current, offered) = catalog::get(&admitted.app.cx, &admitted.scope, &name).await?;
-    Ok(Json(WorkflowView::new(&offered, &current.bundle.digest)))
+    let graph = offered.declared.graph.as_ref().map(|graph| json!(**graph));
+    Ok(Json(WorkflowView {
+        graph,
+        ..WorkflowView::new(&offered, &current.bundle.digest)
+    }))
 }
 
 /// Start a run. The body is a JSON object of arguments. By default the answer waits for the end (60 s, `Prefer: wait=N`, at
 /// most 220 s) and is 202 when that was not enough; `Prefer: respond-async` answers 202 at once. `Idempotency-Key` makes a
-/// repeat within 24 h return the first run.
+/// repeat within 24 h return the first run. A run over a limit waits for its turn; `waitingFor` of the run says why.
 ///
 /// # Errors
 /// Problems as documented.
 #[utoipa::path(post, path = "/api/workflows/{name}/execute", tag = "workflows",
     params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader,
         ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=SECONDS`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters")),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters"), StartOptions),
     request_body(content = Object, description = "Arguments by name"),
     responses((status = 200, description = "The run has ended, whichever way", body = RunAnswer),
         (status = 202, description = "The run goes on", body = super::runs::Accepted), (status = "default", body = Problem)))]
 pub async fn execute(
     admitted: Admitted,
     Path(name): Path<String>,
+    Query(options): Query<StartOptions>,
     headers: HeaderMap,
     body: JsonObject,
 ) -> Result<Response, ApiError> {
     let app = &admitted.app;
     let wait = preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?;
+    let received_at = app.cx.clock.now();
     let input = StartRun {
+        ask: options.read(&headers, received_at)?,
         workflow: name,
         arguments: body.object,
         wait,
         idempotency_key: idempotency_key(&headers, body.empty)?,
-        received_at: app.cx.clock.now(),
+        received_at,
         origin: admitted.origin.clone(),
         unindexed: admitted.unindexed(),
     };
     let started = start_run(&app.cx, &admitted.scope, input).await?;
+    answer(&admitted, started).await
+}
+
+/// The answer to whoever has started a run.
+pub(super) async fn answer(admitted: &Admitted, started: Started) -> Result<Response, ApiError> {
+    let app = &admitted.app;
     if !started.repeated {
         admitted.indexed();
     }
@@ -162,7 +186,11 @@ pub async fn execute(
 }
 
 /// `Prefer` (RFC 7240): none to leave the run to the queue, else how long to wait.
-fn preferred_wait(headers: &HeaderMap, default: Duration, most: Duration) -> Result<Option<Duration>, ApiError> {
+pub(super) fn preferred_wait(
+    headers: &HeaderMap,
+    default: Duration,
+    most: Duration,
+) -> Result<Option<Duration>, ApiError> {
     let mut wait = Some(default);
     for value in headers.get_all("prefer") {
         let value = value.to_str().unwrap_or_default();

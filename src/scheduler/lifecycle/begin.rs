@@ -4,6 +4,11 @@ use crate::domain::{Phase, RunId, Status, Timestamp};
 use crate::scheduler::{Carried, Fact, Plan, RunState, StepState, Transition};
 
 pub fn begin(run: &RunId, plan: &Plan, carried: &[Carried], deadline: Timestamp, now: Timestamp) -> Transition {
+    // What the workflow itself says may be less.
+    let own = plan
+        .deadline_ms
+        .map(|ms| now.plus(std::time::Duration::from_millis(ms)));
+    let deadline = own.map_or(deadline, |own| own.min(deadline));
     let mut state = RunState {
         run: run.clone(),
         status: Status::Pending,

@@ -91,13 +91,18 @@ fn lose_attempts(draft: &mut Draft<'_>, state: &RunState) {
         .map(|(slot, _)| slot)
         .filter(|slot| state.unit(*slot).is_some_and(|unit| !unit.handed))
         .collect();
+    // First of all: what the loss of one ends must not kill the others, which are gone already.
+    for (place, item) in &lost {
+        if let Some(unit) = draft.state.steps[*place].unit_mut(*item) {
+            unit.attempt = None;
+        }
+    }
     for (place, item) in lost {
         let planned = &draft.plan.steps[place];
         let now = draft.now;
         let Some(unit) = draft.state.steps[place].unit_mut(item) else {
             continue;
         };
-        unit.attempt = None;
         let attempts = unit.attempts;
         match planned.on_crash {
             OnCrash::Retry => {

@@ -3,14 +3,22 @@
 
 pub mod artifacts;
 pub mod audit_log;
+pub mod backlog;
 pub mod configs;
+pub mod due;
+pub mod history;
+pub mod hooks;
 pub mod identity;
 pub mod installation;
 pub mod keys;
 pub mod kv;
 pub mod policies;
+pub mod quarantines;
 pub mod results;
+pub mod retention;
 pub mod runs;
+pub mod schedules;
 pub mod secrets;
+pub mod signals;
 
 mod cache;

@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
+use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
-    AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp, sha256_hex,
+    Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp,
+    sha256_hex,
 };
-use crate::scheduler::{Decision, Ended, Output, Plan, RunState, Slot, Transition};
+use crate::scheduler::{
+    self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
+};
 use crate::store::claim_check;
 use crate::store::error::Error;
 use crate::store::key;
@@ -103,6 +107,8 @@ pub struct NewRun {
     pub parent: Option<Parent>,
     /// The run that it resumes, if it does: what that has done is not done again.
     pub resumes: Option<RunId>,
+    /// When it may begin, and before which others.
+    pub ask: Ask,
 }
 
 /// A stored run: its header, and the version to fence with.
@@ -190,10 +196,20 @@ pub struct AttemptRecord {
 pub struct StoredStep {
     /// Its id.
     pub id: String,
+    /// What it does, as a graph's `type` has it.
+    pub kind: &'static str,
     /// Its status.
     pub status: Status,
-    /// What its attempts may do at most, as the plan has it.
-    pub rights: Rights,
+    /// What its attempts may do at most, as the plan has it; none of a step that makes none.
+    pub rights: Option<Rights>,
+    /// The branch that it chose.
+    pub branch: Option<String>,
+    /// Of a map or loop that has begun: how far it has come, or came; none when it was stopped.
+    pub counts: Option<Counts>,
+    /// The runs that it has started and waits or waited for, in order; those of items are the items'.
+    pub children: Vec<RunId>,
+    /// When it goes on by itself: the end of a pause, the next attempt, its time limit.
+    pub due: Option<Timestamp>,
     /// Attempts begun.
     pub attempts_begun: u32,
     /// When it began.
@@ -215,6 +231,8 @@ pub struct StoredItem {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// The runs that it has started and waits or waited for, in order.
+    pub children: Vec<RunId>,
     /// Ended attempts, in order; the newest hundred.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -278,6 +296,8 @@ pub struct ListedRun {
     pub finished_at: Option<Timestamp>,
     /// The type of its error.
     pub error_type: Option<String>,
+    /// When it may begin, if not at once.
+    pub not_before: Option<Timestamp>,
 }
 
 /// Which runs to list.
@@ -391,6 +411,7 @@ impl Runs {
         etag: Option<ETag>,
     ) -> Result<Committed> {
         whole_result(&run, &mut additions);
+        let running: Vec<_> = run.state.running().map(|(_, attempt)| attempt.clone()).collect();
         run.state = transition.state().clone();
         let partition = key::run(&run.new.run);
         let audit = rows_for_run(scope, &run.new.run, &run.audit, additions.audit);
@@ -421,14 +442,7 @@ impl Runs {
             };
             operations.push(slot_operation(&run, row, kept)?);
         }
-        if !transition.facts().is_empty() {
-            let facts = serde_json::to_string(transition.facts()).map_err(|error| Error::corrupt(error.to_string()))?;
-            let properties = Properties::new()
-                .with("v", SCHEMA)
-                .with("at", transition.at())
-                .with("facts", facts);
-            operations.push(Operation::Insert(key::event_row(run.state.sequence), properties));
-        }
+        operations.extend(history::operation(&running, &run, transition)?);
         operations.extend(
             additions
                 .taken
@@ -474,6 +488,7 @@ impl Runs {
             .with("argumentsDigest", new.arguments_digest.clone())
             .with("idempotent", new.idempotent)
             .with_some("parent", new.parent.as_ref().map(|parent| json(json!(parent))))
+            .with_some("ask", (new.ask != Ask::default()).then(|| json(json!(new.ask))))
             .with_some("resumes", new.resumes.as_ref().map(|run| run.as_str().to_owned()));
         self.put_text(scope, &mut properties, "plan", json(json!(*new.plan)))
             .await?;
@@ -609,6 +624,10 @@ impl Runs {
                     None => None,
                 },
                 resumes: run_in("resumes")?,
+                ask: match properties.text("ask")? {
+                    Some(_) => parse(properties, "ask")?,
+                    None => Ask::default(),
+                },
             },
             state: self.text(scope, properties, "checkpoint").await?,
             result: payload(properties, "result")?,
@@ -657,10 +676,25 @@ impl Runs {
                 };
                 let at = |name: &str| row.map_or(Ok(None), |row| row.time(name));
                 let since = state.activity.as_ref().map(|activity| activity.since);
+                let number = |name: &str| row.map_or(Ok(None), |row| row.int(name));
+                let count = |number: i64| u32::try_from(number).unwrap_or_default();
+                let kept = match number("itemsEnded")? {
+                    Some(ended) => Some(Counts {
+                        total: number("itemsTotal")?.map(count),
+                        ended: count(ended),
+                        failed: number("itemsFailed")?.map_or(0, count),
+                    }),
+                    None => None,
+                };
                 Ok(StoredStep {
                     id: planned.id.clone(),
+                    kind: planned.work.kind(),
                     status: state.status,
-                    rights: planned.work.code().map(|code| code.rights.clone()).unwrap_or_default(),
+                    rights: planned.work.code().map(|code| code.rights.clone()),
+                    branch: state.branch.clone(),
+                    counts: state.counts().or(kept),
+                    children: children(run, (planned, None), state.attempts),
+                    due: state.due(),
                     attempts_begun: state.attempts,
                     started_at: at("startedAt")?.or(since),
                     finished_at: at("finishedAt")?,
@@ -745,11 +779,15 @@ impl Runs {
             .limit(limit)
             .after(cursor);
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        let planned = &run.new.plan.steps[place];
         let items = page.entities.iter().map(|row| {
             let properties = &row.properties;
             let item = row.row.as_str()[prefix.len()..].parse();
+            let item = item.map_err(|_| Error::corrupt("a row names no item"))?;
+            let begun = u32::try_from(properties.require_int("attemptsBegun")?).unwrap_or_default();
             Ok(StoredItem {
-                item: item.map_err(|_| Error::corrupt("a row names no item"))?,
+                item,
+                children: children(run, (planned, Some(item)), begun),
                 status: Status::parse(properties.require_text("status")?)
                     .ok_or_else(|| Error::corrupt("unknown status"))?,
                 started_at: properties.time("startedAt")?,
@@ -876,6 +914,22 @@ impl Runs {
         let table = key::org_table(scope.org());
         self.ports.tables.commit(&table, &key::index(), operations).await?;
         Ok(())
+    }
+
+    /// What lists a run that nobody has listed, and records, together with something else in the same partition.
+    pub(super) fn list_operations(run: &StoredRun, audit: &[LinkedRecord]) -> Result<Vec<Operation>> {
+        let row = key::index_run_row(run.new.created_at, &run.new.run);
+        let mut operations = vec![Operation::Insert(row, index_row(run))];
+        operations.extend(index_operations(audit)?);
+        Ok(operations)
+    }
+
+    /// As [`Runs::list_operations`], for a run that is listed.
+    pub(super) fn relist_operations(run: &StoredRun, audit: &[LinkedRecord]) -> Result<Vec<Operation>> {
+        let row = key::index_run_row(run.new.created_at, &run.new.run);
+        let mut operations = vec![Operation::Upsert(row, index_row(run))];
+        operations.extend(index_operations(audit)?);
+        Ok(operations)
     }
 
     /// Runs, newest first.
@@ -1053,6 +1107,26 @@ fn rows_of(
     rows.into_values().collect()
 }
 
+/// The runs that a step, or one of its items, has started with so many tries.
+fn children(run: &StoredRun, (step, item): (&StepPlan, Option<u32>), tries: u32) -> Vec<RunId> {
+    let waits = match &step.work {
+        Work::Once(Action::Child { .. }) => item.is_none(),
+        Work::Map {
+            action: Action::Child { .. },
+            ..
+        }
+        | Work::Loop {
+            action: Action::Child { .. },
+            ..
+        } => item.is_some(),
+        _ => false,
+    };
+    let tries = if waits { tries } else { 0 };
+    (1..=tries)
+        .map(|number| scheduler::child(&run.new.run, &step.id, item, number))
+        .collect()
+}
+
 fn slot_row(run: &StoredRun, (place, item): Slot) -> Result<Key> {
     let id = &run.new.plan.steps[place].id;
     match item {
@@ -1086,6 +1160,13 @@ fn slot_operation(run: &StoredRun, row: SlotRow, mut attempts: Vec<AttemptRecord
             properties.set("status", ended.status.as_str());
             properties.set("attemptsBegun", i64::from(ended.attempts));
             properties.set("finishedAt", at);
+            if let Some(counts) = ended.counts {
+                properties.set("itemsEnded", i64::from(counts.ended));
+                properties.set("itemsFailed", i64::from(counts.failed));
+                if let Some(total) = counts.total {
+                    properties.set("itemsTotal", i64::from(total));
+                }
+            }
             if let Some(started) = ended.started_at.or(since) {
                 properties.set("startedAt", started);
             }
@@ -1134,6 +1215,7 @@ fn index_row(run: &StoredRun) -> Properties {
         .with("createdAt", run.new.created_at)
         .with_some("startedAt", run.state.started_at)
         .with_some("finishedAt", run.state.finished_at)
+        .with_some("notBefore", run.new.ask.not_before)
         .with_some("errorType", run.state.error.as_ref().map(|error| error.kind.clone()))
 }
 
@@ -1157,6 +1239,7 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
         started_at: properties.time("startedAt")?,
         finished_at: properties.time("finishedAt")?,
         error_type: properties.text("errorType")?.map(str::to_owned),
+        not_before: properties.time("notBefore")?,
     })
 }
 

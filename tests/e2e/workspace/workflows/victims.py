@@ -296,3 +296,12 @@ def logs_much(ctx: Context, lines: int = 1500, size: int = 8000) -> int:
     for number in range(lines):
         ctx.log(f"{number} " + "x" * size)
     return lines
+
+
+@workflow
+def narrates(ctx: Context, lines: int = 10, seconds: float = 1.0) -> int:
+    """Says a line now and then; the first attempt takes its time."""
+    for number in range(lines):
+        print(f"attempt {ctx.run.attempt}, line {number}", flush=True)
+        time.sleep(seconds / lines if ctx.run.attempt == 1 else 0)
+    return ctx.run.attempt

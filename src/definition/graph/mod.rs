@@ -1,0 +1,71 @@
+//! A graph file → a graph, or everything that is wrong with it at once.
+//!
+//! [`read_graph`] looks at the file alone: its shape (`shape.rs`), how its nodes follow each other (`structure.rs`), what its
+//! expressions name (`names.rs`). [`check_against`] looks at what the workspace declares besides (`calls.rs`). Findings point at
+//! places as a JSON pointer does, but a node is named by its id: `/nodes/fetch/inputs/id`. A node without a good id of its own
+//! is named by its place: `/nodes/[3]/id`. `place.rs` turns such a pointer into line and column.
+
+mod calls;
+mod names;
+mod place;
+mod shape;
+mod structure;
+
+use serde_json::Value;
+
+pub use calls::{Offer, check_against, cycles_of_children};
+pub use place::place_of;
+
+use crate::domain::Graph;
+use crate::error::Finding;
+
+/// A graph file as far as it could be read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReadGraph {
+    /// The graph; where there are findings, only for further findings.
+    pub graph: Graph,
+    /// Everything that is wrong with the file by itself.
+    pub findings: Vec<Finding>,
+    /// The pointer of each node.
+    pub(super) at: Vec<String>,
+}
+
+/// Reads a graph file.
+#[must_use]
+pub fn read_graph(text: &str) -> ReadGraph {
+    let value: Value = match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) => {
+            let message = format!("the file is no JSON: {error}");
+            let finding = Finding::new("", "not_json", message).hint("mend it at the line and column that it names");
+            return ReadGraph {
+                findings: vec![finding],
+                ..ReadGraph::default()
+            };
+        }
+    };
+    let mut read = shape::read(&value);
+    structure::check(&mut read);
+    names::check(&mut read);
+    read
+}
+
+/// A member's name as a pointer has it.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// What a caller wrote, cut to what a message bears.
+fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+/// `a`, `b` and `c` in backticks, at most twelve.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<_> = names.take(13).map(|name| format!("`{}`", shown(name))).collect();
+    if names.len() > 12 {
+        names.truncate(12);
+        names.push("…".to_owned());
+    }
+    names.join(", ")
+}

@@ -1,0 +1,779 @@
+//! The members of a graph file: which there are, and of which types. What can't be read is left out, so that the rest is still
+//! checked.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::{ReadGraph, escaped, listed, shown};
+use crate::definition::expression;
+use crate::definition::parameters::{compile, nearest, validate};
+use crate::domain::{
+    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
+    RetryPolicy,
+};
+use crate::error::Finding;
+
+const GRAPH: [&str; 10] = [
+    "name",
+    "description",
+    "category",
+    "tags",
+    "parameters",
+    "nodes",
+    "edges",
+    "output",
+    "active",
+    "deadlineSeconds",
+];
+const COMMON: [&str; 6] = ["id", "type", "when", "phase", "join", "onFailure"];
+/// Of nodes that try something.
+const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
+/// Node types, with the members that are theirs alone, and whether they try something.
+const TYPES: [(&str, &[&str], bool); 8] = [
+    ("python", &["use"], true),
+    ("workflow", &["workflow"], true),
+    ("map", &["use", "workflow", "items", "atOnce", "onItemFailure"], true),
+    ("loop", &["use", "workflow", "until", "most"], true),
+    ("choose", &["branches", "otherwise"], false),
+    ("compute", &["value"], false),
+    ("delay", &["seconds"], false),
+    ("approval", &["needed", "withinSeconds", "question"], false),
+];
+const PARAMETER: [&str; 14] = [
+    "name",
+    "type",
+    "label",
+    "required",
+    "default",
+    "has_default",
+    "help",
+    "min",
+    "max",
+    "min_length",
+    "max_length",
+    "pattern",
+    "enum",
+    "data_provider",
+];
+const RETRY: [&str; 6] = [
+    "attempts",
+    "delay_seconds",
+    "backoff",
+    "max_delay_seconds",
+    "jitter",
+    "retry_on",
+];
+const LONGEST_TEXT: usize = 4_000;
+const MAX_TAGS: usize = 50;
+const MAX_BRANCHES: usize = 100;
+const MAX_PARAMETERS: usize = 200;
+
+pub(super) fn read(value: &Value) -> ReadGraph {
+    let mut reader = Reader { findings: Vec::new() };
+    let Value::Object(members) = value else {
+        reader.add(
+            "",
+            "not_an_object",
+            "the file is JSON, and not an object".to_owned(),
+            "write a graph as `{\"name\": …, \"nodes\": […], \"edges\": […]}`; data files belong outside of `workflows`",
+        );
+        return ReadGraph {
+            findings: reader.findings,
+            ..ReadGraph::default()
+        };
+    };
+    let whole = Object {
+        at: "",
+        what: "a graph",
+        members,
+    };
+    reader.known(&whole, &GRAPH);
+    let name = reader.name(&whole);
+    let (nodes, at) = reader.nodes(&whole);
+    let graph = Graph {
+        name,
+        description: reader.text(&whole, "description").unwrap_or_default(),
+        category: reader.text(&whole, "category").unwrap_or_else(|| "General".to_owned()),
+        tags: reader.texts(&whole, "tags", MAX_TAGS).unwrap_or_default(),
+        parameters: reader.parameters(&whole),
+        nodes,
+        edges: reader.edges(&whole),
+        output: whole.get("output").cloned(),
+        active: reader.number(&whole, "active", 1..=u64::from(MAX_ACTIVE)),
+        deadline_seconds: reader.seconds(&whole, "deadlineSeconds", 1.0, f64::from(MAX_RUN_SECONDS)),
+    };
+    ReadGraph {
+        graph,
+        findings: reader.findings,
+        at,
+    }
+}
+
+/// Whether a text can be the id of a node, or the name of a branch.
+fn is_id(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
+}
+
+/// An object of the file, with its pointer and what it is.
+struct Object<'a> {
+    at: &'a str,
+    what: &'a str,
+    members: &'a Map<String, Value>,
+}
+
+impl<'a> Object<'a> {
+    /// A member; null is as good as none.
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.members.get(name).filter(|value| !value.is_null())
+    }
+
+    fn pointer(&self, name: &str) -> String {
+        format!("{}/{}", self.at, escaped(name))
+    }
+}
+
+struct Reader {
+    findings: Vec<Finding>,
+}
+
+impl Reader {
+    fn add(&mut self, pointer: impl Into<String>, code: &str, message: String, hint: impl Into<String>) {
+        self.findings.push(Finding::new(pointer, code, message).hint(hint));
+    }
+
+    fn known(&mut self, object: &Object<'_>, known: &[&str]) {
+        for name in object.members.keys().filter(|name| !known.contains(&name.as_str())) {
+            let hint = match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!(
+                    "there is {}",
+                    known
+                        .iter()
+                        .map(|name| format!("`{name}`"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            };
+            let message = format!("{} has no member `{}`", object.what, shown(name));
+            self.add(object.pointer(name), "unknown_member", message, hint);
+        }
+    }
+
+    fn missing(&mut self, object: &Object<'_>, name: &str, expected: &str) {
+        let message = format!("{} needs `{name}`", object.what);
+        self.add(
+            object.pointer(name),
+            "missing_member",
+            message,
+            format!("give it {expected}"),
+        );
+    }
+
+    fn wrong_type(&mut self, object: &Object<'_>, name: &str, expected: &str) {
+        let message = format!("`{name}` of {} must be {expected}", object.what);
+        let hint = format!("write {expected}");
+        self.add(object.pointer(name), "wrong_type", message, hint);
+    }
+
+    fn text(&mut self, object: &Object<'_>, name: &str) -> Option<String> {
+        match object.get(name)? {
+            Value::String(text) if text.len() <= LONGEST_TEXT => Some(text.clone()),
+            Value::String(_) => {
+                let message = format!("`{name}` of {} is longer than {LONGEST_TEXT} bytes", object.what);
+                self.add(object.pointer(name), "out_of_range", message, "shorten it");
+                None
+            }
+            _ => {
+                self.wrong_type(object, name, "a text");
+                None
+            }
+        }
+    }
+
+    fn needed_text(&mut self, object: &Object<'_>, name: &str, expected: &str) -> String {
+        if object.get(name).is_none() {
+            self.missing(object, name, expected);
+        }
+        self.text(object, name).unwrap_or_default()
+    }
+
+    fn needed_value(&mut self, object: &Object<'_>, name: &str, expected: &str) -> Value {
+        // A value of null is a value.
+        match object.members.get(name) {
+            Some(value) => value.clone(),
+            None => {
+                self.missing(object, name, expected);
+                Value::Null
+            }
+        }
+    }
+
+    fn texts(&mut self, object: &Object<'_>, name: &str, most: usize) -> Option<Vec<String>> {
+        let list = object.get(name)?.as_array().map(|items| {
+            let texts: Option<Vec<_>> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+            texts.filter(|texts| texts.len() <= most)
+        });
+        let list = list.flatten();
+        if list.is_none() {
+            self.wrong_type(object, name, &format!("a list of at most {most} texts"));
+        }
+        list
+    }
+
+    fn out_of_range(&mut self, object: &Object<'_>, name: &str, low: &str, high: &str) {
+        let message = format!("`{name}` of {} must be from {low} to {high}", object.what);
+        self.add(
+            object.pointer(name),
+            "out_of_range",
+            message,
+            format!("write a number from {low} to {high}"),
+        );
+    }
+
+    fn number<T: TryFrom<u64>>(&mut self, object: &Object<'_>, name: &str, range: RangeInclusive<u64>) -> Option<T> {
+        let value = object.get(name)?;
+        let Some(number) = value.as_f64() else {
+            self.wrong_type(object, name, "a whole number");
+            return None;
+        };
+        if number.fract() != 0.0 {
+            self.wrong_type(object, name, "a whole number");
+            return None;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "what is outside is outside of the range too"
+        )]
+        let whole = if number < 0.0 { None } else { Some(number as u64) };
+        let inside = whole.filter(|whole| range.contains(whole));
+        if inside.is_none() {
+            self.out_of_range(object, name, &range.start().to_string(), &range.end().to_string());
+        }
+        inside.and_then(|whole| T::try_from(whole).ok())
+    }
+
+    fn seconds(&mut self, object: &Object<'_>, name: &str, low: f64, high: f64) -> Option<f64> {
+        let value = object.get(name)?;
+        let Some(number) = value.as_f64() else {
+            self.wrong_type(object, name, "a number");
+            return None;
+        };
+        if (low..=high).contains(&number) {
+            return Some(number);
+        }
+        self.out_of_range(object, name, &low.to_string(), &high.to_string());
+        None
+    }
+
+    fn choice<T: DeserializeOwned>(&mut self, object: &Object<'_>, name: &str, known: &[&str]) -> Option<T> {
+        let value = object.get(name)?;
+        let chosen = value.as_str().filter(|text| known.contains(text));
+        if chosen.is_none() {
+            let message = format!(
+                "`{name}` of {} must be one of {}",
+                object.what,
+                listed(known.iter().copied())
+            );
+            self.add(
+                object.pointer(name),
+                "not_one_of",
+                message,
+                format!("write {}", listed(known.iter().copied())),
+            );
+        }
+        chosen.and_then(|text| serde_json::from_value(json!(text)).ok())
+    }
+
+    /// The items of a list, or nothing.
+    fn list<'a>(&mut self, object: &Object<'a>, name: &str, most: usize, what: &str) -> &'a [Value] {
+        match object.get(name) {
+            None => &[],
+            Some(Value::Array(items)) if items.len() <= most => items,
+            Some(Value::Array(items)) => {
+                let message = format!("{} has {} {what}, and may have {most}", object.what, items.len());
+                let code = if name == "nodes" { "too_many_nodes" } else { "too_many" };
+                let hint = "move a part of it into a workflow of its own, and call that with a node of type `workflow`";
+                self.add(object.pointer(name), code, message, hint);
+                &items[..most]
+            }
+            Some(_) => {
+                self.wrong_type(object, name, "a list");
+                &[]
+            }
+        }
+    }
+
+    fn name(&mut self, whole: &Object<'_>) -> String {
+        let name = self.needed_text(whole, "name", "a name by which it is called");
+        let good = is_id(&name) && name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !name.is_empty() && !good {
+            self.add(
+                "/name",
+                "bad_name",
+                format!("`{}` can't be the name of a workflow", shown(&name)),
+                "begin with a lower-case letter and write up to 63 lower-case letters, digits, `_` and `-`",
+            );
+        }
+        name
+    }
+
+    // ── parameters ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn parameters(&mut self, whole: &Object<'_>) -> Vec<Parameter> {
+        let mut parameters: Vec<Parameter> = Vec::new();
+        for (index, value) in self
+            .list(whole, "parameters", MAX_PARAMETERS, "parameters")
+            .iter()
+            .enumerate()
+        {
+            let at = format!("/parameters/{index}");
+            let Some(members) = value.as_object() else {
+                self.add(
+                    at,
+                    "wrong_type",
+                    format!("parameter {index} must be an object"),
+                    "write `{\"name\": \"order_id\", \"type\": \"integer\"}`",
+                );
+                continue;
+            };
+            let what = match members.get("name").and_then(Value::as_str) {
+                Some(name) => format!("parameter `{}`", shown(name)),
+                None => format!("parameter {index}"),
+            };
+            let object = Object {
+                at: &at,
+                what: &what,
+                members,
+            };
+            self.known(&object, &PARAMETER);
+            if let Some(parameter) = self.parameter(&object) {
+                if parameters.iter().any(|earlier| earlier.name == parameter.name) {
+                    let hint = "give each parameter a name of its own";
+                    self.add(
+                        object.pointer("name"),
+                        "duplicate_parameter",
+                        format!("{what} is there twice"),
+                        hint,
+                    );
+                }
+                parameters.push(parameter);
+            }
+        }
+        parameters
+    }
+
+    fn parameter(&mut self, object: &Object<'_>) -> Option<Parameter> {
+        let name = self.needed_text(object, "name", "a name, as in Python");
+        let known: Map<String, Value> = object
+            .members
+            .iter()
+            .filter(|(name, value)| PARAMETER.contains(&name.as_str()) && (!value.is_null() || *name == "default"))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let has_default = known.contains_key("default");
+        let mut parameter: Parameter = match serde_json::from_value(Value::Object(known)) {
+            Ok(parameter) => parameter,
+            Err(error) => {
+                let message = format!("{} can't be read: {error}", object.what);
+                let hint = "docs/graphs.md lists the members of a parameter with their types";
+                self.add(object.at, "bad_parameter", message, hint);
+                return None;
+            }
+        };
+        parameter.has_default |= has_default;
+        let is_identifier = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && name.len() <= 63;
+        if !name.is_empty() && !is_identifier {
+            let message = format!("`{}` can't be the name of a parameter", shown(&name));
+            let hint = "begin with a letter, and write letters, digits and `_`";
+            self.add(object.pointer("name"), "bad_parameter", message, hint);
+        }
+        if let Some(error) = parameter.pattern.as_deref().and_then(|pattern| compile(pattern).err()) {
+            let message = format!("the pattern of {} can't be used: {error}", object.what);
+            let hint = "use a pattern without look-around and back-references";
+            self.add(object.pointer("pattern"), "bad_parameter", message, hint);
+            return None;
+        }
+        if parameter.has_default && (parameter.required || !parameter.default.is_null()) {
+            let given = Map::from_iter([(parameter.name.clone(), parameter.default.clone())]);
+            for finding in validate(std::slice::from_ref(&parameter), &given)
+                .err()
+                .unwrap_or_default()
+            {
+                let message = format!("the default of {} doesn't fit: {}", object.what, finding.message);
+                self.add(
+                    object.pointer("default"),
+                    "bad_parameter",
+                    message,
+                    "give a default that the parameter takes",
+                );
+            }
+        }
+        Some(parameter)
+    }
+
+    // ── nodes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn nodes(&mut self, whole: &Object<'_>) -> (Vec<Node>, Vec<String>) {
+        let items = self.list(whole, "nodes", MAX_NODES, "nodes");
+        if items.is_empty() && !self.findings.iter().any(|finding| finding.pointer == "/nodes") {
+            let hint = "write at least one node: `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`";
+            self.add("/nodes", "empty_graph", "the graph has no nodes".to_owned(), hint);
+        }
+        let mut seen = HashSet::new();
+        let (mut nodes, mut pointers) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for (index, value) in items.iter().enumerate() {
+            let by_place = format!("/nodes/[{index}]");
+            let Some(members) = value.as_object() else {
+                let hint = "write `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`";
+                self.add(by_place, "wrong_type", format!("node {index} must be an object"), hint);
+                continue;
+            };
+            let id = members.get("id").and_then(Value::as_str).filter(|id| is_id(id));
+            let is_new = id.is_some_and(|id| seen.insert(id));
+            let at = match id.filter(|_| is_new) {
+                Some(id) => format!("/nodes/{id}"),
+                None => by_place,
+            };
+            let what = match members.get("id").and_then(Value::as_str) {
+                Some(id) => format!("node `{}`", shown(id)),
+                None => format!("node {index}"),
+            };
+            let object = Object {
+                at: &at,
+                what: &what,
+                members,
+            };
+            let written = self.needed_text(&object, "id", "an id, by which edges and expressions name it");
+            if id.is_none() && !written.is_empty() {
+                self.add(
+                    object.pointer("id"),
+                    "bad_id",
+                    format!("`{}` can't be the id of a node", shown(&written)),
+                    "write 1 to 63 lower-case letters, digits, `_` and `-`",
+                );
+            } else if id.is_some() && !is_new {
+                let hint = "give each node an id of its own";
+                self.add(
+                    object.pointer("id"),
+                    "duplicate_id",
+                    format!("there are two nodes `{written}`"),
+                    hint,
+                );
+            }
+            nodes.push(self.node(written, &object));
+            pointers.push(at);
+        }
+        (nodes, pointers)
+    }
+
+    fn node(&mut self, id: String, object: &Object<'_>) -> Node {
+        let written = self.needed_text(object, "type", "a type");
+        let kind = TYPES.iter().find(|(name, ..)| *name == written);
+        let Some((_, own, tries)) = kind else {
+            if !written.is_empty() {
+                let names = || TYPES.iter().map(|(name, ..)| *name);
+                let hint = match nearest(&written, names()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("there is {}", listed(names())),
+                };
+                let message = format!("{} is of type `{}`, which there isn't", object.what, shown(&written));
+                self.add(object.pointer("type"), "unknown_node_type", message, hint);
+            }
+            return Node::new(id, NodeWork::Compute { value: Value::Null });
+        };
+        let action: &[&str] = if *tries { &ACTION } else { &[] };
+        let known: Vec<&str> = COMMON.iter().chain(*own).chain(action).copied().collect();
+        self.known(object, &known);
+        let mut node = Node::new(id, self.work(&written, object));
+        node.when = self.text(object, "when");
+        node.phase = self
+            .choice(object, "phase", &["main", "on_failure", "finally"])
+            .unwrap_or_default();
+        node.join = self.choice(object, "join", &["all", "any"]).unwrap_or_default();
+        node.on_failure = self
+            .choice(object, "onFailure", &["fail", "continue"])
+            .unwrap_or_default();
+        if *tries {
+            node.inputs = match object.get("inputs") {
+                None => None,
+                Some(Value::Object(inputs)) if expression::marked(&Value::Object(inputs.clone())).is_none() => {
+                    Some(inputs.clone())
+                }
+                Some(_) => {
+                    self.wrong_type(object, "inputs", "an object of values by parameter");
+                    None
+                }
+            };
+            node.retry = self.retry(object);
+            node.on_crash = self.choice(object, "onCrash", &["retry", "fail"]);
+            node.timeout_seconds = self.seconds(object, "timeoutSeconds", 0.001, f64::from(MAX_STEP_SECONDS));
+            node.cache_seconds = self.number(object, "cacheSeconds", 0..=u64::from(MAX_STEP_SECONDS));
+        }
+        node
+    }
+
+    fn work(&mut self, kind: &str, object: &Object<'_>) -> NodeWork {
+        match kind {
+            "python" => NodeWork::Python {
+                function: self.needed_text(object, "use", "the name of a function with `@workflow` or `@node`"),
+            },
+            "workflow" => NodeWork::Workflow {
+                workflow: self.needed_text(object, "workflow", "the name of a workflow"),
+            },
+            "map" => NodeWork::Map {
+                calls: self.calls(object),
+                items: self.items(object),
+                at_once: self
+                    .number(object, "atOnce", 1..=u64::from(MAX_ACTIVE))
+                    .unwrap_or(DEFAULT_AT_ONCE),
+                on_item_failure: self.item_failure(object),
+            },
+            "loop" => NodeWork::Loop {
+                calls: self.calls(object),
+                until: self.needed_text(object, "until", "an expression that ends it, as `output.done`"),
+                most: {
+                    if object.get("most").is_none() {
+                        self.missing(object, "most", "the number of iterations after which it fails");
+                    }
+                    self.number(object, "most", 1..=u64::from(MAX_ITERATIONS)).unwrap_or(1)
+                },
+            },
+            "choose" => self.choose(object),
+            "compute" => NodeWork::Compute {
+                value: self.needed_value(object, "value", "a value with expressions in it"),
+            },
+            "delay" => self.delay(object),
+            _ => NodeWork::Approval {
+                needed: self.number(object, "needed", 1..=u64::from(MAX_NEEDED)).unwrap_or(1),
+                within_seconds: self
+                    .seconds(object, "withinSeconds", 1.0, f64::from(MAX_STEP_SECONDS))
+                    .unwrap_or_else(|| f64::from(DEFAULT_WITHIN_SECONDS)),
+                question: self.needed_value(object, "question", "what people are asked"),
+            },
+        }
+    }
+
+    fn calls(&mut self, object: &Object<'_>) -> Calls {
+        match (object.get("use"), object.get("workflow")) {
+            (None, Some(_)) => Calls::Workflow(self.text(object, "workflow").unwrap_or_default()),
+            (Some(_), None) => Calls::Function(self.text(object, "use").unwrap_or_default()),
+            (None, None) => {
+                self.missing(
+                    object,
+                    "use",
+                    "the name of a function, or `workflow` that of a workflow",
+                );
+                Calls::Function(String::new())
+            }
+            (Some(_), Some(_)) => {
+                let message = format!("{} has `use` and `workflow`", object.what);
+                self.add(
+                    object.pointer("workflow"),
+                    "unknown_member",
+                    message,
+                    "take one of them out",
+                );
+                Calls::Function(self.text(object, "use").unwrap_or_default())
+            }
+        }
+    }
+
+    fn items(&mut self, object: &Object<'_>) -> Value {
+        let items = self.needed_value(object, "items", "a list, or an expression that gives one");
+        match &items {
+            Value::Array(list) if list.len() > MAX_ITEMS as usize => {
+                let message = format!(
+                    "`items` of {} has {} items; a map takes at most {MAX_ITEMS}",
+                    object.what,
+                    list.len()
+                );
+                self.add(
+                    object.pointer("items"),
+                    "too_many_items",
+                    message,
+                    "map over parts of the list",
+                );
+            }
+            Value::Array(_) => {}
+            other if expression::marked(other).is_some() || !object.members.contains_key("items") => {}
+            _ => {
+                let message = format!("`items` of {} is no list", object.what);
+                let hint = "write a list, or an expression: `{\"$\": \"steps.fetch.output.lines\"}`";
+                self.add(object.pointer("items"), "items_not_a_list", message, hint);
+            }
+        }
+        items
+    }
+
+    fn item_failure(&mut self, object: &Object<'_>) -> ItemFailure {
+        match object.get("onItemFailure") {
+            None => ItemFailure::Fail,
+            Some(Value::Object(members)) => {
+                let at = object.pointer("onItemFailure");
+                let what = format!("`onItemFailure` of {}", object.what);
+                let inner = Object {
+                    at: &at,
+                    what: &what,
+                    members,
+                };
+                self.known(&inner, &["at_most"]);
+                if inner.get("at_most").is_none() {
+                    self.missing(&inner, "at_most", "how many items may fail");
+                }
+                let most = self.number(&inner, "at_most", 0..=u64::from(MAX_ITEMS));
+                most.map_or(ItemFailure::Fail, ItemFailure::AtMost)
+            }
+            Some(_) => self
+                .choice(object, "onItemFailure", &["fail", "continue"])
+                .unwrap_or_default(),
+        }
+    }
+
+    fn choose(&mut self, object: &Object<'_>) -> NodeWork {
+        let mut branches: Vec<Branch> = Vec::new();
+        if object.get("branches").is_none() {
+            self.missing(object, "branches", "a list of `{\"name\": …, \"when\": …}`");
+        }
+        let items = self.list(object, "branches", MAX_BRANCHES, "branches");
+        if items.is_empty() && object.get("branches").is_some_and(Value::is_array) {
+            let message = format!("{} has no branches", object.what);
+            let hint = "write at least one: `{\"name\": \"large\", \"when\": \"inputs.total > 100\"}`";
+            self.add(object.pointer("branches"), "missing_member", message, hint);
+        }
+        for (index, value) in items.iter().enumerate() {
+            let at = format!("{}/branches/{index}", object.at);
+            let what = format!("branch {index} of {}", object.what);
+            let Some(members) = value.as_object() else {
+                let hint = "write `{\"name\": \"large\", \"when\": \"inputs.total > 100\"}`";
+                self.add(at, "wrong_type", format!("{what} must be an object"), hint);
+                continue;
+            };
+            let branch = Object {
+                at: &at,
+                what: &what,
+                members,
+            };
+            self.known(&branch, &["name", "when"]);
+            let name = self.needed_text(&branch, "name", "a name, for edges");
+            if !name.is_empty() && !is_id(&name) {
+                let message = format!("`{}` can't be the name of a branch", shown(&name));
+                let hint = "write 1 to 63 lower-case letters, digits, `_` and `-`";
+                self.add(branch.pointer("name"), "bad_id", message, hint);
+            }
+            if branches.iter().any(|earlier| earlier.name == name) {
+                let message = format!("{} has two branches `{}`", object.what, shown(&name));
+                self.add(
+                    branch.pointer("name"),
+                    "duplicate_branch",
+                    message,
+                    "give each branch a name of its own",
+                );
+            }
+            let when = self.needed_text(&branch, "when", "an expression");
+            branches.push(Branch { name, when });
+        }
+        let otherwise = self.text(object, "otherwise");
+        if let Some(name) = &otherwise
+            && !is_id(name)
+        {
+            let message = format!("`{}` can't be the name of a branch", shown(name));
+            let hint = "write 1 to 63 lower-case letters, digits, `_` and `-`";
+            self.add(object.pointer("otherwise"), "bad_id", message, hint);
+        }
+        NodeWork::Choose { branches, otherwise }
+    }
+
+    fn delay(&mut self, object: &Object<'_>) -> NodeWork {
+        let seconds = self.needed_value(
+            object,
+            "seconds",
+            "a number of seconds, or an expression that gives one",
+        );
+        let is_there = object.members.contains_key("seconds");
+        if is_there && expression::marked(&seconds).is_none() {
+            if seconds.is_null() {
+                self.wrong_type(object, "seconds", "a number");
+            }
+            self.seconds(object, "seconds", 0.0, f64::from(MAX_STEP_SECONDS));
+        }
+        NodeWork::Delay { seconds }
+    }
+
+    fn retry(&mut self, object: &Object<'_>) -> Option<RetryPolicy> {
+        let value = object.get("retry")?;
+        let Value::Object(members) = value else {
+            self.wrong_type(object, "retry", "an object, as `{\"attempts\": 3}`");
+            return None;
+        };
+        let at = object.pointer("retry");
+        let what = format!("`retry` of {}", object.what);
+        let retry = Object {
+            at: &at,
+            what: &what,
+            members,
+        };
+        self.known(&retry, &RETRY);
+        let default = RetryPolicy::default();
+        Some(RetryPolicy {
+            attempts: self.number(&retry, "attempts", 1..=100).unwrap_or(default.attempts),
+            delay_seconds: self
+                .seconds(&retry, "delay_seconds", 0.0, 86_400.0)
+                .unwrap_or(default.delay_seconds),
+            backoff: self
+                .choice(&retry, "backoff", &["fixed", "linear", "exponential"])
+                .unwrap_or_default(),
+            max_delay_seconds: self
+                .seconds(&retry, "max_delay_seconds", 0.0, 86_400.0)
+                .unwrap_or(default.max_delay_seconds),
+            jitter: self.seconds(&retry, "jitter", 0.0, 1.0).unwrap_or(default.jitter),
+            retry_on: self.texts(&retry, "retry_on", MAX_TAGS).unwrap_or_default(),
+        })
+    }
+
+    // ── edges ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn edges(&mut self, whole: &Object<'_>) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for (index, value) in self.list(whole, "edges", MAX_EDGES, "edges").iter().enumerate() {
+            let at = format!("/edges/{index}");
+            let what = format!("edge {index}");
+            let blank = Edge {
+                from: String::new(),
+                to: String::new(),
+                on: DependsOn::Success,
+                branch: None,
+            };
+            let Some(members) = value.as_object() else {
+                let hint = "write `{\"from\": \"fetch\", \"to\": \"each\"}`";
+                self.add(at, "wrong_type", format!("{what} must be an object"), hint);
+                edges.push(blank);
+                continue;
+            };
+            let edge = Object {
+                at: &at,
+                what: &what,
+                members,
+            };
+            self.known(&edge, &["from", "to", "on", "branch"]);
+            edges.push(Edge {
+                from: self.needed_text(&edge, "from", "the id of the earlier node"),
+                to: self.needed_text(&edge, "to", "the id of the later node"),
+                on: self
+                    .choice(&edge, "on", &["success", "failure", "end"])
+                    .unwrap_or_default(),
+                branch: self.text(&edge, "branch"),
+            });
+        }
+        edges
+    }
+}

@@ -1,0 +1,310 @@
+//! A graph as somebody authored it: nodes, edges, and what they say of each other. What reads and checks it is in `definition`,
+//! what executes it is a plan of the scheduler.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, RetryPolicy};
+
+/// Most nodes of a graph.
+pub const MAX_NODES: usize = 1_000;
+/// Most edges of a graph.
+pub const MAX_EDGES: usize = 10_000;
+/// Most steps and items of one run that have begun and not ended; the others wait for room. Bounds what one transition
+/// writes and what a checkpoint holds.
+pub const MAX_ACTIVE: u32 = 64;
+/// The same where a graph says nothing.
+pub const DEFAULT_ACTIVE: u32 = 32;
+/// Most items of a map.
+pub const MAX_ITEMS: u32 = 10_000;
+/// Items of a map at once where it says nothing.
+pub const DEFAULT_AT_ONCE: u32 = 10;
+/// Most iterations of a loop.
+pub const MAX_ITERATIONS: u32 = 1_000;
+/// Longest pause, and longest time limit of a step, in seconds: 30 days.
+pub const MAX_STEP_SECONDS: u32 = 30 * 86_400;
+/// Longest time limit of a run that a graph may ask for, in seconds: 90 days. The installation's own holds as well.
+pub const MAX_RUN_SECONDS: u32 = 90 * 86_400;
+/// Most people whose agreement an approval may need.
+pub const MAX_NEEDED: u32 = 20;
+/// For how long people may decide where an approval says nothing, in seconds: 7 days.
+pub const DEFAULT_WITHIN_SECONDS: u32 = 7 * 86_400;
+
+/// A graph.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Graph {
+    /// The workflow's name, unique in the bundle.
+    pub name: String,
+    /// One sentence.
+    pub description: String,
+    /// For lists.
+    pub category: String,
+    /// For search.
+    pub tags: Vec<String>,
+    /// Inputs.
+    pub parameters: Vec<Parameter>,
+    /// Its steps.
+    pub nodes: Vec<Node>,
+    /// How they follow each other.
+    pub edges: Vec<Edge>,
+    /// The result: a value with expressions in it. None for the output of the only node that nothing follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Most steps and items at once, at most [`MAX_ACTIVE`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<u32>,
+    /// Time limit of the run, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<f64>,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum NodeWork {
+    /// A Python function.
+    Python {
+        /// Its declared name.
+        #[serde(rename = "use")]
+        function: String,
+    },
+    /// A run of another workflow.
+    Workflow {
+        /// The workflow.
+        workflow: String,
+    },
+    /// An action for each item of a list.
+    Map {
+        /// The action.
+        #[serde(flatten)]
+        calls: Calls,
+        /// The list: a value with expressions in it.
+        items: Value,
+        /// Items at once.
+        at_once: u32,
+        /// What the failure of an item does.
+        on_item_failure: ItemFailure,
+    },
+    /// An action again and again.
+    Loop {
+        /// The action.
+        #[serde(flatten)]
+        calls: Calls,
+        /// An expression; true after an iteration ends the loop.
+        until: String,
+        /// Most iterations.
+        most: u32,
+    },
+    /// One of several branches.
+    Choose {
+        /// The first whose expression is true is taken.
+        branches: Vec<Branch>,
+        /// The branch that is taken when none is true.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        otherwise: Option<String>,
+    },
+    /// A value, worked out.
+    Compute {
+        /// A value with expressions in it.
+        value: Value,
+    },
+    /// Nothing, for a while.
+    Delay {
+        /// Seconds, or an expression that gives them.
+        seconds: Value,
+    },
+    /// A wait for people.
+    Approval {
+        /// How many must agree.
+        needed: u32,
+        /// How long they have.
+        within_seconds: f64,
+        /// What they are asked: a value with expressions in it.
+        question: Value,
+    },
+}
+
+/// What a map or a loop does for each item or iteration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Calls {
+    /// A Python function, by its declared name.
+    #[serde(rename = "use")]
+    Function(String),
+    /// A run of another workflow.
+    #[serde(rename = "workflow")]
+    Workflow(String),
+}
+
+/// What a node calls, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Called<'a> {
+    /// A Python function.
+    Function(&'a str),
+    /// A workflow.
+    Workflow(&'a str),
+}
+
+impl NodeWork {
+    /// As written in `type`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Python { .. } => "python",
+            Self::Workflow { .. } => "workflow",
+            Self::Map { .. } => "map",
+            Self::Loop { .. } => "loop",
+            Self::Choose { .. } => "choose",
+            Self::Compute { .. } => "compute",
+            Self::Delay { .. } => "delay",
+            Self::Approval { .. } => "approval",
+        }
+    }
+
+    /// What it calls, where it calls something.
+    #[must_use]
+    pub fn called(&self) -> Option<Called<'_>> {
+        match self {
+            Self::Python { function } => Some(Called::Function(function)),
+            Self::Workflow { workflow } => Some(Called::Workflow(workflow)),
+            Self::Map { calls, .. } | Self::Loop { calls, .. } => Some(match calls {
+                Calls::Function(name) => Called::Function(name),
+                Calls::Workflow(name) => Called::Workflow(name),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The names of its branches, where it chooses.
+    pub fn branches(&self) -> impl Iterator<Item = &str> {
+        let (branches, otherwise) = match self {
+            Self::Choose { branches, otherwise } => (branches.as_slice(), otherwise.as_deref()),
+            _ => (&[][..], None),
+        };
+        branches.iter().map(|branch| branch.name.as_str()).chain(otherwise)
+    }
+}
+
+/// A branch of a choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Branch {
+    /// Its name, for edges.
+    pub name: String,
+    /// An expression.
+    pub when: String,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its id: `[a-z0-9_-]`, at most 63 characters.
+    pub id: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub work: NodeWork,
+    /// What its action is given: values with expressions in them. None gives it the run's arguments, or the item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Map<String, Value>>,
+    /// An expression; false skips the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// When its time comes.
+    pub phase: Phase,
+    /// How many of its edges count.
+    pub join: Join,
+    /// What its failure means for the run.
+    pub on_failure: OnFailure,
+    /// When a failed attempt is made again; none for what the function declares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    /// What happens to an attempt whose end nobody saw; none for what the function declares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_crash: Option<OnCrash>,
+    /// Time limit of the step as a whole, attempts and pauses included, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    /// For how long its result may be taken from an earlier run, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_seconds: Option<u64>,
+}
+
+impl Node {
+    /// A node with every setting as it is without one.
+    #[must_use]
+    pub fn new(id: impl Into<String>, work: NodeWork) -> Self {
+        Self {
+            id: id.into(),
+            work,
+            inputs: None,
+            when: None,
+            phase: Phase::Main,
+            join: Join::All,
+            on_failure: OnFailure::Fail,
+            retry: None,
+            on_crash: None,
+            timeout_seconds: None,
+            cache_seconds: None,
+        }
+    }
+}
+
+/// An edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    /// The earlier node.
+    pub from: String,
+    /// The later node.
+    pub to: String,
+    /// What of the earlier one it wants.
+    pub on: DependsOn,
+    /// The branch that the earlier one must have taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+}
+
+impl Graph {
+    /// Where each node stands, by its id; of several with one id, the first.
+    #[must_use]
+    pub fn places(&self) -> HashMap<&str, usize> {
+        let mut places = HashMap::with_capacity(self.nodes.len());
+        for (place, node) in self.nodes.iter().enumerate() {
+            places.entry(node.id.as_str()).or_insert(place);
+        }
+        places
+    }
+
+    /// The places of the nodes so that edges point forwards, otherwise as in the file; and those for which there is no such
+    /// place, because they are in a circle or behind one.
+    #[must_use]
+    pub fn order(&self) -> (Vec<usize>, Vec<usize>) {
+        let places = self.places();
+        let mut waits = vec![0_usize; self.nodes.len()];
+        let mut followers = vec![Vec::new(); self.nodes.len()];
+        for edge in &self.edges {
+            if let (Some(from), Some(to)) = (places.get(edge.from.as_str()), places.get(edge.to.as_str())) {
+                followers[*from].push(*to);
+                waits[*to] += 1;
+            }
+        }
+        let mut free: BinaryHeap<Reverse<usize>> = (0..waits.len())
+            .filter(|place| waits[*place] == 0)
+            .map(Reverse)
+            .collect();
+        let mut order = Vec::with_capacity(waits.len());
+        while let Some(Reverse(place)) = free.pop() {
+            order.push(place);
+            for follower in &followers[place] {
+                waits[*follower] -= 1;
+                if waits[*follower] == 0 {
+                    free.push(Reverse(*follower));
+                }
+            }
+        }
+        let rest = (0..waits.len()).filter(|place| waits[*place] > 0).collect();
+        (order, rest)
+    }
+}

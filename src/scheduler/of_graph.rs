@@ -1,0 +1,272 @@
+//! A graph → what is executed: its nodes in an order that respects their edges, with the code that they call.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::plan::{Action, Code, Dependency, Output, Plan, StepPlan, Work};
+use crate::domain::{
+    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy,
+};
+
+/// A function that a graph calls and the bundle doesn't declare; a graph that was checked names none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the graph uses `{0}`, which the workspace doesn't declare")]
+pub struct MissingFunction(pub String);
+
+impl Plan {
+    /// A graph that was checked. `declared` are the functions that it calls, by name; limits of each are the declared ones,
+    /// below the ceilings of `limits`.
+    ///
+    /// # Errors
+    /// When a function is missing.
+    pub fn of_graph(
+        bundle: &str,
+        graph: &Graph,
+        declared: &BTreeMap<&str, &Declared>,
+        limits: &Limits,
+    ) -> Result<Self, MissingFunction> {
+        let (order, _) = graph.order();
+        let file_places = graph.places();
+        // From the place in the file to the place in the plan.
+        let mut planned = vec![usize::MAX; graph.nodes.len()];
+        for (place, file) in order.iter().enumerate() {
+            planned[*file] = place;
+        }
+        let mut depends_on: Vec<Vec<Dependency>> = vec![Vec::new(); graph.nodes.len()];
+        let mut handled = vec![false; graph.nodes.len()];
+        let mut followed = vec![false; graph.nodes.len()];
+        for edge in &graph.edges {
+            let (Some(from), Some(to)) = (file_places.get(edge.from.as_str()), file_places.get(edge.to.as_str()))
+            else {
+                continue;
+            };
+            followed[*from] = true;
+            handled[*from] |= edge.on == DependsOn::Failure && graph.nodes[*from].phase == graph.nodes[*to].phase;
+            depends_on[*to].push(Dependency {
+                step: planned[*from],
+                on: edge.on,
+                branch: edge.branch.clone(),
+            });
+        }
+        let mut steps = Vec::with_capacity(order.len());
+        for file in order {
+            let node = &graph.nodes[file];
+            let function = match node.work.called() {
+                Some(Called::Function(name)) => declared.get(name).copied(),
+                _ => None,
+            };
+            steps.push(StepPlan {
+                inputs: node.inputs.clone().map(Value::Object),
+                depends_on: std::mem::take(&mut depends_on[file]),
+                join: node.join,
+                when: node.when.clone(),
+                phase: node.phase,
+                on_failure: node.on_failure,
+                handled: handled[file],
+                retry: retry(node, function),
+                on_crash: on_crash(node, function),
+                timeout_ms: node.timeout_seconds.map(millis),
+                cache_seconds: node.cache_seconds,
+                ..StepPlan::new(node.id.as_str(), work(node, function, limits)?)
+            });
+        }
+        let mut last = graph.nodes.iter().zip(&followed);
+        let mut last = last
+            .by_ref()
+            .filter(|(node, followed)| !**followed && node.phase == Phase::Main);
+        let result = match (&graph.output, last.next(), last.next()) {
+            (Some(output), _, _) => output.clone(),
+            (None, Some((node, _)), None) => json!({"$": format!("steps.{}.output", node.id)}),
+            _ => Value::Null,
+        };
+        Ok(Self {
+            workflow: graph.name.clone(),
+            bundle: bundle.to_owned(),
+            environment: None,
+            steps,
+            output: Output::Value(result),
+            active: graph.active.unwrap_or(DEFAULT_ACTIVE),
+            deadline_ms: graph.deadline_seconds.map(millis),
+        })
+    }
+}
+
+/// What the node says goes before what the function declares.
+fn retry(node: &Node, function: Option<&Declared>) -> RetryPolicy {
+    let declared = || function.map(|declared| declared.retry.clone());
+    node.retry.clone().or_else(declared).unwrap_or_default()
+}
+
+fn on_crash(node: &Node, function: Option<&Declared>) -> OnCrash {
+    let declared = || function.map(|declared| declared.on_crash);
+    node.on_crash.or_else(declared).unwrap_or_default()
+}
+
+fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Work, MissingFunction> {
+    let action = || match (node.work.called(), function) {
+        (Some(Called::Workflow(workflow)), _) => Ok(Action::Child {
+            workflow: workflow.to_owned(),
+        }),
+        (Some(Called::Function(_)), Some(declared)) => Ok(Action::Code(Box::new(Code::of(declared, limits)))),
+        (Some(Called::Function(name)), None) => Err(MissingFunction(name.to_owned())),
+        (None, _) => Err(MissingFunction(node.id.clone())),
+    };
+    Ok(match &node.work {
+        NodeWork::Python { .. } | NodeWork::Workflow { .. } => Work::Once(action()?),
+        NodeWork::Map {
+            items,
+            at_once,
+            on_item_failure,
+            ..
+        } => Work::Map {
+            action: action()?,
+            items: items.clone(),
+            at_once: *at_once,
+            failure: *on_item_failure,
+        },
+        NodeWork::Loop { until, most, .. } => Work::Loop {
+            action: action()?,
+            until: until.clone(),
+            most: *most,
+        },
+        NodeWork::Choose { branches, otherwise } => Work::Choose {
+            branches: branches
+                .iter()
+                .map(|branch| (branch.name.clone(), branch.when.clone()))
+                .collect(),
+            otherwise: otherwise.clone(),
+        },
+        NodeWork::Compute { value } => Work::Compute { value: value.clone() },
+        NodeWork::Delay { seconds } => Work::Delay {
+            seconds: seconds.clone(),
+        },
+        NodeWork::Approval {
+            needed,
+            within_seconds,
+            question,
+        } => Work::Approval {
+            needed: *needed,
+            within_ms: millis(*within_seconds),
+            question: question.clone(),
+        },
+    })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a checked graph has at most 90 days"
+)]
+fn millis(seconds: f64) -> u64 {
+    (seconds.clamp(0.0, 1e9) * 1000.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Edge;
+
+    fn node(id: &str) -> Node {
+        Node::new(id, NodeWork::Compute { value: Value::Null })
+    }
+
+    fn edge(from: &str, to: &str, on: DependsOn) -> Edge {
+        Edge {
+            from: from.into(),
+            to: to.into(),
+            on,
+            branch: None,
+        }
+    }
+
+    fn plan(graph: &Graph) -> Plan {
+        Plan::of_graph("sha256:0", graph, &BTreeMap::new(), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn steps_stand_behind_what_they_wait_for_and_otherwise_as_in_the_file() {
+        let graph = Graph {
+            nodes: ["last", "a", "b", "first", "tidy"].map(node).into(),
+            edges: vec![
+                edge("first", "a", DependsOn::Success),
+                edge("a", "last", DependsOn::End),
+                edge("b", "last", DependsOn::Failure),
+            ],
+            ..Graph::default()
+        };
+        let plan = plan(&graph);
+        let ids: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
+        assert_eq!(ids, ["b", "first", "a", "last", "tidy"]);
+        for (place, step) in plan.steps.iter().enumerate() {
+            assert!(step.depends_on.iter().all(|edge| edge.step < place));
+            assert_eq!(step.handled, step.id == "b", "{}", step.id);
+        }
+        // Two that nothing follows, and no `output`.
+        assert_eq!(plan.output, Output::Value(Value::Null));
+    }
+
+    #[test]
+    fn the_only_end_gives_the_result() {
+        let graph = Graph {
+            nodes: vec![
+                node("a"),
+                node("b"),
+                Node {
+                    phase: Phase::Finally,
+                    ..node("tidy")
+                },
+            ],
+            edges: vec![edge("a", "b", DependsOn::Success)],
+            ..Graph::default()
+        };
+        assert_eq!(plan(&graph).output, Output::Value(json!({"$": "steps.b.output"})));
+    }
+
+    #[test]
+    fn a_node_goes_before_its_function_and_a_missing_function_is_named() {
+        let calls = |id: &str| {
+            Node::new(
+                id,
+                NodeWork::Python {
+                    function: "fetch".into(),
+                },
+            )
+        };
+        let retry = |attempts| RetryPolicy {
+            attempts,
+            ..RetryPolicy::default()
+        };
+        let graph = Graph {
+            nodes: vec![
+                calls("a"),
+                Node {
+                    retry: Some(retry(5)),
+                    on_crash: Some(OnCrash::Retry),
+                    ..calls("b")
+                },
+            ],
+            deadline_seconds: Some(1.5),
+            ..Graph::default()
+        };
+        let fetch = Declared {
+            name: "fetch".into(),
+            retry: retry(3),
+            on_crash: OnCrash::Fail,
+            secrets: vec!["token".into()],
+            ..Declared::default()
+        };
+        let declared = BTreeMap::from([("fetch", &fetch)]);
+        let plan = Plan::of_graph("sha256:0", &graph, &declared, &Limits::default()).unwrap();
+        assert_eq!(plan.deadline_ms, Some(1500));
+        let said: Vec<_> = plan
+            .steps
+            .iter()
+            .map(|step| (step.retry.attempts, step.on_crash))
+            .collect();
+        assert_eq!(said, [(3, OnCrash::Fail), (5, OnCrash::Retry)]);
+        assert_eq!(plan.steps[0].work.code().unwrap().secrets, ["token"]);
+        let missing = Plan::of_graph("sha256:0", &graph, &BTreeMap::new(), &Limits::default());
+        assert_eq!(missing, Err(MissingFunction("fetch".into())));
+    }
+}

@@ -1,0 +1,471 @@
+//! Runs that want a driver, who holds which concurrency key, and what instances have taken of an organization's limit.
+//!
+//! A row of the backlog is a hint: the run's header says whether it may begin, and its version decides who takes it. So a row
+//! too many is found to be none and removed; a row too few is put back by the run's own message.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::runs::{Runs, StoredRun};
+use crate::audit::LinkedRecord;
+use crate::domain::{ConcurrencyKey, RunId, Timestamp};
+use crate::store::error::Error;
+use crate::store::key;
+use crate::store::port::{ETag, Entity, Key, Match, MessageReceipt, Operation, Ports, Properties, Query, Result};
+use crate::tenancy::Scope;
+
+const SCHEMA: i64 = 1;
+/// The rank of what has begun before, and of what a step has started: those who wait for it hold a place already.
+pub const FIRST: u8 = 0;
+
+/// The message that brings somebody to a run, should whoever looks after it die.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// For deleting it.
+    pub receipt: MessageReceipt,
+    /// When it is delivered.
+    pub at: Timestamp,
+}
+
+/// A run in the backlog.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waiting {
+    /// The run.
+    pub run: RunId,
+    /// Its rank, 0 first.
+    pub rank: u8,
+    /// Whether it needs no place of the organization's limit.
+    pub exempt: bool,
+    /// Its message, where it is known.
+    pub guard: Option<Guard>,
+    row: Key,
+    etag: Option<ETag>,
+}
+
+/// Who holds a concurrency key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Holders {
+    /// The runs, the one that has held it longest first.
+    pub runs: Vec<RunId>,
+    changes: i64,
+    etag: Option<ETag>,
+}
+
+/// What instances have taken of the organization's limit.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Seats {
+    /// By instance.
+    pub taken: BTreeMap<String, Taken>,
+    etag: Option<ETag>,
+}
+
+/// What one instance has taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// How many runs it may have at once.
+    pub seats: u32,
+    /// Until when, unless it renews.
+    pub until: Timestamp,
+}
+
+impl Seats {
+    /// How many others have at a time.
+    #[must_use]
+    pub fn of_others(&self, instance: &str, now: Timestamp) -> u32 {
+        let others = self
+            .taken
+            .iter()
+            .filter(|(other, taken)| *other != instance && taken.until > now);
+        others.map(|(_, taken)| taken.seats).sum()
+    }
+}
+
+/// The backlogs of organizations.
+#[derive(Debug, Clone)]
+pub struct Backlog {
+    ports: Ports,
+}
+
+impl Backlog {
+    /// Over these ports.
+    #[must_use]
+    pub const fn new(ports: Ports) -> Self {
+        Self { ports }
+    }
+
+    /// Lists a new run and puts it into the backlog, in one transaction. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn enter(
+        &self,
+        scope: &Scope,
+        run: &StoredRun,
+        audit: &[LinkedRecord],
+        guard: Option<&Guard>,
+    ) -> Result<()> {
+        let mut operations = Runs::list_operations(run, audit)?;
+        operations.push(entry(run, guard));
+        match self.commit(scope, operations).await {
+            // Somebody has listed it before.
+            Err(error) if error.is_conflict() => self.put(scope, run, guard).await,
+            result => result,
+        }
+    }
+
+    /// Puts a run that is listed into the backlog.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn put(&self, scope: &Scope, run: &StoredRun, guard: Option<&Guard>) -> Result<()> {
+        self.commit(scope, vec![entry(run, guard)]).await
+    }
+
+    /// Whether a run is in the backlog, in the place where it belongs now.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn has(&self, scope: &Scope, run: &StoredRun) -> Result<bool> {
+        Ok(self.get(scope, &row_of(run)).await?.is_some())
+    }
+
+    /// The first runs of the backlog, at most `limit` (1 to 1,000), and whether there are more.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn first(&self, scope: &Scope, limit: usize) -> Result<(Vec<Waiting>, bool)> {
+        let query = Query::partition(key::index()).prefix(key::BACKLOG)?.limit(limit);
+        let page = match self.ports.tables.query(&key::org_table(scope.org()), query).await {
+            Ok(page) => page,
+            // A message about an organization that has been deleted since.
+            Err(Error::NotFound { .. }) => return Ok((Vec::new(), false)),
+            Err(error) => return Err(error),
+        };
+        let more = page.next.is_some();
+        let waiting = page.entities.iter().map(read).collect::<Result<_>>()?;
+        Ok((waiting, more))
+    }
+
+    /// How many runs stand before one, at most `limit` (1 to 1,000).
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn before(&self, scope: &Scope, run: &StoredRun, limit: usize) -> Result<usize> {
+        let mut query = Query::partition(key::index()).prefix(key::BACKLOG)?.limit(limit);
+        query.until = Some(row_of(run));
+        query.select = vec!["v".to_owned()];
+        Ok(self
+            .ports
+            .tables
+            .query(&key::org_table(scope.org()), query)
+            .await?
+            .entities
+            .len())
+    }
+
+    /// Lists a run as it is now and takes it out of the backlog, in one transaction.
+    ///
+    /// # Errors
+    /// Those of the table store; [`Error::PreconditionFailed`] when it isn't there.
+    pub async fn leave(&self, scope: &Scope, run: &StoredRun, audit: &[LinkedRecord], waiting: &Waiting) -> Result<()> {
+        let mut operations = Runs::relist_operations(run, audit)?;
+        operations.push(Operation::Delete(waiting.row.clone(), Match::Any));
+        self.commit(scope, operations).await
+    }
+
+    /// Takes a row out as it was read; whether it was there.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn remove(&self, scope: &Scope, waiting: &Waiting) -> Result<bool> {
+        let as_read = waiting.etag.clone().map_or(Match::Any, Match::Exactly);
+        self.delete(scope, &waiting.row, as_read).await
+    }
+
+    /// Takes a run out of wherever it waits: the backlog, the line for its concurrency key.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn withdraw(&self, scope: &Scope, run: &StoredRun) -> Result<()> {
+        let (asked, id) = (run.new.created_at, &run.new.run);
+        self.delete(scope, &row_of(run), Match::Any).await?;
+        if run.state.epoch > 0 && !is_exempt(run) {
+            // Where it stood when it was new: taken, and not taken out yet.
+            let row = key::backlog_row(run.new.ask.rank(), asked, id);
+            self.delete(scope, &row, Match::Any).await?;
+        }
+        let rank = run.new.ask.rank();
+        if let Some(concurrency) = &run.new.ask.concurrency {
+            self.delete(scope, &key::parked_row(&concurrency.key, rank, asked, id), Match::Any)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Who holds a concurrency key.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn holders(&self, scope: &Scope, key: &str) -> Result<Holders> {
+        let Some(row) = self.get(scope, &key::concurrency_row(key)).await? else {
+            return Ok(Holders::default());
+        };
+        let text = row.properties.require_text("runs")?;
+        Ok(Holders {
+            runs: serde_json::from_str(text).map_err(|_| Error::corrupt("the holders of a key can't be read"))?,
+            changes: row.properties.require_int("changes")?,
+            etag: Some(row.etag),
+        })
+    }
+
+    /// Gives a run the key that it asks for: it stands in the backlog then.
+    ///
+    /// # Errors
+    /// Those of the table store; a conflict ([`Error::is_conflict`]) when the holders have changed since they were read.
+    pub async fn grant(
+        &self,
+        scope: &Scope,
+        run: &StoredRun,
+        concurrency: &ConcurrencyKey,
+        holders: &Holders,
+        guard: Option<&Guard>,
+    ) -> Result<()> {
+        let mut runs = holders.runs.clone();
+        if !runs.contains(&run.new.run) {
+            runs.push(run.new.run.clone());
+        }
+        let operations = vec![hold(concurrency, holders, &runs)?, entry(run, guard)];
+        self.commit(scope, operations).await
+    }
+
+    /// Lets a run wait for the key that it asks for.
+    ///
+    /// # Errors
+    /// As [`Backlog::grant`].
+    pub async fn park(
+        &self,
+        scope: &Scope,
+        run: &StoredRun,
+        concurrency: &ConcurrencyKey,
+        holders: &Holders,
+    ) -> Result<()> {
+        let row = key::parked_row(&concurrency.key, run.new.ask.rank(), run.new.created_at, &run.new.run);
+        // The holders' row changes too, so that who gives the key back meanwhile meets this run.
+        let operations = vec![
+            hold(concurrency, holders, &holders.runs)?,
+            Operation::Upsert(row, parked(run)),
+        ];
+        self.commit(scope, operations).await
+    }
+
+    /// The first runs that wait for a key, at most `limit` (1 to 1,000).
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn first_parked(&self, scope: &Scope, key: &str, limit: usize) -> Result<Vec<Waiting>> {
+        let query = Query::partition(key::index()).prefix(&key::parked(key))?.limit(limit);
+        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        page.entities.iter().map(read).collect()
+    }
+
+    /// Sets who holds a key, and puts those who have waited for it and hold it now into the backlog.
+    ///
+    /// # Errors
+    /// As [`Backlog::grant`].
+    pub async fn pass_on(
+        &self,
+        scope: &Scope,
+        concurrency: &ConcurrencyKey,
+        holders: &Holders,
+        staying: &[RunId],
+        next: &[Waiting],
+    ) -> Result<()> {
+        let mut runs = staying.to_vec();
+        runs.extend(next.iter().map(|waiting| waiting.run.clone()));
+        let mut operations = vec![match &holders.etag {
+            Some(etag) if runs.is_empty() => {
+                Operation::Delete(key::concurrency_row(&concurrency.key), Match::Exactly(etag.clone()))
+            }
+            _ => hold(concurrency, holders, &runs)?,
+        }];
+        for waiting in next {
+            let Some(tail) = waiting.row.as_str().strip_prefix(&key::parked(&concurrency.key)) else {
+                return Err(Error::corrupt("a run waits for another key"));
+            };
+            operations.push(Operation::Delete(waiting.row.clone(), Match::Any));
+            let properties = properties(&waiting.run, waiting.rank, waiting.exempt);
+            operations.push(Operation::Upsert(
+                Key::new(format!("{}{tail}", key::BACKLOG))?,
+                properties,
+            ));
+        }
+        self.commit(scope, operations).await
+    }
+
+    /// What instances have taken of the organization's limit.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn seats(&self, scope: &Scope) -> Result<Seats> {
+        let table = key::org_table(scope.org());
+        let Some(row) = self.ports.tables.get(&table, &key::seats(), &key::only_row()).await? else {
+            return Ok(Seats::default());
+        };
+        let text = row.properties.require_text("taken")?;
+        Ok(Seats {
+            taken: serde_json::from_str(text).map_err(|_| Error::corrupt("the seats can't be read"))?,
+            etag: Some(row.etag),
+        })
+    }
+
+    /// Writes what one instance has taken, or with nothing that it has given all back, and forgets what has run out.
+    ///
+    /// # Errors
+    /// Those of the table store; a conflict ([`Error::is_conflict`]) when another instance was first.
+    pub async fn set_seats(
+        &self,
+        scope: &Scope,
+        mut seats: Seats,
+        instance: &str,
+        taken: Option<Taken>,
+        now: Timestamp,
+    ) -> Result<()> {
+        seats
+            .taken
+            .retain(|other, taken| other != instance && taken.until > now);
+        seats.taken.extend(taken.map(|taken| (instance.to_owned(), taken)));
+        let properties = Properties::new()
+            .with("v", SCHEMA)
+            .with("taken", json!(seats.taken).to_string());
+        let operation = match seats.etag {
+            None => Operation::Insert(key::only_row(), properties),
+            Some(etag) => Operation::Replace(key::only_row(), properties, Match::Exactly(etag)),
+        };
+        let table = key::org_table(scope.org());
+        self.ports.tables.commit(&table, &key::seats(), vec![operation]).await?;
+        Ok(())
+    }
+
+    async fn get(&self, scope: &Scope, row: &Key) -> Result<Option<Entity>> {
+        self.ports
+            .tables
+            .get(&key::org_table(scope.org()), &key::index(), row)
+            .await
+    }
+
+    async fn delete(&self, scope: &Scope, row: &Key, as_read: Match) -> Result<bool> {
+        match self.commit(scope, vec![Operation::Delete(row.clone(), as_read)]).await {
+            Ok(()) => Ok(true),
+            Err(Error::PreconditionFailed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn commit(&self, scope: &Scope, operations: Vec<Operation>) -> Result<()> {
+        self.ports
+            .tables
+            .commit(&key::org_table(scope.org()), &key::index(), operations)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Whether a run needs no place of its own: whoever waits for it has one.
+#[must_use]
+pub const fn is_exempt(run: &StoredRun) -> bool {
+    run.new.parent.is_some()
+}
+
+/// A run's rank, as it is now.
+#[must_use]
+pub const fn rank(run: &StoredRun) -> u8 {
+    if run.state.epoch > 0 || is_exempt(run) {
+        FIRST
+    } else {
+        run.new.ask.rank()
+    }
+}
+
+/// The place of a run that is about to leave the backlog, whether or not it is there.
+#[must_use]
+pub fn waiting(run: &StoredRun) -> Waiting {
+    Waiting {
+        run: run.new.run.clone(),
+        rank: rank(run),
+        exempt: is_exempt(run),
+        guard: None,
+        row: row_of(run),
+        etag: None,
+    }
+}
+
+fn row_of(run: &StoredRun) -> Key {
+    key::backlog_row(rank(run), run.new.created_at, &run.new.run)
+}
+
+fn properties(run: &RunId, rank: u8, exempt: bool) -> Properties {
+    Properties::new()
+        .with("v", SCHEMA)
+        .with("run", run.as_str())
+        .with("rank", i64::from(rank))
+        .with("exempt", exempt)
+}
+
+fn parked(run: &StoredRun) -> Properties {
+    properties(&run.new.run, run.new.ask.rank(), is_exempt(run))
+}
+
+fn entry(run: &StoredRun, guard: Option<&Guard>) -> Operation {
+    let mut row = properties(&run.new.run, rank(run), is_exempt(run));
+    if let Some(guard) = guard {
+        row.set("guardId", guard.receipt.id.clone());
+        row.set("guardReceipt", guard.receipt.pop_receipt.clone());
+        row.set("guardAt", guard.at);
+    }
+    Operation::Upsert(row_of(run), row)
+}
+
+fn hold(concurrency: &ConcurrencyKey, holders: &Holders, runs: &[RunId]) -> Result<Operation> {
+    let row = key::concurrency_row(&concurrency.key);
+    let text = serde_json::to_string(runs).map_err(|error| Error::corrupt(error.to_string()))?;
+    let properties = Properties::new()
+        .with("v", SCHEMA)
+        .with("key", concurrency.key.clone())
+        .with("runs", text)
+        .with("changes", holders.changes + 1);
+    Ok(match &holders.etag {
+        None => Operation::Insert(row, properties),
+        Some(etag) => Operation::Replace(row, properties, Match::Exactly(etag.clone())),
+    })
+}
+
+fn read(row: &Entity) -> Result<Waiting> {
+    let properties = &row.properties;
+    let guard = match (
+        properties.text("guardId")?,
+        properties.text("guardReceipt")?,
+        properties.time("guardAt")?,
+    ) {
+        (Some(id), Some(receipt), Some(at)) => Some(Guard {
+            receipt: MessageReceipt {
+                id: id.to_owned(),
+                pop_receipt: receipt.to_owned(),
+            },
+            at,
+        }),
+        _ => None,
+    };
+    Ok(Waiting {
+        run: properties
+            .require_text("run")?
+            .parse()
+            .map_err(|_| Error::corrupt("a row of the backlog names no run"))?,
+        rank: u8::try_from(properties.require_int("rank")?).map_err(|_| Error::corrupt("a rank is none"))?,
+        exempt: properties.flag("exempt")?,
+        guard,
+        row: row.row.clone(),
+        etag: Some(row.etag.clone()),
+    })
+}

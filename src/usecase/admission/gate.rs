@@ -1,0 +1,266 @@
+//! Who gets the next free slot for a worker: the organization that has fewest, then the one that has waited longest since its
+//! last. Those who have had one within the last second share the slots equally. So one that starts a hundred attempts at once does not stand before another that starts one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::domain::OrgId;
+use crate::runner::RunnerError;
+
+/// Attempts of one organization that may wait for a slot.
+const MOST_WAITING: usize = 1_024;
+/// For how long who has had a slot counts as one who wants slots.
+const RECENT: Duration = Duration::from_secs(1);
+/// From so many slots on, one is kept for organizations that have none.
+const ENOUGH: usize = 3;
+
+/// The slots of this instance.
+#[derive(Debug, Clone)]
+pub(in crate::usecase) struct Gate {
+    slots: usize,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: usize,
+    organizations: BTreeMap<OrgId, Line>,
+    /// Rises with every slot that is given.
+    turn: u64,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    taken: usize,
+    last_turn: u64,
+    last_used: Option<Instant>,
+    /// Those first whose slot lets somebody else go on who has one.
+    urgent: VecDeque<oneshot::Sender<WorkerSlot>>,
+    others: VecDeque<oneshot::Sender<WorkerSlot>>,
+}
+
+impl Line {
+    fn waiting(&mut self) -> usize {
+        self.urgent.retain(|waiter| !waiter.is_closed());
+        self.others.retain(|waiter| !waiter.is_closed());
+        self.urgent.len() + self.others.len()
+    }
+
+    /// Who may have a slot, the organization having `taken` of them already.
+    fn next(&mut self, share: usize) -> Option<oneshot::Sender<WorkerSlot>> {
+        let waiter = self.urgent.pop_front();
+        waiter.or_else(|| {
+            if self.taken < share {
+                self.others.pop_front()
+            } else {
+                None
+            }
+        })
+    }
+}
+
+/// How many slots one of so many organizations may have.
+const fn share(slots: usize, organizations: usize) -> usize {
+    match organizations {
+        0 | 1 if slots >= ENOUGH => slots - 1,
+        0 | 1 => slots,
+        more => slots.div_ceil(more),
+    }
+}
+
+/// A slot; given back when dropped.
+#[derive(Debug)]
+pub(in crate::usecase) struct WorkerSlot {
+    gate: Gate,
+    org: Option<OrgId>,
+}
+
+impl Drop for WorkerSlot {
+    fn drop(&mut self) {
+        if let Some(org) = self.org.take() {
+            self.gate.give_back(&org);
+        }
+    }
+}
+
+impl State {
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.organizations.retain(|_, line| {
+            line.taken > 0 || line.waiting() > 0 || line.last_used.is_some_and(|last| last + RECENT > now)
+        });
+    }
+}
+
+impl Gate {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots: slots.max(1),
+            state: Arc::default(),
+        }
+    }
+
+    /// Waits for a slot. `urgent`: somebody of the organization has one and waits for this.
+    ///
+    /// # Errors
+    /// [`RunnerError::Busy`] when too many of the organization wait already.
+    pub(in crate::usecase) async fn slot(&self, org: &OrgId, urgent: bool) -> Result<WorkerSlot, RunnerError> {
+        let waiting = {
+            let mut state = self.state();
+            let line = state.organizations.entry(org.clone()).or_default();
+            if line.waiting() >= MOST_WAITING {
+                return Err(RunnerError::Busy { slots: self.slots });
+            }
+            let (sender, receiver) = oneshot::channel();
+            if urgent {
+                line.urgent.push_back(sender);
+            } else {
+                line.others.push_back(sender);
+            }
+            receiver
+        };
+        self.hand_out();
+        waiting.await.map_err(|_| RunnerError::Stopping)
+    }
+
+    /// How many slots there are, how many are taken, and how many attempts of an organization wait.
+    pub(super) fn figures(&self, org: &OrgId) -> (usize, usize, usize) {
+        let mut state = self.state();
+        let waiting = state.organizations.get_mut(org).map_or(0, Line::waiting);
+        (self.slots, state.taken, waiting)
+    }
+
+    /// How many organizations use slots, or have within the last second.
+    pub(super) fn users(&self) -> usize {
+        let mut state = self.state();
+        state.forget();
+        state.organizations.len()
+    }
+
+    fn give_back(&self, org: &OrgId) {
+        {
+            let mut state = self.state();
+            state.taken -= 1;
+            if let Some(line) = state.organizations.get_mut(org) {
+                line.taken -= 1;
+                line.last_used = Some(Instant::now());
+            }
+        }
+        self.hand_out();
+    }
+
+    fn hand_out(&self) {
+        while let Some((waiter, slot)) = self.next() {
+            // One that has gone away gives its slot back by this.
+            drop(waiter.send(slot));
+        }
+    }
+
+    fn next(&self) -> Option<(oneshot::Sender<WorkerSlot>, WorkerSlot)> {
+        let mut state = self.state();
+        state.forget();
+        if state.taken >= self.slots {
+            return None;
+        }
+        let share = share(self.slots, state.organizations.len());
+        let mut order: Vec<_> = state
+            .organizations
+            .iter()
+            .map(|(org, line)| (line.taken, line.last_turn, org.clone()))
+            .collect();
+        order.sort();
+        for (_, _, org) in order {
+            let Some(line) = state.organizations.get_mut(&org) else {
+                continue;
+            };
+            if let Some(waiter) = line.next(share) {
+                line.taken += 1;
+                state.taken += 1;
+                state.turn += 1;
+                let turn = state.turn;
+                if let Some(line) = state.organizations.get_mut(&org) {
+                    line.last_turn = turn;
+                }
+                let gate = self.clone();
+                return Some((waiter, WorkerSlot { gate, org: Some(org) }));
+            }
+        }
+        None
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    fn org(name: &str) -> OrgId {
+        name.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_slot_is_kept_for_others_and_the_next_goes_to_who_has_fewest() {
+        let gate = Gate::new(4);
+        let (busy, quiet) = (org("busy"), org("quiet"));
+        let mut slots = Vec::new();
+        for _ in 0..3 {
+            slots.push(gate.slot(&busy, false).now_or_never().unwrap().unwrap());
+        }
+        let mut fourth = Box::pin(gate.slot(&busy, false));
+        assert!(fourth.as_mut().now_or_never().is_none(), "the last slot is kept");
+        let first = gate.slot(&quiet, false).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(gate.slot(&quiet, false));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(slots.pop());
+        assert!(
+            second.as_mut().now_or_never().is_some(),
+            "it has one where the other has two"
+        );
+        drop(first);
+        assert!(fourth.as_mut().now_or_never().is_none(), "two share four slots equally");
+        drop(slots.pop());
+        assert!(fourth.as_mut().now_or_never().is_some());
+        assert_eq!(gate.figures(&busy).2, 0);
+    }
+
+    #[tokio::test]
+    async fn who_is_waited_for_takes_the_last_slot_and_who_goes_away_leaves_none_behind() {
+        let gate = Gate::new(3);
+        let busy = org("busy");
+        let mut slots = Vec::new();
+        for _ in 0..2 {
+            slots.push(gate.slot(&busy, false).await.unwrap());
+        }
+        let mut waits = Box::pin(gate.slot(&busy, false));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let urgent = gate.slot(&busy, true).now_or_never().unwrap().unwrap();
+        drop(waits);
+        drop((urgent, slots));
+        assert_eq!(gate.figures(&busy), (3, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_line_has_an_end() {
+        let gate = Gate::new(1);
+        let busy = org("busy");
+        let taken = gate.slot(&busy, false).await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..MOST_WAITING {
+            let mut one = Box::pin(gate.slot(&busy, false));
+            assert!(one.as_mut().now_or_never().is_none());
+            waiting.push(one);
+        }
+        let refused = gate.slot(&busy, false).now_or_never().unwrap();
+        assert!(matches!(refused, Err(RunnerError::Busy { slots: 1 })));
+        drop(taken);
+        assert!(waiting.remove(0).now_or_never().is_some());
+    }
+}

@@ -1,0 +1,122 @@
+//! Concurrency keys: at most so many runs of an organization with the same key are under way at once.
+//!
+//! Who holds a key is one row. A holder that has ended is taken out by whoever looks, so a key is never held for ever; a run
+//! that waits is given the key by the one that ends, or takes it itself when its own message comes.
+
+use std::sync::Arc;
+
+use super::{Context, Result, call};
+use crate::domain::{ConcurrencyKey, OnConflict, RunId};
+use crate::store::repo::backlog::{Guard, Holders};
+use crate::store::repo::runs::StoredRun;
+use crate::tenancy::Scope;
+
+/// How often a change is tried against others.
+const TRIES: usize = 16;
+/// Runs that are given a key in one transaction.
+const AT_ONCE: usize = 30;
+
+/// What came of asking for a key.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// It is held, and the run stands in the backlog.
+    Granted,
+    /// It waits.
+    Parked,
+    /// It is not to wait, and these hold it, the longest first.
+    Taken(Vec<RunId>),
+}
+
+/// Whether a run holds the key that it asks for.
+pub(super) async fn holds(cx: &Context, scope: &Scope, run: &StoredRun, key: &ConcurrencyKey) -> Result<bool> {
+    Ok(cx.backlog.holders(scope, &key.key).await?.runs.contains(&run.new.run))
+}
+
+/// Those who hold a key and have not ended.
+pub(in crate::usecase) async fn living(cx: &Context, scope: &Scope, key: &ConcurrencyKey) -> Result<Vec<RunId>> {
+    let holders = cx.backlog.holders(scope, &key.key).await?;
+    of_living(cx, scope, holders.runs).await
+}
+
+async fn of_living(cx: &Context, scope: &Scope, runs: Vec<RunId>) -> Result<Vec<RunId>> {
+    let mut living = Vec::with_capacity(runs.len());
+    for id in runs {
+        let run = cx.runs.get(scope, &id).await?;
+        if run.is_some_and(|run| !run.state.status.is_terminal()) {
+            living.push(id);
+        }
+    }
+    Ok(living)
+}
+
+/// Asks for a run's key. Repeating it does no harm.
+pub(super) async fn ask(
+    cx: &Context,
+    scope: &Scope,
+    run: &StoredRun,
+    key: &ConcurrencyKey,
+    guard: Option<&Guard>,
+) -> Result<Asked> {
+    let limit = usize::try_from(key.limit).unwrap_or(usize::MAX);
+    let mut conflict = None;
+    for _ in 0..TRIES {
+        let mut holders = cx.backlog.holders(scope, &key.key).await?;
+        if !holders.runs.contains(&run.new.run) && holders.runs.len() >= limit {
+            holders.runs = of_living(cx, scope, std::mem::take(&mut holders.runs)).await?;
+        }
+        let is_free = holders.runs.contains(&run.new.run) || holders.runs.len() < limit;
+        let asked = if is_free {
+            cx.backlog
+                .grant(scope, run, key, &holders, guard)
+                .await
+                .map(|()| Asked::Granted)
+        } else if key.on_conflict == OnConflict::Queue {
+            cx.backlog.park(scope, run, key, &holders).await.map(|()| Asked::Parked)
+        } else {
+            return Ok(Asked::Taken(holders.runs));
+        };
+        match asked {
+            Err(error) if error.is_conflict() => conflict = Some(error),
+            asked => return Ok(asked?),
+        }
+    }
+    Err(conflict.map_or_else(super::moved, super::Error::from))
+}
+
+/// Gives back the key of a run that has ended, to those who have waited longest. Repeating it does no harm.
+pub(super) async fn release(cx: &Arc<Context>, scope: &Scope, run: &StoredRun) -> Result<()> {
+    let Some(key) = &run.new.ask.concurrency else {
+        return Ok(());
+    };
+    let limit = usize::try_from(key.limit).unwrap_or(usize::MAX);
+    let mut conflict = None;
+    for _ in 0..TRIES {
+        let holders: Holders = cx.backlog.holders(scope, &key.key).await?;
+        let staying: Vec<RunId> = holders
+            .runs
+            .iter()
+            .filter(|other| **other != run.new.run)
+            .cloned()
+            .collect();
+        let free = limit.saturating_sub(staying.len()).min(AT_ONCE);
+        let mut next = Vec::new();
+        if free > 0 {
+            let parked = cx.backlog.first_parked(scope, &key.key, free).await?;
+            next.extend(parked.into_iter().filter(|waiting| !staying.contains(&waiting.run)));
+        }
+        if next.is_empty() && staying.len() == holders.runs.len() {
+            return Ok(());
+        }
+        match cx.backlog.pass_on(scope, key, &holders, &staying, &next).await {
+            Ok(()) => {
+                for waiting in &next {
+                    call(cx, scope, &waiting.run, waiting.rank).await?;
+                }
+                return Ok(());
+            }
+            Err(error) if error.is_conflict() => conflict = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(conflict.map_or_else(super::moved, super::Error::from))
+}

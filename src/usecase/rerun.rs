@@ -1,0 +1,93 @@
+//! Run something again: a new run with the arguments of an earlier one, of the code that it ran or of today's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::launch::{self, Prepared};
+use super::start_run::{self, StartRun, Started};
+use super::{Context, Result, query_run};
+use crate::audit::LinkedRecord;
+use crate::authz::{Action, Extent, Origin, Resource};
+use crate::domain::{Ask, RunId, Timestamp};
+use crate::tenancy::Scope;
+
+/// Of which code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// What the earlier run was pinned to.
+    Pinned,
+    /// What is offered now.
+    Current,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Rerun {
+    /// The earlier run.
+    pub run: RunId,
+    /// Of which code.
+    pub code: Code,
+    /// How long to wait for the end; none to leave it to the queue.
+    pub wait: Option<Duration>,
+    /// The caller's key that makes a repeat return the first answer.
+    pub idempotency_key: Option<String>,
+    /// When the request arrived.
+    pub received_at: Timestamp,
+    /// From where.
+    pub origin: Origin,
+    /// Audit records of the request that are not listed yet.
+    pub unindexed: Vec<LinkedRecord>,
+}
+
+/// Starts a new run with the arguments, the priority and the concurrency key of an earlier one, in the caller's name.
+///
+/// # Errors
+/// When the scope may not run workflows or has no such run to see or of its own, its code is not here, the arguments don't fit today's code, a
+/// policy refuses what it declares, or storage fails.
+pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Started> {
+    scope.authorize(Action::Run, Resource::Workflow)?;
+    // Whoever may not look at runs may still repeat what they have started themselves.
+    let extent = scope.authorize(Action::Read, Resource::Run).unwrap_or(Extent::Own);
+    let original = query_run::within(cx, scope, &input.run, extent).await?;
+    let prepared = match input.code {
+        Code::Pinned => {
+            // Said now rather than by an attempt that fails.
+            cx.catalogs.pinned(&original.new.plan.bundle)?;
+            Prepared {
+                workflow: original.new.workflow.clone(),
+                plan: original.new.plan.as_ref().clone(),
+                arguments: original.new.arguments.clone(),
+                arguments_digest: original.new.arguments_digest.clone(),
+            }
+        }
+        Code::Current => {
+            let arguments = match cx.runs.resolve(scope, &original.new.arguments).await? {
+                Value::Object(arguments) => arguments,
+                _ => Map::new(),
+            };
+            launch::prepare(cx, scope, &input.origin, &original.new.workflow, &arguments).await?
+        }
+    };
+    let start = StartRun {
+        workflow: format!("{} again", original.new.run),
+        arguments: Map::new(),
+        wait: input.wait,
+        idempotency_key: input.idempotency_key,
+        received_at: input.received_at,
+        origin: input.origin,
+        ask: Ask {
+            priority: original.new.ask.priority,
+            concurrency: original.new.ask.concurrency.clone(),
+            rerun_of: Some(original.new.run),
+            ..Ask::default()
+        },
+        unindexed: input.unindexed,
+    };
+    let id = match start_run::id_or_answer(cx, scope, &start, &prepared.arguments_digest).await? {
+        Ok(id) => id,
+        Err(started) => return Ok(started),
+    };
+    start_run::begin(cx, scope, start, id, prepared).await
+}

@@ -1,0 +1,78 @@
+//! Deletes runs that have ended longer ago than they are kept, some at each tick, and records which.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Context, Result};
+use crate::audit::Event as AuditEvent;
+use crate::domain::Timestamp;
+use crate::store::repo::retention::Old;
+use crate::tenancy::Scope;
+
+/// Runs that are deleted with one audit record.
+const BATCH: usize = 20;
+/// Pages of the list that one tick looks at for one organization. More are left to the next ticks.
+const PAGES: usize = 10;
+
+/// Deletes an organization's runs that ended more than `keep` ago; how many. A run that is interrupted half-way is gone on with
+/// by the next tick, which records it again.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn apply(cx: &Context, scope: &Scope, keep: Duration) -> Result<usize> {
+    let before = cx.clock.now().minus(keep);
+    let mut deleted = 0;
+    let mut after = None;
+    for _ in 0..PAGES {
+        let (listed, next) = cx.retention.listed_before(scope, before, BATCH, after).await?;
+        let mut batch = Vec::new();
+        for old in listed {
+            batch.extend(expired(cx, scope, old, before).await?);
+        }
+        if !batch.is_empty() {
+            record(cx, scope, &batch, before).await?;
+            for old in &batch {
+                cx.retention.delete(scope, old).await?;
+                deleted += 1;
+            }
+        }
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(deleted)
+}
+
+/// A run that may go: it has ended before that time, or an earlier tick has deleted a part of it.
+async fn expired(cx: &Context, scope: &Scope, mut old: Old, before: Timestamp) -> Result<Option<Old>> {
+    Ok(match cx.runs.get(scope, &old.run).await? {
+        None => Some(old),
+        Some(run) if run.state.finished_at.is_some_and(|at| at < before) => {
+            old.chain = Some(run.audit);
+            Some(old)
+        }
+        Some(_) => None,
+    })
+}
+
+/// Before anything is deleted. The heads of the runs' audit chains are in it, for those who hold a copy of the chains.
+async fn record(cx: &Context, scope: &Scope, batch: &[Old], before: Timestamp) -> Result<()> {
+    let runs: Vec<_> = batch
+        .iter()
+        .map(|old| {
+            let head = old.chain.as_ref();
+            let hash = head.map(|head| head.hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            json!({"run": old.run, "records": head.map(|head| head.sequence), "hash": hash})
+        })
+        .collect();
+    let record = cx
+        .audit
+        .by(scope, AuditEvent::RunDeleted)
+        .resource("run", "*")
+        .detail(&json!({"endedBefore": before, "count": runs.len(), "runs": runs}));
+    let linked = cx.audit.append(scope, record).await?;
+    cx.audit.index(scope, &[linked]).await?;
+    Ok(())
+}
