@@ -11,7 +11,7 @@ use super::scenario::Request;
 use super::simulate::{Fleet, arguments};
 use super::site::{World, lock};
 use crate::authz::{Origin, Principal, Role, Tier};
-use crate::domain::{OrgId, Payload, RunId, Status, Timestamp, UserId};
+use crate::domain::{Ask, OrgId, Payload, RunId, Status, Timestamp, UserId};
 use crate::error::{Coded as _, Kind};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::{Membership, Organization, Scope, resolve};
@@ -148,6 +148,7 @@ pub(super) async fn call(
     for _ in 0..TRIES {
         let process = somebody(&fleet, &mut random).await;
         let input = StartRun {
+            ask: Ask::default(),
             workflow: request.workflow.clone(),
             arguments: arguments(),
             wait: request.wait,

@@ -136,6 +136,7 @@ impl Process {
             clock: clock.clone(),
             entropy: Arc::new(Entropy::seeded(seed)),
             bounds: Bounds {
+                concurrent_runs: 10,
                 attempt: Limits::default(),
                 run: run_limit,
                 wait: (Duration::from_secs(60), Duration::from_secs(220)),
