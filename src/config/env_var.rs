@@ -299,6 +299,12 @@ variables! {
         "The emulator's program, for tests that start and stop it themselves; set by `scripts/test`.";
     WEFT_TEST_NIGHTLY = "WEFT_TEST_NIGHTLY", Tests, Switch, Value("false"),
         "Set by `scripts/test --nightly`: more seeds and longer histories.";
+    WEFT_SIM_SEED = "WEFT_SIM_SEED", Tests, Text, Unset,
+        "The one seed that the simulator's tests play, as a failing one names it.";
+    WEFT_SIM_SEEDS = "WEFT_SIM_SEEDS", Tests, Text, Words("300, nightly 10000"),
+        "How many seeds they play, from 0 on.";
+    WEFT_SIM_TRACE = "WEFT_SIM_TRACE", Tests, Switch, Value("false"),
+        "Prints everything that happens under a seed, with virtual times.";
     WEFT_BINARY = "WEFT_BINARY", Tests, Path, Unset,
         "The program that the tests in `tests/host` start; set by `scripts/test`.";
 }

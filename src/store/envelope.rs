@@ -48,7 +48,8 @@ pub enum Message {
         /// The run.
         #[serde(flatten)]
         run: RunRef,
-        /// `started`, `wake_up`, `continued`: for the log only.
+        /// `wake_up`, `deferred`, `continued`, `inbox`: for the log only.
+        /// `look_…`: it was not written when the message before was delivered.
         reason: String,
     },
     /// Runs of an organization stand in its backlog.

@@ -88,6 +88,10 @@ pub enum Fault {
     Crash,
     /// It is done, and this and every later call fails until [`Faults::heal`].
     CrashAfter,
+    /// Nothing is done, and neither this nor any later call is ever answered: the process behind these ports is dead.
+    Die,
+    /// It is done, and neither this nor any later call is ever answered.
+    DieAfter,
 }
 
 /// A call that a plan is asked about.
@@ -243,6 +247,7 @@ struct State {
     plan: Plan,
     down: bool,
     crashed: bool,
+    dead: bool,
     overall: u64,
     calls: BTreeMap<Call, u64>,
     injected: u64,
@@ -265,6 +270,12 @@ impl Faults {
     /// Ends the effect of a crash.
     pub fn heal(&self) {
         self.state().crashed = false;
+    }
+
+    /// Ends the process behind these ports, as seen from storage: no call is answered any more, and none that has not
+    /// reached storage yet is done. It can't be undone.
+    pub fn kill(&self) {
+        self.state().dead = true;
     }
 
     /// Whether a crash has happened that isn't healed.
@@ -311,6 +322,9 @@ impl Faults {
 
     fn decide(&self, call: Call, name: &str) -> Option<Fault> {
         let mut state = self.state();
+        if state.dead {
+            return Some(Fault::Die);
+        }
         state.overall += 1;
         let of_kind = state.calls.entry(call).or_default();
         *of_kind += 1;
@@ -327,6 +341,7 @@ impl Faults {
         };
         state.injected += u64::from(fault.is_some());
         state.crashed |= matches!(fault, Some(Fault::Crash | Fault::CrashAfter));
+        state.dead |= matches!(fault, Some(Fault::Die | Fault::DieAfter));
         fault
     }
 
@@ -335,21 +350,31 @@ impl Faults {
             what: format!("injected into {call:?}"),
             source: "injected".into(),
         };
-        match self.decide(call, name) {
+        let answer = match self.decide(call, name) {
             None => work.await,
+            Some(Fault::Die) => std::future::pending().await,
             Some(Fault::Before | Fault::Crash) => Err(unavailable()),
             Some(Fault::After | Fault::CrashAfter) => {
                 drop(work.await);
                 Err(unavailable())
             }
+            Some(Fault::DieAfter) => work.await,
             Some(Fault::Throttle) => Err(Error::Throttled {
                 source: "injected".into(),
             }),
             Some(Fault::Delay(by)) => {
                 tokio::time::sleep(by).await;
+                if self.state().dead {
+                    return std::future::pending().await;
+                }
                 work.await
             }
+        };
+        // What was under way when the process died may have been done; nobody hears of it.
+        if self.state().dead {
+            return std::future::pending().await;
         }
+        answer
     }
 }
 
@@ -368,6 +393,7 @@ impl Faulty {
             plan,
             down: false,
             crashed: false,
+            dead: false,
             overall: 0,
             calls: BTreeMap::new(),
             injected: 0,

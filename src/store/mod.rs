@@ -8,6 +8,7 @@ pub mod azure;
 pub mod claim_check;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+pub(crate) mod cursor;
 pub mod envelope;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]

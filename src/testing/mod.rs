@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod request;
+pub mod sim;
 
 pub use app::{Builder, DATA_PROVIDER, TestApp, WORKFLOW};
 pub use request::{Answer, Request};

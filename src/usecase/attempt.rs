@@ -247,6 +247,7 @@ impl Attempt {
         drop(messages.send(WorkerMessage::Line(line)).await);
         let patience = self.deadline.since(self.cx.clock.now());
         tokio::select! {
+            biased;
             environment = self.cx.catalogs.pinned_environment(&self.bundle, digest, patience) => environment,
             () = self.stop.cancelled() => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
         }

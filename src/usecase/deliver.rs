@@ -51,12 +51,12 @@ pub async fn deliver(
             return Ok(Delivered::Refused(rejected));
         }
     };
-    let (run, place) = match message {
+    let (run, place, reason) = match message {
         Message::DriveRun { run, reason } => {
             tracing::debug!(run.id = %run.run, org.id = %run.org, reason = %reason, "message");
-            (run, None)
+            (run, None, reason)
         }
-        Message::Admit { run, place } => (run, Some(place)),
+        Message::Admit { run, place } => (run, Some(place), String::new()),
     };
     let work = {
         let (cx, run) = (cx.clone(), run.clone());
@@ -67,8 +67,10 @@ pub async fn deliver(
                 (_, Some(place)) => Box::pin(admission::serve(&cx, &run, place)).await,
                 (From::Runs | From::Attempts, None) => {
                     let done = drive_run::continue_run(&cx, &run, delivered_at).await;
-                    if let Err(error) = &done {
-                        cx.failures.note(&run.run, error);
+                    match &done {
+                        Ok(Continued::Unknown) => drive_run::look_again(&cx, &run, &reason).await?,
+                        Ok(_) => {}
+                        Err(error) => cx.failures.note(&run.run, error),
                     }
                     done
                 }

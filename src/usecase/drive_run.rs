@@ -17,12 +17,19 @@ use crate::store::port::MessageReceipt;
 use crate::store::repo::runs::{Additions, StoredRun, Timings};
 use crate::tenancy::{RunRef, rehydrate};
 
+/// When it is looked again for a run that a message is about and that isn't there, one after the other.
+const LOOKS: [(&str, Duration); 3] = [
+    ("look_1", Duration::from_secs(65)),
+    ("look_2", Duration::from_secs(5 * 60)),
+    ("look_3", Duration::from_secs(30 * 60)),
+];
+
 /// What a message about a run led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Continued {
     /// The run was driven to its end, or to a rest.
     Driven(Status),
-    /// There is no such run: a wake-up whose run was never written, or a forged message.
+    /// There is no such run: a wake-up whose run was never written, or is not written yet.
     Unknown,
     /// It had ended before; its derived rows were written again.
     Ended(Status),
@@ -100,6 +107,8 @@ pub(super) async fn go_on(
         origin: origin_of(&stored),
         wake_up: Some(receipt),
         unindexed: Vec::new(),
+        // Whoever had it before may have died before it had listed everything.
+        is_listed: false,
         known: Known::default(),
         place,
     };
@@ -149,6 +158,23 @@ pub(super) async fn forget_wake_up(cx: &Context, receipt: &MessageReceipt) {
     if let Err(error) = cx.ports.queues.delete(&Queue::Runs.name(), receipt).await {
         tracing::debug!(error = %error, "a wake-up could not be deleted");
     }
+}
+
+/// After a message whose run isn't there. A message is sent before its run is written, so the run may still be on its way,
+/// from an instance that is slow or stands still; should that instance die right after, nobody else would come.
+///
+/// # Errors
+/// When storage fails: the message must be delivered again.
+pub(super) async fn look_again(cx: &Context, run: &RunRef, reason: &str) -> Result<()> {
+    let next = match LOOKS.iter().position(|(look, _)| *look == reason) {
+        Some(look) => LOOKS.get(look + 1),
+        // All others are sent after their run was written: it was deleted since.
+        None => LOOKS.first().filter(|_| reason == "wake_up"),
+    };
+    if let Some((look, after)) = next {
+        send(cx, run, look, *after).await?;
+    }
+    Ok(())
 }
 
 async fn rearm(cx: &Context, run: &RunRef, stored: &StoredRun, now: Timestamp) -> Result<()> {

@@ -69,6 +69,8 @@ pub(super) struct Driver {
     pub(super) wake_up: Option<MessageReceipt>,
     /// Records of the first transition, to be listed.
     pub(super) unindexed: Vec<LinkedRecord>,
+    /// Whether all other records of the run are listed. Whoever had the run before may have died before that.
+    pub(super) is_listed: bool,
     /// What the run's steps have left under this driver.
     pub(super) known: Known,
     /// What the run holds while it is driven.
@@ -675,6 +677,8 @@ impl Driver {
             }
             match self.reload(&run).await {
                 Ok(stored) if stored.state == *transition.state() => {
+                    // Its records are in, in places that the lost answer would have said.
+                    self.is_listed = false;
                     self.cx.watch.committed(&stored.new.run);
                     return Ok(Committed::Ours(Box::new(stored)));
                 }
@@ -719,7 +723,7 @@ impl Driver {
     /// After the last commit: the list shows it, and nobody needs to be woken.
     async fn close(&mut self, run: &StoredRun) {
         // Only when the list is whole may the wake-up go: it is what would mend the list.
-        if let Err(error) = self.place.list(&self.cx, &self.scope, run, &self.unindexed).await {
+        if let Err(error) = self.list(run).await {
             tracing::warn!(run.id = %run.new.run, error = %error, "the list lags until the run's wake-up");
             return;
         }
@@ -739,6 +743,13 @@ impl Driver {
         if let Some(receipt) = self.wake_up.take() {
             drop_wake_up(&self.cx, receipt);
         }
+    }
+
+    async fn list(&mut self, run: &StoredRun) -> store::port::Result<()> {
+        if run.state.status.is_terminal() && !self.is_listed {
+            self.cx.audit.repair_run_index(&self.scope, &run.new.run).await?;
+        }
+        self.place.list(&self.cx, &self.scope, run, &self.unindexed).await
     }
 
     /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.

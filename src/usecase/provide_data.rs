@@ -158,6 +158,8 @@ pub(super) async fn call(
         let mut calls = FuturesUnordered::new();
         loop {
             tokio::select! {
+                biased;
+                Some(()) = calls.next(), if !calls.is_empty() => {}
                 message = received.recv() => match message {
                     Some(WorkerMessage::Call { name, args, reply }) => calls.push(broker.serve(name, args, reply)),
                     Some(WorkerMessage::RefusedConnection(refused)) => broker.record_connection(&refused).await,
@@ -165,7 +167,6 @@ pub(super) async fn call(
                     Some(_) => {}
                     None => break,
                 },
-                Some(()) = calls.next(), if !calls.is_empty() => {}
             }
         }
     };

@@ -192,6 +192,7 @@ pub(super) async fn begin(
         origin: input.origin.clone(),
         wake_up: Some(receipt),
         unindexed,
+        is_listed: true,
         known: Known::default(),
         place,
     };

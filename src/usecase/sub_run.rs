@@ -164,6 +164,7 @@ pub(super) async fn wait(cx: &Context, scope: &Scope, mut run: StoredRun, timeou
         let rest = until - Instant::now();
         // Driven here, its end is heard at once; elsewhere it is found by looking.
         tokio::select! {
+            biased;
             () = end.heard() => pause = Duration::from_millis(10),
             () = tokio::time::sleep(pause.min(rest)) => pause = (pause * 2).min(Duration::from_secs(1)),
         }

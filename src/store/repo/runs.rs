@@ -324,6 +324,8 @@ pub type Committed = (StoredRun, Vec<LinkedRecord>);
 
 /// How many ended attempts a step's row keeps.
 const KEPT_ATTEMPTS: usize = 100;
+/// How often the row of a run that goes on is tried against others who write it.
+const LIST_TRIES: usize = 4;
 /// Most index rows that one listing reads before it returns what it has, so that a narrow filter over a long history
 /// answers in bounded time.
 const LIST_SCAN: usize = 5_000;
@@ -432,8 +434,10 @@ impl Runs {
             }
         }];
         for row in rows_of(&run, transition, &additions.attempts, additions.outputs) {
-            let kept = match &row.attempt {
-                Some(attempt) if attempt.number > 1 => self.attempts_of(scope, &run, row.slot).await?,
+            let kept = match (&row.attempt, &row.ended) {
+                (Some(attempt), _) if attempt.number > 1 => self.attempts_of(scope, &run, row.slot).await?,
+                // It ended between two attempts: those that were made stay in its row.
+                (None, Some(ended)) if ended.attempts > 0 => self.attempts_of(scope, &run, row.slot).await?,
                 _ => Vec::new(),
             };
             operations.push(slot_operation(&run, row, kept)?);
@@ -857,18 +861,58 @@ impl Runs {
         claim_check::load(self.ports.blobs.as_ref(), scope, payload).await
     }
 
-    /// Writes the derived rows of a run and of audit records, in one transaction. Repeating it does no harm.
+    /// Writes the derived rows of a run and of audit records, in one transaction. Repeating it does no harm, and neither does
+    /// being late: a run that goes on is not listed over what somebody knew later, for a run's last row is the one that
+    /// nobody mends.
     ///
     /// # Errors
     /// Those of the table store.
     pub async fn index(&self, scope: &Scope, run: &StoredRun, audit: &[LinkedRecord]) -> Result<()> {
         let row = key::index_run_row(run.new.created_at, &run.new.run);
-        let mut operations = vec![Operation::Upsert(row, index_row(run))];
-        operations.extend(index_operations(audit)?);
-        self.ports
-            .tables
-            .commit(&key::org_table(scope.org()), &key::index(), operations)
-            .await?;
+        let records = index_operations(audit)?;
+        if run.state.status.is_terminal() {
+            // Nothing can be newer.
+            return self
+                .list_with(scope, Operation::Upsert(row, index_row(run)), records)
+                .await;
+        }
+        // After its first transition a run is in no list, so it need not be looked for.
+        let mut first = (run.state.sequence == 1).then(|| Operation::Insert(row.clone(), index_row(run)));
+        for _ in 0..LIST_TRIES {
+            let operation = match first.take() {
+                Some(operation) => operation,
+                None => match self
+                    .ports
+                    .tables
+                    .get(&key::org_table(scope.org()), &key::index(), &row)
+                    .await?
+                {
+                    None => Operation::Insert(row.clone(), index_row(run)),
+                    Some(there) if is_newer(&there, run)? => break,
+                    Some(there) => Operation::Replace(row.clone(), index_row(run), Match::Exactly(there.etag)),
+                },
+            };
+            match self.list_with(scope, operation, records.clone()).await {
+                Err(error) if error.is_conflict() => {}
+                result => return result,
+            }
+        }
+        // Others have listed the run; what is left are the records.
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.commit_list(scope, records).await
+    }
+
+    async fn list_with(&self, scope: &Scope, run: Operation, records: Vec<Operation>) -> Result<()> {
+        let mut operations = vec![run];
+        operations.extend(records);
+        self.commit_list(scope, operations).await
+    }
+
+    async fn commit_list(&self, scope: &Scope, operations: Vec<Operation>) -> Result<()> {
+        let table = key::org_table(scope.org());
+        self.ports.tables.commit(&table, &key::index(), operations).await?;
         Ok(())
     }
 
@@ -1139,7 +1183,7 @@ fn slot_operation(run: &StoredRun, row: SlotRow, mut attempts: Vec<AttemptRecord
         put_payload(&mut properties, "output", output);
     }
     let row = slot_row(run, slot)?;
-    if !has_attempt {
+    if !has_attempt && attempts.is_empty() {
         return Ok(Operation::Upsert(row, properties.with("attempts", "[]")));
     }
     attempts.extend(attempt);
@@ -1165,6 +1209,7 @@ fn index_row(run: &StoredRun) -> Properties {
         .with("workflow", run.new.workflow.clone())
         .with("revision", run.new.plan.bundle.clone())
         .with("status", run.state.status.as_str())
+        .with("sequence", i64::try_from(run.state.sequence).unwrap_or(i64::MAX))
         .with("requesterId", run.new.requester.id.clone())
         .with("requester", json!(run.new.requester).to_string())
         .with("createdAt", run.new.created_at)
@@ -1172,6 +1217,13 @@ fn index_row(run: &StoredRun) -> Properties {
         .with_some("finishedAt", run.state.finished_at)
         .with_some("notBefore", run.new.ask.not_before)
         .with_some("errorType", run.state.error.as_ref().map(|error| error.kind.clone()))
+}
+
+/// Whether a row of the list is of a later transition than a run that goes on.
+fn is_newer(row: &Entity, run: &StoredRun) -> Result<bool> {
+    let ended = Status::parse(row.properties.require_text("status")?).is_none_or(Status::is_terminal);
+    let sequence = row.properties.int("sequence")?.unwrap_or_default();
+    Ok(ended || u64::try_from(sequence).unwrap_or_default() >= run.state.sequence)
 }
 
 fn read_index(row: &Entity) -> Result<ListedRun> {

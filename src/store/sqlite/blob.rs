@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connection::{Failure, Session};
 use super::writer::Tx;
-use super::{Database, cursor, missing};
+use super::{Database, missing};
+use crate::store::cursor;
 use crate::store::error::Error;
 use crate::store::port::{
     BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, MAX_APPEND_BYTES, MAX_PAGE, Put, Result,

@@ -7,7 +7,6 @@
 
 mod blob;
 mod connection;
-mod cursor;
 mod encoding;
 mod queue;
 mod reader;

@@ -6,7 +6,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::connection::{Failure, Session};
 use super::encoding::{decode, encode, matches};
 use super::writer::{Tx, stamped};
-use super::{Database, cursor, missing};
+use super::{Database, missing};
+use crate::store::cursor;
 use crate::store::error::Error;
 use crate::store::port::{
     ETag, Entity, Key, Match, Operation, Page, Properties, Query, Result, TableName, TableStore, check_operations,

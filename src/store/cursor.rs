@@ -11,14 +11,14 @@ use crate::store::port::{Continuation, Result};
 const CHECK: usize = 8;
 
 /// A continuation from `key` on, for a place such as table and partition.
-pub(super) fn write(place: &[&str], key: &str) -> Continuation {
+pub(crate) fn write(place: &[&str], key: &str) -> Continuation {
     let mut bytes = check(place, key).to_vec();
     bytes.extend_from_slice(key.as_bytes());
     Continuation(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// The key of a continuation.
-pub(super) fn read(place: &[&str], continuation: &Continuation) -> Result<String> {
+pub(crate) fn read(place: &[&str], continuation: &Continuation) -> Result<String> {
     let malformed = || Error::Malformed {
         what: continuation.0.chars().take(60).collect(),
         expected: "continuation of this query",

@@ -1,0 +1,299 @@
+//! What a seed means: how many processes, organizations and runs there are, what the workflows are like, what goes wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::memory::Defect;
+use super::process::Host;
+use super::random::Random;
+use super::runner::Manners;
+use super::site::{CrashAt, Weather};
+use crate::domain::{OrgId, Timestamp};
+use crate::runner::BundleDescription;
+
+/// Midnight at the beginning of 21 November 2026, when simulations begin, or a little later.
+const BASE: i64 = 1_795_219_200_000;
+
+/// One request to start a run, and what is asked of it later.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// In which organization.
+    pub org: usize,
+    /// By which of its people.
+    pub person: usize,
+    /// Of what.
+    pub workflow: String,
+    /// When, since the beginning.
+    pub at: Duration,
+    /// How long the caller waits; none to leave it to the queue.
+    pub wait: Option<Duration>,
+    /// The idempotency key.
+    pub key: Option<String>,
+    /// How long after its start somebody cancels it.
+    pub cancel_after: Option<Duration>,
+}
+
+/// Everything that a simulation is made of.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// From which all chance follows.
+    pub seed: u64,
+    /// When it begins.
+    pub base: Timestamp,
+    /// Organizations.
+    pub orgs: Vec<OrgId>,
+    /// How wrong the clock of each process is, in milliseconds; so there are as many processes.
+    pub skews_ms: Vec<i64>,
+    /// Who hands messages out.
+    pub host: Host,
+    /// What happens to calls of storage.
+    pub weather: Weather,
+    /// How long things may go wrong.
+    pub foul_for: Duration,
+    /// How long it is, on average, until the next process is killed, stopped or frozen, or storage is away; none for never.
+    pub strikes_every: Option<Duration>,
+    /// What most calls take at most, one way.
+    pub latency: Duration,
+    /// Rows in a page of storage.
+    pub page: usize,
+    /// Time limit of a run.
+    pub run_limit: Duration,
+    /// What attempts are like.
+    pub manners: Arc<Manners>,
+    /// What is asked for.
+    pub requests: Vec<Request>,
+    /// A death at one call.
+    pub crash_at: Option<CrashAt>,
+    /// A promise that storage breaks.
+    pub defect: Option<Defect>,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = Random::of(seed, "scenario");
+        let seconds = Duration::from_secs;
+        let orgs = organizations(1 + random.below(3));
+        let processes = 2 + random.below(4);
+        let skews_ms = (0..processes)
+            .map(|_| i64::try_from(random.below(4001)).unwrap_or_default() - 2000)
+            .collect();
+        // Of a hundred thousand calls.
+        let (weather, strikes_every) = match random.below(10) {
+            0 => (Weather::default(), None),
+            1..=3 => (
+                Weather {
+                    before: 300,
+                    after: 300,
+                    late: 200,
+                    throttle: 300,
+                    slow: 500,
+                    ..Weather::default()
+                },
+                None,
+            ),
+            4..=5 => (Weather::default(), Some(seconds(40))),
+            6..=8 => (
+                Weather {
+                    die: 600,
+                    die_after: 600,
+                    before: 500,
+                    after: 500,
+                    late: 300,
+                    throttle: 500,
+                    slow: 1000,
+                },
+                Some(seconds(60)),
+            ),
+            _ => (
+                Weather {
+                    die: 2500,
+                    die_after: 2500,
+                    before: 3000,
+                    after: 3000,
+                    late: 1500,
+                    throttle: 3000,
+                    slow: 3000,
+                },
+                Some(seconds(30)),
+            ),
+        };
+        let foul_for = random.between(seconds(120), seconds(900));
+        let names: Vec<String> = (0..=random.below(4)).map(|number| format!("w{number}")).collect();
+        let workflows: Vec<Value> = names.iter().map(|name| workflow(name, &mut random)).collect();
+        let manners = Manners {
+            seed,
+            fails: random.below(400),
+            hangs: *random.pick(&[0, 20, 60]),
+            starts_runs: *random.pick(&[0, 100, 300]),
+            refuses: *random.pick(&[0, 50]),
+            workflows: names.clone(),
+            description: description(&workflows),
+            slots: 2 + usize::try_from(random.below(7)).unwrap_or_default(),
+        };
+        Self {
+            seed,
+            base: Timestamp::from_millis(BASE + i64::try_from(random.below(86_400_000)).unwrap_or_default()),
+            requests: requests(&mut random, orgs.len(), &names, foul_for),
+            orgs,
+            skews_ms,
+            host: if random.per_mille(750) {
+                Host::Functions
+            } else {
+                Host::Dev
+            },
+            weather,
+            foul_for,
+            strikes_every,
+            latency: *random.pick(&[
+                Duration::from_millis(2),
+                Duration::from_millis(15),
+                Duration::from_millis(80),
+            ]),
+            page: *random.pick(&[3, 10, 1000]),
+            run_limit: *random.pick(&[seconds(150), seconds(900), seconds(3600)]),
+            manners: Arc::new(manners),
+            crash_at: None,
+            defect: None,
+        }
+    }
+
+    /// Whether nothing goes wrong at all, so that what is promised within a time must happen within it.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.weather == Weather::default() && self.strikes_every.is_none() && self.crash_at.is_none()
+    }
+
+    /// A small one in which nothing goes wrong but what is asked for: a run that is waited for and fails once, a run that is
+    /// left to the queue and rests between its attempts, and one that is cancelled.
+    #[must_use]
+    pub fn small(crash_at: Option<CrashAt>) -> Self {
+        let declared = |name: &str, delay: f64| {
+            json!({
+                "name": name, "function": name, "line": 1, "timeout_seconds": 60.0,
+                "retry": {"attempts": 3, "delay_seconds": delay, "backoff": "fixed"},
+            })
+        };
+        let request = |workflow: &str, at: u64, wait: Option<u64>, cancel_after: Option<u64>| Request {
+            org: 0,
+            person: 0,
+            workflow: workflow.to_owned(),
+            at: Duration::from_millis(at),
+            wait: wait.map(Duration::from_secs),
+            key: Some(format!("key {at}")),
+            cancel_after: cancel_after.map(Duration::from_millis),
+        };
+        Self {
+            seed: 3,
+            base: Timestamp::from_millis(BASE),
+            orgs: organizations(1),
+            skews_ms: vec![0, 0],
+            host: Host::Functions,
+            weather: Weather::default(),
+            foul_for: Duration::from_secs(1),
+            strikes_every: None,
+            latency: Duration::from_millis(2),
+            page: 1000,
+            run_limit: Duration::from_secs(1800),
+            manners: Arc::new(Manners {
+                seed: 3,
+                fails: 500,
+                hangs: 0,
+                starts_runs: 0,
+                refuses: 0,
+                workflows: Vec::new(),
+                description: description(&[declared("short", 0.5), declared("rests", 12.0)]),
+                slots: 4,
+            }),
+            requests: vec![
+                request("short", 10, Some(60), None),
+                request("rests", 20, None, None),
+                request("rests", 3000, None, Some(900)),
+            ],
+            crash_at,
+            defect: None,
+        }
+    }
+}
+
+fn organizations(count: u64) -> Vec<OrgId> {
+    (0..count)
+        .map(|number| {
+            let id = format!("simulated{number}");
+            id.parse().expect("the ids of simulated organizations are right")
+        })
+        .collect()
+}
+
+fn workflow(name: &str, random: &mut Random) -> Value {
+    let delay = *random.pick(&[0.0, 0.2, 2.0, 8.0, 40.0]);
+    json!({
+        "name": name,
+        "function": name,
+        "line": 1,
+        "timeout_seconds": *random.pick(&[2.0, 20.0, 120.0, 300.0]),
+        "on_crash": *random.pick(&["retry", "retry", "fail"]),
+        "retry": {
+            "attempts": 1 + random.below(4),
+            "delay_seconds": delay,
+            "backoff": *random.pick(&["fixed", "linear", "exponential"]),
+            "max_delay_seconds": 90.0,
+            "jitter": *random.pick(&[0.0, 0.5]),
+        },
+        "parameters": [
+            {"name": "name", "type": "string", "required": false, "default": "World", "has_default": true},
+        ],
+    })
+}
+
+fn description(workflows: &[Value]) -> BundleDescription {
+    BundleDescription {
+        modules: vec![json!({
+            "module": "workflows.sim",
+            "path": "workspace/workflows/sim.py",
+            "workflows": workflows,
+            "data_providers": [],
+        })],
+        files: 1,
+        ..BundleDescription::default()
+    }
+}
+
+fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Duration) -> Vec<Request> {
+    let seconds = Duration::from_secs;
+    let mut requests = Vec::new();
+    for number in 0..=random.below(12) {
+        let at = random.between(Duration::ZERO, foul_for * 2 / 3);
+        let request = Request {
+            org: usize::try_from(random.below(orgs as u64)).unwrap_or_default(),
+            person: usize::try_from(random.below(2)).unwrap_or_default(),
+            workflow: random.pick(workflows).clone(),
+            at,
+            wait: random.per_mille(500).then(|| random.between(seconds(1), seconds(220))),
+            key: random.per_mille(400).then(|| format!("key {number}")),
+            cancel_after: random
+                .per_mille(250)
+                .then(|| random.between(Duration::ZERO, seconds(90))),
+        };
+        // The same request again, at the same time or a little later, as callers do that lost their patience.
+        if request.key.is_some() {
+            for _ in 0..=random.below(2) {
+                requests.push(Request {
+                    at: at
+                        + random.between(
+                            Duration::ZERO,
+                            *random.clone().pick(&[Duration::from_millis(5), seconds(30)]),
+                        ),
+                    wait: random.per_mille(500).then(|| seconds(30)),
+                    cancel_after: None,
+                    ..request.clone()
+                });
+            }
+        }
+        requests.push(request);
+    }
+    requests
+}
