@@ -36,6 +36,7 @@ def test_the_sample_workspace(handler: Handler) -> None:
     assert list(found) == [
         "data_providers/departments.py",
         "workflows/hello.py",
+        "workflows/orders.py",
         "workflows/user_onboarding.py",
         "workflows/webhook_example.py",
     ]
