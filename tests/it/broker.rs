@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft::testing::TestApp;
@@ -206,6 +208,12 @@ impl World {
         }
     }
 
+    /// How many runs of `child` the first organization has.
+    async fn children(&self) -> usize {
+        let children = self.get("contoso", "/api/runs?workflow=child").await.json();
+        children["items"].as_array().unwrap().len()
+    }
+
     async fn overreached(&self) -> Vec<Value> {
         let answer = self.get("contoso", "/api/audit?event=step.overreached&limit=200").await;
         answer.json()["items"].as_array().unwrap().clone()
@@ -296,12 +304,7 @@ async fn steps_start_runs_and_wait_for_them() {
                 assert_eq!(result[refused], with, "{refused}: {result}");
             }
         }
-        let children = world.get("contoso", "/api/runs?workflow=child").await.json();
-        assert_eq!(
-            children["items"].as_array().unwrap().len(),
-            4,
-            "a repeated attempt starts no run: {children}"
-        );
+        assert_eq!(world.children().await, 4, "a repeated attempt starts no run");
 
         world.run("contoso", "nests", json!({"depth": 0})).await;
         let deepest = async {
@@ -342,21 +345,27 @@ async fn steps_start_runs_and_wait_for_them() {
     }
 }
 
-/// Nobody delivers messages here, so what is waited for never begins: as it would be if those who wait held every slot.
+/// Nobody delivers messages until one was refused, so what is waited for never begins: as it would be if those who wait held
+/// every slot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_slot_is_never_held_by_waiting() {
     let world = World::new().await;
     let slots = world.app.cx.runner.slots();
-    // The last one of another organization: one alone never holds all of them.
-    let waiting = (0..slots).map(|number| {
-        let organization = if number + 1 < slots { "contoso" } else { "fabrikam" };
-        world.result_in(organization, "waits", json!({"seconds": 8}))
-    });
-    let mut said: Vec<_> = futures::future::join_all(waiting).await;
-    said.sort_by_key(ToString::to_string);
-    let (refused, patient) = said.split_last().unwrap();
-    assert_eq!(refused, "Unavailable");
-    assert!(patient.iter().all(|it| it == "TimeoutError"), "{patient:?}");
+    let waits = |organization| world.result_in(organization, "waits", json!({"seconds": 120}));
+    // One organization alone never holds every slot, and two share them: the other one comes when the rest are held.
+    let last = async {
+        while world.children().await + 1 < slots {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        waits("fabrikam").await
+    };
+    let mut waiting: FuturesUnordered<_> = (1..slots).map(|_| waits("contoso").boxed_local()).collect();
+    waiting.push(last.boxed_local());
+    let first = waiting.next().await.unwrap();
+    assert_eq!(first, "Unavailable");
+    let (delivered, patient) = tokio::join!(world.deliver_all(), waiting.collect::<Vec<_>>());
+    assert!(delivered > 0);
+    assert_eq!(patient, vec![json!("ended"); slots - 1]);
     // Who has waited gives the place back.
     assert_eq!(world.result("waits", json!({"seconds": 0.1})).await, "TimeoutError");
 }
