@@ -10,9 +10,10 @@ use super::plan::GRACE_MS;
 use super::readiness::{self, Readiness};
 use super::state::{Activity, Doing, Many, Slot, Unit};
 use super::transition::Ended;
-use super::{Action, Effect, Fact, LEGAL, Output, Plan, RunState, Transition, Work};
+use super::{Action, Effect, Fact, LEGAL, Output, Plan, RunState, StepPlan, Transition, Work};
 use crate::domain::{
-    AttemptId, ItemFailure, MAX_ACTIVE, MAX_ITEMS, OnFailure, Phase, RunId, Status, StepError, Timestamp, sha256_hex,
+    AttemptId, DependsOn, ItemFailure, MAX_ACTIVE, MAX_ITEMS, OnFailure, Phase, RunId, Status, StepError, Timestamp,
+    sha256_hex,
 };
 
 pub(super) struct Draft<'a> {
@@ -226,6 +227,7 @@ impl<'a> Draft<'a> {
                         let step = &mut self.state.steps[place];
                         (step.status, step.omitted) = (Status::Skipped, true);
                         omitted.push(place);
+                        self.leave_unhandled(place);
                     }
                     Readiness::Ready if late => {}
                     Readiness::Ready if self.room <= 0 => self.held = true,
@@ -239,7 +241,7 @@ impl<'a> Draft<'a> {
                 _ => {}
             }
             if self.state.verdict.is_some() && phase == Phase::Main {
-                // What began has failed at once.
+                // What began has failed at once, or a failure is left without its handler.
                 self.tell_ended(Status::Skipped, &omitted);
                 self.wind_down();
                 return false;
@@ -587,11 +589,42 @@ impl<'a> Draft<'a> {
             attempt: attempts,
         });
         let failed = matches!(status, Status::Failed | Status::TimedOut);
-        if failed && planned.on_failure == OnFailure::Fail && !planned.handled && self.state.verdict.is_none() {
+        if failed && planned.on_failure == OnFailure::Fail && !self.is_handled(place) && self.state.verdict.is_none() {
             self.state.verdict = Some(status);
             self.state.error = error.map(|error| StepError {
                 step: Some(planned.id.clone()),
                 ..error
+            });
+        }
+    }
+
+    /// Whether a step that waits for the failure of another one has begun, or still may.
+    fn is_handled(&self, place: usize) -> bool {
+        let waits = |planned: &StepPlan| {
+            let mut edges = planned.depends_on.iter();
+            edges.any(|edge| edge.step == place && edge.on == DependsOn::Failure)
+        };
+        let mut steps = self.plan.steps.iter().zip(&self.state.steps);
+        self.plan.steps[place].handled && steps.any(|(planned, step)| step.status != Status::Skipped && waits(planned))
+    }
+
+    /// A step was skipped or left out: failures that nobody but it would have handled fail the run.
+    fn leave_unhandled(&mut self, skipped: usize) {
+        let handler = &self.plan.steps[skipped];
+        for edge in handler.depends_on.iter().filter(|edge| edge.on == DependsOn::Failure) {
+            let (planned, status) = (&self.plan.steps[edge.step], self.state.steps[edge.step].status);
+            let counts = matches!(status, Status::Failed | Status::TimedOut) && planned.on_failure == OnFailure::Fail;
+            if !counts || self.state.verdict.is_some() || self.is_handled(edge.step) {
+                continue;
+            }
+            let message = format!(
+                "`{}` has failed, and `{}`, which handles that, was skipped; the step's own error says why it failed",
+                planned.id, handler.id
+            );
+            self.state.verdict = Some(status);
+            self.state.error = Some(StepError {
+                step: Some(planned.id.clone()),
+                ..StepError::new("not_handled", message)
             });
         }
     }
@@ -606,6 +639,7 @@ impl<'a> Draft<'a> {
             status: Status::Skipped,
             attempt: 0,
         });
+        self.leave_unhandled(place);
     }
 
     /// Kills what runs in a step, and ends what it waits for.

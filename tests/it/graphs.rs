@@ -348,6 +348,40 @@ async fn failures_are_handled_where_somebody_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failure_whose_handler_is_skipped_is_not_handled() {
+    let size = json!({"id": "size", "type": "choose", "branches": [{"name": "large", "when": "inputs.n > 100"}],
+                      "otherwise": "small"});
+    let parameters = json!({"parameters": [{"name": "n", "type": "integer", "default": 1}]});
+    let by_edges = graph(
+        "by_edges",
+        json!([python("a", json!({})), size, python("b", json!({}))]),
+        &["a b on=failure", "size b branch=large"],
+    );
+    let by_itself = graph(
+        "by_itself",
+        json!([python("a", json!({})), python("b", json!({"when": "inputs.n > 100"}))]),
+        &["a b on=failure"],
+    );
+    let world = World::of([with(by_edges, parameters.clone()), with(by_itself, parameters)]).await;
+    // What is known to be skipped when the failure comes counts as nobody; what is skipped then has its own message.
+    for (workflow, said) in [("by_edges", "ValueError"), ("by_itself", "not_handled")] {
+        for (n, expected, handler) in [(1, "failed", "skipped"), (101, "succeeded", "succeeded")] {
+            world.app.scripted.push("a", Scene::raises("ValueError", "it broke"));
+            let run = world.run(workflow, json!({"n": n})).await;
+            assert_eq!(
+                (run["status"].as_str().unwrap(), status(&run, "b")),
+                (expected, handler),
+                "{workflow} {n}: {run:#}"
+            );
+            if n == 1 {
+                let error = (&run["error"]["type"], &run["error"]["step"]);
+                assert_eq!(error, (&json!(said), &json!("a")));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn maps_keep_the_order_and_bear_what_they_are_told_to_bear() {
     let map = |name: &str, failure: Value| {
         let each = json!({"id": "each", "type": "map", "use": "a", "items": {"$": "inputs.list"}, "atOnce": 3,

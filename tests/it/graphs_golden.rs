@@ -35,9 +35,13 @@ fn findings(text: &str, declared: &Catalog) -> String {
         workflows: &workflows,
     };
     found.extend(check_against(&read, &offer));
+    let mut found: Vec<_> = found
+        .into_iter()
+        .map(|finding| (place_of(text, &finding.pointer), finding))
+        .collect();
+    found.sort_by_key(|(place, _)| *place);
     let mut lines = String::new();
-    for finding in found {
-        let (line, column) = place_of(text, &finding.pointer);
+    for ((line, column), finding) in found {
         let hint = finding.hint.expect("every finding has a hint");
         writeln!(
             lines,

@@ -947,6 +947,19 @@ fn whole(plan: &Plan, state: &RunState) -> Checked {
         prop_assert_eq!(state.status == Status::Succeeded, state.error.is_none());
         prop_assert_eq!(state.verdict.unwrap_or(Status::Succeeded), state.status);
     }
+    if state.status == Status::Succeeded {
+        for (place, (step, planned)) in state.steps.iter().zip(&plan.steps).enumerate() {
+            let failed = matches!(step.status, Status::Failed | Status::TimedOut) && planned.phase == Phase::Main;
+            let handled = plan.steps.iter().zip(&state.steps).any(|(other, step)| {
+                let mut edges = other.depends_on.iter();
+                step.status != Status::Skipped && edges.any(|edge| edge.step == place && edge.on == DependsOn::Failure)
+            });
+            prop_assert!(
+                !failed || handled || planned.on_failure == OnFailure::Continue,
+                "a failure was swallowed"
+            );
+        }
+    }
     let running = state.running().next().is_some();
     prop_assert!(!running || state.status == Status::Running);
     prop_assert!(state.owner.is_some() || state.active().all(|(_, unit)| unit.attempt.is_none() || unit.handed));

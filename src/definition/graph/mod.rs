@@ -57,7 +57,12 @@ fn escaped(name: &str) -> String {
 
 /// What a caller wrote, cut to what a message bears.
 fn shown(text: &str) -> String {
-    text.chars().take(60).collect()
+    let mut chars = text.chars();
+    let mut shown: String = chars.by_ref().take(60).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// `a`, `b` and `c` in backticks, at most twelve.

@@ -454,7 +454,7 @@ impl Reader {
                 members,
             };
             let written = self.needed_text(&object, "id", "an id, by which edges and expressions name it");
-            if id.is_none() && !written.is_empty() {
+            if id.is_none() && members.get("id").is_some_and(Value::is_string) {
                 self.add(
                     object.pointer("id"),
                     "bad_id",
