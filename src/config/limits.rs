@@ -71,9 +71,7 @@ impl Limits {
                 .number("limits.concurrentRuns", &var::WEFT_MAX_CONCURRENT_RUNS)
                 .and_then(|number| u32::try_from(number).ok())
                 .unwrap_or_else(|| mode.concurrent_runs()),
-            driver: Duration::from_secs(
-                reader.number_or_default("limits.driverSeconds", &var::WEFT_DRIVER_SECONDS),
-            ),
+            driver: Duration::from_secs(reader.number_or_default("limits.driverSeconds", &var::WEFT_DRIVER_SECONDS)),
             hand_off: match reader.number_or_default("limits.handOffSeconds", &var::WEFT_HAND_OFF_SECONDS) {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds)),

@@ -363,7 +363,11 @@ impl Held {
     /// Writes the letter, and brings somebody to it.
     async fn report(self, run: &StoredRun, done: Done) -> Result<()> {
         let Self {
-            cx, scope, run: id, claim, ..
+            cx,
+            scope,
+            run: id,
+            claim,
+            ..
         } = &self;
         let now = cx.clock.now();
         // Afterwards somebody else decides what became of it.

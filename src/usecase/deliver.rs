@@ -173,12 +173,7 @@ async fn drain(cx: Arc<Context>, of: Queue, from: [From; 2]) {
     }
 }
 
-async fn handle(
-    cx: &Arc<Context>,
-    of: Queue,
-    [from, poison]: [From; 2],
-    message: crate::store::port::Message,
-) {
+async fn handle(cx: &Arc<Context>, of: Queue, [from, poison]: [From; 2], message: crate::store::port::Message) {
     let queue = of.name();
     let from = if message.dequeue_count > MAX_DEQUEUE_COUNT {
         poison

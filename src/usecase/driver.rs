@@ -189,14 +189,14 @@ impl Driver {
             let waits = waits_for_letters(&run.state);
             let handed = run.state.handed().next().is_some();
             let lingers = waits && linger.is_some_and(|until| Instant::now() < until);
-            let rests = !lingers && !handed && work.endings.is_empty() && due.since(now) > REST_AFTER;
-            if !more && !look && rests {
-                return self.rest(run, due, driving).await;
-            }
             // The next driver goes on at once, and sees to what stands in line.
             if budget_at.is_none() && work.is_idle() {
                 drop(work);
                 return self.rest(run, now, driving).await;
+            }
+            let rests = !lingers && !handed && work.endings.is_empty() && due.since(now) > REST_AFTER;
+            if !more && !look && rests {
+                return self.rest(run, due, driving).await;
             }
             let mut pause = due.min(renew).since(now).max(Duration::from_millis(1));
             if waits {
@@ -234,6 +234,15 @@ impl Driver {
                     return self.reload(&run).await;
                 }
                 Happened::Leaving => {
+                    // What has not begun is not lost.
+                    self.offer(&run, &mut turn, &mut work, true, now).await?;
+                    if let Some(transition) = turn.transition.take() {
+                        match self.commit(run, &transition, turn.additions).await? {
+                            Committed::Ours(stored) => run = *stored,
+                            Committed::Theirs(stored) => return Ok(*stored),
+                        }
+                        self.ask_others(&run, &mut work).await;
+                    }
                     driving.stop().cancel();
                     stop_all(&run, &mut work).await;
                     return self.rest(run, now, driving).await;
@@ -261,7 +270,8 @@ impl Driver {
                     }
                     if handed && Instant::now() >= claims_at {
                         claims_at = Instant::now() + CLAIMS_EVERY;
-                        self.look_after_claims(&run, &mut turn, &mut work, driving.stop(), now).await?;
+                        self.look_after_claims(&run, &mut turn, &mut work, driving.stop(), now)
+                            .await?;
                     }
                 }
                 Happened::Ended(ending) => {
@@ -310,7 +320,13 @@ impl Driver {
     }
 
     /// Decides on an event, and on what values say that must be looked at then. What is late is dropped.
-    pub(super) async fn decide(&mut self, run: &StoredRun, turn: &mut Turn, event: Event, now: Timestamp) -> Result<()> {
+    pub(super) async fn decide(
+        &mut self,
+        run: &StoredRun,
+        turn: &mut Turn,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<()> {
         let rejected = self.fold(run, turn, event, now).await?;
         match rejected {
             None | Some(Rejected::NothingDue) => {}
@@ -396,13 +412,7 @@ impl Driver {
     }
 
     /// Takes what others have put into the run's inbox; whether there may be more.
-    async fn read_inbox(
-        &mut self,
-        run: &StoredRun,
-        turn: &mut Turn,
-        work: &mut Work,
-        now: Timestamp,
-    ) -> Result<bool> {
+    async fn read_inbox(&mut self, run: &StoredRun, turn: &mut Turn, work: &mut Work, now: Timestamp) -> Result<bool> {
         let letters = keep_trying(KEEP_TRYING, || self.cx.runs.inbox(&self.scope, &run.new.run)).await?;
         let mut more = letters.len() >= INBOX_AT_ONCE;
         let mut reports = 0;
@@ -417,7 +427,10 @@ impl Driver {
                 }),
                 Letter::AttemptEnded { reported } => {
                     let claim = key::claim_row(&reported.record.id);
-                    let attempt = turn.state(run).unit(reported.slot).and_then(|unit| unit.attempt.as_ref());
+                    let attempt = turn
+                        .state(run)
+                        .unit(reported.slot)
+                        .and_then(|unit| unit.attempt.as_ref());
                     if attempt != Some(&reported.record.id) {
                         if let Err(error) = self.cx.runs.discard(&self.scope, &run.new.run, vec![claim]).await {
                             tracing::debug!(run.id = %run.new.run, error = %error, "a claim to an attempt that is over stays");
@@ -510,7 +523,8 @@ impl Driver {
                     if run.state.unit(slot).and_then(|unit| unit.attempt.as_ref()) != Some(&attempt) {
                         continue;
                     }
-                    self.start_attempt(run, (slot, attempt, number), work, stop, Line::own()).await?;
+                    self.start_attempt(run, (slot, attempt, number), work, stop, Line::own())
+                        .await?;
                 }
                 Effect::StartChild { slot, child, .. } => {
                     if run.state.unit(slot).and_then(|unit| unit.child.as_ref()) != Some(&child) {
@@ -714,9 +728,9 @@ impl Driver {
     async fn commit(&mut self, run: StoredRun, transition: &Transition, mut additions: Additions) -> Result<Committed> {
         if transition.state().status.is_terminal() {
             let record = self.finish_record(&run, transition);
-            additions.audit.push(
-                keep_trying(KEEP_TRYING, || self.cx.audit.seal(&self.scope, record.clone())).await?,
-            );
+            additions
+                .audit
+                .push(keep_trying(KEEP_TRYING, || self.cx.audit.seal(&self.scope, record.clone())).await?);
         }
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);

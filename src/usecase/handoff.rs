@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Result;
 use super::attempt::Turn as Line;
 use super::attempt_step::{self, Asked, is_lost};
 use super::driver::{Driver, KEEP_TRYING, Turn, Work};
 use super::report::keep_trying;
-use super::Result;
 use crate::domain::{AttemptId, Outcome, Timestamp};
 use crate::scheduler::{Event, Slot};
 use crate::store::repo::runs::StoredRun;

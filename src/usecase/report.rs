@@ -52,7 +52,10 @@ pub(super) async fn keep(
             (Outcome::Cancelled, "failed", Some(StepError::new("crashed", message)))
         }
     };
-    let set = report.variables.as_object().is_some_and(|variables| !variables.is_empty());
+    let set = report
+        .variables
+        .as_object()
+        .is_some_and(|variables| !variables.is_empty());
     let variables = if set {
         Some(keep_trying(patience, || cx.runs.keep(scope, report.variables.clone())).await?)
     } else {

@@ -709,7 +709,10 @@ async fn a_signal_to_an_instance_that_is_gone_is_taken_away_after_an_hour() {
     let signals = Signals::new(app.ports.clone());
     let about = About::Run(RunId::generate(app.cx.clock.now(), [1; 10]));
     for _ in 0..2 {
-        signals.stop(&platform, "GONE", &about, app.cx.clock.now()).await.unwrap();
+        signals
+            .stop(&platform, "GONE", &about, app.cx.clock.now())
+            .await
+            .unwrap();
     }
     assert_eq!(signals.to_stop(&platform, "GONE").await.unwrap(), [about]);
     clock.advance(Duration::from_secs(3600));

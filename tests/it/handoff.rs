@@ -36,7 +36,8 @@ impl Drop for Draining {
 /// A map over so many items, all at once, where a worker is waited for only a moment.
 fn map(items: u32, more: Value) -> Builder {
     let items: Vec<_> = (0..items).collect();
-    let mut each = json!({"id": "each", "type": "map", "use": "a", "items": items, "atOnce": 64, "inputs": {"n": {"$": "item"}}});
+    let mut each =
+        json!({"id": "each", "type": "map", "use": "a", "items": items, "atOnce": 64, "inputs": {"n": {"$": "item"}}});
     each.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     Builder::default()
         .function("a", &["n"])
@@ -87,6 +88,10 @@ async fn until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)))
+}
+
 /// The items that a script was asked for, in order.
 fn made(app: &TestApp) -> Vec<u64> {
     let item = |asked: &weft::runner::scripted::Asked| asked.arguments["n"].as_u64().unwrap();
@@ -134,7 +139,11 @@ async fn what_nobody_claims_is_made_where_it_stands_in_line() {
     let app = map(9, json!({})).start().await;
     app.scripted.takes("a", Duration::from_millis(100));
     let answer = send(&app, "POST", "/api/workflows/many/execute", None, &json!({})).await;
-    assert_eq!((answer.status, &answer.json()["result"]), (200, &values(9)), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.json()["result"]),
+        (200, &values(9)),
+        "{answer:?}"
+    );
     let mut all = made(&app);
     all.sort_unstable();
     assert_eq!(all, (0..9).collect::<Vec<_>>());
@@ -155,7 +164,7 @@ async fn what_nobody_claims_is_made_where_it_stands_in_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_instance_had_claimed_that_died_is_made_again() {
-    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+    let clock = clock();
     let app = map(6, json!({})).clock(clock.clone()).start().await;
     let other = app.another().await;
     other.scripted.takes("a", FOR_EVER);
@@ -178,7 +187,12 @@ async fn what_an_instance_had_claimed_that_died_is_made_again() {
     );
     let items = get(&app, &format!("/api/runs/{run}/steps/each/items")).await;
     for item in items["items"].as_array().unwrap() {
-        let outcomes: Vec<_> = item["attempts"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
+        let outcomes: Vec<_> = item["attempts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["outcome"])
+            .collect();
         if lost.contains(&item["item"].as_u64().unwrap()) {
             assert_eq!(outcomes, ["failed", "succeeded"], "{item:#}");
             assert_eq!(item["attempts"][0]["error"]["type"], "crashed");
@@ -210,19 +224,27 @@ async fn a_cancellation_ends_what_another_instance_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_ends_what_another_instance_makes_of_the_same_map() {
-    let app = map(12, json!({"retry": {"attempts": 1}})).start().await;
+async fn the_end_of_a_step_ends_what_another_instance_makes_of_it() {
+    let clock = clock();
+    let app = map(12, json!({"timeoutSeconds": 20, "onFailure": "continue"}))
+        .clock(clock.clone())
+        .start()
+        .await;
     let other = app.another().await;
     for one in [&app, &other] {
         one.scripted.takes("a", FOR_EVER);
     }
-    app.scripted.push("a", Scene::raises("ValueError", "it broke").after(Duration::from_secs(1)));
-    let _draining = [Draining::of(&app), Draining::of(&other)];
+    // By this clock a message that is sent on would never come.
+    let _draining = Draining::of(&other);
     let listening = tokio::spawn(weft::usecase::signal::listen(Arc::downgrade(&other.cx)));
-    let answer = send(&app, "POST", "/api/workflows/many/execute", None, &json!({})).await;
-    assert_eq!(answer.json()["status"], "failed", "{answer:?}");
-    assert!(!made(&other).is_empty());
+    let run = begin(&app, "many", "wait=0").await;
+    until("both", || app.scripted.playing() > 0 && other.scripted.playing() > 0).await;
+    clock.advance(Duration::from_secs(20));
+    let begun = Instant::now();
     until("ended", || app.scripted.playing() + other.scripted.playing() == 0).await;
+    // By its claim's renewal it would take a quarter of a minute.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(ended(&app, &run).await["steps"][0]["status"], "timed_out");
     listening.abort();
 }
 
@@ -251,10 +273,15 @@ async fn a_long_chain_is_driven_in_many_pieces() {
     let ids: Vec<_> = (0..60).map(|n| format!("s{n}")).collect();
     let node = |(n, id): (usize, &String)| match n {
         0 => json!({"id": id, "type": "python", "use": "a", "inputs": {"n": 0}}),
-        n => json!({"id": id, "type": "python", "use": "a", "inputs": {"n": {"$": format!("steps.s{}.output.n + 1", n - 1)}}}),
+        n => {
+            json!({"id": id, "type": "python", "use": "a", "inputs": {"n": {"$": format!("steps.s{}.output.n + 1", n - 1)}}})
+        }
     };
     let nodes: Vec<_> = ids.iter().enumerate().map(node).collect();
-    let edges: Vec<_> = ids.windows(2).map(|pair| json!({"from": pair[0], "to": pair[1]})).collect();
+    let edges: Vec<_> = ids
+        .windows(2)
+        .map(|pair| json!({"from": pair[0], "to": pair[1]}))
+        .collect();
     let app = Builder::default()
         .function("a", &["n"])
         .graph(json!({"name": "chain", "nodes": nodes, "edges": edges}))
@@ -266,11 +293,27 @@ async fn a_long_chain_is_driven_in_many_pieces() {
     // Who waits is answered when the run has ended, whoever drives it then.
     let answer = send(&app, "POST", "/api/workflows/chain/execute", None, &json!({})).await;
     let answer = (answer.status, answer.json());
-    assert_eq!((answer.0, &answer.1["result"]), (200, &json!({"n": 59})), "{:#}", answer.1);
+    assert_eq!(
+        (answer.0, &answer.1["result"]),
+        (200, &json!({"n": 59})),
+        "{:#}",
+        get(
+            &app,
+            &format!("/api/runs/{}/events?logs=false", answer.1["runId"].as_str().unwrap())
+        )
+        .await
+    );
     assert_eq!(made(&app), (0..60).collect::<Vec<_>>(), "each once, in order");
-    let events = get(&app, &format!("/api/runs/{}/events?logs=false", answer.1["runId"].as_str().unwrap())).await;
+    let events = get(
+        &app,
+        &format!("/api/runs/{}/events?logs=false", answer.1["runId"].as_str().unwrap()),
+    )
+    .await;
     let taken = |event: &&Value| event["type"] == "run.taken_over";
-    assert!(events["items"].as_array().unwrap().iter().filter(taken).count() >= 3, "{events:#}");
+    assert!(
+        events["items"].as_array().unwrap().iter().filter(taken).count() >= 3,
+        "{events:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,6 +338,10 @@ async fn an_attempt_that_nobody_asked_to_end_is_made_again() {
     let app = map(1, json!({"retry": {"attempts": 1}})).start().await;
     app.scripted.push("a", Scene::ends(Outcome::Cancelled));
     let answer = send(&app, "POST", "/api/workflows/many/execute", None, &json!({})).await;
-    assert_eq!((answer.status, &answer.json()["result"]), (200, &values(1)), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.json()["result"]),
+        (200, &values(1)),
+        "{answer:?}"
+    );
     assert_eq!(made(&app), [0, 0]);
 }

@@ -71,7 +71,9 @@ fn read(row: &Entity) -> Result<Claim> {
         _ => return Err(Error::corrupt("a claim has an unknown stage")),
     };
     Ok(Claim {
-        attempt: attempt.parse().map_err(|_| Error::corrupt("a claim names no attempt"))?,
+        attempt: attempt
+            .parse()
+            .map_err(|_| Error::corrupt("a claim names no attempt"))?,
         instance: row.properties.require_text("instance")?.to_owned(),
         until: row.properties.require_time("until")?,
         stage,

@@ -10,8 +10,8 @@ use super::audit_log::{index_operations, rows_for_run};
 use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
-    Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Outcome, Payload, Rights, RunId, Status, StepError, Timestamp,
-    sha256_hex,
+    Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Outcome, Payload, Rights, RunId, Status, StepError,
+    Timestamp, sha256_hex,
 };
 use crate::scheduler::{
     self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,

@@ -56,8 +56,9 @@ impl Signals {
     pub async fn to_stop(&self, _: &PlatformScope, instance: &str) -> Result<Vec<About>> {
         let query = Query::partition(key::signals(instance)).limit(AT_ONCE);
         let page = self.ports.tables.query(&PlatformTable::Signals.name(), query).await?;
-        let about =
-            |row: &Key| About::parse(row.as_str()).ok_or_else(|| Error::corrupt("a signal names no run and no attempt"));
+        let about = |row: &Key| {
+            About::parse(row.as_str()).ok_or_else(|| Error::corrupt("a signal names no run and no attempt"))
+        };
         page.entities.iter().map(|row| about(&row.row)).collect()
     }
 
