@@ -166,6 +166,7 @@ impl Attempt {
             context: self.context(&config, started_at, limits.wall()),
             limits,
             rights: allowed.rights,
+            is_first: true,
             messages,
         };
         let broker = self.broker(config);
@@ -173,7 +174,8 @@ impl Attempt {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
             }
-            let _slot = self.slot().await?;
+            let slot = self.slot().await?;
+            spec.is_first = slot.as_ref().is_none_or(WorkerSlot::is_first);
             Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
         };
         let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &broker));
