@@ -74,7 +74,7 @@ enum Door {
     /// It stands in line.
     Line(Arc<Turn>),
     /// It has one, until it is dropped.
-    Open { _slot: WorkerSlot },
+    Open { slot: WorkerSlot },
 }
 
 /// Where an attempt is that stands in line for a slot. Until it has begun, other instances may be asked to make it.
@@ -232,13 +232,13 @@ impl Attempt {
 
     /// Gives it a slot, and another to stop it.
     pub(super) fn has_place(&mut self, slot: WorkerSlot, stop: CancellationToken) {
-        self.door = Door::Open { _slot: slot };
+        self.door = Door::Open { slot };
         self.stop = stop;
     }
 
     /// Makes the attempt. Never fails: what keeps it from being made is its outcome.
     pub(super) async fn make(&self) -> Made {
-        let _making = Making::begin(&self.cx, &self.run, &self.attempt);
+        let making = Making::begin(&self.cx, &self.run, &self.attempt);
         let started_at = self.cx.clock.now();
         let mut pause = Duration::from_millis(100);
         let report = loop {
@@ -260,10 +260,19 @@ impl Attempt {
         };
         let report = match report {
             Ok(Ran::Report(report)) => report,
-            Ok(Ran::Handed(slot)) => return Made::Handed(slot),
-            Ok(Ran::Gone) => return Made::Gone,
+            Ok(Ran::Handed(slot)) => {
+                making.elsewhere();
+                return Made::Handed(slot);
+            }
             // Of one that others were asked to make, nothing here is its end.
-            Err(_) if !self.begins() => return Made::Gone,
+            Ok(Ran::Gone) => {
+                making.elsewhere();
+                return Made::Gone;
+            }
+            Err(_) if !self.begins() => {
+                making.elsewhere();
+                return Made::Gone;
+            }
             Err(error) => not_made(&error),
         };
         Made::Here(Done {
@@ -297,6 +306,7 @@ impl Attempt {
             context: self.context(&config, started_at, limits.wall()),
             limits,
             rights: allowed.rights,
+            is_first: true,
             messages,
         };
         let broker = self.broker(config);
@@ -304,10 +314,14 @@ impl Attempt {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
             }
-            let _slot = match self.slot().await? {
+            let slot = match self.slot().await? {
                 Admitted::Begins(slot) => slot,
                 Admitted::Offered(slot) => return Ok(Ran::Handed(slot)),
                 Admitted::Gone => return Ok(Ran::Gone),
+            };
+            spec.is_first = match &self.door {
+                Door::Open { slot } => slot.is_first(),
+                Door::Line(_) => slot.as_ref().is_none_or(WorkerSlot::is_first),
             };
             Ok(Ran::Report(self.cx.runner.run(spec, self.stop.clone()).await?))
         };
@@ -528,6 +542,10 @@ impl Log<'_> {
 
     async fn close(mut self) {
         self.flush().await;
+        let Attempt { cx, run, attempt, .. } = self.attempt;
+        if self.lines.is_empty() {
+            cx.watch.is_silent(run, attempt, self.end);
+        }
         let lost = self.lost + self.lines.len();
         if lost > 0 {
             tracing::error!(run.id = %self.attempt.run, lines = lost, "log lines were lost because storage could not be written");
@@ -561,9 +579,9 @@ impl Log<'_> {
             let lines = &self.lines[written..written + piece];
             match cx.runs.append_log(scope, run, attempt, self.end, lines).await {
                 Ok(end) => {
+                    cx.watch.logged(run, attempt, lines, (self.end, end));
                     self.end = end;
                     written += piece;
-                    cx.watch.logged(run, attempt);
                 }
                 Err(error) => failed = Some(error),
             }

@@ -18,6 +18,7 @@ use super::handoff::CLAIMS_EVERY;
 use super::live::{Driving, Offered};
 use super::report::{self, keep_trying};
 use super::values::{Known, Said, Values};
+use super::written::Step;
 use super::{Context, Error, LEASE, Result, attempt_step, cached, children};
 use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::Origin;
@@ -26,6 +27,7 @@ use crate::scheduler::{self, Doing, Effect, Event, Rejected, RunState, Slot, Tra
 use crate::store;
 use crate::store::key;
 use crate::store::port::{Key, MAX_VISIBILITY, MessageReceipt};
+use crate::store::repo::history;
 use crate::store::repo::results::Kept;
 use crate::store::repo::runs::{Additions, AttemptRecord, INBOX_AT_ONCE, Left, Letter, Reported, StoredRun};
 use crate::tenancy::{RunRef, Scope};
@@ -734,6 +736,7 @@ impl Driver {
         }
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
+        let before: Vec<_> = run.state.running().map(|(_, attempt)| attempt.clone()).collect();
         loop {
             let error = match self
                 .cx
@@ -742,7 +745,13 @@ impl Driver {
                 .await
             {
                 Ok((mut stored, records)) => {
-                    self.cx.watch.committed(&stored.new.run);
+                    self.cx.watch.stepped(&stored.new.run, || {
+                        Some(Step {
+                            previous: run.state.sequence,
+                            sequence: stored.state.sequence,
+                            row: history::row(&before, &stored, transition).ok()?,
+                        })
+                    });
                     self.unindexed.extend(records);
                     stored.timings.store_ms += millis(begun.elapsed());
                     return Ok(Committed::Ours(Box::new(stored)));
