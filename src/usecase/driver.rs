@@ -227,7 +227,8 @@ impl Driver {
                     () = tokio::time::sleep(pause) => break Happened::Time,
                 }
             };
-            more = false;
+            // A look at the inbox comes first, and leaves what was to be decided on.
+            more &= !matches!(happened, Happened::More);
             let now = self.cx.clock.now();
             let mut turn = Turn::default();
             match happened {
@@ -241,7 +242,11 @@ impl Driver {
                     if let Some(transition) = turn.transition.take() {
                         match self.commit(run, &transition, turn.additions).await? {
                             Committed::Ours(stored) => run = *stored,
-                            Committed::Theirs(stored) => return Ok(*stored),
+                            Committed::Theirs(stored) => {
+                                driving.stop().cancel();
+                                stop_all(&stored, &mut work).await;
+                                return Ok(*stored);
+                            }
                         }
                         self.ask_others(&run, &mut work).await;
                     }

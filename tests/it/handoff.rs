@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use weft::clock::ManualClock;
-use weft::domain::{Outcome, Timestamp};
+use weft::domain::{AttemptId, Outcome, RunId, Timestamp};
 use weft::runner::scripted::Scene;
+use weft::scheduler::Slot;
 use weft::store::key::Queue;
+use weft::store::repo::runs::{Letter, Reported, Timings};
+use weft::tenancy::{self, Scope};
 use weft::testing::app::Builder;
 use weft::testing::{Answer, TestApp};
-use weft::usecase::deliver::consume;
+use weft::usecase::deliver::{Delivered, From, consume, deliver};
+use weft::usecase::drive_run::Continued;
 use weft::usecase::seed::DEVELOPMENT_KEY;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -154,10 +158,8 @@ async fn what_nobody_claims_is_made_where_it_stands_in_line() {
     let other = app.another().await;
     for message in asked {
         let now = Timestamp::from_millis(0);
-        let from = weft::usecase::deliver::From::Attempts;
-        let done = weft::usecase::deliver::deliver(&other.cx, from, &message.text, now, None).await;
-        let over = weft::usecase::deliver::Delivered::Done(weft::usecase::drive_run::Continued::Over);
-        assert_eq!(done.unwrap(), over);
+        let done = deliver(&other.cx, From::Attempts, &message.text, now, None).await;
+        assert_eq!(done.unwrap(), Delivered::Done(Continued::Over));
     }
     assert_eq!(made(&other), Vec::<u64>::new());
 }
@@ -344,4 +346,137 @@ async fn an_attempt_that_nobody_asked_to_end_is_made_again() {
         "{answer:?}"
     );
     assert_eq!(made(&app), [0, 0]);
+}
+
+/// A run with attempts that other instances were asked to make, their messages, and where its rows are.
+async fn handed_over(app: &TestApp) -> (Scope, RunId, Vec<(Slot, AttemptId)>, Vec<String>) {
+    app.scripted.takes("a", FOR_EVER);
+    let run: RunId = begin(app, "many", "wait=0").await.parse().unwrap();
+    let scope = tenancy::operator_in(&tenancy::system("test"), &"contoso".parse().unwrap());
+    let begun = Instant::now();
+    loop {
+        let stored = app.cx.runs.get(&scope, &run).await.unwrap().unwrap();
+        let handed: Vec<_> = stored
+            .state
+            .handed()
+            .map(|(slot, attempt)| (slot, attempt.clone()))
+            .collect();
+        if !handed.is_empty() {
+            let queue = Queue::Attempts.name();
+            let messages = app.ports.queues.receive(&queue, 32, PATIENCE).await.unwrap();
+            if messages.len() >= handed.len() {
+                return (scope, run, handed, messages.into_iter().map(|one| one.text).collect());
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "nothing was handed over");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_lost_a_claim_can_not_report() {
+    let app = map(6, json!({})).start().await;
+    let (scope, run, handed, _) = handed_over(&app).await;
+    let (slot, attempt) = &handed[0];
+    let (runs, now) = (&app.cx.runs, app.cx.clock.now());
+    let until = now.plus(PATIENCE);
+    let claim = runs
+        .claim(&scope, &run, attempt, "SLOW", until, false)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        runs.claim(&scope, &run, attempt, "OTHER", until, true).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        runs.claim(&scope, &run, attempt, "SLOW", until, false).await.unwrap(),
+        None
+    );
+    let again = runs.claim(&scope, &run, attempt, "SLOW", until, true).await.unwrap();
+    assert_eq!(again.as_ref(), Some(&claim), "its own is found after a failure");
+    let record = json!({
+        "step": "each", "item": slot.1, "id": attempt, "number": 1, "startedAt": now, "finishedAt": now,
+        "outcome": "succeeded", "outputBytes": 0, "outputTruncated": false, "posture": [],
+    });
+    let letter = Letter::AttemptEnded {
+        reported: Box::new(Reported {
+            slot: *slot,
+            record: serde_json::from_value(record).unwrap(),
+            outcome: Outcome::Succeeded { value: Value::Null },
+            output: None,
+            variables: None,
+            timings: Timings::default(),
+        }),
+    };
+    runs.break_claim(&scope, &run, claim.clone()).await.unwrap();
+    assert!(
+        !runs.report(&scope, &run, &claim, &letter).await.unwrap(),
+        "it was taken"
+    );
+    assert_eq!(runs.inbox(&scope, &run).await.unwrap(), []);
+    let (_, attempt) = &handed[1];
+    let claim = runs
+        .claim(&scope, &run, attempt, "QUICK", until, false)
+        .await
+        .unwrap()
+        .unwrap();
+    runs.renew_claim(&scope, &run, claim.clone(), until).await.unwrap();
+    for _ in 0..2 {
+        // A renewal whose answer was lost doesn't keep it from being said, and it is said once.
+        assert!(runs.report(&scope, &run, &claim, &letter).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_failed_too_often_is_a_fact_only_when_its_attempt_is_lost() {
+    let clock = clock();
+    let app = map(6, json!({})).clock(clock.clone()).start().await;
+    let (scope, run, handed, messages) = handed_over(&app).await;
+    // Somebody has every one of them, and some seconds left.
+    let until = app.cx.clock.now().plus(Duration::from_secs(20));
+    for (_, attempt) in &handed {
+        let claim = app
+            .cx
+            .runs
+            .claim(&scope, &run, attempt, "GONE", until, false)
+            .await
+            .unwrap();
+        assert!(claim.is_some());
+    }
+    let over = Delivered::Done(Continued::Over);
+    let other = app.another().await;
+    for (from, text) in messages
+        .iter()
+        .flat_map(|text| [(From::Attempts, text), (From::AttemptsPoison, text)])
+    {
+        let done = deliver(&other.cx, from, text, app.cx.clock.now(), None).await;
+        assert_eq!(done.unwrap(), over, "{from:?}");
+    }
+    assert_eq!(get(&app, "/api/quarantine").await["items"], json!([]));
+    clock.advance(Duration::from_secs(26));
+    let done = deliver(&other.cx, From::AttemptsPoison, &messages[0], app.cx.clock.now(), None)
+        .await
+        .unwrap();
+    if done != over {
+        let listed = get(&app, "/api/quarantine").await;
+        assert_eq!(listed["items"][0]["runId"], json!(run), "{listed:#}");
+    }
+    // The driver finds them lost as well, and has them made again.
+    until_async(|| async {
+        let stored = app.cx.runs.get(&scope, &run).await.unwrap().unwrap();
+        !stored
+            .state
+            .handed()
+            .any(|one| handed.iter().any(|(slot, attempt)| (*slot, attempt) == one))
+    })
+    .await;
+}
+
+async fn until_async<F: Future<Output = bool>>(is: impl Fn() -> F) {
+    let begun = Instant::now();
+    while !is().await {
+        assert!(begun.elapsed() < PATIENCE, "never");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
