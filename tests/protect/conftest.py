@@ -65,20 +65,24 @@ def upstream(_upstream: Upstream, tmp_path: Path) -> Upstream:
     return Upstream(_upstream.repository.copy(tmp_path / "upstream"), _upstream.key)
 
 
-@pytest.fixture
-def fork_at(upstream: Upstream, tmp_path: Path) -> Callable[[str], Repository]:
-    """Makes a fork of one release, with work of its own in the workspace."""
-
-    def make(tag: str) -> Repository:
-        path = tmp_path / f"fork-{tag}"
-        upstream.repository.git("clone", "-q", upstream.repository.path, path)
-        one = Repository(path)
+@pytest.fixture(scope="session")
+def _forks(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
+    folder = tmp_path_factory.mktemp("forks")
+    forks = {}
+    for tag in ("v1.0.0", "v1.1.0"):
+        path = folder / tag
+        _upstream.repository.git("clone", "-q", "--template=", _upstream.repository.path, path)
+        forks[tag] = one = Repository(path)
         one.git("remote", "rename", "origin", "upstream")
         one.git("checkout", "-q", "-B", "main", tag)
         one.commit_with({"workspace/own.py": "OWN = 1\n"}, "our own workflow")
-        return one
+    return forks
 
-    return make
+
+@pytest.fixture
+def fork_at(_forks: dict[str, Repository], tmp_path: Path) -> Callable[[str], Repository]:
+    """A fork of one release, with work of its own in the workspace."""
+    return lambda tag: _forks[tag].copy(tmp_path / f"fork-{tag}")
 
 
 @pytest.fixture

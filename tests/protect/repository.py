@@ -18,7 +18,7 @@ SIGNERS = ".github/engine-signers"
 PATHS = ".github/protected-paths"
 ZEROS = "0" * 40
 
-# One shell and one awk that are not the system's may be named, to try others.
+# Another shell than the system's may be named, like `busybox sh`; another awk is found by PATH.
 SHELL = os.environ.get("PROTECT_SHELL", "sh").split()
 
 
@@ -84,7 +84,7 @@ class Repository:
     def new(cls, path: Path, *options: str) -> Repository:
         path.mkdir(parents=True)
         repository = cls(path)
-        repository.git("init", "-q", "-b", "main", *options)
+        repository.git("init", "-q", "--template=", "-b", "main", *options)
         return repository
 
     def copy(self, path: Path) -> Repository:
@@ -153,7 +153,7 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def judge(self, base: str, head: str, **variables: str) -> Verdict:
-        done = self.run([*SHELL, SCRIPT, base, head], **variables)
+        done = self.run([*SHELL, SCRIPT, base, head], b"", **variables)
         return Verdict(
             done.returncode,
             done.stdout.decode("utf-8", "surrogateescape"),
@@ -182,7 +182,8 @@ class Repository:
         (self.path / SIGNATURE).write_bytes(done.stdout)
 
     def released_files(self) -> dict[str, str]:
-        return json.loads(self.read(RELEASE))["files"]
+        files: dict[str, str] = json.loads(self.read(RELEASE))["files"]
+        return files
 
 
 def allowed(verdict: Verdict) -> None:
