@@ -27,7 +27,6 @@ def environment(home: Path) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_AUTHOR_NAME": "Dev",
@@ -35,7 +34,7 @@ def environment(home: Path) -> dict[str, str]:
         "GIT_COMMITTER_NAME": "Dev",
         "GIT_COMMITTER_EMAIL": "dev@example.com",
         "GIT_EDITOR": "true",
-    }
+    } | {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
 
 
 @dataclass(frozen=True)
