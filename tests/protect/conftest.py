@@ -57,6 +57,8 @@ def _upstream(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
     one.write("src/main.rs", 'fn main() { println!("two"); }\n')
     one.commit("remove what is old")
     one.release("1.2.0", key)
+    # Fewer files, for all the copies.
+    one.git("gc", "-q")
     return Upstream(one, key)
 
 
@@ -76,6 +78,7 @@ def _forks(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> dic
         one.git("remote", "rename", "origin", "upstream")
         one.git("checkout", "-q", "-B", "main", tag)
         one.commit_with({"workspace/own.py": "OWN = 1\n"}, "our own workflow")
+        one.git("gc", "-q")
     return forks
 
 
