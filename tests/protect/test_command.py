@@ -144,6 +144,7 @@ def test_github_is_told(fork: Repository, tmp_path: Path) -> None:
     unjudged(fork.judge("f" * 40, head, **variables), "::error title=protect-engine::")
     assert "could not judge" in summary.read_text()
     summary.unlink()
+    refused(fork.judge(base, head, **variables | {"GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "folder")}))
     allowed(fork.judge(base, base, **variables))
     assert not summary.exists()
 

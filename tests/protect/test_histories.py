@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repository import ZEROS, Repository, allowed, refused, unjudged
+from repository import SCRIPT, SHELL, ZEROS, Repository, allowed, refused, unjudged
 
 
 def test_an_edit_hidden_in_a_merge_is_refused(fork: Repository) -> None:
@@ -334,3 +334,21 @@ def test_a_repository_of_sha_256_will_do(tmp_path: Path, fork: Repository) -> No
     fork.run(["cp", "-R", *[item for item in fork.path.iterdir() if item.name != ".git"], one.path])
     allowed(one.judge(base, one.commit()))
     refused(one.judge(base, one.commit_with({"engine/loader.py": ""})))
+
+
+def test_a_hook_can_judge_what_is_being_pushed(fork: Repository, tmp_path: Path) -> None:
+    """Before it is accepted, when its objects are in a place of their own."""
+    server = tmp_path / "server.git"
+    fork.git("clone", "-q", "--bare", "--template=", fork.path, server)
+    (server / "hooks").mkdir()
+    hook = server / "hooks" / "pre-receive"
+    hook.write_text(f'#!/bin/sh\nread -r old new name\nexec {" ".join(SHELL)} \'{SCRIPT}\' "$old" "$new"\n')
+    hook.chmod(0o755)
+    fork.commit_with({"workspace/x.py": ""})
+    fork.git("push", "-q", str(server), "main")
+    fork.git("merge", "-q", "--no-edit", "v1.1.0")
+    fork.git("push", "-q", str(server), "main")
+    fork.commit_with({"engine/loader.py": "import os\n"})
+    done = fork.run(["git", "push", "-q", str(server), "main"])
+    assert done.returncode == 1
+    assert b"engine/loader.py: changed" in done.stderr

@@ -173,6 +173,21 @@ def test_a_base_with_a_broken_release_file_is_no_allowance(fork: Repository) -> 
     unjudged(fork.judge(base, fork.commit()), "of the base can't be read")
 
 
+@pytest.mark.parametrize("name", ["Engine/x.py", "mine/function.json", "engine/x.py", ".cargo/config.toml"])
+def test_what_is_smuggled_in_with_a_release_is_refused(fork: Repository, name: str) -> None:
+    base = fork.head
+    fork.git("merge", "-q", "--no-edit", "v1.1.0")
+    refused(fork.judge(base, fork.commit_with({name: ""})), f"{name}: not part of release 1.1.0")
+
+
+def test_names_like_that_of_the_release_file_are_no_release_file(upstream: Upstream) -> None:
+    one = upstream.repository
+    one.git("checkout", "-q", "v1.0.0~1")
+    base = one.commit_with({"xgithub/engine-release.json": "{}\n"})
+    one.git("merge", "-q", "--no-edit", "v1.0.0")
+    allowed(one.judge(base, one.head))
+
+
 def test_a_base_before_the_first_release_takes_any(upstream: Upstream) -> None:
     one = upstream.repository
     allowed(one.judge("v1.0.0~1", "v1.0.0"))
