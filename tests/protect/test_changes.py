@@ -229,6 +229,13 @@ def test_many_changes_are_counted_and_not_all_shown(fork: Repository) -> None:
     assert "engine/many/149.py" not in verdict.err
 
 
+def test_a_very_long_name_is_cut_short(fork: Repository) -> None:
+    base = fork.head
+    verdict = fork.judge(base, fork.commit_entries([("100644", fork.blob(b"x"), b"engine/" + b"n" * 3000)]))
+    refused(verdict, "nnn...: added")
+    assert len(verdict.err) < 2000
+
+
 @pytest.mark.parametrize("name", ["github-actions[bot]", "dependabot[bot]", "weft-release", "web-flow"])
 def test_who_wrote_a_commit_counts_for_nothing(fork: Repository, name: str) -> None:
     base = fork.head
