@@ -225,7 +225,7 @@ def test_many_changes_are_counted_and_not_all_shown(fork: Repository) -> None:
     base = fork.head
     head = fork.commit_with({f"engine/many/{number:03}.py": "" for number in range(150)})
     verdict = fork.judge(base, head)
-    refused(verdict, "engine/many/000.py: added", "… and 130 more")
+    refused(verdict, "engine/many/000.py: added", "... and 130 more")
     assert "engine/many/149.py" not in verdict.err
 
 

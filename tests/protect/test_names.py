@@ -106,7 +106,7 @@ def test_odd_names_are_refused_and_printed_harmlessly(fork: Repository, name: by
     base = fork.head
     verdict = fork.judge(base, fork.commit_entries([("100644", fork.blob(b"x"), name)]))
     refused(verdict, f"  {said}")
-    assert verdict.err.replace("…", "").isascii()
+    assert verdict.err.isascii()
     assert not (fork.path / "pwned").exists()
 
 

@@ -62,3 +62,4 @@ def test_our_signers_can_be_read() -> None:
 def test_the_script_may_be_run() -> None:
     assert SCRIPT.stat().st_mode & 0o111
     assert SCRIPT.read_text().startswith("#!/bin/sh\n")
+    assert SCRIPT.read_bytes().isascii(), "some shells can read nothing else in the locale C"

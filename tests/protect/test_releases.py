@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable
@@ -511,6 +513,22 @@ def test_what_is_released_is_what_a_commit_would_hold(upstream: Upstream) -> Non
     assert one.git("diff", "--name-status") + one.git("diff", "--cached", "--name-status") == status
     assert one.make_release("2.0.0", upstream.key).status == 0
     allowed(one.judge("v1.2.0", one.commit()))
+
+
+def test_a_file_that_only_looks_unchanged_is_released_as_it_is(upstream: Upstream) -> None:
+    """Of the same size and time as in the index, which was written at that time too."""
+    one = upstream.repository
+    loader = one.path / "engine/loader.py"
+    one.git("config", "core.trustctime", "false")
+    time = 1_700_000_000
+    for content in ("# one\n", "# two\n"):
+        loader.write_text(content)
+        os.utime(loader, (time, time))
+        if content == "# one\n":
+            one.git("add", "-A")
+            os.utime(one.path / ".git/index", (time, time))
+    assert one.make_release("2.0.0", upstream.key).status == 0
+    assert one.released_files()["engine/loader.py"] == hashlib.sha256(b"# two\n").hexdigest()
 
 
 def test_a_release_has_files_only(upstream: Upstream) -> None:
