@@ -66,6 +66,8 @@ pub(super) async fn go_on(
     if stored.state.status.is_terminal() {
         cx.runs.index(&scope, &stored, &[]).await?;
         cx.audit.repair_run_index(&scope, &stored.new.run).await?;
+        // Whoever ended it may have died before it took the run out of where it waited.
+        admission::withdraw(cx, &scope, &stored).await?;
         control_run::finish(cx, &scope, &origin_of(&stored), &stored).await?;
         return Ok(Continued::Ended(stored.state.status));
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use weft::testing::sim::{Ground, Scenario, Verdict, simulate};
+use weft::testing::sim::{Ground, Scenario, Tally, Verdict, simulate};
 
 /// Seeds of an ordinary run: about 40 s on one core, unoptimized.
 const ORDINARY: u64 = 300;
@@ -102,6 +102,11 @@ fn no_seed_breaks_a_promise() {
         sum(|verdict| verdict.processes),
         sum(|verdict| verdict.calls),
     );
+    let mut met = Tally::default();
+    verdicts.iter().for_each(|verdict| met.merge(&verdict.met));
+    for (what, count) in met.iter() {
+        println!("{count:>9}  {what}");
+    }
     let broken: Vec<_> = verdicts
         .iter()
         .filter(|verdict| !verdict.violations.is_empty())
