@@ -88,7 +88,14 @@ pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenari
             tally.add(format!("run: {}", run.state.status.as_str()));
             let judged = match scenario.graphs.get(&run.new.workflow) {
                 Some(graph) if run.state.status.is_terminal() => {
-                    let case = Case::read(auditor, &scope, &run, graph, scenario.settings.run_limit).await;
+                    let case = Case::read(
+                        auditor,
+                        &scope,
+                        &run,
+                        graph,
+                        (scenario.settings.run_limit, scenario.begins_within()),
+                    )
+                    .await;
                     case.judged(&mut tally)
                 }
                 _ => Vec::new(),

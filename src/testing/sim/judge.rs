@@ -24,6 +24,8 @@ pub(super) struct Case<'a> {
     run: &'a StoredRun,
     /// Time limit of the installation.
     run_limit: Duration,
+    /// How long what may begin waits at most.
+    patience: Duration,
     inputs: Value,
     result: Value,
     steps: BTreeMap<&'a str, Seen>,
@@ -68,7 +70,7 @@ impl<'a> Case<'a> {
         scope: &Scope,
         run: &'a StoredRun,
         graph: &'a Graph,
-        run_limit: Duration,
+        (run_limit, patience): (Duration, Duration),
     ) -> Self {
         let runs = &auditor.cx.runs;
         let mut steps = BTreeMap::new();
@@ -144,6 +146,7 @@ impl<'a> Case<'a> {
             graph,
             run,
             run_limit,
+            patience,
             inputs: resolved(auditor, scope, &run.new.arguments).await,
             result: resolved(auditor, scope, &run.result).await,
             steps,
@@ -272,6 +275,19 @@ impl<'a> Case<'a> {
                 "was left out, and everything that it waits for came; the run is {}",
                 status.as_str()
             ));
+        }
+        if !seen.is_decided() && ready && !cancelled && self.graph.active.is_none() {
+            // Then something else has ended the phase; but what may begin, begins, and does not wait for that.
+            let since = edges.iter().filter_map(|edge| {
+                let before = &self.steps[edge.from.as_str()];
+                before.stored.finished_at.filter(|_| !before.carried)
+            });
+            if let (Some(since), Some(ended)) = (since.max(), self.run.state.finished_at)
+                && node.phase == Phase::Main
+                && since.plus(self.patience) < ended
+            {
+                add(format!("could have begun since {since}, and had not at {ended}"));
+            }
         }
         if seen.is_decided() && node.phase == Phase::OnFailure && status == Status::Succeeded {
             add("handles a failure that there wasn't".to_owned());

@@ -26,7 +26,7 @@ use crate::tenancy::Scope;
 /// How soon what an instance has to tell another is heard where nothing goes wrong.
 const HEARD_WITHIN: Duration = Duration::from_secs(35);
 /// The same whatever goes wrong: a host hides a message for ten minutes, and another one stands up after seven.
-const HEARD_AT_LAST: Duration = Duration::from_secs(25 * 60);
+pub(super) const HEARD_AT_LAST: Duration = Duration::from_secs(25 * 60);
 /// Most tries of a child that are looked for.
 const CHILD_TRIES: u32 = 20;
 /// How soon a run that needs nothing but a place begins where nothing goes wrong, when it may wait so long.
@@ -256,7 +256,8 @@ impl Rest<'_> {
             let (Some(ended), since) = (life.ended_at, self.scenario.base) else {
                 continue;
             };
-            let late = self.heard_by(deadline.since(since));
+            // While it waits for its turn nobody looks, whatever the weather.
+            let late = deadline.since(since).max(self.scenario.foul_for) + HEARD_AT_LAST;
             if ended > late {
                 wrong.push(format!("{id} ended at {ended:?}, long after its deadline {deadline}"));
             }

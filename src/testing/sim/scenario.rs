@@ -227,6 +227,15 @@ impl Scenario {
         self.weather == Weather::default() && self.strikes_every.is_none() && self.crash_at.is_none()
     }
 
+    /// How long what may go on waits at most: where nothing goes wrong and there is room, for a message.
+    pub(super) fn begins_within(&self) -> Duration {
+        if self.is_calm() && self.settings.concurrent_runs >= 4 {
+            Duration::from_secs(100)
+        } else {
+            super::rest::HEARD_AT_LAST + self.foul_for
+        }
+    }
+
     /// A small one in which nothing goes wrong but what is asked for: a run that is waited for and fails once, a run that is
     /// left to the queue and rests between its attempts, and one that is cancelled.
     #[must_use]
