@@ -174,7 +174,8 @@ impl Driver {
                     () = tokio::time::sleep(pause) => break Happened::Time,
                 }
             };
-            more = false;
+            // A look at the inbox comes first, and leaves what was to be decided on.
+            more &= !matches!(happened, Happened::More);
             let now = self.cx.clock.now();
             let mut turn = Turn::default();
             match happened {
@@ -188,7 +189,13 @@ impl Driver {
                     return self.rest(run, now, driving).await;
                 }
                 Happened::More => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
-                Happened::Time if now >= due => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
+                Happened::Time if now >= due => {
+                    // What was decided in time counts, however late it is found.
+                    if waits {
+                        self.read_inbox(&run, &mut turn, now).await?;
+                    }
+                    self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?;
+                }
                 Happened::Time if now >= renew => {
                     let lease_until = now.plus(LEASE);
                     self.decide(&run, &mut turn, Event::Renewed { epoch, lease_until }, now)

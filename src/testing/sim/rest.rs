@@ -282,7 +282,7 @@ impl Rest<'_> {
         }
         for (id, run) in self.runs {
             for (place, planned) in run.new.plan.steps.iter().enumerate() {
-                let (Work::Approval { needed, .. }, state) = (&planned.work, &run.state.steps[place]) else {
+                let (Work::Approval { needed, within_ms, .. }, state) = (&planned.work, &run.state.steps[place]) else {
                     continue;
                 };
                 if state.carried {
@@ -309,15 +309,24 @@ impl Rest<'_> {
                     }
                 }
                 let steps = self.auditor.cx.runs.steps(self.scope, run).await;
-                let ended = steps.expect("nothing fails here")[place].finished_at;
-                let ended = ended.or(run.state.finished_at).unwrap_or(run.new.created_at);
+                let step = steps.expect("nothing fails here").swap_remove(place);
+                let within = Duration::from_millis(*within_ms);
+                let asked_until = step
+                    .started_at
+                    .map_or(Duration::MAX, |at| at.since(self.scenario.base) + within);
+                let ended = step.finished_at.or(run.state.finished_at).unwrap_or(run.new.created_at);
                 let ended = ended.since(self.scenario.base);
-                // What was heard long before the step's end has counted.
+                // What was heard in time has counted, where the step ended by itself; else what was heard long before its end.
+                let by_itself = left.error["type"] == "approval_expired";
+                let patience = |at| if by_itself { at } else { self.heard_by(at) };
                 let counts: Vec<&&Said> = heard
                     .iter()
                     .filter(|((run, step, _), _)| *run == id && *step == planned.id)
                     .flat_map(|(_, words)| words)
-                    .filter(|one| one.heard_at.is_some_and(|at| self.heard_by(at) + MOST_SKEW < ended))
+                    .filter(|one| {
+                        one.heard_at
+                            .is_some_and(|at| patience(at) + MOST_SKEW < asked_until.min(ended))
+                    })
                     .collect();
                 let agreed = counts.iter().filter(|one| one.approved).count();
                 let lost = match state.status {
