@@ -292,7 +292,7 @@ async fn come_to_rest(world: &World, memory: &Memory) {
         if world.history.all_ended() && memory.queues.lying().is_empty() {
             // What was done beside the last commit.
             tokio::time::sleep(Duration::from_secs(90)).await;
-            if memory.queues.lying().is_empty() {
+            if world.history.all_ended() && memory.queues.lying().is_empty() {
                 return;
             }
         }
