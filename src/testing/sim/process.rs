@@ -10,6 +10,7 @@ use super::random::Random;
 use super::runner::{Manners, SimRunner};
 use super::scenario::Settings;
 use super::site::Site;
+use super::slip::SIGNING;
 use crate::boot;
 use crate::clock::{Clock, Entropy};
 use crate::config::Config;
@@ -180,7 +181,7 @@ impl Process {
                 wait: (Duration::from_secs(60), Duration::from_secs(220)),
             },
             code: lot.code(clock),
-            signing: SigningKey::new(&[7; 32]),
+            signing: SigningKey::new(&SIGNING),
             secrets: Some(Arc::new(secrets)),
             inherited_secrets: Vec::new(),
             egress: Egress::default(),

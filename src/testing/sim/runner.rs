@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::history::{Begun, End};
 use super::random::Random;
 use super::site::Site;
+use super::slip::Slip;
 use crate::clock::Clock as _;
 use crate::domain::{Outcome, Rights, RunId, StepError, Tier};
 use crate::runner::jail::posture::{Isolation, Posture};
@@ -248,6 +249,10 @@ impl NodeRunner for SimRunner {
         if cancel.is_cancelled() {
             return Ok(report(Outcome::Cancelled, false));
         }
+        let got = match site.world.slip {
+            Some(Slip::ForgetsArguments) => Value::Null,
+            _ => spec.arguments,
+        };
         let behaviour = Behaviour::of(&self.manners, (&run, &step, item), number);
         let Ok(run) = run.parse::<RunId>() else {
             return Err(RunnerError::Stopping);
@@ -288,7 +293,7 @@ impl NodeRunner for SimRunner {
                         "n": behaviour.n,
                         "list": (0..behaviour.items).map(|place| 10 * behaviour.n + place).collect::<Vec<_>>(),
                         "done": behaviour.done,
-                        "got": spec.arguments,
+                        "got": got,
                         "pad": "x".repeat(behaviour.pad),
                     }),
                 },

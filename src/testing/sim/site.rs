@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::VirtualClock;
 use super::history::History;
 use super::random::Random;
+use super::slip::Slip;
 use super::tally::Tally;
 use super::trace::Trace;
 use crate::clock::Clock as _;
@@ -46,28 +47,6 @@ pub struct CrashAt {
     pub call: u64,
     /// Whether the call is done.
     pub done: bool,
-}
-
-/// A mistake that the code of a process makes, as somebody could write it: what crosses its wire is as if use cases had it. A
-/// test shows that the simulator notices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slip {
-    /// Nobody sends the message that continues a run after its driver has died.
-    SendsNoWakeUp,
-    /// A child run is started twice, under two ids.
-    DoublesChildren,
-    /// Decisions and ends of children are told to nobody.
-    LosesLetters,
-    /// A concurrency key looks free when it is held.
-    ForgetsHolders,
-    /// What the items of a map left is read in another order.
-    SwapsItems,
-    /// Runs are never taken out of the backlog.
-    KeepsBacklog,
-    /// The run of a fire time is started twice, under two ids.
-    DoublesFires,
-    /// What ends is not noted in the run's audit chain.
-    SkipsRecords,
 }
 
 /// What all processes share.
