@@ -17,11 +17,13 @@ use super::triggers::Scheduled;
 use crate::audit::Event;
 use crate::domain::{HookId, RunId, Status, Timestamp};
 use crate::scheduler::{Action, Work, child};
+use crate::store::envelope::{self, Message};
 use crate::store::key;
 use crate::store::repo::audit_log::{AuditQuery, Entry};
 use crate::store::repo::runs::StoredRun;
 use crate::store::repo::schedules::fired_run;
-use crate::tenancy::Scope;
+use crate::tenancy::{RunRef, Scope};
+use crate::usecase::deliver::{From, deliver};
 
 /// How soon what an instance has to tell another is heard where nothing goes wrong.
 const HEARD_WITHIN: Duration = Duration::from_secs(35);
@@ -211,9 +213,25 @@ impl Rest<'_> {
         }
     }
 
-    /// Nothing waits any more for what has ended.
+    /// Nothing waits any more for what has ended, once somebody has looked: a row too many in the backlog is taken out by whoever
+    /// next serves the organization.
     async fn rows(&self, wrong: &mut Vec<String>) {
         let table = key::org_table(self.scope.org());
+        if let Some(run) = self.runs.keys().next() {
+            let message = Message::Admit {
+                run: RunRef {
+                    org: self.scope.org().clone(),
+                    run: run.clone(),
+                },
+                place: 0,
+            };
+            let cx = &self.auditor.cx;
+            let text = envelope::seal(&cx.signing, &message);
+            let served = deliver(cx, From::Runs, &text, cx.clock.now(), None).await;
+            if let Err(error) = served {
+                wrong.push(format!("nobody can serve the organization: {error}"));
+            }
+        }
         for prefix in [key::BACKLOG, "parked:"] {
             for (row, _) in self.memory.tables.rows(&table, &key::index(), prefix) {
                 wrong.push(format!("{row} waits, and nothing will come"));

@@ -14,6 +14,7 @@ use super::runner::Manners;
 use super::site::{CrashAt, Weather};
 use super::slip::Slip;
 use super::triggers::{HookStory, ScheduleStory};
+use crate::definition::read_graph;
 use crate::domain::{ConcurrencyKey, Graph, OnConflict, OrgId, Priority, Timestamp};
 use crate::runner::BundleDescription;
 
@@ -298,6 +299,59 @@ impl Scenario {
             crash_at,
             defect: None,
             slip: None,
+        }
+    }
+
+    /// A small one with a graph: items at once, a pause that is slept through, a choice, a child run, and a step that runs in any
+    /// case.
+    ///
+    /// # Panics
+    /// Never: the graphs are right.
+    #[must_use]
+    pub fn small_graph(crash_at: Option<CrashAt>) -> Self {
+        let read = |graph: Value| {
+            let read = read_graph(&graph.to_string());
+            assert!(read.findings.is_empty(), "{:?}", read.findings);
+            (read.graph.name.clone(), read.graph)
+        };
+        let tiny = json!({
+            "name": "tiny", "parameters": [graphs::number("n", 3)],
+            "nodes": [{"id": "only", "type": "compute", "value": {"n": {"$": "inputs.n"}}}],
+        });
+        let whole = json!({
+            "name": "whole", "parameters": [graphs::number("n", 3)],
+            "nodes": [
+                {"id": "each", "type": "map", "use": "f0", "items": [7, 8],
+                    "inputs": {"item": {"$": "item"}, "index": {"$": "index"}}},
+                {"id": "rest", "type": "delay", "seconds": 7},
+                {"id": "which", "type": "choose", "branches": [{"name": "one", "when": "inputs.n >= 2"}]},
+                {"id": "child", "type": "workflow", "workflow": "tiny", "inputs": {"n": {"$": "inputs.n"}}},
+                {"id": "tidy", "type": "python", "use": "f0", "phase": "finally", "inputs": {"n": {"$": "inputs.n"}}},
+            ],
+            "edges": [
+                {"from": "each", "to": "rest"},
+                {"from": "rest", "to": "which"},
+                {"from": "which", "to": "child", "branch": "one"},
+            ],
+        });
+        let function = json!({
+            "name": "f0", "function": "f0", "line": 2, "timeout_seconds": 300.0,
+            "parameters": [graphs::number("n", 3), {"name": "item", "type": "json"}, {"name": "index", "type": "json"}],
+        });
+        let small = Self::small(crash_at);
+        let request = Request {
+            workflow: "whole".to_owned(),
+            ..small.requests[1].clone()
+        };
+        Self {
+            manners: Arc::new(Manners {
+                fails: 0,
+                description: description(&[], &[function]),
+                ..Manners::clone(&small.manners)
+            }),
+            graphs: Arc::new([read(tiny), read(whole)].into()),
+            requests: vec![request],
+            ..small
         }
     }
 }
