@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use weft::testing::sim::{Ground, Scenario, Tally, Verdict, simulate};
 
-/// Seeds of an ordinary run: about 40 s on one core, unoptimized.
+/// Seeds of an ordinary run: about 95 s of one core, unoptimized.
 const ORDINARY: u64 = 300;
 /// Seeds of a nightly run.
 const NIGHTLY: u64 = 10_000;
