@@ -22,8 +22,8 @@ use crate::usecase::schedule::{self, Change};
 
 /// How often somebody tries who must come through: longer than any fault.
 const TRIES: usize = 400;
-/// How long after the weather has cleared up schedules still fire.
-const FIRES_ON: Duration = Duration::from_secs(120);
+/// How long after the weather has cleared up schedules still fire: longer than anybody is frozen.
+const FIRES_ON: Duration = Duration::from_secs(240);
 /// With what senders sign.
 const SECRET: &str = "a secret of the simulated sender, long enough";
 
@@ -169,7 +169,8 @@ pub(super) async fn keep_schedule(
             _ => None,
         };
         if let Some(found) = found {
-            made = Some(found.id);
+            world.trace.say(&who, &format!("made {}", found.id));
+            made = Some(());
             break;
         }
         let work = Box::pin(schedule::create(&process.cx, &scope, &origin, &written));
@@ -182,23 +183,37 @@ pub(super) async fn keep_schedule(
         // A call that was given up may arrive up to a minute later.
         tokio::time::sleep(random.between(Duration::from_secs(65), Duration::from_secs(90))).await;
     }
-    let Some(id) = made else { return };
-    world.trace.say(&who, &format!("made {id}"));
-    let from = world.now();
+    if made.is_none() {
+        return;
+    }
     let end = foul_for + FIRES_ON;
     tokio::time::sleep(end.saturating_sub(world.clock.elapsed())).await;
-    let until = world.now();
-    if end_schedule(&world, &fleet, &mut random, &scope, &id, &written).await {
-        let off = world.now();
+    // One whose maker was given up may have been made after all.
+    let mut all = None;
+    for _ in 0..TRIES {
+        let process = somebody(&fleet, &mut random).await;
+        if let Heard::Answer((found, _)) = ask(&process, schedule::list(&process.cx, &scope, 100, None)).await {
+            all = Some(found);
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let all = all.unwrap_or_default();
+    for one in all.into_iter().filter(|one| one.definition.name == name) {
+        let (id, until) = (one.id, world.now());
+        if !end_schedule(&world, &fleet, &mut random, &scope, &id, &written).await {
+            return;
+        }
         world.trace.say(&who, &format!("switched {id} off"));
         lock(&triggers.scheduled).push(Scheduled {
-            org,
+            org: org.clone(),
             id,
             minutes: story.minutes,
             asked,
-            from,
+            // A call that was given up may have arrived up to a minute later.
+            from: one.created_at.plus(Duration::from_secs(65)),
             until,
-            off,
+            off: world.now(),
         });
     }
 }
