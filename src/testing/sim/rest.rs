@@ -34,6 +34,9 @@ const CHILD_TRIES: u32 = 20;
 /// How soon a run that needs nothing but a place begins where nothing goes wrong, when it may wait so long.
 const BEGINS_WITHIN: Duration = Duration::from_secs(30 * 60);
 
+/// From when to when a run held something.
+type Span<'a> = (Duration, Duration, &'a RunId);
+
 /// One organization at the end.
 pub(super) struct Rest<'a> {
     pub(super) auditor: &'a Process,
@@ -186,7 +189,7 @@ impl Rest<'_> {
 
     /// A concurrency key is never held by more than may hold it.
     fn keys(&self, wrong: &mut Vec<String>) {
-        let mut spans: BTreeMap<(&str, u32), Vec<(Duration, Duration, &RunId)>> = BTreeMap::new();
+        let mut spans: BTreeMap<(&str, u32), Vec<Span<'_>>> = BTreeMap::new();
         for (id, run) in self.runs {
             let life = self.lives.get(id);
             if let (Some(key), Some((Some(begun), Some(ended)))) = (
