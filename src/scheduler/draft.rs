@@ -30,6 +30,8 @@ pub(super) struct Draft<'a> {
     room: i64,
     /// Whether something could have begun, had there been room.
     held: bool,
+    /// Whether the owner has looked at the time, after it had looked at what people have decided.
+    wakes: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -46,7 +48,15 @@ impl<'a> Draft<'a> {
             concludes: false,
             room: room(plan, state),
             held: false,
+            wakes: false,
         }
+    }
+
+    /// The same, which ends the wait for people whose time is over. Whatever else happens leaves that to the next look at the
+    /// time: a decision that was made before may lie in the inbox.
+    pub(super) const fn waking(mut self) -> Self {
+        self.wakes = true;
+        self
     }
 
     /// Whether a step may begin now: there is room, and time.
@@ -386,6 +396,9 @@ impl<'a> Draft<'a> {
             return false;
         };
         if activity.until.is_none_or(|until| until > self.now) {
+            return false;
+        }
+        if matches!(activity.doing, Doing::Approval(_)) && !self.wakes {
             return false;
         }
         let error = match (&activity.doing, planned.timeout_ms) {

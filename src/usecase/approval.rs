@@ -308,6 +308,8 @@ async fn say(
         .resource("run", id.as_str())
         .detail(&json!({"step": step, "by": by, "workflow": run.new.workflow}));
     let linked = cx.audit.append(scope, record).await?;
+    // Before it counts: a record that nobody lists is as good as none.
+    cx.audit.index(scope, &[linked]).await?;
     let letter = Letter::Decided {
         place,
         decision: Decision {
@@ -320,7 +322,6 @@ async fn say(
     // Named by who decides: the second word of the same person is refused by the row that the first one left.
     let cause = format!("decision:{step}:{by}");
     let is_new = cx.runs.tell(scope, &id, &cause, &letter).await?;
-    cx.audit.index(scope, &[linked]).await?;
     if !is_new {
         return Err(decided());
     }

@@ -265,7 +265,13 @@ impl Driver {
                     self.offer(&run, &mut turn, &mut work, budget_at.is_none(), now).await?;
                 }
                 Happened::More => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
-                Happened::Time if now >= due => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
+                Happened::Time if now >= due => {
+                    // What was decided in time counts, however late it is found.
+                    if waits {
+                        look = self.read_inbox(&run, &mut turn, &mut work, now).await?;
+                    }
+                    self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?;
+                }
                 Happened::Time if now >= renew => {
                     let lease_until = now.plus(LEASE);
                     self.decide(&run, &mut turn, Event::Renewed { epoch, lease_until }, now)

@@ -171,7 +171,7 @@ pub fn wake(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result
     let draft = if now >= state.deadline {
         draft.out_of_time()
     } else {
-        draft.settled()
+        draft.waking().settled()
     };
     if !draft.has_changed(state) {
         return Err(Rejected::NothingDue);

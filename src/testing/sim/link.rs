@@ -74,8 +74,11 @@ async fn committed(
     storage: &Ports,
     table: &TableName,
     partition: &Key,
-    operations: Vec<Operation>,
+    mut operations: Vec<Operation>,
 ) -> Result<Vec<ETag>> {
+    if let Some(instead) = site.world.slip.and_then(|slip| slip.of_commit(&mut operations)) {
+        return Ok(instead);
+    }
     let mut what = format!("{table} {partition}");
     for operation in &operations {
         let sign = match operation {
@@ -92,6 +95,9 @@ async fn committed(
     if result.is_ok() {
         digest(site, &operations);
         site.world.history.committed(&site.name, table, partition, &operations);
+        if let Some(slip) = site.world.slip {
+            slip.doubled(site, storage, (table, partition), &operations).await;
+        }
     }
     result
 }
@@ -134,14 +140,23 @@ impl TableStore for Link {
 
     async fn get(&self, table: &TableName, partition: &Key, row: &Key) -> Result<Option<Entity>> {
         let work = self.storage.tables.get(table, partition, row);
-        self.call(Call::Get, || format!("{table} {partition} {row}"), work)
-            .await
+        let mut found = self
+            .call(Call::Get, || format!("{table} {partition} {row}"), work)
+            .await;
+        if let Some(slip) = self.site.world.slip {
+            slip.of_row(&mut found);
+        }
+        found
     }
 
     async fn query(&self, table: &TableName, query: Query) -> Result<Page> {
         let what = format!("{table} {}", query.partition);
         let work = self.storage.tables.query(table, query);
-        self.call(Call::Query, || what, work).await
+        let mut page = self.call(Call::Query, || what, work).await;
+        if let Some(slip) = self.site.world.slip {
+            slip.of_page(&mut page);
+        }
+        page
     }
 
     async fn commit(&self, table: &TableName, partition: &Key, operations: Vec<Operation>) -> Result<Vec<ETag>> {
@@ -225,6 +240,9 @@ impl QueueStore for Link {
 
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
         let what = || format!("{queue} in {delay:?}");
+        if let Some(instead) = self.site.world.slip.and_then(|slip| slip.of_message(text)) {
+            return Ok(instead);
+        }
         if let Some(after) = self.site.comes_late(Call::Send) {
             let (site, storage) = (self.site.clone(), self.storage.clone());
             let (queue, text) = (queue.clone(), text.to_owned());
