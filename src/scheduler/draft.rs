@@ -125,6 +125,14 @@ impl<'a> Draft<'a> {
                 self.move_to(status);
                 return self;
             }
+            // The time that a later phase is given begins when somebody is there to begin it.
+            let mut steps = self.state.steps.iter().zip(&self.plan.steps);
+            if self.state.yields
+                && steps.any(|(step, planned)| planned.phase > self.state.phase && !step.status.is_terminal())
+            {
+                self.move_to(Status::Waiting);
+                return self;
+            }
             let next = match self.state.phase {
                 Phase::Main => {
                     if self.state.verdict.is_none()
