@@ -110,6 +110,11 @@ pub enum Event {
         /// The owner's epoch.
         epoch: u64,
     },
+    /// The owner goes on after all.
+    Resumed {
+        /// The owner's epoch.
+        epoch: u64,
+    },
     /// The owner lets go: of a run that rests, or of every run because its instance ends.
     Released {
         /// The owner's epoch.

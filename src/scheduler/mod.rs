@@ -77,6 +77,7 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
         Event::Decided { epoch, step, decision } => lifecycle::decided(plan, state, epoch, step, decision, now),
         Event::Woken { epoch } => lifecycle::wake(plan, state, epoch, now),
         Event::Yielding { epoch } => lifecycle::give_way(plan, state, epoch, now),
+        Event::Resumed { epoch } => lifecycle::resume(plan, state, epoch, now),
         Event::Released { epoch } => lifecycle::release(plan, state, epoch, now),
         Event::CancelRequested { by } => Ok(lifecycle::cancel(plan, state, &by, now)),
     }

@@ -164,7 +164,7 @@ enum Admitted {
 #[derive(Debug)]
 pub(super) enum Made {
     /// It was made here.
-    Here(Done),
+    Here(Box<Done>),
     /// It may be made with this slot by whoever claims it.
     Handed(WorkerSlot),
     /// Somebody else sees to it.
@@ -172,7 +172,7 @@ pub(super) enum Made {
 }
 
 enum Ran {
-    Report(AttemptReport),
+    Report(Box<AttemptReport>),
     Handed(WorkerSlot),
     Gone,
 }
@@ -259,7 +259,7 @@ impl Attempt {
             }
         };
         let report = match report {
-            Ok(Ran::Report(report)) => report,
+            Ok(Ran::Report(report)) => *report,
             Ok(Ran::Handed(slot)) => {
                 making.elsewhere();
                 return Made::Handed(slot);
@@ -275,13 +275,13 @@ impl Attempt {
             }
             Err(error) => not_made(&error),
         };
-        Made::Here(Done {
+        Made::Here(Box::new(Done {
             slot: self.slot,
             attempt: self.attempt.clone(),
             number: self.number,
             started_at,
             report,
-        })
+        }))
     }
 
     async fn run_with(&self, config: Merged, started_at: Timestamp) -> Result<Ran> {
@@ -323,11 +323,13 @@ impl Attempt {
                 Door::Open { slot } => slot.is_first(),
                 Door::Line(_) => slot.as_ref().is_none_or(WorkerSlot::is_first),
             };
-            Ok(Ran::Report(self.cx.runner.run(spec, self.stop.clone()).await?))
+            Ok(Ran::Report(Box::new(
+                self.cx.runner.run(spec, self.stop.clone()).await?,
+            )))
         };
         let (ran, mut log): (Result<Ran>, _) = tokio::join!(run, self.serve(received, &broker));
         let report = match ran {
-            Ok(Ran::Report(report)) => Ok(broker.finish(report).await),
+            Ok(Ran::Report(report)) => Ok(broker.finish(*report).await),
             Ok(elsewhere) => return Ok(elsewhere),
             Err(error) => Err(error),
         };
@@ -344,7 +346,7 @@ impl Attempt {
         let Self { cx, scope, origin, .. } = self;
         let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
-        Ok(Ran::Report(report))
+        Ok(Ran::Report(Box::new(report)))
     }
 
     /// Whether it is made here from now on, and nowhere else.

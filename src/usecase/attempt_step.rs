@@ -323,7 +323,7 @@ impl Held {
     async fn make(mut self, mut attempt: Attempt, slot: WorkerSlot, run: &StoredRun) -> Result<()> {
         let stop = CancellationToken::new();
         attempt.has_place(slot, stop.clone());
-        let unwanted = {
+        let made = {
             let mut making = Box::pin(attempt.make());
             let made = {
                 let keeping = keep(&self.cx, &self.scope, &self.run, self.slot, &mut self.claim);
@@ -338,12 +338,12 @@ impl Held {
                 }
             };
             match made {
-                Ok(Some(Made::Here(done))) => Ok(done),
+                Ok(Some(Made::Here(done))) => Ok(*done),
                 Ok(Some(Made::Handed(..) | Made::Gone)) => Err(Unwanted::Over),
                 Ok(None) => {
                     stop.cancel();
                     match making.await {
-                        Made::Here(done) => Ok(done),
+                        Made::Here(done) => Ok(*done),
                         Made::Handed(..) | Made::Gone => Err(Unwanted::Over),
                     }
                 }
@@ -354,7 +354,7 @@ impl Held {
                 }
             }
         };
-        match unwanted {
+        match made {
             Ok(done) => self.report(run, done).await,
             Err(Unwanted::Over) => {
                 self.give_back().await;

@@ -41,6 +41,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked at while other instances may be making attempts of the run.
 const LOOK_HANDED_EVERY: Duration = Duration::from_millis(500);
+/// For how long a driver whose time is used waits for what runs, before it begins something again.
+const YIELDS_FOR: Duration = Duration::from_secs(30);
 /// Most reports of other instances that one transition takes: each is three rows of it.
 const REPORTS: usize = 8;
 /// A run that takes longer than this is listed as running; a shorter one is listed when it has ended.
@@ -98,6 +100,8 @@ enum Happened {
     Line,
     /// The driver's time is used.
     Budget,
+    /// What runs did not end soon enough after that.
+    Resume,
 }
 
 /// What came to its end, or never began.
@@ -183,6 +187,7 @@ impl Driver {
         let mut linger = self.perform(&run, after.effects, &mut work, driving.stop()).await?;
         let mut list_at = Some(Instant::now() + LIST_AFTER);
         let mut budget_at = Some(Instant::now() + self.cx.bounds.driver);
+        let mut resume_at = None;
         let mut claims_at = Instant::now();
         while !run.state.status.is_terminal() {
             let now = self.cx.clock.now();
@@ -218,6 +223,7 @@ impl Driver {
                     () = std::future::ready(()), if more => break Happened::More,
                     Some(ending) = work.endings.next() => break Happened::Ended(Box::new(ending)),
                     () = wait_until(budget_at) => break Happened::Budget,
+                    () = wait_until(resume_at) => break Happened::Resume,
                     () = driving.poked() => break Happened::Poked,
                     () = wait_until(line_at) => break Happened::Line,
                     () = wait_until(list_at) => {
@@ -257,9 +263,15 @@ impl Driver {
                 Happened::Budget => {
                     budget_at = None;
                     if !work.is_idle() {
+                        resume_at = Some(Instant::now() + YIELDS_FOR);
                         self.decide(&run, &mut turn, Event::Yielding { epoch }, now).await?;
                         self.offer(&run, &mut turn, &mut work, true, now).await?;
                     }
+                }
+                Happened::Resume => {
+                    resume_at = None;
+                    budget_at = Some(Instant::now() + self.cx.bounds.driver);
+                    self.decide(&run, &mut turn, Event::Resumed { epoch }, now).await?;
                 }
                 Happened::Line => {
                     self.offer(&run, &mut turn, &mut work, budget_at.is_none(), now).await?;
@@ -430,6 +442,7 @@ impl Driver {
         let mut more = letters.len() >= INBOX_AT_ONCE;
         let mut reports = 0;
         let mut useless: Vec<Key> = Vec::new();
+        let mut claims: Vec<Key> = Vec::new();
         let epoch = run.state.epoch;
         for (row, letter) in letters {
             let event = match letter {
@@ -445,9 +458,7 @@ impl Driver {
                         .unit(reported.slot)
                         .and_then(|unit| unit.attempt.as_ref());
                     if attempt != Some(&reported.record.id) {
-                        if let Err(error) = self.cx.runs.discard(&self.scope, &run.new.run, vec![claim]).await {
-                            tracing::debug!(run.id = %run.new.run, error = %error, "a claim to an attempt that is over stays");
-                        }
+                        claims.push(claim);
                         None
                     } else if reports >= REPORTS {
                         more = true;
@@ -491,9 +502,13 @@ impl Driver {
         }
         if turn.transition.is_some() {
             turn.additions.taken.append(&mut useless);
-            return Ok(more);
         }
-        self.cx.runs.discard(&self.scope, &run.new.run, useless).await?;
+        useless.append(&mut claims);
+        // Who has lost the run knows nothing of what began since, and must not throw that away. What a state doesn't wait for
+        // that is the present one after the letters were read, none will wait for any more.
+        if !useless.is_empty() && self.reload(run).await?.state == run.state {
+            self.cx.runs.discard(&self.scope, &run.new.run, useless).await?;
+        }
         Ok(more)
     }
 
@@ -636,7 +651,7 @@ impl Driver {
                 work.own.insert(attempt.clone(), own);
                 work.endings.push(Box::pin(async move {
                     match made.make().await {
-                        Made::Here(done) => Ending::Attempt(done),
+                        Made::Here(done) => Ending::Attempt(*done),
                         Made::Handed(slot) => {
                             // It ends by a letter, wherever it is made, and goes on when this driver lets go.
                             tokio::spawn(attempt_step::take(made, slot));

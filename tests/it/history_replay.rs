@@ -55,6 +55,7 @@ enum Happening {
     Decided { step: String, by: String, approved: bool },
     Woken,
     Yielding,
+    Resumed,
     Released,
     CancelledBy(String),
 }
@@ -219,6 +220,7 @@ fn event(plan: &Plan, state: &RunState, line: &Line) -> Event {
         },
         Happening::Woken => Event::Woken { epoch },
         Happening::Yielding => Event::Yielding { epoch },
+        Happening::Resumed => Event::Resumed { epoch },
         Happening::Released => Event::Released { epoch },
         Happening::CancelledBy(by) => Event::CancelRequested { by: by.clone() },
     }

@@ -240,6 +240,7 @@ enum Move {
     },
     Wake(Age),
     Yield(Age),
+    GoOn(Age),
     Release(Age),
     Cancel,
     /// The last event is delivered once more.
@@ -298,6 +299,7 @@ fn happening() -> impl Strategy<Value = Move> {
         2 => (which(), age()).prop_map(|(which, age)| Move::HandOff { which, age }),
         4 => age().prop_map(Move::Wake),
         1 => age().prop_map(Move::Yield),
+        1 => age().prop_map(Move::GoOn),
         1 => age().prop_map(Move::Release),
         1 => prop::bool::weighted(0.1).prop_map(|yes| if yes { Move::Cancel } else { Move::Again }),
         2 => Just(Move::Again),
@@ -538,6 +540,9 @@ impl World {
             Move::Yield(age) => Event::Yielding {
                 epoch: self.epoch(*age),
             },
+            Move::GoOn(age) => Event::Resumed {
+                epoch: self.epoch(*age),
+            },
             Move::Release(age) => Event::Released {
                 epoch: self.epoch(*age),
             },
@@ -601,6 +606,7 @@ impl World {
             | Event::Decided { epoch, .. }
             | Event::Woken { epoch }
             | Event::Yielding { epoch }
+            | Event::Resumed { epoch }
             | Event::Released { epoch } => *epoch,
         };
         prop_assert_eq!(epoch, before.epoch);

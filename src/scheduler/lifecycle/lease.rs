@@ -98,6 +98,17 @@ pub fn give_way(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Re
     Ok(draft.finish())
 }
 
+/// The owner goes on after all: what could have begun meanwhile, begins.
+pub fn resume(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    if !state.yields {
+        return Err(Rejected::NothingDue);
+    }
+    let mut draft = Draft::of(plan, state, now);
+    draft.state.yields = false;
+    Ok(draft.settled().finish())
+}
+
 /// Running attempts whose end nobody will see: what they tried waits for the next one, or fails.
 fn lose_attempts(draft: &mut Draft<'_>, state: &RunState) {
     let lost: Vec<Slot> = state
