@@ -44,7 +44,11 @@ fn plot(title: &str, unit: &str, rows: &[Row]) {
     println!("\n{title}");
     let most = rows.iter().map(|row| row.figure).fold(f64::MIN_POSITIVE, f64::max);
     for row in rows {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the bar's length")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at most the bar's length"
+        )]
         let length = (row.figure / most * BAR).round() as usize;
         let (bar, figure) = ("█".repeat(length), format!("{:.2} {unit}", row.figure));
         println!("{:>7}  {bar:<40}  {figure:<14} {}", row.of, row.more);
@@ -56,7 +60,8 @@ type Calls = BTreeMap<Call, u64>;
 /// Calls since `before`, each kind divided by how many runs or steps made them.
 fn per(app: &TestApp, before: &Calls, count: usize) -> String {
     let after = app.faults.calls();
-    let made = |call: &Call| after.get(call).copied().unwrap_or_default() - before.get(call).copied().unwrap_or_default();
+    let made =
+        |call: &Call| after.get(call).copied().unwrap_or_default() - before.get(call).copied().unwrap_or_default();
     let each = |calls: &[Call]| calls.iter().map(made).sum::<u64>() as f64 / count as f64;
     format!(
         "{:.2} commits, {:.2} reads, {:.2} of blobs, {:.2} of queues",
@@ -79,9 +84,7 @@ fn chain(steps: usize) -> Value {
     let nodes: Vec<_> = (0..steps)
         .map(|n| json!({"id": id(n), "type": "python", "use": "one", "inputs": {"name": "Ada"}}))
         .collect();
-    let edges: Vec<_> = (1..steps)
-        .map(|n| json!({"from": id(n - 1), "to": id(n)}))
-        .collect();
+    let edges: Vec<_> = (1..steps).map(|n| json!({"from": id(n - 1), "to": id(n)})).collect();
     json!({"name": format!("chain-{steps}"), "nodes": nodes, "edges": edges})
 }
 
@@ -110,7 +113,11 @@ async fn run() -> Result<(), Error> {
     for count in QUEUED {
         rows.push(queued(home.path(), count).await?);
     }
-    plot("queued runs of one step, ended a second, by how many were queued", "/s", &rows);
+    plot(
+        "queued runs of one step, ended a second, by how many were queued",
+        "/s",
+        &rows,
+    );
     Ok(())
 }
 
@@ -120,7 +127,10 @@ async fn app(workspace: &Path) -> TestApp {
 
 async fn execute(app: &TestApp, workflow: &str, prefer: &str) -> Result<Value, Error> {
     let request = app.request("POST", &format!("/api/workflows/{workflow}/execute"));
-    let request = request.key(DEVELOPMENT_KEY).organization("contoso").header("prefer", prefer);
+    let request = request
+        .key(DEVELOPMENT_KEY)
+        .organization("contoso")
+        .header("prefer", prefer);
     let answer = request.json(&json!({})).send().await;
     if answer.status >= 300 {
         return Err(format!("{workflow}: {answer:?}").into());

@@ -17,7 +17,7 @@ use crate::http::Gate;
 use crate::runner::environments::EnvironmentError;
 use crate::telemetry::Sink;
 use crate::tenancy;
-use crate::usecase::{self, Context, deliver, seed};
+use crate::usecase::{self, Context, deliver, queue_trigger, seed};
 
 /// Flags of `weft dev`.
 #[derive(Debug, Args)]
@@ -79,6 +79,7 @@ impl Dev {
         let background = [
             tokio::spawn(deliver::consume(cx.clone())),
             tokio::spawn(ticks(cx.clone())),
+            tokio::spawn(queue_trigger::listen(Arc::downgrade(&cx))),
         ];
         let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
         greet(

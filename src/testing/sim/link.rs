@@ -223,6 +223,11 @@ impl QueueStore for Link {
         self.call(Call::CreateQueue, || queue.to_string(), work).await
     }
 
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let work = self.storage.queues.delete_queue(queue);
+        self.call(Call::DeleteQueue, || queue.to_string(), work).await
+    }
+
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
         let what = || format!("{queue} in {delay:?}");
         if let Some(after) = self.site.comes_late(Call::Send) {
@@ -264,6 +269,10 @@ impl QueueStore for Link {
             work,
         )
         .await
+    }
+
+    async fn sender_address(&self, queue: &QueueName, now: Timestamp, until: Timestamp) -> Result<Option<Secret>> {
+        self.storage.queues.sender_address(queue, now, until).await
     }
 
     async fn sent_here(&self, queue: &QueueName) {
