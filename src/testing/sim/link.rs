@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::site::Site;
+use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::fault::Call;
 use crate::store::port::{
