@@ -108,7 +108,7 @@ codes! {
     "queue_message_too_large" 413 "The message has more than 48 KiB." "Keep what is large elsewhere, and send where it is."
     "queue_message_unreadable" 400 "The message is not JSON, neither as it is nor in base64." "Mend the sender, and drop the message; it can't become a run."
     "queue_trigger_changed" 412 "The queue trigger is no longer the one that was to be changed." "Read it again, apply the change to it, and send its `ETag` as `If-Match`."
-    "queue_trigger_invalid" 400 "The queue trigger can't be like this. `errors` lists every mistake." "Mend them all; `docs/queue-triggers.md` describes every member."
+    "queue_trigger_invalid" 400 "The queue trigger can't be like this. `errors` lists every mistake." "Mend them all; [queue-triggers.md](../queue-triggers.md) describes every member."
     "queue_trigger_not_found" 404 "There is no such queue trigger in this organization." "`GET /api/queue-triggers` lists those that there are."
     "queue_triggers_full" 409 "The organization has as many queue triggers as it may." "Delete one that is not needed."
     "requirements_invalid" 503 "`requirements.txt` has lines that are not a package with a version. `errors` lists them." "Mend them; `weft check` shows them again."

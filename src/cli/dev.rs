@@ -79,8 +79,9 @@ impl Dev {
         let background = [
             tokio::spawn(deliver::consume(cx.clone())),
             tokio::spawn(ticks(cx.clone())),
-            tokio::spawn(queue_trigger::listen(Arc::downgrade(&cx))),
         ];
+        // Not one of these: `leave` ends it after the messages at hand.
+        tokio::spawn(queue_trigger::listen(Arc::downgrade(&cx)));
         let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
         greet(
             address.port(),
