@@ -242,18 +242,14 @@ pub async fn send(
     let arguments = message::arguments(&stored.trigger.arguments, &text)?;
     let current = cx.catalogs.current().await?;
     start_run::checked(catalog::find(&current, &stored.trigger.workflow)?, &arguments)?;
-    let message = cx
-        .queue_triggers
-        .send(scope, id, &text)
-        .await
-        .map_err(|error| match error {
-            store::Error::NotFound { .. } => Error::unavailable(
-                "storage_unavailable",
-                "the queue of this trigger is being made again",
-                "repeat the request",
-            ),
-            error => error.into(),
-        })?;
+    let message = match cx.queue_triggers.send(scope, id, &text).await {
+        // Taken away by somebody else than us.
+        Err(store::Error::NotFound { .. }) => {
+            cx.queue_triggers.mend(scope, id).await?;
+            cx.queue_triggers.send(scope, id, &text).await?
+        }
+        sent => sent?,
+    };
     cx.polling.wake(id);
     let record = audited(cx, scope, origin, AuditEvent::QueueMessageSent, id);
     keep(

@@ -439,6 +439,23 @@ async fn what_is_left_behind_is_taken_away() {
 }
 
 #[tokio::test]
+async fn a_queue_that_was_taken_away_is_made_again() {
+    let world = World::new().await;
+    let id = world.trigger().await;
+    assert_eq!(world.tick().await, 0);
+    let queue = key::trigger_queue(&id);
+    world.ports.queues.delete_queue(&queue).await.unwrap();
+    assert_eq!(world.tick().await, 0);
+    let run = world.put(&id, "{}").await;
+    assert_eq!(world.tick().await, 1);
+    assert!(world.run(&run).await.is_some());
+    world.ports.queues.delete_queue(&queue).await.unwrap();
+    let path = format!("/api/queue-triggers/{id}/messages");
+    assert_eq!(world.api("POST", &path).json(&json!({})).send().await.status, 202);
+    assert_eq!(world.tick().await, 1);
+}
+
+#[tokio::test]
 async fn the_queues_of_a_deleted_organization_go_with_it() {
     let world = World::new().await;
     let id = world.trigger().await;
