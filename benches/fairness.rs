@@ -84,6 +84,8 @@ struct Measured {
     p99: f64,
     rate: f64,
     count: usize,
+    /// Where the time went, as the runs themselves say, on average.
+    parts: String,
 }
 
 /// One run after the other, each awaited, as long as `goes_on` says.
@@ -92,7 +94,9 @@ async fn one_by_one(
     organization: &str,
     mut goes_on: impl FnMut(Duration) -> bool,
 ) -> Result<Measured, Error> {
+    const PARTS: [&str; 5] = ["queueMs", "bootMs", "importMs", "userMs", "storeMs"];
     let mut samples = Vec::new();
+    let mut sums = [0.0; PARTS.len()];
     let begun = Instant::now();
     while goes_on(begun.elapsed()) {
         let asked = Instant::now();
@@ -102,6 +106,9 @@ async fn one_by_one(
             return Err(format!("hello ended as {answer}").into());
         }
         samples.push(asked.elapsed().as_secs_f64() * 1e3);
+        for (sum, part) in sums.iter_mut().zip(PARTS) {
+            *sum += answer["timings"][part].as_f64().unwrap_or_default();
+        }
     }
     let took = begun.elapsed().as_secs_f64();
     samples.sort_by(f64::total_cmp);
@@ -111,8 +118,12 @@ async fn one_by_one(
             .copied()
     };
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-    let rate = samples.len() as f64 / took;
+    let count = samples.len() as f64;
+    let rate = count / took;
+    let parts = PARTS.iter().zip(sums);
+    let parts: Vec<_> = parts.map(|(part, sum)| format!("{part} {:.1}", sum / count)).collect();
     Ok(Measured {
+        parts: parts.join(", "),
         p50: at(50).unwrap_or_default(),
         p99: at(99).unwrap_or_default(),
         rate,
@@ -161,8 +172,8 @@ async fn run(weft: &std::path::Path) -> Result<(), Error> {
     one_by_one(&api, "fabrikam", |elapsed| elapsed < Duration::from_secs(1)).await?;
     let alone = one_by_one(&api, "fabrikam", |elapsed| elapsed < QUIET).await?;
     println!(
-        "one organization, one run after the other, alone: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s",
-        alone.p50, alone.p99, alone.rate
+        "one organization, one run after the other, alone: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s ({})",
+        alone.p50, alone.p99, alone.rate, alone.parts
     );
 
     let begun = Instant::now();
@@ -188,8 +199,8 @@ async fn run(weft: &std::path::Path) -> Result<(), Error> {
     watch.await??;
     let took = begun.elapsed();
     println!(
-        "the same beside {FLOOD} queued runs of another: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s ({} runs)",
-        beside.p50, beside.p99, beside.rate, beside.count
+        "the same beside {FLOOD} queued runs of another: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s ({} runs; {})",
+        beside.p50, beside.p99, beside.rate, beside.count, beside.parts
     );
     println!(
         "latency {:.2} times, throughput {:.2} times of alone (≤ 1.1, ≥ 0.9)",

@@ -177,6 +177,7 @@ fn attempt(bundle: &BundleRef) -> (AttemptSpec, mpsc::Receiver<weft::runner::Wor
         arguments: json!({"name": "Ada"}),
         limits: Limits::default(),
         rights: Rights::of_workspace(&[]),
+        is_first: true,
         messages,
     };
     (spec, received)

@@ -88,6 +88,8 @@ pub struct AttemptSpec {
     pub limits: Limits,
     /// What it may do.
     pub rights: Rights,
+    /// Whether its organization has nothing else running here: it need not stand behind the attempts of others.
+    pub is_first: bool,
     /// Where requests, log lines and checkpoints go; bounded, so that a flood waits instead of filling memory.
     pub messages: mpsc::Sender<WorkerMessage>,
 }

@@ -1,7 +1,8 @@
 //! Workers that are forked ahead: which are kept, who gets one, and what happens when the zygote ends.
 //!
 //! Callers wait for any worker of their kind, not for a certain one, so that whoever has waited longest gets the first that
-//! is ready. The successor of a worker that was taken is asked for when the attempt has been given away, not before.
+//! is ready; those before all others whose organization has nothing running here, and one ready worker is kept for them. The
+//! successor of a worker that was taken is asked for when the attempt has been given away, not before.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -187,10 +188,17 @@ struct Kind {
 struct Shelf {
     ready: VecDeque<Box<Worker>>,
     starting: usize,
-    waiters: VecDeque<oneshot::Sender<Arrival>>,
+    waiters: VecDeque<Waiter>,
     last_used: Instant,
     /// The last import failed: nothing is forked ahead until one succeeds.
     broken: bool,
+}
+
+/// Who waits for a worker.
+struct Waiter {
+    sender: oneshot::Sender<Arrival>,
+    /// [`AttemptSpec::is_first`] of its attempt.
+    is_first: bool,
 }
 
 impl Shelf {
@@ -207,6 +215,16 @@ impl Shelf {
     /// Workers that nobody has asked for yet.
     fn spare(&self) -> usize {
         self.ready.len() + self.starting.saturating_sub(self.waiters.len())
+    }
+
+    /// Whoever is to have the next worker; nobody when it is to be kept for those who are not there yet.
+    fn next(&mut self, kept: usize) -> Option<Waiter> {
+        self.waiters.retain(|waiter| !waiter.sender.is_closed());
+        match self.waiters.iter().position(|waiter| waiter.is_first) {
+            Some(place) => self.waiters.remove(place),
+            None if self.ready.len() < kept => None,
+            None => self.waiters.pop_front(),
+        }
     }
 }
 
@@ -306,7 +324,7 @@ impl NodeRunner for Pool {
             let arrival = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(not_begun(timings)),
-                arrival = shared.worker(&key) => arrival?,
+                arrival = shared.worker(&key, spec.is_first) => arrival?,
             };
             timings.boot_ms = millis(asked.elapsed());
             match arrival {
@@ -494,8 +512,9 @@ impl Shared {
     }
 
     /// A worker that is ready: an idle one, or the next that becomes ready.
-    async fn worker(self: &Arc<Self>, key: &Key) -> Result<Arrival, RunnerError> {
-        let (arrival, fork) = {
+    async fn worker(self: &Arc<Self>, key: &Key, is_first: bool) -> Result<Arrival, RunnerError> {
+        let kept = if is_first { 0 } else { self.kept() };
+        let arrival = {
             let mut state = self.state();
             if self.stopping.load(Ordering::SeqCst) {
                 return Err(RunnerError::Stopping);
@@ -503,22 +522,43 @@ impl Shared {
             let now = Instant::now();
             let shelf = state.shelves.entry(key.clone()).or_insert_with(|| Shelf::new(now));
             shelf.last_used = now;
-            while let Some(mut worker) = shelf.ready.pop_front() {
-                if !worker.is_gone() {
-                    return Ok(Arrival::Ready(worker));
-                }
+            shelf.ready.retain_mut(|worker| !worker.is_gone());
+            if shelf.ready.len() > kept
+                && let Some(worker) = shelf.ready.pop_front()
+            {
+                return Ok(Arrival::Ready(worker));
             }
             let (sender, arrival) = oneshot::channel();
-            shelf.waiters.retain(|waiter| !waiter.is_closed());
-            shelf.waiters.push_back(sender);
-            let fork = shelf.starting < shelf.waiters.len();
-            shelf.starting += usize::from(fork);
-            (arrival, fork)
+            shelf.waiters.push_back(Waiter { sender, is_first });
+            arrival
         };
-        if fork {
+        self.start_missing(key);
+        arrival.await.map_err(|_| RunnerError::Stopping)
+    }
+
+    /// How many ready workers of a kind only those may take whose organization has nothing running here.
+    fn kept(&self) -> usize {
+        self.settings.ahead.min(self.settings.idle).min(1)
+    }
+
+    /// Starts workers until there is one on its way for everybody who waits.
+    fn start_missing(self: &Arc<Self>, key: &Key) {
+        let missing = {
+            let mut state = self.state();
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let Some(shelf) = state.shelves.get_mut(key) else {
+                return;
+            };
+            shelf.waiters.retain(|waiter| !waiter.sender.is_closed());
+            let missing = shelf.waiters.len().saturating_sub(shelf.starting);
+            shelf.starting += missing;
+            missing
+        };
+        for _ in 0..missing {
             self.runtime.spawn(Arc::clone(self).bring_up(key.clone()));
         }
-        arrival.await.map_err(|_| RunnerError::Stopping)
     }
 
     /// Forks workers ahead until there are as many spare ones as there should be.
@@ -586,6 +626,8 @@ impl Shared {
             Err(NoFork::Lost(error)) => Arrival::Lost(error),
         };
         self.arrived(&key, arrival);
+        // What has come may be kept although somebody waits.
+        self.start_missing(&key);
     }
 
     fn arrived(&self, key: &Key, mut arrival: Arrival) {
@@ -600,12 +642,14 @@ impl Shared {
             Arrival::Lost(_) => {}
         }
         // A failure is for those alone that no other worker is being started for.
-        shelf.waiters.retain(|waiter| !waiter.is_closed());
-        if !matches!(arrival, Arrival::Ready(_)) && shelf.starting >= shelf.waiters.len() {
-            return;
-        }
-        while let Some(waiter) = shelf.waiters.pop_front() {
-            match waiter.send(arrival) {
+        shelf.waiters.retain(|waiter| !waiter.sender.is_closed());
+        let kept = match arrival {
+            Arrival::Ready(_) => self.kept(),
+            _ if shelf.starting >= shelf.waiters.len() => return,
+            _ => 0,
+        };
+        while let Some(waiter) = shelf.next(kept) {
+            match waiter.sender.send(arrival) {
                 Ok(()) => return,
                 Err(back) => arrival = back,
             }
@@ -1142,6 +1186,24 @@ impl Drop for Counted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_nothing_running_goes_before_others_and_a_worker_is_kept_for_them() {
+        let mut shelf = Shelf::new(Instant::now());
+        let mut wait = |is_first| {
+            let (sender, arrival) = oneshot::channel();
+            shelf.waiters.push_back(Waiter { sender, is_first });
+            arrival
+        };
+        let (_flood, gone, first, _more) = (wait(false), wait(true), wait(true), wait(false));
+        drop(gone);
+        let next = shelf.next(1).expect("somebody waits");
+        assert!(next.is_first && !next.sender.is_closed());
+        drop(first);
+        assert!(shelf.next(1).is_none(), "the one that is ready next is kept");
+        assert!(shelf.next(0).is_some_and(|next| !next.is_first));
+        assert_eq!(shelf.waiters.len(), 1);
+    }
 
     #[test]
     fn no_two_zygotes_lend_the_same_user() {

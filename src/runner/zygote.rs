@@ -20,6 +20,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
 use tokio::sync::{oneshot, watch};
 
 use super::BundleRef;
@@ -38,6 +39,8 @@ const LAST_WORDS: usize = 5;
 /// How long the end of its stderr is waited for.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(1);
 const LOG_LINE_BYTES: usize = 4 << 10;
+/// What the zygote and its workers give up of the processors when the engine wants them, as of `nice`.
+const NICE: i32 = 10;
 /// How often it is looked whether something is owed.
 const TICK: Duration = Duration::from_secs(1);
 /// For how many ticks in a row nothing may be heard while something is owed: of a zygote that is ready, and of one that is not,
@@ -383,6 +386,14 @@ impl Zygote {
     }
 }
 
+/// Lets the engine go first where both want a processor: what it has to do is short, and others wait for it.
+fn stand_back(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Err(error) = rustix::process::setpriority_process(pid, NICE) {
+        tracing::debug!(%error, "the zygote runs at the engine's own priority");
+    }
+}
+
 impl Drop for Zygote {
     fn drop(&mut self) {
         let _ = rustix::net::shutdown(&self.inner.control, Shutdown::Write);
@@ -399,6 +410,7 @@ impl Inner {
                 // The command holds the zygote's end of the control socket, which must be nowhere but there.
                 drop(command);
                 // Before it has forked anything: Python itself is not up yet.
+                stand_back(child.id());
                 if let Some(group) = &self.group {
                     match group.add(child.id()) {
                         Ok(()) => self.grouped.store(group.holds(child.id()), Ordering::Release),

@@ -166,6 +166,7 @@ impl Attempt {
             context: self.context(&config, started_at, limits.wall()),
             limits,
             rights: allowed.rights,
+            is_first: true,
             messages,
         };
         let broker = self.broker(config);
@@ -173,7 +174,8 @@ impl Attempt {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
             }
-            let _slot = self.slot().await?;
+            let slot = self.slot().await?;
+            spec.is_first = slot.as_ref().is_none_or(WorkerSlot::is_first);
             Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
         };
         let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &broker));
@@ -374,6 +376,10 @@ impl Log<'_> {
 
     async fn close(mut self) {
         self.flush().await;
+        let Attempt { cx, run, attempt, .. } = self.attempt;
+        if self.lines.is_empty() {
+            cx.watch.is_silent(run, attempt, self.end);
+        }
         let lost = self.lost + self.lines.len();
         if lost > 0 {
             tracing::error!(run.id = %self.attempt.run, lines = lost, "log lines were lost because storage could not be written");
@@ -407,9 +413,9 @@ impl Log<'_> {
             let lines = &self.lines[written..written + piece];
             match cx.runs.append_log(scope, run, attempt, self.end, lines).await {
                 Ok(end) => {
+                    cx.watch.logged(run, attempt, lines, (self.end, end));
                     self.end = end;
                     written += piece;
-                    cx.watch.logged(run, attempt);
                 }
                 Err(error) => failed = Some(error),
             }

@@ -140,6 +140,8 @@ pub(super) async fn call(
         arguments: Value::Object(arguments),
         limits,
         rights: rights.clone(),
+        // Somebody looks at a form and waits.
+        is_first: true,
         messages,
     };
     let bound = Bound {

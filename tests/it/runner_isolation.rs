@@ -119,6 +119,7 @@ impl Stage {
             context: json!({}),
             limits: Limits::default(),
             rights,
+            is_first: true,
             messages,
         };
         self.pool.run(spec, CancellationToken::new()).await

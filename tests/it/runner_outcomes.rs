@@ -247,6 +247,7 @@ impl Stage {
             }),
             limits: Limits::default(),
             rights: Rights::of_workspace(&[]),
+            is_first: true,
             messages,
         };
         (spec, receiver)

@@ -77,6 +77,14 @@ const fn share(slots: usize, organizations: usize) -> usize {
 pub(in crate::usecase) struct WorkerSlot {
     gate: Gate,
     org: Option<OrgId>,
+    is_first: bool,
+}
+
+impl WorkerSlot {
+    /// Whether the organization had no other slot when it got this one.
+    pub(in crate::usecase) const fn is_first(&self) -> bool {
+        self.is_first
+    }
 }
 
 impl Drop for WorkerSlot {
@@ -178,6 +186,7 @@ impl Gate {
                 continue;
             };
             if let Some(waiter) = line.next(share) {
+                let is_first = line.taken == 0;
                 line.taken += 1;
                 state.taken += 1;
                 state.turn += 1;
@@ -186,7 +195,8 @@ impl Gate {
                     line.last_turn = turn;
                 }
                 let gate = self.clone();
-                return Some((waiter, WorkerSlot { gate, org: Some(org) }));
+                let org = Some(org);
+                return Some((waiter, WorkerSlot { gate, org, is_first }));
             }
         }
         None
