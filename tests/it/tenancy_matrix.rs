@@ -332,7 +332,7 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
         for name in COVERED {
             let of = format!("{name} by {who}");
             let earlier = dump(&app);
-            try_it(&app, name, &of, &scope, &reference, &stored).await;
+            Box::pin(try_it(&app, name, &of, &scope, &reference, &stored)).await;
             assert_eq!(
                 changed(&earlier, &dump(&app)),
                 [],
