@@ -239,7 +239,7 @@ impl QueueTriggers {
     }
 
     /// Deletes one as it was read, with its queue, the messages in it, and those that were set aside. The trigger goes first:
-    /// from then on no message starts anything.
+    /// from then on nobody begins with a message but who has some at hand.
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`] when somebody else wrote first, or it is gone. Should storage fail later, whoever polls
