@@ -288,6 +288,8 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         bounds: Bounds {
             attempt: config.limits.attempt.clone(),
             run: config.limits.run(),
+            driver: config.limits.driver,
+            hand_off: config.limits.hand_off,
             concurrent_runs: config.limits.concurrent_runs,
             wait: (http.sync_wait(), MAX_WAIT),
         },

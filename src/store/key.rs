@@ -416,6 +416,15 @@ pub fn inbox_row(cause: &str) -> Key {
 /// The prefix of all letters to a run.
 pub const INBOX: &str = "inbox:";
 
+/// Who makes an attempt that any instance may make.
+#[must_use]
+pub fn claim_row(attempt: &AttemptId) -> Key {
+    key(format!("{CLAIMS}{attempt}"))
+}
+
+/// The prefix of all claims to attempts of a run.
+pub const CLAIMS: &str = "attempt:";
+
 /// The n-th record of a chain; in a run's partition and in a writer's.
 #[must_use]
 pub fn audit_row(sequence: u64) -> Key {
@@ -806,10 +815,10 @@ pub fn signals(instance: &str) -> Key {
     key(format!("to:{}", alphanumeric(instance)))
 }
 
-/// The row of a run that has ended.
+/// The row of what a signal is about: a run that has ended, or an attempt.
 #[must_use]
-pub fn signal_row(run: &RunId) -> Key {
-    key(run.to_string())
+pub fn signal_row(about: &About) -> Key {
+    key(about.to_string())
 }
 
 /// The partition that lists what was sent.
@@ -820,21 +829,48 @@ pub fn sent_signals() -> Key {
 
 /// A sent signal's row in it: sorts by time.
 #[must_use]
-pub fn sent_signal_row(at: Timestamp, instance: &str, run: &RunId) -> Key {
-    key(format!("{:015}:{}:{run}", at.millis(), alphanumeric(instance)))
+pub fn sent_signal_row(at: Timestamp, instance: &str, about: &About) -> Key {
+    key(format!("{:015}:{}:{about}", at.millis(), alphanumeric(instance)))
 }
 
-/// To which instance, and about which run, a listed signal was sent.
+/// To which instance, and about what, a listed signal was sent.
 #[must_use]
-pub fn sent_signal(row: &Key) -> Option<(String, RunId)> {
+pub fn sent_signal(row: &Key) -> Option<(String, About)> {
     let mut parts = row.as_str().splitn(3, ':').skip(1);
-    Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+    Some((parts.next()?.to_owned(), About::parse(parts.next()?)?))
 }
 
 /// The row key below which every signal was sent before `at`.
 #[must_use]
 pub fn sent_signals_until(at: Timestamp) -> Key {
     key(format!("{:015}:", at.millis()))
+}
+
+/// What a signal between instances is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// A run that has ended.
+    Run(RunId),
+    /// An attempt that nobody wants any more.
+    Attempt(AttemptId),
+}
+
+impl std::fmt::Display for About {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Run(run) => run.fmt(f),
+            Self::Attempt(attempt) => attempt.fmt(f),
+        }
+    }
+}
+
+impl About {
+    /// Reads it out of a row's name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let run = text.parse().map(Self::Run).ok();
+        run.or_else(|| text.parse().map(Self::Attempt).ok())
+    }
 }
 
 // ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────

@@ -39,15 +39,18 @@ pub mod watch;
 mod written;
 
 mod attempt;
+mod attempt_step;
 mod broker;
 mod cached;
 mod children;
 mod driver;
 mod due;
 mod event_reader;
+mod handoff;
 mod isolation;
 mod launch;
 mod live;
+mod report;
 mod retention;
 mod sub_run;
 mod values;
@@ -108,6 +111,10 @@ pub struct Bounds {
     pub attempt: Limits,
     /// Time limit of a run.
     pub run: Duration,
+    /// How long a driver begins attempts before it lets go of its run.
+    pub driver: Duration,
+    /// How long an attempt stands in line before other instances are asked to make it; never without it.
+    pub hand_off: Option<Duration>,
     /// How many runs of one organization may be under way at once.
     pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
@@ -242,7 +249,7 @@ impl Context {
         self.live.leave();
         self.catalogs.environments().shutdown().await;
         let until = tokio::time::Instant::now() + HAND_OVER;
-        while self.live.count() > 0 && tokio::time::Instant::now() < until {
+        while self.live.under_way() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

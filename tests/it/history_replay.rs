@@ -54,6 +54,7 @@ enum Happening {
     HandedOff(Vec<String>),
     Decided { step: String, by: String, approved: bool },
     Woken,
+    Yielding,
     Released,
     CancelledBy(String),
 }
@@ -217,6 +218,7 @@ fn event(plan: &Plan, state: &RunState, line: &Line) -> Event {
             },
         },
         Happening::Woken => Event::Woken { epoch },
+        Happening::Yielding => Event::Yielding { epoch },
         Happening::Released => Event::Released { epoch },
         Happening::CancelledBy(by) => Event::CancelRequested { by: by.clone() },
     }
@@ -277,7 +279,7 @@ fn follows(plan: &Plan, decided: &Result<Transition, Rejected>) -> Then {
                 Effect::StartChild { slot, child, number } => {
                     format!("start child of {} #{number} {child}", name(plan, *slot))
                 }
-                Effect::KillAttempt { slot, attempt } => format!("kill {} {attempt}", name(plan, *slot)),
+                Effect::KillAttempt { slot, attempt, .. } => format!("kill {} {attempt}", name(plan, *slot)),
                 Effect::CancelChild { child } => format!("cancel child {child}"),
                 Effect::Finished => "finished".to_owned(),
             })

@@ -16,6 +16,7 @@ mod events;
 mod fault;
 mod graphs;
 mod graphs_golden;
+mod handoff;
 mod history_replay;
 mod hooks;
 mod host_envelope;

@@ -139,6 +139,8 @@ impl Process {
                 concurrent_runs: 10,
                 attempt: Limits::default(),
                 run: run_limit,
+                driver: Duration::from_secs(120),
+                hand_off: Some(Duration::from_secs(1)),
                 wait: (Duration::from_secs(60), Duration::from_secs(220)),
             },
             code: ground.code(clock),
