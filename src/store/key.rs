@@ -5,8 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, HookId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId,
-    sha256_hex,
+    ArtifactId, AttemptId, HookId, KeyId, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, SecretName, Slug,
+    Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -37,6 +37,8 @@ pub enum PlatformTable {
     Keys,
     /// Which organization a webhook belongs to.
     Hooks,
+    /// Which queues start runs, and whose they are.
+    QueueTriggers,
     /// Configuration that all organizations inherit.
     Config,
     /// Audit records that belong to no organization.
@@ -48,11 +50,12 @@ pub enum PlatformTable {
 }
 
 /// Every platform table, for creating them.
-pub const PLATFORM_TABLES: [PlatformTable; 8] = [
+pub const PLATFORM_TABLES: [PlatformTable; 9] = [
     PlatformTable::Organizations,
     PlatformTable::Identities,
     PlatformTable::Keys,
     PlatformTable::Hooks,
+    PlatformTable::QueueTriggers,
     PlatformTable::Config,
     PlatformTable::Audit,
     PlatformTable::Due,
@@ -68,6 +71,7 @@ impl PlatformTable {
             Self::Identities => "WeftIdentities",
             Self::Keys => "WeftKeys",
             Self::Hooks => "WeftHooks",
+            Self::QueueTriggers => "WeftQueueTriggers",
             Self::Config => "WeftConfig",
             Self::Audit => "WeftAudit",
             Self::Due => "WeftDue",
@@ -619,6 +623,67 @@ pub const SCHEDULES: &str = "sch_";
 /// How many schedules there are; no schedule's row is spelled so.
 #[must_use]
 pub fn schedule_count_row() -> Key {
+    key("~count".into())
+}
+
+// ── queue triggers: WeftQueueTriggers, organizations' tables, and queues of their own ─────────────────────────────────
+
+/// The partition of `WeftQueueTriggers` with every trigger of every organization.
+#[must_use]
+pub fn all_queue_triggers() -> Key {
+    key("all".into())
+}
+
+/// A trigger's row, in that partition and in its organization's.
+#[must_use]
+pub fn queue_trigger_row(id: &QueueTriggerId) -> Key {
+    key(id.to_string())
+}
+
+/// The partition of an organization's triggers, in its own table.
+#[must_use]
+pub fn queue_triggers() -> Key {
+    key("queue-trigger".into())
+}
+
+/// The prefix of all triggers in it.
+pub const QUEUE_TRIGGERS: &str = "qtr_";
+
+/// How many there are; no trigger's row is spelled so.
+#[must_use]
+pub fn queue_trigger_count_row() -> Key {
+    key("~count".into())
+}
+
+/// The queue of a trigger. Its name is as random as its id, and says nothing of the organization.
+#[must_use]
+pub fn trigger_queue(id: &QueueTriggerId) -> QueueName {
+    let random = id.as_str().trim_start_matches(QUEUE_TRIGGERS);
+    QueueName::new(format!("{TRIGGER_QUEUES}{random}")).expect("queue names are formed from checked parts")
+}
+
+/// What the names of all queues of triggers begin with.
+pub const TRIGGER_QUEUES: &str = "weft-trigger-";
+
+/// The partition of a trigger's messages that were set aside, in the organization's table.
+#[must_use]
+pub fn set_aside(id: &QueueTriggerId) -> Key {
+    key(format!("queue-trigger:{id}"))
+}
+
+/// The prefix of all messages in it.
+pub const SET_ASIDE: &str = "message:";
+
+/// A message's row in it, by 32 hexadecimal digits of a hash of its id: that comes from outside.
+#[must_use]
+pub fn set_aside_row(digest: &str) -> Key {
+    let clean: String = digest.chars().filter(char::is_ascii_hexdigit).take(32).collect();
+    key(format!("{SET_ASIDE}{clean}"))
+}
+
+/// How many there are; no message's row is spelled so.
+#[must_use]
+pub fn set_aside_count_row() -> Key {
     key("~count".into())
 }
 

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod queue_trigger;
 pub mod rerun;
 pub mod resume_run;
 pub mod run_event;
@@ -79,6 +80,7 @@ use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::quarantines::Quarantines;
+use crate::store::repo::queue_triggers::QueueTriggers;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
@@ -175,6 +177,10 @@ pub struct Context {
     pub hooks: Hooks,
     /// What this instance remembers about those who deliver to them.
     doors: hook_delivery::Doors,
+    /// What starts workflows for messages of queues.
+    pub queue_triggers: QueueTriggers,
+    /// Which of their queues are looked at here, and when.
+    polling: queue_trigger::Polling,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
     /// Queues, and what prepares storage.
@@ -236,9 +242,10 @@ pub struct Parts {
 
 impl Context {
     /// Hands the runs that are driven here over: their attempts are killed, and a message brings the next instance to each at
-    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer. Builds of
-    /// environments stop.
+    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer. Before that no
+    /// messages of queue triggers are taken any more, and builds of environments stop.
     pub async fn leave(&self) {
+        self.polling.leave().await;
         self.live.leave();
         self.catalogs.environments().shutdown().await;
         let until = tokio::time::Instant::now() + HAND_OVER;
@@ -289,6 +296,8 @@ impl Context {
             secrets: secret::Secrets::new(secrets, inherited_secrets, ports.clone()),
             hooks: Hooks::new(ports.clone(), clock.clone()),
             doors: hook_delivery::Doors::default(),
+            queue_triggers: QueueTriggers::new(ports.clone()),
+            polling: queue_trigger::Polling::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),

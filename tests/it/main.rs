@@ -25,6 +25,7 @@ mod key_vault;
 mod policies;
 mod protocol;
 mod quarantine;
+mod queue_triggers;
 mod retention;
 mod runner_isolation;
 mod runner_limits;

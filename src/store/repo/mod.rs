@@ -15,6 +15,7 @@ pub mod keys;
 pub mod kv;
 pub mod policies;
 pub mod quarantines;
+pub mod queue_triggers;
 pub mod results;
 pub mod retention;
 pub mod runs;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::site::Site;
+use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::fault::Call;
 use crate::store::port::{
@@ -238,6 +239,11 @@ impl QueueStore for Link {
         self.call(Call::CreateQueue, || queue.to_string(), work).await
     }
 
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let work = self.storage.queues.delete_queue(queue);
+        self.call(Call::DeleteQueue, || queue.to_string(), work).await
+    }
+
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
         let what = || format!("{queue} in {delay:?}");
         if let Some(instead) = self.site.world.slip.and_then(|slip| slip.of_message(text)) {
@@ -282,6 +288,10 @@ impl QueueStore for Link {
             work,
         )
         .await
+    }
+
+    async fn sender_address(&self, queue: &QueueName, now: Timestamp, until: Timestamp) -> Result<Option<Secret>> {
+        self.storage.queues.sender_address(queue, now, until).await
     }
 
     async fn sent_here(&self, queue: &QueueName) {
