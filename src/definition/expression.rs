@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// How much an expression may do; a loop over a list of a thousand takes some thousands.
@@ -16,6 +17,14 @@ const FUEL: u64 = 200_000;
 const LONGEST: usize = 4 * 1024;
 /// Largest value that one gives, as bytes of JSON.
 const LARGEST: usize = 8 << 20;
+/// How deep values may be nested: what is read from storage again must be far from the reader's own limit of 128.
+pub const DEEPEST: usize = 100;
+/// What an expression may look at, counted once for each name in it, as bytes of JSON. An operation that costs a step may copy
+/// all of it.
+const LOOKED_AT: usize = 64 << 20;
+/// The filter that lets numbers through. It stands on both sides of `*`, which would repeat a list or a text a hundred million
+/// times.
+const NUMBER: &str = "weft_number";
 /// The member that makes an object an expression: `{"$": "inputs.amount"}`.
 pub const MARK: &str = "$";
 
@@ -94,6 +103,7 @@ impl Expression {
             names_no_step,
             ..wrong(message)
         })?;
+        let rewritten = with_numbers_multiplied(&rewritten).map_err(wrong)?;
         let strict = environment();
         let compiled = strict
             .compile_expression(&rewritten)
@@ -127,16 +137,34 @@ impl Expression {
         &self.steps
     }
 
+    /// Whether working it out may take longer than looking something up.
+    #[must_use]
+    pub fn is_heavy(&self) -> bool {
+        self.text.contains(['|', '*', '~', '('])
+    }
+
     /// Its value for what is known.
     ///
     /// # Errors
     /// When something is not there, or doesn't fit.
     pub fn value(&self, known: &Value) -> Result<Value, ExpressionError> {
+        self.value_within(known, LARGEST).map(|(value, _)| value)
+    }
+
+    /// The same, of at most so many bytes; and how many it has.
+    fn value_within(&self, known: &Value, most: usize) -> Result<(Value, usize), ExpressionError> {
         let wrong = |message: String| ExpressionError {
             expression: self.text.clone(),
             message,
             names_no_step: false,
         };
+        let names = words(&self.text);
+        let room = (LOOKED_AT / names.max(1)).min(LOOKED_AT);
+        if self.is_heavy() && measured(known, room, usize::MAX).is_err() {
+            return Err(wrong(format!(
+                "it names {names} things in values of more than {room} bytes; look at less of them, or do it in Python"
+            )));
+        }
         let strict = environment();
         let compiled = strict
             .compile_expression(&self.rewritten)
@@ -147,11 +175,14 @@ impl Expression {
         if value.is_undefined() {
             return Err(wrong(absent(&self.rewritten, known)));
         }
+        // Measured before it is built: a list that names another one often is small until then.
+        let bytes = measured(&value, most, DEEPEST).map_err(|error| match error {
+            Beyond::Bytes => wrong(format!("its value has more than {LARGEST} bytes")),
+            Beyond::Depth => wrong(format!("its value is nested more than {DEEPEST} deep")),
+            Beyond::Other(message) => wrong(message),
+        })?;
         let value = serde_json::to_value(&value).map_err(|error| wrong(error.to_string()))?;
-        if value.to_string().len() > LARGEST {
-            return Err(wrong(format!("its value has more than {LARGEST} bytes")));
-        }
-        Ok(value)
+        Ok((value, bytes))
     }
 
     /// Its value as a yes or no: null, 0, empty texts and empty lists are no.
@@ -175,7 +206,179 @@ fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
+    environment.add_filter(NUMBER, |value: minijinja::Value| {
+        use minijinja::value::ValueKind::{Bool, Number, Undefined};
+        match value.kind() {
+            Number | Bool | Undefined => Ok(value),
+            kind => {
+                let message = format!("`*` multiplies numbers, and this is a {kind}");
+                Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
+            }
+        }
+    });
     environment
+}
+
+/// Why a value is refused.
+enum Beyond {
+    Bytes,
+    Depth,
+    Other(String),
+}
+
+/// How many bytes a value has as JSON, if these are no more than `most`, and it is nested no deeper than that.
+fn measured(value: &impl Serialize, most: usize, deepest: usize) -> Result<usize, Beyond> {
+    struct Measure {
+        bytes: usize,
+        most: usize,
+        depth: usize,
+        deepest: usize,
+        is_text: bool,
+        is_escaped: bool,
+        is_too_deep: bool,
+    }
+    impl std::io::Write for Measure {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.bytes += bytes.len();
+            for byte in bytes {
+                match byte {
+                    _ if self.is_escaped => self.is_escaped = false,
+                    b'\\' if self.is_text => self.is_escaped = true,
+                    b'"' => self.is_text = !self.is_text,
+                    b'[' | b'{' if !self.is_text => self.depth += 1,
+                    b']' | b'}' if !self.is_text => self.depth -= 1,
+                    _ => {}
+                }
+                self.is_too_deep |= self.depth > self.deepest;
+            }
+            if self.bytes > self.most || self.is_too_deep {
+                return Err(std::io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut measure = Measure {
+        bytes: 0,
+        most,
+        depth: 0,
+        deepest,
+        is_text: false,
+        is_escaped: false,
+        is_too_deep: false,
+    };
+    match serde_json::to_writer(&mut measure, value) {
+        Ok(()) => Ok(measure.bytes),
+        Err(_) if measure.is_too_deep => Err(Beyond::Depth),
+        Err(_) if measure.bytes > most => Err(Beyond::Bytes),
+        Err(error) => Err(Beyond::Other(error.to_string())),
+    }
+}
+
+/// Whether a value is nested deeper than [`DEEPEST`].
+#[must_use]
+pub fn is_too_deep(value: &Value) -> bool {
+    matches!(measured(value, usize::MAX, DEEPEST), Err(Beyond::Depth))
+}
+
+/// How many words a text has that could name something.
+fn words(text: &str) -> usize {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '_'))
+        .count()
+}
+
+/// `a * b` → `a |weft_number* b|weft_number`, so that only numbers are multiplied.
+fn with_numbers_multiplied(text: &str) -> Result<String, String> {
+    let bytes = text.as_bytes();
+    let mut places = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' | b'\'' => at = string_end(bytes, at),
+            b'*' if bytes.get(at + 1) == Some(&b'*') => at += 2,
+            b'*' => {
+                let end = operand_end(bytes, at + 1)
+                    .ok_or("`*` multiplies numbers: write a name, a number or parentheses behind it")?;
+                places.extend([at, end]);
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    places.sort_unstable();
+    let mut out = String::with_capacity(text.len() + places.len() * (NUMBER.len() + 1));
+    let mut from = 0;
+    for place in places {
+        out.push_str(&text[from..place]);
+        out.push('|');
+        out.push_str(NUMBER);
+        from = place;
+    }
+    out.push_str(&text[from..]);
+    Ok(out)
+}
+
+/// Where an operand ends that begins there: a number, a name or parentheses, with members, calls and filters behind it.
+fn operand_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let spaces = |mut at: usize| {
+        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            at += 1;
+        }
+        at
+    };
+    let mut at = spaces(start);
+    while matches!(bytes.get(at), Some(b'-' | b'+')) {
+        at = spaces(at + 1);
+    }
+    at = match bytes.get(at)? {
+        b'(' => closed(bytes, at)?,
+        byte if word(*byte) => {
+            at + bytes[at..]
+                .iter()
+                .take_while(|byte| word(**byte) || **byte == b'.')
+                .count()
+        }
+        _ => return None,
+    };
+    loop {
+        let next = spaces(at);
+        at = match bytes.get(next) {
+            Some(b'(' | b'[') => closed(bytes, next)?,
+            Some(b'.' | b'|') => {
+                let name = spaces(next + 1);
+                name + bytes[name..].iter().take_while(|byte| word(**byte)).count()
+            }
+            _ => return Some(at),
+        };
+    }
+}
+
+/// Where the parentheses or brackets end that open there.
+fn closed(bytes: &[u8], start: usize) -> Option<usize> {
+    let (mut at, mut depth) = (start, 0_usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' | b'\'' => {
+                at = string_end(bytes, at);
+                continue;
+            }
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 fn reason(error: &minijinja::Error) -> String {
@@ -349,35 +552,109 @@ pub fn expressions(value: &Value) -> Vec<(String, &str)> {
     found
 }
 
-/// A value with its expressions worked out.
+/// A value with its expressions worked out; together they give no more than one may.
 ///
 /// # Errors
 /// The first that can't be.
 pub fn filled(value: &Value, ids: &(impl StepIds + ?Sized), known: &Value) -> Result<Value, ExpressionError> {
-    if let Some(text) = marked(value) {
-        return Expression::parse(text, ids)?.value(known);
-    }
-    Ok(match value {
-        Value::Object(members) => {
-            let mut filled_in = Map::new();
-            for (name, member) in members {
-                filled_in.insert(name.clone(), filled(member, ids, known)?);
-            }
-            Value::Object(filled_in)
+    fn fill(
+        value: &Value,
+        ids: &(impl StepIds + ?Sized),
+        known: &Value,
+        left: &mut usize,
+    ) -> Result<Value, ExpressionError> {
+        if let Some(text) = marked(value) {
+            let (value, bytes) = Expression::parse(text, ids)?.value_within(known, *left)?;
+            *left -= bytes;
+            return Ok(value);
         }
-        Value::Array(items) => Value::Array(
-            items
-                .iter()
-                .map(|item| filled(item, ids, known))
-                .collect::<Result<_, _>>()?,
-        ),
-        other => json!(other),
-    })
+        Ok(match value {
+            Value::Object(members) => {
+                let mut filled_in = Map::new();
+                for (name, member) in members {
+                    filled_in.insert(name.clone(), fill(member, ids, known, left)?);
+                }
+                Value::Object(filled_in)
+            }
+            Value::Array(items) => Value::Array(
+                items
+                    .iter()
+                    .map(|item| fill(item, ids, known, left))
+                    .collect::<Result<_, _>>()?,
+            ),
+            other => json!(other),
+        })
+    }
+    let filled = fill(value, ids, known, &mut { LARGEST })?;
+    if is_too_deep(&filled) {
+        return Err(ExpressionError {
+            expression: String::new(),
+            message: format!("with what the expressions give, the value is nested more than {DEEPEST} deep"),
+            names_no_step: false,
+        });
+    }
+    Ok(filled)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_numbers_are_multiplied() {
+        let known = json!({"inputs": {"n": 3, "list": [1, 2], "text": "ab", "deep": {"n": 4}}});
+        let value = |text: &str| Expression::parse(text, &[][..]).and_then(|read| read.value(&known));
+        for (text, expected) in [
+            ("inputs.n * 2", json!(6)),
+            ("2*inputs.deep['n'] * (inputs.n + 1) + 1", json!(33)),
+            ("-inputs.n * -2", json!(6)),
+            ("2 ** 3 * 2", json!(16)),
+            ("2 * 3 ** 2", json!(18)),
+            ("'*' + inputs.text", json!("*ab")),
+            ("inputs.list | length * 5", json!(10)),
+            ("5 * inputs.list | length", json!(10)),
+            ("(2 * inputs.n) * 1.5", json!(9.0)),
+        ] {
+            assert_eq!(value(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "inputs.list * 3",
+            "3 * inputs.list",
+            "[[inputs.text] * 1000] * 1000 | string | length",
+            "2 * ([1] * 2)",
+            "inputs.text * 3",
+            "3 * 'a'",
+            "3 * [1]",
+            "(inputs.list + inputs.list) * 2",
+            "2 * (inputs.list if true else 1)",
+            "2 * 3 * inputs.list",
+            "2 * inputs.list | list",
+        ] {
+            let error = value(text).expect_err(text);
+            assert!(error.message.contains("`*` multiplies numbers"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_have_an_end() {
+        let nested = |deep: usize| (0..deep).fold(json!(1), |inner, _| json!([inner]));
+        let known = json!({"inputs": {"large": "x".repeat(1 << 20), "deep": nested(99)}});
+        let fill = |value: &Value| filled(value, &[][..], &known);
+        let large = json!({"$": "inputs.large"});
+        assert!(fill(&json!([large, large])).is_ok());
+        let message = fill(&json!(vec![large; 300])).unwrap_err().message;
+        assert!(message.contains("more than"), "{message}");
+        assert!(fill(&json!([{"$": "inputs.deep"}])).is_ok());
+        let message = fill(&json!([[{"$": "inputs.deep"}]])).unwrap_err().message;
+        assert!(message.contains("deep"), "{message}");
+        let long = format!("({}) | length", vec!["inputs.large"; 200].join(" ~ "));
+        let message = Expression::parse(&long, &[][..])
+            .unwrap()
+            .value(&known)
+            .unwrap_err()
+            .message;
+        assert!(message.contains("look at less"), "{message}");
+    }
 
     const IDS: [&str; 4] = ["a", "run", "run-tests", "b_2"];
 

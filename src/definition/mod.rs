@@ -7,7 +7,7 @@ mod parameters;
 mod policy;
 
 pub use catalog::Catalog;
-pub use expression::{Expression, ExpressionError, StepIds, expressions, filled, marked};
+pub use expression::{DEEPEST, Expression, ExpressionError, StepIds, expressions, filled, is_too_deep, marked};
 pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;

@@ -25,7 +25,7 @@ pub enum CodeOf {
     Current,
 }
 
-/// Resumes a run; whether an earlier request with the same idempotency key has.
+/// Resumes a run; whether an earlier request has: with the same idempotency key, or without one.
 ///
 /// # Errors
 /// When the scope may not, there is no such run, it has not failed, or it can't be planned with the current code.
@@ -70,7 +70,8 @@ pub async fn resume(
     let carried = carried(&before, &prepared.plan);
     let cause = match idempotency_key {
         Some(key) => format!("key:{}:{key}", scope.principal().id()),
-        None => format!("{:?}", cx.entropy.bytes::<16>()),
+        // Whoever resumes a run again, or at the same moment, is led to the run that goes on with it.
+        None => format!("once:{code:?}"),
     };
     let steps: Vec<&str> = carried
         .iter()

@@ -12,9 +12,9 @@ use super::values::Known;
 use super::{Context, Error, LEASE, Result, admission, drive_run, launch, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
-use crate::definition::validate;
+use crate::definition::{DEEPEST, is_too_deep, validate};
 use crate::domain::{Ask, Declared, OnConflict, RunId, Timestamp};
-use crate::error::Kind;
+use crate::error::{Finding, Kind};
 use crate::scheduler::{self, Event};
 use crate::store;
 use crate::store::repo::runs::{NewRun, Requester, StoredRun, idempotent_run};
@@ -266,6 +266,25 @@ async fn refuse_taken_key(cx: &Context, scope: &Scope, ask: &Ask) -> Result<()> 
 
 /// The arguments of a workflow with defaults filled in.
 pub(super) fn checked(workflow: &Declared, arguments: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let too_deep = arguments.iter().filter(|(_, value)| is_too_deep(value));
+    let too_deep: Vec<_> = too_deep
+        .map(|(name, _)| {
+            let message = format!("`{name}` is nested more than {DEEPEST} deep");
+            Finding::new(format!("/{name}"), "too_deep", message).hint("flatten it, or give it as a text")
+        })
+        .collect();
+    if !too_deep.is_empty() {
+        return Err(Error::invalid(
+            "arguments_invalid",
+            format!(
+                "the arguments of `{}` have {} finding(s)",
+                workflow.name,
+                too_deep.len()
+            ),
+            "values are nested at most 100 deep",
+            too_deep,
+        ));
+    }
     validate(&workflow.parameters, arguments).map_err(|findings| {
         Error::invalid(
             "arguments_invalid",

@@ -58,6 +58,17 @@ impl Known {
     }
 }
 
+/// Works something out while other tasks of this thread go on elsewhere, where there is an elsewhere.
+fn aside<T>(is_heavy: bool, work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    if is_heavy && matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
 /// How much a value is as JSON.
 fn bytes_of(payload: &Payload) -> u64 {
     match payload {
@@ -270,7 +281,8 @@ impl Values<'_> {
             Err(error) => return Ok(Err(error)),
         };
         let known = self.sees(std::slice::from_ref(&read), more).await?;
-        Ok(known.and_then(|known| read.truth(&known)))
+        let is_heavy = read.is_heavy();
+        Ok(known.and_then(|known| aside(is_heavy, || read.truth(&known))))
     }
 
     pub(super) async fn fill(
@@ -291,7 +303,8 @@ impl Values<'_> {
             return Ok(Ok(value.clone()));
         }
         let known = self.sees(&read, more).await?;
-        Ok(known.and_then(|known| filled(value, &ids, &known)))
+        let is_heavy = read.iter().any(Expression::is_heavy);
+        Ok(known.and_then(|known| aside(is_heavy, || filled(value, &ids, &known))))
     }
 
     /// What expressions see: only what they name is read.
