@@ -1,15 +1,13 @@
 """Live events and signals with real processes: two instances over one file, and what happens when one is killed."""
 
-import json
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from weft import OWN_PROCESSES, Handler, Listener, Weft, problem, until, weft_at
+from weft import OWN_PROCESSES, Handler, Listener, Weft, everything, problem, streams, until, weft_at
 
 
 @pytest.fixture
@@ -26,29 +24,6 @@ def pair(tmp_path: Path) -> Iterator[tuple[Weft, Handler]]:
             if two.process is not None:
                 two.stop(signal.SIGKILL)
         assert "panicked" not in two.said(), two.said()
-
-
-def everything(one: Weft, run: str) -> list[dict[str, Any]]:
-    """All events of a run that has ended, by long polls."""
-    events: list[dict[str, Any]] = []
-    after = ""
-    while True:
-        page = one.get(f"/runs/{run}/events?wait=20&after={after}")
-        events += page["items"]
-        after = page["nextCursor"]
-        if page["ended"]:
-            return events
-
-
-def streams(events: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[str]]:
-    """The history, and the log of each attempt: what has an order of its own."""
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for event in events:
-        told = {name: value for name, value in event.items() if name != "id"}
-        is_said = event["type"] in ("log", "checkpoint")
-        key = (event["step"], event["attempt"]) if is_said else ()
-        found.setdefault(key, []).append(json.dumps(told, sort_keys=True))
-    return found
 
 
 def test_a_run_is_heard_as_it_goes_on(shared: Weft) -> None:
