@@ -7,6 +7,8 @@ a seed repeats a storm and not a history; the journal, which is printed, has wha
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import os
 import random
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from weft import HERE, OWN_FILES, TERMINAL, Weft, everything, free_port, process
 WORKSPACE = HERE / "campaign_workspace"
 SEED = "WEFT_CAMPAIGN_SEED"
 """The environment variable that names the seed of a campaign, to repeat one."""
+Mend = tuple[float, Callable[[], None]]
 FRAGILE = frozenset({"fragile", "brittle"})
 ONCE = frozenset({("fragile", "main"), ("brittle", "once")})
 """Steps that are declared `on_crash="fail"`."""
@@ -137,10 +141,10 @@ class Campaign:
     wrong: list[str] = field(default_factory=list)
     blows: Counter[str] = field(default_factory=Counter)
     known_children: set[str] = field(default_factory=set)
+    failed: AssertionError | None = None
     begun_at: float = 0.0
     calm_at: float = 0.0
     calm_since: float = 0.0
-    _down: set[int] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     # The storm.
@@ -159,25 +163,16 @@ class Campaign:
         word = threading.Thread(target=self._decide)
         word.start()
         try:
-            steps: list[tuple[float, Callable[[], float | None], Callable[[], None]]] = []
-            for blow in self.plan.blows:
-                steps.append(
-                    (blow.at, lambda blow=blow: self._strike(blow), lambda blow=blow: self._mend(blow))
-                )  # type: ignore[misc]
-            mends: list[tuple[float, Callable[[], None]]] = []
-            while steps or mends:
-                if mends and (not steps or mends[0][0] <= steps[0][0]):
-                    at, mend = mends.pop(0)
-                    self._rest_until(at)
-                    mend()
-                    continue
-                at, strike, back = steps.pop(0)
+            order = itertools.count()
+            todo = [(blow.at, next(order), partial(self._strike, blow)) for blow in self.plan.blows]
+            while todo:
+                at, _, act = heapq.heappop(todo)
                 self._rest_until(at)
-                down = strike()
-                if down is not None:
-                    mends = sorted(
-                        [*mends, (time.monotonic() - self.begun_at + down, back)], key=lambda m: m[0]
-                    )
+                self._tend()
+                mend = act()
+                if mend is not None:
+                    after, back = mend
+                    heapq.heappush(todo, (time.monotonic() - self.begun_at + after, next(order), back))
             self._all_up()
         except BaseException:
             self._stop.set()
@@ -193,15 +188,15 @@ class Campaign:
     def _rest_until(self, at: float) -> None:
         time.sleep(max(0.0, self.begun_at + at - time.monotonic()))
 
-    def _strike(self, blow: Blow) -> float | None:
-        """Kill it; for how long it stays away, where it does."""
+    def _strike(self, blow: Blow) -> Mend | None:
+        """Kill it; how long it stays away and what brings it back, where something has to."""
         if blow.what == "storage":
             if self.emulator is None or self.emulator.process is None:
                 return None
             self.note("storage is stopped")
             self.emulator.stop()
             self.blows["storage"] += 1
-            return blow.down
+            return blow.down, self._bring_storage_back
         one = self.handlers[blow.target]
         if one.process is None or one.process.poll() is not None:
             self.note(f"{self._name(blow.target)} is down already")
@@ -210,9 +205,8 @@ class Campaign:
             self.note(f"{self._name(blow.target)} is killed, process {one.pid}")
             one.kill(signal.SIGKILL)
             one.wait()
-            self._down.add(blow.target)
             self.blows["handler"] += 1
-            return blow.down
+            return blow.down, partial(self._launch, blow.target)
         below = [process for process in one.tree() if process.state not in "ZX"]
         if not below:
             self.note(f"{self._name(blow.target)} has nothing below it")
@@ -229,41 +223,37 @@ class Campaign:
         self.blows[what] += 1
         return None
 
-    def _mend(self, blow: Blow) -> None:
-        if blow.what == "storage":
-            assert self.emulator is not None
-            self.emulator.start()
-            self.note("storage is back")
-            return
-        self._launch(blow.target)
+    def _bring_storage_back(self) -> None:
+        assert self.emulator is not None
+        self.emulator.start()
+        self.note("storage is back")
 
     def _launch(self, target: int) -> None:
-        self._down.discard(target)
         self.handlers[target].launch()
         self.note(f"{self._name(target)} is started, process {self.handlers[target].pid}")
 
     def _name(self, target: int) -> str:
         return f"handler {'AB'[target]}"
 
+    def _tend(self) -> None:
+        """A handler that finds no storage when it starts ends, and whoever has started it does so again, as the host does."""
+        for target, one in enumerate(self.handlers):
+            if one.process is None or one.process.poll() is None:
+                continue
+            status = one.wait()
+            self.note(f"{self._name(target)} has ended by itself with {status}")
+            if status != 1 or not self.blows["storage"]:
+                self.wrong.append(f"{self._name(target)} has ended by itself with {status}")
+            self._launch(target)
+
     def _all_up(self) -> None:
-        """A handler that finds no storage when it starts ends, and whoever started it does so again."""
         for target, one in enumerate(self.handlers):
 
-            def ready(target: int = target, one: Weft = one) -> bool:
-                if one.process is not None and one.process.poll() is not None:
-                    status = one.wait()
-                    if status != 1 or not self.plan_has("storage"):
-                        self.wrong.append(f"{self._name(target)} ended by itself with {status}")
-                    self.note(f"{self._name(target)} has ended with {status}")
-                if one.process is None:
-                    self._launch(target)
+            def ready(one: Weft = one) -> bool:
+                self._tend()
                 return one.call("GET", "/ready").status == 200
 
             until(ready, f"{self._name(target)} is ready", 90)
-
-    def plan_has(self, what: str) -> bool:
-        """Whether such blows are planned."""
-        return any(blow.what == what for blow in self.plan.blows)
 
     # Callers.
 
@@ -373,7 +363,7 @@ class Campaign:
         judge.marks_alone()
         for handler in self.handlers:
             try:
-                until(lambda handler=handler: handler.get("/status")["liveRuns"] == 0, "nobody drives", 20)  # type: ignore[misc]
+                until(partial(idle, handler), "nobody drives", 20)
             except AssertionError as error:
                 self.wrong.append(str(error))
         self.report()
@@ -437,6 +427,11 @@ class Campaign:
         """For a failure: the journal, and the line that plays the same storm."""
         lines = "\n".join(self.journal)
         return f"{lines}\nto play this storm again: {SEED}={self.plan.seed} {test}"
+
+
+def idle(one: Weft) -> bool:
+    """Whether it drives nothing."""
+    return bool(one.get("/status")["liveRuns"] == 0)
 
 
 def at(text: str) -> float:
