@@ -376,6 +376,10 @@ impl Log<'_> {
 
     async fn close(mut self) {
         self.flush().await;
+        let Attempt { cx, run, attempt, .. } = self.attempt;
+        if self.lines.is_empty() {
+            cx.watch.is_silent(run, attempt, self.end);
+        }
         let lost = self.lost + self.lines.len();
         if lost > 0 {
             tracing::error!(run.id = %self.attempt.run, lines = lost, "log lines were lost because storage could not be written");
@@ -409,9 +413,9 @@ impl Log<'_> {
             let lines = &self.lines[written..written + piece];
             match cx.runs.append_log(scope, run, attempt, self.end, lines).await {
                 Ok(end) => {
+                    cx.watch.logged(run, attempt, lines, (self.end, end));
                     self.end = end;
                     written += piece;
-                    cx.watch.logged(run, attempt);
                 }
                 Err(error) => failed = Some(error),
             }

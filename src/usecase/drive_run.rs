@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::admission::{self, Place};
 use super::driver::{After, Driver, unreported};
 use super::values::Known;
 use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run};
+use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{Status, Timestamp};
 use crate::scheduler::{self, Event, Rejected};
@@ -117,6 +120,12 @@ pub(super) async fn go_on(
         attempts: unreported(&stored, &transition, &[], now),
         ..Additions::default()
     };
+    if let Some(from) = &stored.state.owner {
+        let record = cx.audit.by(&driver.scope, AuditEvent::RunTakenOver);
+        let record = record.came_from(&driver.origin).resource("run", run.run.as_str());
+        let record = record.detail(&json!({"from": from, "by": cx.instance, "epoch": transition.state().epoch}));
+        additions.audit.push(cx.audit.seal(&driver.scope, record).await?);
+    }
     // Taking a run over may be what ends it.
     if transition.state().status.is_terminal() {
         additions.audit.push(

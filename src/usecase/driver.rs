@@ -16,6 +16,7 @@ use super::attempt::{Attempt, Done};
 use super::drive_run::{drop_wake_up, send};
 use super::live::Driving;
 use super::values::{Known, Said, Values};
+use super::written::Step;
 use super::{Context, Error, LEASE, Result, cached, children};
 use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::Origin;
@@ -23,6 +24,7 @@ use crate::domain::{AttemptId, Outcome, Payload, RunId, Status, StepError, Times
 use crate::scheduler::{self, Doing, Effect, Event, Rejected, RunState, Slot, Transition};
 use crate::store;
 use crate::store::port::{Key, MAX_VISIBILITY, MessageReceipt};
+use crate::store::repo::history;
 use crate::store::repo::results::Kept;
 use crate::store::repo::runs::{Additions, AttemptRecord, Left, Letter, StoredRun};
 use crate::tenancy::{RunRef, Scope};
@@ -651,6 +653,7 @@ impl Driver {
         }
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
+        let before: Vec<_> = run.state.running().map(|(_, attempt)| attempt.clone()).collect();
         loop {
             let error = match self
                 .cx
@@ -659,7 +662,13 @@ impl Driver {
                 .await
             {
                 Ok((mut stored, records)) => {
-                    self.cx.watch.committed(&stored.new.run);
+                    self.cx.watch.stepped(&stored.new.run, || {
+                        Some(Step {
+                            previous: run.state.sequence,
+                            sequence: stored.state.sequence,
+                            row: history::row(&before, &stored, transition).ok()?,
+                        })
+                    });
                     self.unindexed.extend(records);
                     stored.timings.store_ms += millis(begun.elapsed());
                     return Ok(Committed::Ours(Box::new(stored)));

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::run_event::{Advance, Cursor, Happening, Item, Place, RowEnd};
-use crate::domain::{AttemptId, RunId, Status, Timestamp};
+use super::written::{Line, Written};
+use crate::domain::{AttemptId, LogLine, RunId, Status, Timestamp};
 use crate::store::port::Result;
 use crate::store::repo::history::{Begun, History, Row};
 use crate::store::repo::runs::StoredRun;
@@ -37,6 +38,8 @@ pub(super) struct Look {
     pub(super) grown: HashSet<AttemptId>,
     /// Attempts that have said their last words for sure, if they were killed.
     pub(super) silent: HashSet<AttemptId>,
+    /// What needs no look.
+    pub(super) written: Written,
 }
 
 impl Look {
@@ -65,6 +68,10 @@ pub(super) struct Reader {
     known: HashMap<Place, Known>,
     resolved: bool,
     rows: VecDeque<Row>,
+    /// The last transition up to which every row is in `rows`, or was told.
+    through: u64,
+    /// What this instance has written, as far as it has not been told.
+    written: Written,
     ended: Option<(Timestamp, Status)>,
 }
 
@@ -79,9 +86,11 @@ impl Reader {
             with_logs,
             resolved: cursor.open.is_empty(),
             ended: has_told_end.then(|| (state.finished_at.unwrap_or(run.new.created_at), state.status)),
+            through: cursor.row,
             cursor,
             known: HashMap::new(),
             rows: VecDeque::new(),
+            written: Written::default(),
         }
     }
 
@@ -109,19 +118,15 @@ impl Reader {
         &mut self,
         history: &History,
         scope: &Scope,
-        look: &Look,
+        look: &mut Look,
         now: Timestamp,
         into: &mut Vec<Item>,
     ) -> Result<bool> {
+        self.written.extend(std::mem::take(&mut look.written));
         if !self.resolved {
             self.resolve(history, scope).await?;
         }
-        let mut more_rows = !self.rows.is_empty();
-        if look.rows && !more_rows {
-            let (rows, more) = history.rows(scope, &self.run, self.cursor.row, ROWS).await?;
-            self.rows.extend(rows);
-            more_rows = more;
-        }
+        let more_rows = self.more_rows(history, scope, look.rows).await?;
         while let Some(row) = self.rows.pop_front() {
             let whole = self.tell(history, scope, &row, into).await;
             if !matches!(whole, Ok(true)) {
@@ -139,7 +144,36 @@ impl Reader {
         if !more_lines {
             self.close(look, now, into);
         }
+        let known = &self.known;
+        self.written
+            .keep_logs_of(|attempt| known.values().any(|known| known.begun.id == *attempt));
         Ok(more_lines)
+    }
+
+    /// Adds the rows that follow to `rows`: those that were written here, as long as none is missing between, else those in
+    /// storage. Whether there are more.
+    async fn more_rows(&mut self, history: &History, scope: &Scope, look: bool) -> Result<bool> {
+        let (mut newest, mut gap) = (self.through, false);
+        for step in std::mem::take(&mut self.written.steps) {
+            newest = newest.max(step.sequence);
+            gap |= step.previous > self.through;
+            if step.previous == self.through && !gap {
+                self.through = step.sequence;
+                self.rows.extend(step.row);
+            }
+        }
+        if gap {
+            // What waits here is in storage as well.
+            self.rows.clear();
+        }
+        if !self.rows.is_empty() || !(look || gap) {
+            return Ok(look);
+        }
+        let (rows, more) = history.rows(scope, &self.run, self.cursor.row, ROWS).await?;
+        self.rows.extend(rows);
+        let last = self.rows.back().map_or(self.cursor.row, |row| row.sequence);
+        self.through = if more { last } else { last.max(newest) };
+        Ok(more)
     }
 
     /// Finds out about the attempts of the cursor.
@@ -203,7 +237,8 @@ impl Reader {
         closed.sort_unstable();
         if self.with_logs && self.cursor.facts == 0 {
             for place in &closed {
-                loop {
+                self.tell_written(*place, into);
+                while !self.is_whole(*place) {
                     let (lines, more) = self.lines(history, scope, *place).await?;
                     for item in lines {
                         self.push(item, into);
@@ -253,13 +288,42 @@ impl Reader {
         Ok(true)
     }
 
+    /// Tells the lines of an attempt that were written here and follow on what was told.
+    fn tell_written(&mut self, place: Place, into: &mut Vec<Item>) {
+        let Some(begun) = self.known.get(&place).map(|known| known.begun.clone()) else {
+            return;
+        };
+        loop {
+            let offset = self.cursor.open.get(&place).copied().unwrap_or_default();
+            let Some(Line { from, to, line }) = self.written.next_line(&begun.id, offset) else {
+                return;
+            };
+            self.push(item_of(place, (from, to), &begun, line), into);
+        }
+    }
+
+    /// Whether a log is told up to its end, for sure.
+    fn is_whole(&self, place: Place) -> bool {
+        let end = self
+            .known
+            .get(&place)
+            .and_then(|known| self.written.ends.get(&known.begun.id));
+        end.is_some_and(|end| self.cursor.open.get(&place).copied().unwrap_or_default() >= *end)
+    }
+
     /// Reads the logs of attempts that run, or were killed a moment ago; whether there is more at once.
     async fn logs(&mut self, history: &History, scope: &Scope, look: &Look, into: &mut Vec<Item>) -> Result<bool> {
+        let mut known: Vec<_> = self.known.keys().copied().collect();
+        known.sort_unstable();
+        for place in known {
+            self.tell_written(place, into);
+        }
         let mut places: Vec<_> = self
             .known
             .iter()
-            .filter(|(_, known)| {
-                look.logs || look.grown.contains(&known.begun.id) || look.silent.contains(&known.begun.id)
+            .filter(|(place, known)| {
+                let asked = look.logs || look.grown.contains(&known.begun.id) || look.silent.contains(&known.begun.id);
+                asked && !self.is_whole(**place)
             })
             .map(|(place, _)| *place)
             .collect();
@@ -301,15 +365,7 @@ impl Reader {
             .await?;
         let mut items = Vec::with_capacity(found.lines.len());
         for (line, to) in found.lines {
-            items.push(Item {
-                step: Advance::Line {
-                    attempt: place,
-                    from,
-                    to,
-                },
-                bytes: 256 + usize::try_from(to - from).unwrap_or(usize::MAX),
-                told: Some((line.at, Happening::of_line(&known.begun, line))),
-            });
+            items.push(item_of(place, (from, to), &known.begun, line));
             from = to;
         }
         Ok((items, found.more))
@@ -350,6 +406,14 @@ impl Reader {
     fn push(&mut self, item: Item, into: &mut Vec<Item>) {
         self.cursor.take(&item.step);
         into.push(item);
+    }
+}
+
+fn item_of(attempt: Place, (from, to): (u64, u64), begun: &Begun, line: LogLine) -> Item {
+    Item {
+        step: Advance::Line { attempt, from, to },
+        bytes: 256 + usize::try_from(to - from).unwrap_or(usize::MAX),
+        told: Some((line.at, Happening::of_line(begun, line))),
     }
 }
 

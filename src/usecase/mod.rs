@@ -35,6 +35,7 @@ pub mod start_run;
 pub mod status;
 pub mod tick;
 pub mod watch;
+mod written;
 
 mod attempt;
 mod broker;

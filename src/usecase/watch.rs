@@ -1,8 +1,8 @@
 //! Watch runs: what happens to them is told as it happens, whichever instance drives them.
 //!
-//! All watchers of a run share one feed. It reads storage, when this instance has written there at once and else by looking
-//! twice a second at most, and keeps the newest events in memory, bounded. A watcher that is further back, or slower, reads
-//! storage itself from its cursor on, so nothing is ever kept for it.
+//! All watchers of a run share one feed. It is handed what this instance writes, looks into storage once a second for what
+//! others write, and keeps the newest events in memory, bounded. A watcher that is further back, or slower, reads storage itself
+//! from its cursor on, so nothing is ever kept for it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::event_reader::{LAST_WORDS, Look, Reader};
 use super::run_event::{Cursor, Event, Item, Relation};
+use super::written::{self, Step};
 use super::{Context, Error, Result, query_run};
 use crate::authz::Action;
-use crate::domain::{AttemptId, OrgId, RunId, Status};
+use crate::domain::{AttemptId, LogLine, OrgId, RunId, Status};
 use crate::error::Finding;
 use crate::store::envelope::SigningKey;
 use crate::store::repo::runs::StoredRun;
@@ -27,11 +28,8 @@ const KEPT_ITEMS: usize = 1024;
 const KEPT_BYTES: usize = 1 << 20;
 /// Events that a watcher is given at once.
 const AT_ONCE: usize = 256;
-/// How often a run that is driven elsewhere is looked at while something happens, and when nothing does.
-const BUSY: Duration = Duration::from_millis(500);
-const QUIET: Duration = Duration::from_secs(1);
-/// After so long without an event nothing happens.
-const QUIET_AFTER: Duration = Duration::from_secs(5);
+/// How often a run that is driven elsewhere is looked at.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 /// How often a run that is driven here is looked at: what this instance writes is told at once.
 const OWN: Duration = Duration::from_secs(5);
 /// What happens within this time is read together.
@@ -248,7 +246,7 @@ impl Watcher {
         let mut items = Vec::new();
         let now = self.cx.clock.now();
         let read = reader
-            .read(&self.cx.history, &self.scope, &Look::everywhere(), now, &mut items)
+            .read(&self.cx.history, &self.scope, &mut Look::everywhere(), now, &mut items)
             .await;
         for item in &items {
             self.cursor.take(&item.step);
@@ -338,15 +336,41 @@ struct Entry {
 }
 
 impl Watch {
-    /// A transition of a run was written here.
+    /// Something of a run was written here.
     pub(super) fn committed(&self, run: &RunId) {
         self.tell(run, |news| news.rows = true);
     }
 
-    /// Lines of an attempt were written here.
-    pub(super) fn logged(&self, run: &RunId, attempt: &AttemptId) {
+    /// A transition of a run was written here; which, is asked for where somebody watches. Without an answer it is read.
+    pub(super) fn stepped(&self, run: &RunId, step: impl FnOnce() -> Option<Step>) {
+        if !lock(&self.feeds).keys().any(|(_, watched, _)| watched == run) {
+            return;
+        }
+        let step = step();
         self.tell(run, |news| {
-            news.grown.insert(attempt.clone());
+            let is_handed = step.as_ref().is_some_and(|step| news.written.step(step));
+            news.rows |= !is_handed;
+        });
+    }
+
+    /// Lines of an attempt were written here, at these offsets of its log.
+    pub(super) fn logged(&self, run: &RunId, attempt: &AttemptId, lines: &[LogLine], (from, to): (u64, u64)) {
+        if !self.is_heard(run) {
+            return;
+        }
+        let placed = written::placed(lines, from, to);
+        self.tell(run, |news| {
+            let is_handed = placed.as_ref().is_some_and(|lines| news.written.logged(attempt, lines));
+            if !is_handed {
+                news.grown.insert(attempt.clone());
+            }
+        });
+    }
+
+    /// An attempt that was made here says no more, and everything that it said is written: so many bytes.
+    pub(super) fn is_silent(&self, run: &RunId, attempt: &AttemptId, bytes: u64) {
+        self.tell(run, |news| {
+            news.written.ends.insert(attempt.clone(), bytes);
         });
     }
 
@@ -588,7 +612,6 @@ impl Reading {
     /// Until the run has been told whole, or nobody listens.
     async fn go(mut self) {
         let run = self.reader.run().clone();
-        let mut busy_until = Instant::now() + QUIET_AFTER;
         let mut look_at = Instant::now();
         let mut failures = 0;
         let deserted = self.feed.deserted.clone();
@@ -617,10 +640,10 @@ impl Reading {
             self.silent.retain(|attempt| open.contains(attempt));
             look.silent.clone_from(&self.silent);
             let mut items = Vec::new();
-            let read = self.reader.read(&history, &self.scope, &look, now, &mut items).await;
-            if !items.is_empty() {
-                busy_until = Instant::now() + QUIET_AFTER;
-            }
+            let read = self
+                .reader
+                .read(&history, &self.scope, &mut look, now, &mut items)
+                .await;
             let over = self.reader.over();
             self.feed.tell(items, over);
             if over.is_some() {
@@ -632,8 +655,7 @@ impl Reading {
                     Ok(true) => Duration::ZERO,
                     _ if self.reader.waits_for_last_words() => LAST_WORDS / 8,
                     Ok(false) if self.is_all_here(&run) => OWN,
-                    _ if Instant::now() < busy_until => BUSY,
-                    _ => QUIET,
+                    _ => ELSEWHERE,
                 };
             match read {
                 Ok(_) => failures = 0,

@@ -416,9 +416,9 @@ async fn many_watchers_cost_no_more_reads_than_one() {
     let (before, begun) = (reads(), tokio::time::Instant::now());
     driver.await.unwrap();
     let seconds = begun.elapsed().as_secs() + 1;
-    // A look every half second, of two requests while an attempt runs; the driver's own few beside them.
+    // A look every second, of two requests while an attempt runs; the driver's two a second for signals and few others beside.
     assert!(
-        reads() - before <= seconds * 4 + 10,
+        reads() - before <= seconds * 4 + 8,
         "{} reads in {seconds} s",
         reads() - before
     );
@@ -430,6 +430,54 @@ async fn many_watchers_cost_no_more_reads_than_one() {
         app.cx.runs.get(&scope(), &run.run).await.unwrap().unwrap().state.status,
         Status::Succeeded
     );
+}
+
+#[tokio::test]
+async fn watching_a_run_where_it_is_driven_costs_no_reads() {
+    let app = Builder::default()
+        .runner(Arc::new(Talkers {
+            lines: 300,
+            pause: Duration::from_millis(5),
+        }))
+        .start()
+        .await;
+    let run = written(&app, &["main"]).await;
+    let mut watchers = Vec::new();
+    for _ in 0..50 {
+        let mut watcher = watch::open(&app.cx, &scope(), &run.run, after(None)).await.unwrap();
+        // What there is already, so that all sit at one feed before anything happens.
+        let mut heard = watcher.next().await.unwrap().events;
+        watchers.push(tokio::spawn(async move {
+            loop {
+                let told = watcher.next().await.unwrap();
+                heard.extend(told.events);
+                if told.ended.is_some() {
+                    return heard;
+                }
+            }
+        }));
+    }
+    let reads = |kinds: &[Call]| {
+        let calls = app.faults.calls();
+        kinds.iter().filter_map(|call| calls.get(call)).sum::<u64>()
+    };
+    let (logs, all) = (&[Call::ReadBlob, Call::ListBlobs], &[Call::Get, Call::Query]);
+    let (before, begun) = ((reads(logs), reads(all)), tokio::time::Instant::now());
+    driven(&app, &run).await.unwrap();
+    let mut heard = Vec::new();
+    for watcher in watchers {
+        heard.push(watcher.await.unwrap());
+    }
+    // The feed looks every five seconds, whatever it is handed. The rest is the driver's: two a second for signals, few others.
+    let seconds = begun.elapsed().as_secs() + 1;
+    let (logs, all) = (reads(logs) - before.0, reads(all) - before.1);
+    assert!(logs <= seconds / 5, "{logs} reads of logs in {seconds} s");
+    assert!(all <= 10 + seconds * 3, "{all} reads of rows in {seconds} s");
+    let expected = streams(&everything(&app, &run.run).await);
+    assert!(expected.values().map(Vec::len).sum::<usize>() > 300, "{expected:?}");
+    for events in heard {
+        assert_eq!(streams(&events), expected);
+    }
 }
 
 #[tokio::test]

@@ -721,6 +721,9 @@ async fn another_instance_goes_on_in_the_midst_of_a_map() {
         made[usize::try_from(asked.arguments["n"].as_u64().unwrap()).unwrap()] += 1;
     }
     assert_eq!(made, [1, 1, 2, 2, 1, 1]);
+    let taken = world.get("/api/audit?event=run.taken_over").await;
+    assert_eq!(taken["items"].as_array().unwrap().len(), 1, "{taken:#}");
+    assert_eq!(taken["items"][0]["resource"]["id"], run["runId"], "{taken:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,8 +50,11 @@ pub struct Row {
     pub killed: Vec<AttemptId>,
 }
 
-/// The operation that keeps a transition in the history, where it has something to tell. `running` are the attempts before it.
-pub(super) fn operation(running: &[AttemptId], run: &StoredRun, transition: &Transition) -> Result<Option<Operation>> {
+/// What a transition has to tell, if it has; `running` are the attempts before it.
+///
+/// # Errors
+/// [`Error::Corrupt`] when a fact can't be written.
+pub fn row(running: &[AttemptId], run: &StoredRun, transition: &Transition) -> Result<Option<Row>> {
     let after: Vec<_> = run.state.running().map(|(_, attempt)| attempt).collect();
     let mut begun = Vec::new();
     let mut killed = Vec::new();
@@ -68,24 +71,43 @@ pub(super) fn operation(running: &[AttemptId], run: &StoredRun, transition: &Tra
             }
         }
     }
-    let ended: Vec<_> = running.iter().filter(|attempt| !after.contains(attempt)).collect();
+    let ended = running.iter().filter(|attempt| !after.contains(attempt));
+    let ended: Vec<_> = ended.cloned().collect();
     if transition.facts().is_empty() && begun.is_empty() && ended.is_empty() {
         return Ok(None);
     }
+    let facts = transition.facts().iter().map(serde_json::to_value);
+    Ok(Some(Row {
+        sequence: run.state.sequence,
+        at: transition.at(),
+        facts: facts
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| Error::corrupt(error.to_string()))?,
+        begun,
+        ended,
+        killed,
+    }))
+}
+
+/// The operation that keeps a transition in the history, where it has something to tell.
+pub(super) fn operation(running: &[AttemptId], run: &StoredRun, transition: &Transition) -> Result<Option<Operation>> {
+    let Some(row) = row(running, run, transition)? else {
+        return Ok(None);
+    };
     let mut properties = Properties::new()
         .with("v", SCHEMA)
-        .with("at", transition.at())
-        .with("facts", json(&transition.facts())?);
-    if !begun.is_empty() {
-        properties.set("begun", json(&begun)?);
+        .with("at", row.at)
+        .with("facts", json(&row.facts)?);
+    if !row.begun.is_empty() {
+        properties.set("begun", json(&row.begun)?);
     }
-    if !ended.is_empty() {
-        properties.set("ended", json(&ended)?);
+    if !row.ended.is_empty() {
+        properties.set("ended", json(&row.ended)?);
     }
-    if !killed.is_empty() {
-        properties.set("killed", json(&killed)?);
+    if !row.killed.is_empty() {
+        properties.set("killed", json(&row.killed)?);
     }
-    Ok(Some(Operation::Insert(key::event_row(run.state.sequence), properties)))
+    Ok(Some(Operation::Insert(key::event_row(row.sequence), properties)))
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String> {
