@@ -145,6 +145,7 @@ class Campaign:
     begun_at: float = 0.0
     calm_at: float = 0.0
     calm_since: float = 0.0
+    _hit: set[int] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     # The storm.
@@ -221,6 +222,7 @@ class Campaign:
             return None
         self.note(f"a {what} of {self._name(blow.target)} is killed, `{met.name}`, process {met.pid}")
         self.blows[what] += 1
+        self._hit.add(blow.target)
         return None
 
     def _bring_storage_back(self) -> None:
@@ -229,6 +231,7 @@ class Campaign:
         self.note("storage is back")
 
     def _launch(self, target: int) -> None:
+        self._hit.discard(target)
         self.handlers[target].launch()
         self.note(f"{self._name(target)} is started, process {self.handlers[target].pid}")
 
@@ -242,7 +245,9 @@ class Campaign:
                 continue
             status = one.wait()
             self.note(f"{self._name(target)} has ended by itself with {status}")
-            if status != 1 or not self.blows["storage"]:
+            # Storage was away, or the child that it had asked about Python was killed.
+            is_known = bool(self.blows["storage"]) or target in self._hit
+            if status != 1 or not is_known:
                 self.wrong.append(f"{self._name(target)} has ended by itself with {status}")
             self._launch(target)
 
@@ -350,7 +355,7 @@ class Campaign:
         )
 
     def check(self) -> None:
-        """Everything that has to hold, all findings at once."""
+        """Everything that has to hold while somebody can be asked."""
         last = self.settle()
         self.say(last)
         one = self.handlers[0]
@@ -366,7 +371,6 @@ class Campaign:
                 until(partial(idle, handler), "nobody drives", 20)
             except AssertionError as error:
                 self.wrong.append(str(error))
-        self.report()
 
     def audit(self, rows: Rows) -> None:
         """The chains as they are stored, when everybody has ended."""
@@ -386,7 +390,6 @@ class Campaign:
         except Broken as broken:
             self.wrong.append(f"audit: {broken}")
         print(f"{chains} audit chains verified")
-        self.report()
 
     def stop(self) -> None:
         """Ends everything as a person would; no process is left."""
@@ -692,14 +695,22 @@ class Judge:
         """One start and one end. Rows of the list may come a moment after the answer."""
 
         def listed() -> bool:
-            events = Counter(record["event"] for record in self.one.audit(f"&resource={run}"))
+            events = Counter(record["event"] for record in pages(self.one, f"/audit?resource={run}"))
             return (events["run.started"], events["run.finished"]) == (1, 1)
 
         try:
             until(listed, "its records are listed", 20)
         except AssertionError:
-            events = Counter(record["event"] for record in self.one.audit(f"&resource={run}"))
+            events = Counter(record["event"] for record in pages(self.one, f"/audit?resource={run}"))
             self.wrong(run, f"the audit log lists {dict(events)}")
+            return
+        # A decision whose caller was told of an error may be recorded all the same; one that was refused is not.
+        words = Counter(record["event"] for record in pages(self.one, f"/audit?resource={run}"))[
+            "step.approved"
+        ]
+        most = 1 + self.campaign.blows.total() if self.runs[run]["workflow"] == "asks" else 0
+        if words > most:
+            self.wrong(run, f"{words} decisions are recorded")
 
     # All of them.
 

@@ -65,6 +65,7 @@ def judged(campaign: Campaign, test: str, emulator: Emulator | None = None) -> N
             emulator.stop()
             rows = Rows.of_azurite(emulator.folder)
         campaign.audit(rows)
+        campaign.report()
     for one in campaign.handlers:
         assert "panicked" not in one.said(), one.said()
 
