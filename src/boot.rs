@@ -288,6 +288,8 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         bounds: Bounds {
             attempt: config.limits.attempt.clone(),
             run: config.limits.run(),
+            driver: config.limits.driver,
+            hand_off: config.limits.hand_off,
             concurrent_runs: config.limits.concurrent_runs,
             wait: (http.sync_wait(), MAX_WAIT),
         },
@@ -410,6 +412,7 @@ pub async fn become_ready(base: Base, gate: Gate, listener_loopback: bool) -> Ar
             Ok(cx) => {
                 let cx = Arc::new(cx);
                 gate.open(app(&base, cx.clone(), listener_loopback));
+                tokio::spawn(usecase::queue_trigger::listen(Arc::downgrade(&cx)));
                 // Described now rather than at the first call; what is wrong with it is said there.
                 // Packages may take minutes to install, and are told of while they are.
                 let mut loaded = cx.catalogs.current().await;

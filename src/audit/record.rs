@@ -282,6 +282,22 @@ events! {
     ScheduleFailed = "schedule.failed", Warning, Failed;
     /// A schedule was switched off because it failed too often.
     ScheduleDisabled = "schedule.disabled", Warning, Succeeded;
+    /// A queue trigger was made, with its queue.
+    QueueTriggerCreated = "queue_trigger.created", Warning, Succeeded;
+    /// A queue trigger was changed.
+    QueueTriggerChanged = "queue_trigger.changed", Info, Succeeded;
+    /// A queue trigger was deleted, with its queue and all messages in it.
+    QueueTriggerDeleted = "queue_trigger.deleted", Warning, Succeeded;
+    /// An address was given out at which messages can be sent to a trigger's queue.
+    QueueTriggerOpened = "queue_trigger.opened", Warning, Succeeded;
+    /// A message was sent to a trigger's queue through the API.
+    QueueMessageSent = "queue_message.sent", Info, Succeeded;
+    /// A message could not start a run and was set aside.
+    QueueMessageSetAside = "queue_message.set_aside", Warning, Failed;
+    /// A message that was set aside was put back, and has started its run.
+    QueueMessagePutBack = "queue_message.put_back", Info, Succeeded;
+    /// A message that was set aside was dropped.
+    QueueMessageDropped = "queue_message.dropped", Warning, Succeeded;
 
     /// The installation's sample data was written.
     SeedApplied = "seed.applied", Info, Succeeded;

@@ -64,6 +64,9 @@ closed_list!(
         Secret = "secret",
         /// Webhooks; a new secret for one is `modify`. Nobody reads a secret.
         Hook = "hook",
+        /// What starts a workflow for each message of a queue; sending one through the API is `run`, an address for senders is
+        /// `modify`.
+        QueueTrigger = "queue_trigger",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

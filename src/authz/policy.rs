@@ -77,6 +77,7 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         (Role::Manager, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
         (Role::Manager, Resource::Schedule, Read | List | Create | Modify | Delete | Run) => Extent::All,
         (Role::Manager, Resource::Run, Read | List | Modify) => Extent::All,
+        (Role::Manager, Resource::QueueTrigger, Read | List | Create | Modify | Delete | Run) => Extent::All,
         (Role::Manager, Resource::Hook, Read | List | Create | Modify | Delete) => Extent::All,
         // Whoever may run a workflow may know why it isn't run.
         (Role::Manager | Role::User, Resource::Policy, Read) => Extent::All,

@@ -240,6 +240,10 @@ variables! {
         "Wall time of an attempt whose workflow or node declares none.";
     WEFT_RUN_TIMEOUT_SECONDS = "WEFT_RUN_TIMEOUT_SECONDS", Limits, Number(1, 31_536_000), Value("3600"),
         "Time from the start of a run to its end, waiting included, where it declares none.";
+    WEFT_DRIVER_SECONDS = "WEFT_DRIVER_SECONDS", Limits, Number(1, 86_400), Value("120"),
+        "How long an instance begins attempts of a run before it lets the run go on by a message, here or elsewhere. Attempts that run then are waited for. Keep it well below `functionTimeout` in `host.json`.";
+    WEFT_HAND_OFF_SECONDS = "WEFT_HAND_OFF_SECONDS", Limits, Number(0, 3_600), Value("1"),
+        "How long an attempt waits for a worker on the instance that drives its run before other instances are asked to make it; 0 for never.";
     WEFT_MAX_CONCURRENT_RUNS = "WEFT_MAX_CONCURRENT_RUNS", Limits, Number(1, 100_000), Words("10 in development, 25 in staging, else 100"),
         "How many runs of one organization are under way at once; further ones wait in its backlog. Runs that a step has started don't count.";
     WEFT_RETENTION_DAYS = "WEFT_RETENTION_DAYS", Limits, Number(0, 36_500), Value("90"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::env_var as var;
 use super::mode::Mode;
@@ -17,6 +17,12 @@ pub struct Limits {
     pub attempt: domain::Limits,
     /// Of one run, from its start to its end.
     pub run_seconds: u64,
+    /// How long a driver begins attempts before it lets go of its run.
+    #[serde(rename = "driverSeconds", serialize_with = "seconds")]
+    pub driver: Duration,
+    /// How long an attempt waits for a worker before other instances are asked to make it; never without it.
+    #[serde(rename = "handOffSeconds", serialize_with = "seconds_or_none")]
+    pub hand_off: Option<Duration>,
     /// Of one organization at once.
     pub concurrent_runs: u32,
     /// Days for which runs are kept after their end; 0 for ever.
@@ -65,8 +71,22 @@ impl Limits {
                 .number("limits.concurrentRuns", &var::WEFT_MAX_CONCURRENT_RUNS)
                 .and_then(|number| u32::try_from(number).ok())
                 .unwrap_or_else(|| mode.concurrent_runs()),
+            driver: Duration::from_secs(reader.number_or_default("limits.driverSeconds", &var::WEFT_DRIVER_SECONDS)),
+            hand_off: match reader.number_or_default("limits.handOffSeconds", &var::WEFT_HAND_OFF_SECONDS) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
             run_seconds: reader.number_or_default("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS),
             retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
+}
+
+#[expect(clippy::ref_option, reason = "serde hands the field over by reference")]
+fn seconds_or_none<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.map_or(0, |duration| duration.as_secs()))
 }

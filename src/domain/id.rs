@@ -156,6 +156,10 @@ generated_id!(
     ScheduleId, "sch_", "a schedule id (`sch_` and 26 characters)"
 );
 generated_id!(
+    /// What starts a workflow for each message of a queue of its own.
+    QueueTriggerId, "qtr_", "a queue trigger id (`qtr_` and 26 characters)"
+);
+generated_id!(
     /// An audit record.
     RecordId, "aud_", "an audit record id (`aud_` and 26 characters)"
 );

@@ -33,7 +33,10 @@ pub use graph::{
     MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork,
 };
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
-pub use id::{ArtifactId, AttemptId, HookId, IdError, KeyId, OrgId, RecordId, RunId, ScheduleId, UserId, sha256_hex};
+pub use id::{
+    ArtifactId, AttemptId, HookId, IdError, KeyId, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, UserId,
+    sha256_hex,
+};
 pub use layer::LAYERS;
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;

@@ -5,8 +5,8 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
-    runs, schedules, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine,
+    queue_triggers, run_events, runs, schedules, secrets, workflows,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -22,6 +22,9 @@ use super::api::{
         secrets::list, secrets::write, secrets::delete,
         hooks::deliver, hooks::challenge, hooks::list, hooks::create, hooks::get, hooks::replace, hooks::delete,
         hooks::rotate, hooks::deliveries,
+        queue_triggers::list, queue_triggers::create, queue_triggers::get, queue_triggers::replace,
+        queue_triggers::delete, queue_triggers::access, queue_triggers::send, queue_triggers::list_set_aside,
+        queue_triggers::get_set_aside, queue_triggers::put_back, queue_triggers::drop_set_aside,
         health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),

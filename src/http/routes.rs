@@ -3,8 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine, run_events,
-    runs, schedules, secrets, workflows,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine,
+    queue_triggers, run_events, runs, schedules, secrets, workflows,
 };
 use super::state::Gate;
 
@@ -133,5 +133,40 @@ pub fn table() -> Vec<Route> {
             get(hooks::deliveries),
         ),
         on("DELETE", "/api/triggers/hooks/{id}", delete(hooks::delete)),
+        at("/api/queue-triggers", Organization, get(queue_triggers::list)),
+        to("/api/queue-triggers", Organization, post(queue_triggers::create)),
+        at("/api/queue-triggers/{id}", Organization, get(queue_triggers::get)),
+        on("PUT", "/api/queue-triggers/{id}", put(queue_triggers::replace)),
+        to(
+            "/api/queue-triggers/{id}/access",
+            Organization,
+            post(queue_triggers::access),
+        ),
+        to(
+            "/api/queue-triggers/{id}/messages",
+            Organization,
+            post(queue_triggers::send),
+        ),
+        at(
+            "/api/queue-triggers/{id}/set-aside",
+            Organization,
+            get(queue_triggers::list_set_aside),
+        ),
+        at(
+            "/api/queue-triggers/{id}/set-aside/{message}",
+            Organization,
+            get(queue_triggers::get_set_aside),
+        ),
+        to(
+            "/api/queue-triggers/{id}/set-aside/{message}/put-back",
+            Organization,
+            post(queue_triggers::put_back),
+        ),
+        on(
+            "DELETE",
+            "/api/queue-triggers/{id}/set-aside/{message}",
+            delete(queue_triggers::drop_set_aside),
+        ),
+        on("DELETE", "/api/queue-triggers/{id}", delete(queue_triggers::delete)),
     ]
 }

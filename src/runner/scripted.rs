@@ -131,6 +131,11 @@ impl Scripted {
         lock(&self.scenes).entry(name.to_owned()).or_default().push_back(scene);
     }
 
+    /// Drops the scenes that an entry has left.
+    pub fn clear(&self, name: &str) {
+        lock(&self.scenes).remove(name);
+    }
+
     /// How long an attempt of an entry takes that has no scene left.
     pub fn takes(&self, name: &str, time: Duration) {
         lock(&self.takes).insert(name.to_owned(), time);

@@ -30,6 +30,8 @@ pub(super) struct Draft<'a> {
     room: i64,
     /// Whether something could have begun, had there been room.
     held: bool,
+    /// Whether the owner has looked at the time, after it had looked at what people have decided.
+    wakes: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -46,17 +48,26 @@ impl<'a> Draft<'a> {
             concludes: false,
             room: room(plan, state),
             held: false,
+            wakes: false,
         }
+    }
+
+    /// The same, which ends the wait for people whose time is over. Whatever else happens leaves that to the next look at the
+    /// time: a decision that was made before may lie in the inbox.
+    pub(super) const fn waking(mut self) -> Self {
+        self.wakes = true;
+        self
     }
 
     /// Whether a step may begin now: there is room, and time.
     pub(super) fn has_room(&self) -> bool {
-        self.room > 0 && !self.is_late()
+        self.room > 0 && !self.is_closed()
     }
 
-    /// At its deadline a run has ended, or goes on to its next phase: nothing of this one begins any more.
-    fn is_late(&self) -> bool {
-        self.now >= self.state.deadline
+    /// Whether nothing begins now. At its deadline a run has ended, or goes on to its next phase; and one whose owner is about
+    /// to let go waits for the next.
+    fn is_closed(&self) -> bool {
+        self.state.yields || self.now >= self.state.deadline
     }
 
     pub(super) fn tell(&mut self, fact: Fact) {
@@ -99,6 +110,7 @@ impl<'a> Draft<'a> {
             self.state.finished_at = Some(self.now);
             self.state.owner = None;
             self.state.lease_until = None;
+            self.state.yields = false;
             self.effects.push(Effect::Finished);
         }
     }
@@ -121,6 +133,14 @@ impl<'a> Draft<'a> {
                     Status::Waiting
                 };
                 self.move_to(status);
+                return self;
+            }
+            // The time that a later phase is given begins when somebody is there to begin it.
+            let mut steps = self.state.steps.iter().zip(&self.plan.steps);
+            if self.state.yields
+                && steps.any(|(step, planned)| planned.phase > self.state.phase && !step.status.is_terminal())
+            {
+                self.move_to(Status::Waiting);
                 return self;
             }
             let next = match self.state.phase {
@@ -210,7 +230,7 @@ impl<'a> Draft<'a> {
         self.concludes = false;
         self.room = room(self.plan, &self.state);
         self.held = false;
-        let (phase, late) = (self.state.phase, self.is_late());
+        let (phase, closed) = (self.state.phase, self.is_closed());
         if phase == Phase::Main && self.state.verdict.is_some() {
             self.wind_down();
             return false;
@@ -229,7 +249,7 @@ impl<'a> Draft<'a> {
                         omitted.push(place);
                         self.leave_unhandled(place);
                     }
-                    Readiness::Ready if late => {}
+                    Readiness::Ready if closed => {}
                     Readiness::Ready if self.room <= 0 => self.held = true,
                     Readiness::Ready if self.plan.steps[place].is_evaluated() => {
                         self.room -= 1;
@@ -345,14 +365,14 @@ impl<'a> Draft<'a> {
             return;
         }
         // What was due must not begin at the deadline.
-        let late = self.is_late();
+        let closed = self.is_closed();
         let Some(activity) = self.state.steps[place].activity.as_deref() else {
             return;
         };
         match &activity.doing {
             Doing::Pause(until) if *until <= now => self.end_step(place, Status::Succeeded, None, None),
-            Doing::One(Unit { due: Some(due), .. }) if *due <= now && !late => self.try_unit((place, None)),
-            Doing::Many(many) if !late => {
+            Doing::One(Unit { due: Some(due), .. }) if *due <= now && !closed => self.try_unit((place, None)),
+            Doing::Many(many) if !closed => {
                 let due: Vec<u32> = many
                     .active
                     .iter()
@@ -376,6 +396,9 @@ impl<'a> Draft<'a> {
             return false;
         };
         if activity.until.is_none_or(|until| until > self.now) {
+            return false;
+        }
+        if matches!(activity.doing, Doing::Approval(_)) && !self.wakes {
             return false;
         }
         let error = match (&activity.doing, planned.timeout_ms) {
@@ -653,6 +676,7 @@ impl<'a> Draft<'a> {
                 self.effects.push(Effect::KillAttempt {
                     slot: (place, item),
                     attempt: attempt.clone(),
+                    handed: unit.handed,
                 });
             }
             if let Some(child) = &unit.child {

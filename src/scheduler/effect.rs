@@ -32,6 +32,8 @@ pub enum Effect {
         slot: Slot,
         /// The attempt.
         attempt: AttemptId,
+        /// Whether any instance may be making it.
+        handed: bool,
     },
     /// End a child run.
     CancelChild {

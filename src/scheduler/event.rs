@@ -105,6 +105,16 @@ pub enum Event {
         /// The owner's epoch.
         epoch: u64,
     },
+    /// The owner is about to let go: what runs may end, and nothing begins before somebody takes the run again.
+    Yielding {
+        /// The owner's epoch.
+        epoch: u64,
+    },
+    /// The owner goes on after all.
+    Resumed {
+        /// The owner's epoch.
+        epoch: u64,
+    },
     /// The owner lets go: of a run that rests, or of every run because its instance ends.
     Released {
         /// The owner's epoch.

@@ -76,6 +76,8 @@ pub fn decide(plan: &Plan, state: &RunState, event: Event, now: Timestamp) -> Re
         } => lifecycle::child_finished((plan, state), epoch, slot, &child, &outcome, sample, now),
         Event::Decided { epoch, step, decision } => lifecycle::decided(plan, state, epoch, step, decision, now),
         Event::Woken { epoch } => lifecycle::wake(plan, state, epoch, now),
+        Event::Yielding { epoch } => lifecycle::give_way(plan, state, epoch, now),
+        Event::Resumed { epoch } => lifecycle::resume(plan, state, epoch, now),
         Event::Released { epoch } => lifecycle::release(plan, state, epoch, now),
         Event::CancelRequested { by } => Ok(lifecycle::cancel(plan, state, &by, now)),
     }

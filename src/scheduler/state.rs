@@ -219,6 +219,8 @@ pub struct RunState {
     pub verdict: Option<Status>,
     /// Whether its result has been worked out.
     pub concluded: bool,
+    /// Whether its owner is about to let go of it, so that nothing begins.
+    pub yields: bool,
     /// Child runs that nothing waits for any more, and that are to be ended. They stay named: whoever had to end them may have
     /// died before it did.
     pub orphans: Vec<RunId>,
@@ -232,6 +234,13 @@ impl RunState {
     /// Attempts that are running now, with what they try.
     pub fn running(&self) -> impl Iterator<Item = (Slot, &AttemptId)> {
         self.active()
+            .filter_map(|(slot, unit)| unit.attempt.as_ref().map(|attempt| (slot, attempt)))
+    }
+
+    /// Attempts that any instance may make, with what they try.
+    pub fn handed(&self) -> impl Iterator<Item = (Slot, &AttemptId)> {
+        self.active()
+            .filter(|(_, unit)| unit.handed)
             .filter_map(|(slot, unit)| unit.attempt.as_ref().map(|attempt| (slot, attempt)))
     }
 
@@ -364,6 +373,8 @@ struct Checkpoint {
     verdict: Option<Status>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     concluded: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    yields: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     orphans: Vec<RunId>,
     sequence: u64,
@@ -401,6 +412,7 @@ impl Serialize for RunState {
             phase: self.phase,
             verdict: self.verdict,
             concluded: self.concluded,
+            yields: self.yields,
             orphans: self.orphans.clone(),
             sequence: self.sequence,
             steps: shortened(self.steps.iter().map(letter)),
@@ -450,6 +462,7 @@ impl<'de> Deserialize<'de> for RunState {
             phase: read.phase,
             verdict: read.verdict,
             concluded: read.concluded,
+            yields: read.yields,
             orphans: read.orphans,
             sequence: read.sequence,
             steps,
@@ -497,6 +510,7 @@ mod tests {
             phase: Phase::Main,
             verdict: None,
             concluded: false,
+            yields: false,
             orphans: Vec::new(),
             sequence: 400,
             steps,

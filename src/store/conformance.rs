@@ -1350,6 +1350,11 @@ pub async fn queues_exist_or_not(ports: &Ports, unique: &str) {
     assert_eq!(messages[0].receipt.id, receipt.id, "a message keeps its id");
     assert!(ok(queues.delete(&name, &messages[0].receipt).await));
     assert_eq!(ok(queues.receive(&name, 1, MINUTE).await), []);
+    ok(queues.send(&name, "y", Duration::ZERO).await);
+    ok(queues.delete_queue(&name).await);
+    not_found(queues.receive(&name, 1, MINUTE).await);
+    not_found(queues.send(&name, "z", Duration::ZERO).await);
+    ok(queues.delete_queue(&name).await);
 }
 
 /// Received is hidden; not deleted comes back, and is counted.

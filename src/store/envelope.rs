@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::AttemptId;
 use crate::tenancy::RunRef;
 
 /// The key with which messages of this installation are signed.
@@ -59,6 +60,21 @@ pub enum Message {
         run: RunRef,
         /// Which of the organization's messages of this kind it is: at most so many are in the queue.
         place: u8,
+    },
+    /// Any instance may make this attempt.
+    Attempt {
+        /// Of this run.
+        #[serde(flatten)]
+        run: RunRef,
+        /// The step's place in the plan.
+        step: usize,
+        /// The item or iteration.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<u32>,
+        /// The attempt.
+        attempt: AttemptId,
+        /// How often it was sent on by an instance that had no worker for it.
+        sent_on: u32,
     },
 }
 

@@ -15,6 +15,7 @@ use super::port::{
     BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, Entity, Key, Message, MessageReceipt, Operation,
     Page, Ports, Put, Query, QueueName, QueueStore, Result, TableName, TableStore,
 };
+use crate::domain::{Secret, Timestamp};
 
 /// An operation of a port.
 #[expect(missing_docs, reason = "the names are those of the operations")]
@@ -34,6 +35,7 @@ pub enum Call {
     DeleteBlob,
     ListBlobs,
     CreateQueue,
+    DeleteQueue,
     Send,
     Receive,
     DeleteMessage,
@@ -42,7 +44,7 @@ pub enum Call {
 
 impl Call {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CreateTable,
         Self::DeleteTable,
         Self::Get,
@@ -57,6 +59,7 @@ impl Call {
         Self::DeleteBlob,
         Self::ListBlobs,
         Self::CreateQueue,
+        Self::DeleteQueue,
         Self::Send,
         Self::Receive,
         Self::DeleteMessage,
@@ -515,6 +518,12 @@ impl QueueStore for Faulty {
             .await
     }
 
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        self.faults
+            .call(Call::DeleteQueue, queue.as_str(), self.inner.queues.delete_queue(queue))
+            .await
+    }
+
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
         self.faults
             .call(Call::Send, queue.as_str(), self.inner.queues.send(queue, text, delay))
@@ -554,6 +563,11 @@ impl QueueStore for Faulty {
                 self.inner.queues.extend(queue, receipt, visibility),
             )
             .await
+    }
+
+    /// Neither counted nor failed: it changes nothing.
+    async fn sender_address(&self, queue: &QueueName, now: Timestamp, until: Timestamp) -> Result<Option<Secret>> {
+        self.inner.queues.sender_address(queue, now, until).await
     }
 
     /// Neither counted nor failed: it answers nothing.

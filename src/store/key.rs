@@ -5,8 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, HookId, KeyId, OrgId, RecordId, RunId, ScheduleId, SecretName, Slug, Timestamp, UserId,
-    sha256_hex,
+    ArtifactId, AttemptId, HookId, KeyId, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, SecretName, Slug,
+    Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -37,6 +37,8 @@ pub enum PlatformTable {
     Keys,
     /// Which organization a webhook belongs to.
     Hooks,
+    /// Which queues start runs, and whose they are.
+    QueueTriggers,
     /// Configuration that all organizations inherit.
     Config,
     /// Audit records that belong to no organization.
@@ -48,11 +50,12 @@ pub enum PlatformTable {
 }
 
 /// Every platform table, for creating them.
-pub const PLATFORM_TABLES: [PlatformTable; 8] = [
+pub const PLATFORM_TABLES: [PlatformTable; 9] = [
     PlatformTable::Organizations,
     PlatformTable::Identities,
     PlatformTable::Keys,
     PlatformTable::Hooks,
+    PlatformTable::QueueTriggers,
     PlatformTable::Config,
     PlatformTable::Audit,
     PlatformTable::Due,
@@ -68,6 +71,7 @@ impl PlatformTable {
             Self::Identities => "WeftIdentities",
             Self::Keys => "WeftKeys",
             Self::Hooks => "WeftHooks",
+            Self::QueueTriggers => "WeftQueueTriggers",
             Self::Config => "WeftConfig",
             Self::Audit => "WeftAudit",
             Self::Due => "WeftDue",
@@ -412,6 +416,15 @@ pub fn inbox_row(cause: &str) -> Key {
 /// The prefix of all letters to a run.
 pub const INBOX: &str = "inbox:";
 
+/// Who makes an attempt that any instance may make.
+#[must_use]
+pub fn claim_row(attempt: &AttemptId) -> Key {
+    key(format!("{CLAIMS}{attempt}"))
+}
+
+/// The prefix of all claims to attempts of a run.
+pub const CLAIMS: &str = "attempt:";
+
 /// The n-th record of a chain; in a run's partition and in a writer's.
 #[must_use]
 pub fn audit_row(sequence: u64) -> Key {
@@ -613,6 +626,67 @@ pub fn schedule_count_row() -> Key {
     key("~count".into())
 }
 
+// ── queue triggers: WeftQueueTriggers, organizations' tables, and queues of their own ─────────────────────────────────
+
+/// The partition of `WeftQueueTriggers` with every trigger of every organization.
+#[must_use]
+pub fn all_queue_triggers() -> Key {
+    key("all".into())
+}
+
+/// A trigger's row, in that partition and in its organization's.
+#[must_use]
+pub fn queue_trigger_row(id: &QueueTriggerId) -> Key {
+    key(id.to_string())
+}
+
+/// The partition of an organization's triggers, in its own table.
+#[must_use]
+pub fn queue_triggers() -> Key {
+    key("queue-trigger".into())
+}
+
+/// The prefix of all triggers in it.
+pub const QUEUE_TRIGGERS: &str = "qtr_";
+
+/// How many there are; no trigger's row is spelled so.
+#[must_use]
+pub fn queue_trigger_count_row() -> Key {
+    key("~count".into())
+}
+
+/// The queue of a trigger. Its name is as random as its id, and says nothing of the organization.
+#[must_use]
+pub fn trigger_queue(id: &QueueTriggerId) -> QueueName {
+    let random = id.as_str().trim_start_matches(QUEUE_TRIGGERS);
+    QueueName::new(format!("{TRIGGER_QUEUES}{random}")).expect("queue names are formed from checked parts")
+}
+
+/// What the names of all queues of triggers begin with.
+pub const TRIGGER_QUEUES: &str = "weft-trigger-";
+
+/// The partition of a trigger's messages that were set aside, in the organization's table.
+#[must_use]
+pub fn set_aside(id: &QueueTriggerId) -> Key {
+    key(format!("queue-trigger:{id}"))
+}
+
+/// The prefix of all messages in it.
+pub const SET_ASIDE: &str = "message:";
+
+/// A message's row in it, by 32 hexadecimal digits of a hash of its id: that comes from outside.
+#[must_use]
+pub fn set_aside_row(digest: &str) -> Key {
+    let clean: String = digest.chars().filter(char::is_ascii_hexdigit).take(32).collect();
+    key(format!("{SET_ASIDE}{clean}"))
+}
+
+/// How many there are; no message's row is spelled so.
+#[must_use]
+pub fn set_aside_count_row() -> Key {
+    key("~count".into())
+}
+
 // ── derived listing rows, in the organization's table: newest first, repairable from their source ──────────────────────
 
 /// The partition of derived rows.
@@ -741,10 +815,10 @@ pub fn signals(instance: &str) -> Key {
     key(format!("to:{}", alphanumeric(instance)))
 }
 
-/// The row of a run that has ended.
+/// The row of what a signal is about: a run that has ended, or an attempt.
 #[must_use]
-pub fn signal_row(run: &RunId) -> Key {
-    key(run.to_string())
+pub fn signal_row(about: &About) -> Key {
+    key(about.to_string())
 }
 
 /// The partition that lists what was sent.
@@ -755,21 +829,48 @@ pub fn sent_signals() -> Key {
 
 /// A sent signal's row in it: sorts by time.
 #[must_use]
-pub fn sent_signal_row(at: Timestamp, instance: &str, run: &RunId) -> Key {
-    key(format!("{:015}:{}:{run}", at.millis(), alphanumeric(instance)))
+pub fn sent_signal_row(at: Timestamp, instance: &str, about: &About) -> Key {
+    key(format!("{:015}:{}:{about}", at.millis(), alphanumeric(instance)))
 }
 
-/// To which instance, and about which run, a listed signal was sent.
+/// To which instance, and about what, a listed signal was sent.
 #[must_use]
-pub fn sent_signal(row: &Key) -> Option<(String, RunId)> {
+pub fn sent_signal(row: &Key) -> Option<(String, About)> {
     let mut parts = row.as_str().splitn(3, ':').skip(1);
-    Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+    Some((parts.next()?.to_owned(), About::parse(parts.next()?)?))
 }
 
 /// The row key below which every signal was sent before `at`.
 #[must_use]
 pub fn sent_signals_until(at: Timestamp) -> Key {
     key(format!("{:015}:", at.millis()))
+}
+
+/// What a signal between instances is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// A run that has ended.
+    Run(RunId),
+    /// An attempt that nobody wants any more.
+    Attempt(AttemptId),
+}
+
+impl std::fmt::Display for About {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Run(run) => run.fmt(f),
+            Self::Attempt(attempt) => attempt.fmt(f),
+        }
+    }
+}
+
+impl About {
+    /// Reads it out of a row's name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let run = text.parse().map(Self::Run).ok();
+        run.or_else(|| text.parse().map(Self::Attempt).ok())
+    }
 }
 
 // ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────

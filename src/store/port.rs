@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::Error;
-use crate::domain::Timestamp;
+use crate::domain::{Secret, Timestamp};
 
 /// What an operation answers.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -761,6 +761,8 @@ pub struct Message {
 pub trait QueueStore: Send + Sync + fmt::Debug {
     /// Creates a queue; one that exists stays as it is.
     async fn create_queue(&self, queue: &QueueName) -> Result<()>;
+    /// Deletes a queue with every message in it; a missing one is no error.
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()>;
     /// Sends a text of at most [`MAX_MESSAGE_BYTES`], visible after `delay` (at most 7 days). Stored as base64, as the
     /// Functions host expects.
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt>;
@@ -772,6 +774,9 @@ pub trait QueueStore: Send + Sync + fmt::Debug {
     /// no longer good.
     async fn extend(&self, queue: &QueueName, receipt: &MessageReceipt, visibility: Duration)
     -> Result<MessageReceipt>;
+    /// An address at which whoever knows it may send messages to a queue from `now` until a time, and do nothing else; nothing
+    /// where the backend has no addresses or can't sign one.
+    async fn sender_address(&self, queue: &QueueName, now: Timestamp, until: Timestamp) -> Result<Option<Secret>>;
     /// Resolves soon after a message may have become visible in a queue that this process sent to, so that a local
     /// consumer need not poll; never resolves where the backend can't tell.
     async fn sent_here(&self, queue: &QueueName);

@@ -29,7 +29,8 @@ pub fn rehydrate(run: &RunRef, part: &'static str) -> Scope {
     )
 }
 
-/// Something of an organization that is due, as the rows of `WeftDue` carry it.
+/// Something of an organization that Weft looks at by itself: what is due, as the rows of `WeftDue` carry it, or a queue that
+/// is polled, as those of `WeftQueueTriggers` do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueRef {
     /// The organization.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use serde_json::{Value, json};
@@ -58,6 +59,8 @@ pub struct Builder {
     workspace: Option<PathBuf>,
     seeded: bool,
     concurrent_runs: Option<u32>,
+    driver: Option<Duration>,
+    hand_off: Option<Duration>,
     clock: Arc<dyn Clock>,
     storage: Option<(Ports, Arc<Faults>)>,
     file: Option<PathBuf>,
@@ -74,6 +77,8 @@ impl Default for Builder {
             workspace: None,
             seeded: true,
             concurrent_runs: None,
+            driver: None,
+            hand_off: None,
             clock: Arc::new(SystemClock),
             storage: None,
             file: None,
@@ -141,6 +146,20 @@ impl Builder {
         self
     }
 
+    /// With drivers that let go of their runs after so long.
+    #[must_use]
+    pub const fn driver(mut self, budget: Duration) -> Self {
+        self.driver = Some(budget);
+        self
+    }
+
+    /// Asking other instances to make what has stood in line for so long.
+    #[must_use]
+    pub const fn hand_off(mut self, after: Duration) -> Self {
+        self.hand_off = Some(after);
+        self
+    }
+
     /// With a graph in the workspace of the scripted runner.
     #[must_use]
     pub fn graph(mut self, graph: Value) -> Self {
@@ -176,6 +195,8 @@ impl Builder {
         let mut config = Config::for_testing(&home.0);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         config.limits.concurrent_runs = self.concurrent_runs.unwrap_or(config.limits.concurrent_runs);
+        config.limits.driver = self.driver.unwrap_or(config.limits.driver);
+        config.limits.hand_off = self.hand_off.or(config.limits.hand_off);
         let on_disk = self.on_disk || self.file.is_some();
         let database = self.file.unwrap_or_else(|| home.0.join("weft.db"));
         let file = on_disk.then_some(database.as_path());
@@ -315,7 +336,7 @@ impl TestApp {
     pub async fn deliver_all(&self) -> bool {
         let queue = Queue::Runs.name();
         loop {
-            let hidden = std::time::Duration::from_secs(30);
+            let hidden = Duration::from_secs(30);
             let Ok(mut messages) = self.ports.queues.receive(&queue, 1, hidden).await else {
                 return false;
             };

@@ -314,6 +314,8 @@ async fn say(
         .resource("run", id.as_str())
         .detail(&json!({"step": step, "by": by, "workflow": run.new.workflow}));
     let linked = cx.audit.append(scope, record).await?;
+    // Before it counts: a record that nobody lists is as good as none.
+    cx.audit.index(scope, &[linked]).await?;
     let letter = Letter::Decided {
         place,
         decision: Decision {
@@ -324,7 +326,6 @@ async fn say(
         },
     };
     let is_new = cx.runs.tell(scope, &id, &cause, &letter).await?;
-    cx.audit.index(scope, &[linked]).await?;
     if !is_new {
         return Err(decided());
     }

@@ -1,6 +1,6 @@
 //! One attempt: its context, its run in a worker, and its log. What it asks for is answered by its [`Broker`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -41,6 +41,8 @@ const KEEP_CLOSING: Duration = Duration::from_secs(30);
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 /// The same while somebody watches the run.
 const FLUSH_WATCHED_AFTER: Duration = Duration::from_millis(100);
+/// When it is looked again at an attempt that does not stand in line yet.
+const SOON: Duration = Duration::from_millis(50);
 /// Most bytes of configuration that a worker is handed unasked.
 const CONFIG_BYTES: usize = 32 * 1024;
 
@@ -67,6 +69,116 @@ pub(super) struct Attempt {
     /// The digest of the packages that it needs.
     pub(super) environment: Option<String>,
     pub(super) stop: CancellationToken,
+    door: Door,
+}
+
+/// How an attempt comes to a worker's slot.
+#[derive(Debug)]
+enum Door {
+    /// It stands in line.
+    Line(Arc<Turn>),
+    /// It has one, until it is dropped.
+    Open { slot: WorkerSlot },
+}
+
+/// Where an attempt is that stands in line for a slot. Until it has begun, other instances may be asked to make it.
+#[derive(Debug)]
+pub(super) struct Turn(Mutex<Stage>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not in line yet.
+    Before,
+    /// In line, since then.
+    InLine(Instant),
+    /// It has had a slot, or has said something already.
+    Begun,
+    /// Others were asked, so whoever claims it makes it.
+    Offered,
+}
+
+impl Turn {
+    /// Of an attempt that is made here.
+    pub(super) fn own() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Stage::Before)))
+    }
+
+    /// Of an attempt that others were asked to make.
+    pub(super) fn offered() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Stage::Offered)))
+    }
+
+    fn stage(&self) -> std::sync::MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether others were asked.
+    pub(super) fn is_offered(&self) -> bool {
+        *self.stage() == Stage::Offered
+    }
+
+    /// When it will have stood in line for so long; none when others can't be asked.
+    pub(super) fn offered_at(&self, waited: Duration) -> Option<Instant> {
+        match *self.stage() {
+            Stage::Before => Some(Instant::now() + waited.max(SOON)),
+            Stage::InLine(since) => Some(since + waited),
+            Stage::Begun | Stage::Offered => None,
+        }
+    }
+
+    /// Lets it be made by whoever claims it, when it has stood in line for so long; whether it is so.
+    pub(super) fn offer(&self, waited: Duration) -> bool {
+        let mut stage = self.stage();
+        let waits = matches!(*stage, Stage::InLine(since) if since.elapsed() >= waited);
+        if waits {
+            *stage = Stage::Offered;
+        }
+        waits
+    }
+
+    fn enter(&self) {
+        let mut stage = self.stage();
+        if *stage == Stage::Before {
+            *stage = Stage::InLine(Instant::now());
+        }
+    }
+
+    /// It begins here, unless others were asked.
+    fn begin(&self) -> bool {
+        let mut stage = self.stage();
+        if *stage == Stage::Offered {
+            return false;
+        }
+        *stage = Stage::Begun;
+        true
+    }
+}
+
+/// What came of standing in line.
+enum Admitted {
+    /// It begins; with a slot, unless it has one or is stopped.
+    Begins(Option<WorkerSlot>),
+    /// It would begin, if nobody else has claimed it.
+    Offered(WorkerSlot),
+    /// Others were asked, and it need not stand in line any more.
+    Gone,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// It was made here.
+    Here(Box<Done>),
+    /// It may be made with this slot by whoever claims it.
+    Handed(WorkerSlot),
+    /// Somebody else sees to it.
+    Gone,
+}
+
+enum Ran {
+    Report(Box<AttemptReport>),
+    Handed(WorkerSlot),
+    Gone,
 }
 
 /// How it ended.
@@ -113,12 +225,24 @@ impl Attempt {
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
             environment: run.new.plan.environment.clone(),
             stop: stop.child_token(),
+            door: Door::Line(Turn::own()),
         })
     }
 
+    /// Lets it stand in line in this turn.
+    pub(super) fn stands_in_line(&mut self, turn: Arc<Turn>) {
+        self.door = Door::Line(turn);
+    }
+
+    /// Gives it a slot, and another to stop it.
+    pub(super) fn has_place(&mut self, slot: WorkerSlot, stop: CancellationToken) {
+        self.door = Door::Open { slot };
+        self.stop = stop;
+    }
+
     /// Makes the attempt. Never fails: what keeps it from being made is its outcome.
-    pub(super) async fn make(self) -> Done {
-        let _making = Making::begin(&self.cx, &self.run, &self.attempt);
+    pub(super) async fn make(&self) -> Made {
+        let making = Making::begin(&self.cx, &self.run, &self.attempt);
         let started_at = self.cx.clock.now();
         let mut pause = Duration::from_millis(100);
         let report = loop {
@@ -138,17 +262,33 @@ impl Attempt {
                 report => break report,
             }
         };
-        let report = report.unwrap_or_else(|error| not_made(&error));
-        Done {
+        let report = match report {
+            Ok(Ran::Report(report)) => *report,
+            Ok(Ran::Handed(slot)) => {
+                making.elsewhere();
+                return Made::Handed(slot);
+            }
+            // Of one that others were asked to make, nothing here is its end.
+            Ok(Ran::Gone) => {
+                making.elsewhere();
+                return Made::Gone;
+            }
+            Err(_) if !self.begins() => {
+                making.elsewhere();
+                return Made::Gone;
+            }
+            Err(error) => not_made(&error),
+        };
+        Made::Here(Box::new(Done {
             slot: self.slot,
-            attempt: self.attempt,
+            attempt: self.attempt.clone(),
             number: self.number,
             started_at,
             report,
-        }
+        }))
     }
 
-    async fn run_with(&self, config: Merged, started_at: Timestamp) -> Result<AttemptReport> {
+    async fn run_with(&self, config: Merged, started_at: Timestamp) -> Result<Ran> {
         let left = u64::try_from(self.deadline.since(started_at).as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -178,13 +318,23 @@ impl Attempt {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
             }
-            let slot = self.slot().await?;
-            spec.is_first = slot.as_ref().is_none_or(WorkerSlot::is_first);
-            Ok(self.cx.runner.run(spec, self.stop.clone()).await?)
+            let slot = match self.slot().await? {
+                Admitted::Begins(slot) => slot,
+                Admitted::Offered(slot) => return Ok(Ran::Handed(slot)),
+                Admitted::Gone => return Ok(Ran::Gone),
+            };
+            spec.is_first = match &self.door {
+                Door::Open { slot } => slot.is_first(),
+                Door::Line(_) => slot.as_ref().is_none_or(WorkerSlot::is_first),
+            };
+            Ok(Ran::Report(Box::new(
+                self.cx.runner.run(spec, self.stop.clone()).await?,
+            )))
         };
-        let (report, mut log): (Result<AttemptReport>, _) = tokio::join!(run, self.serve(received, &broker));
-        let report = match report {
-            Ok(report) => Ok(broker.finish(report).await),
+        let (ran, mut log): (Result<Ran>, _) = tokio::join!(run, self.serve(received, &broker));
+        let report = match ran {
+            Ok(Ran::Report(report)) => Ok(broker.finish(*report).await),
+            Ok(elsewhere) => return Ok(elsewhere),
             Err(error) => Err(error),
         };
         for reason in allowed.reasons.iter().filter(|reason| reason.refused) {
@@ -200,18 +350,33 @@ impl Attempt {
         let Self { cx, scope, origin, .. } = self;
         let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
-        Ok(report)
+        Ok(Ran::Report(Box::new(report)))
+    }
+
+    /// Whether it is made here from now on, and nowhere else.
+    fn begins(&self) -> bool {
+        match &self.door {
+            Door::Line(turn) => turn.begin(),
+            Door::Open { .. } => true,
+        }
     }
 
     /// A slot for a worker, as soon as it is the organization's turn; none when the attempt is stopped meanwhile.
-    async fn slot(&self) -> Result<Option<WorkerSlot>> {
+    async fn slot(&self) -> Result<Admitted> {
+        let Door::Line(turn) = &self.door else {
+            return Ok(Admitted::Begins(None));
+        };
+        turn.enter();
         let _waits = self.cx.live.without_slot(&self.run);
         // Who has started this run may have a slot, and wait for its end.
         let is_urgent = self.parent.is_some();
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Ok(None),
-            slot = self.cx.admission.gate.slot(self.scope.org(), is_urgent) => Ok(Some(slot?)),
+            () = self.stop.cancelled() => Ok(if turn.begin() { Admitted::Begins(None) } else { Admitted::Gone }),
+            slot = self.cx.admission.gate.slot(self.scope.org(), is_urgent) => {
+                let slot = slot?;
+                Ok(if turn.begin() { Admitted::Begins(Some(slot)) } else { Admitted::Offered(slot) })
+            }
         }
     }
 
@@ -249,8 +414,11 @@ impl Attempt {
             message: format!("waiting for the environment `{digest}`, which is being built on this instance"),
             fields: None,
         };
-        // Whoever reads it is there until the attempt's end.
-        drop(messages.send(WorkerMessage::Line(line)).await);
+        // What has said something is made here: another instance would not go on behind it in the log.
+        if self.begins() {
+            // Whoever reads it is there until the attempt's end.
+            drop(messages.send(WorkerMessage::Line(line)).await);
+        }
         let patience = self.deadline.since(self.cx.clock.now());
         tokio::select! {
             biased;

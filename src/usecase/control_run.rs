@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::driver::unreported;
-use super::{Context, Error, Result, admission, children, query_run, signal};
+use super::{Context, Error, Result, admission, attempt_step, children, query_run, signal};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin};
 use crate::domain::RunId;
@@ -79,6 +79,8 @@ pub(super) async fn end_by(
                 if let Some(owner) = owner {
                     signal::stop(cx, &owner, &id).await;
                 }
+                let handed = run.state.handed().map(|(_, attempt)| attempt.clone()).collect();
+                attempt_step::kill(cx, scope, &id, handed).await;
                 admission::withdraw(cx, scope, &run).await?;
                 cx.runs.index(scope, &stored, &records).await?;
                 finish(cx, scope, origin, &stored).await?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attempt_step::{self, Asked};
 use super::drive_run::{self, Continued};
 use super::{Context, Result, admission, quarantine};
 use crate::domain::Timestamp;
@@ -51,16 +52,43 @@ pub async fn deliver(
             return Ok(Delivered::Refused(rejected));
         }
     };
+    let mut asked = None;
     let (run, place, reason) = match message {
         Message::DriveRun { run, reason } => {
             tracing::debug!(run.id = %run.run, org.id = %run.org, reason = %reason, "message");
             (run, None, reason)
         }
         Message::Admit { run, place } => (run, Some(place), String::new()),
+        Message::Attempt {
+            run,
+            step,
+            item,
+            attempt,
+            sent_on,
+        } => {
+            tracing::debug!(run.id = %run.run, org.id = %run.org, attempt.id = %attempt, "message about an attempt");
+            asked = Some(Asked {
+                slot: (step, item),
+                attempt,
+                sent_on,
+            });
+            (run, None, String::new())
+        }
     };
     let work = {
         let (cx, run) = (cx.clone(), run.clone());
         async move {
+            if let Some(asked) = asked {
+                return match from {
+                    From::Runs | From::Attempts => {
+                        let done = Box::pin(attempt_step::arrive(&cx, &run, asked)).await;
+                        done.inspect_err(|error| cx.failures.note(&run.run, error))
+                    }
+                    From::RunsPoison | From::AttemptsPoison => {
+                        attempt_step::set_aside(&cx, &run, &asked, delivered_at).await
+                    }
+                };
+            }
             match (from, place) {
                 // Of these none is needed: every run of the backlog has a message of its own.
                 (From::RunsPoison | From::AttemptsPoison, Some(_)) => Ok(Continued::Served(0)),
@@ -107,11 +135,18 @@ const HIDDEN: Duration = Duration::from_secs(120);
 /// Deliveries after which a message is quarantined, as in `host.json`.
 pub(super) const MAX_DEQUEUE_COUNT: u32 = 5;
 
-/// Delivers the messages of the queue of runs as the Functions host would: several at once, again after a failure, to
-/// quarantine after too many. For `weft dev`, which has no host. Never returns; ends when it is dropped.
+/// Delivers the messages of the queues of runs and of attempts as the Functions host would: several at once, again after a
+/// failure, to quarantine after too many. For `weft dev`, which has no host. Never returns; ends when it is dropped.
 pub async fn consume(cx: Arc<Context>) {
+    tokio::join!(
+        drain(cx.clone(), Queue::Runs, [From::Runs, From::RunsPoison]),
+        drain(cx, Queue::Attempts, [From::Attempts, From::AttemptsPoison]),
+    );
+}
+
+async fn drain(cx: Arc<Context>, of: Queue, from: [From; 2]) {
     let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
-    let queue = Queue::Runs.name();
+    let queue = of.name();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
@@ -132,18 +167,18 @@ pub async fn consume(cx: Arc<Context>) {
         };
         let cx = cx.clone();
         tokio::spawn(async move {
-            handle(&cx, message).await;
+            handle(&cx, of, from, message).await;
             drop(slot);
         });
     }
 }
 
-async fn handle(cx: &Arc<Context>, message: crate::store::port::Message) {
-    let queue = Queue::Runs.name();
+async fn handle(cx: &Arc<Context>, of: Queue, [from, poison]: [From; 2], message: crate::store::port::Message) {
+    let queue = of.name();
     let from = if message.dequeue_count > MAX_DEQUEUE_COUNT {
-        From::RunsPoison
+        poison
     } else {
-        From::Runs
+        from
     };
     let delivered_at = cx.clock.now();
     let mut receipt = message.receipt;

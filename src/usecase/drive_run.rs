@@ -44,6 +44,12 @@ pub enum Continued {
     Queued,
     /// An organization was served; so many runs were taken from its backlog.
     Served(usize),
+    /// An attempt was made here.
+    Made,
+    /// An attempt waits for another instance: there is no worker for it here.
+    SentOn,
+    /// An attempt has ended, or somebody makes it.
+    Over,
 }
 
 /// Goes on with a run, as a queue message asks for.

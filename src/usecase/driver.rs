@@ -12,21 +12,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{self, Place};
-use super::attempt::{Attempt, Done};
+use super::attempt::{Attempt, Done, Made, Turn as Line};
 use super::drive_run::{drop_wake_up, send};
-use super::live::Driving;
+use super::handoff::CLAIMS_EVERY;
+use super::live::{Driving, Offered};
+use super::report::{self, keep_trying};
 use super::values::{Known, Said, Values};
 use super::written::Step;
-use super::{Context, Error, LEASE, Result, cached, children};
+use super::{Context, Error, LEASE, Result, attempt_step, cached, children};
 use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{self, Doing, Effect, Event, Rejected, RunState, Slot, Transition};
 use crate::store;
+use crate::store::key;
 use crate::store::port::{Key, MAX_VISIBILITY, MessageReceipt};
 use crate::store::repo::history;
 use crate::store::repo::results::Kept;
-use crate::store::repo::runs::{Additions, AttemptRecord, Left, Letter, StoredRun};
+use crate::store::repo::runs::{Additions, AttemptRecord, INBOX_AT_ONCE, Left, Letter, Reported, StoredRun};
 use crate::tenancy::{RunRef, Scope};
 
 /// A run that waits longer than this is left to a message.
@@ -36,10 +39,16 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often the inbox is looked at while something in it could be waited for; whoever puts something there on this instance
 /// says so at once.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked at while other instances may be making attempts of the run.
+const LOOK_HANDED_EVERY: Duration = Duration::from_millis(500);
+/// For how long a driver whose time is used waits for what runs, before it begins something again.
+const YIELDS_FOR: Duration = Duration::from_secs(30);
+/// Most reports of other instances that one transition takes: each is three rows of it.
+const REPORTS: usize = 8;
 /// A run that takes longer than this is listed as running; a shorter one is listed when it has ended.
 const LIST_AFTER: Duration = Duration::from_millis(20);
 /// How long a driver tries to write while storage is away; less than a lease, so that it ends as the owner or not at all.
-const KEEP_TRYING: Duration = Duration::from_secs(45);
+pub(super) const KEEP_TRYING: Duration = Duration::from_secs(45);
 /// Most looks at values in one transition: each may write a row.
 const LOOKS: usize = 24;
 /// Most killed attempts that one transition records.
@@ -87,11 +96,19 @@ enum Happened {
     Leaving,
     Time,
     More,
+    /// Attempts may have stood in line for long enough.
+    Line,
+    /// The driver's time is used.
+    Budget,
+    /// What runs did not end soon enough after that.
+    Resume,
 }
 
 /// What came to its end, or never began.
-enum Ending {
+pub(super) enum Ending {
     Attempt(Done),
+    /// An attempt that others were asked to make, and that stands in line here no longer.
+    Gone(AttemptId),
     /// An attempt that was not made: an earlier run had its result.
     Cached {
         slot: Slot,
@@ -109,22 +126,48 @@ enum Ending {
 
 /// Attempts that are made here, and how to stop them.
 #[derive(Default)]
-struct Work {
-    endings: FuturesUnordered<BoxFuture<'static, Ending>>,
-    stops: BTreeMap<AttemptId, CancellationToken>,
+pub(super) struct Work {
+    pub(super) endings: FuturesUnordered<BoxFuture<'static, Ending>>,
+    pub(super) own: BTreeMap<AttemptId, Own>,
+    /// Attempts that others are to be asked to make, once that is committed.
+    pub(super) to_ask: Vec<(Slot, AttemptId)>,
     /// Under which digests results are kept for later runs.
     digests: BTreeMap<AttemptId, String>,
 }
 
+/// An attempt that is made here, or stands in line.
+pub(super) struct Own {
+    pub(super) slot: Slot,
+    stop: CancellationToken,
+    pub(super) line: Arc<Line>,
+    /// While other instances are asked to make it.
+    pub(super) offered: Option<Offered>,
+}
+
+impl Work {
+    /// Whether nothing is made here that could not go on elsewhere.
+    fn is_idle(&self) -> bool {
+        let elsewhere = self.own.values().filter(|own| own.line.is_offered());
+        self.endings.len() == elsewhere.count()
+    }
+
+    /// Takes an attempt out of line.
+    pub(super) fn forget(&mut self, attempt: &AttemptId) {
+        if let Some(own) = self.own.remove(attempt) {
+            own.stop.cancel();
+        }
+    }
+}
+
 /// What is to be committed at once.
 #[derive(Default)]
-struct Turn {
+pub(super) struct Turn {
     transition: Option<Transition>,
-    additions: Additions,
+    pub(super) additions: Additions,
 }
 
 impl Turn {
-    fn state<'a>(&'a self, run: &'a StoredRun) -> &'a RunState {
+    pub(super) fn state<'a>(&'a self, run: &'a StoredRun) -> &'a RunState {
         self.transition.as_ref().map_or(&run.state, Transition::state)
     }
 }
@@ -143,19 +186,30 @@ impl Driver {
         let mut look = epoch > 1;
         let mut linger = self.perform(&run, after.effects, &mut work, driving.stop()).await?;
         let mut list_at = Some(Instant::now() + LIST_AFTER);
+        let mut budget_at = Some(Instant::now() + self.cx.bounds.driver);
+        let mut resume_at = None;
+        let mut claims_at = Instant::now();
         while !run.state.status.is_terminal() {
             let now = self.cx.clock.now();
             let due = run.state.next_due().unwrap_or(run.state.deadline);
             let renew = run.state.lease_until.map_or(now, |until| until.minus(LEASE / 2));
             let waits = waits_for_letters(&run.state);
+            let handed = run.state.handed().next().is_some();
             let lingers = waits && linger.is_some_and(|until| Instant::now() < until);
-            if !more && !look && !lingers && work.endings.is_empty() && due.since(now) > REST_AFTER {
+            // The next driver goes on at once, and sees to what stands in line.
+            if budget_at.is_none() && work.is_idle() {
+                drop(work);
+                return self.rest(run, now, driving).await;
+            }
+            let rests = !lingers && !handed && work.endings.is_empty() && due.since(now) > REST_AFTER;
+            if !more && !look && rests {
                 return self.rest(run, due, driving).await;
             }
             let mut pause = due.min(renew).since(now).max(Duration::from_millis(1));
             if waits {
-                pause = pause.min(LOOK_EVERY);
+                pause = pause.min(if handed { LOOK_HANDED_EVERY } else { LOOK_EVERY });
             }
+            let line_at = self.line_at(&work, budget_at.is_none());
             let happened = loop {
                 if look {
                     look = false;
@@ -168,7 +222,10 @@ impl Driver {
                     () = driving.stop().cancelled() => break Happened::Stopped,
                     () = std::future::ready(()), if more => break Happened::More,
                     Some(ending) = work.endings.next() => break Happened::Ended(Box::new(ending)),
+                    () = wait_until(budget_at) => break Happened::Budget,
+                    () = wait_until(resume_at) => break Happened::Resume,
                     () = driving.poked() => break Happened::Poked,
+                    () = wait_until(line_at) => break Happened::Line,
                     () = wait_until(list_at) => {
                         list_at = None;
                         self.list_as_running(&run).await;
@@ -176,7 +233,8 @@ impl Driver {
                     () = tokio::time::sleep(pause) => break Happened::Time,
                 }
             };
-            more = false;
+            // A look at the inbox comes first, and leaves what was to be decided on.
+            more &= !matches!(happened, Happened::More);
             let now = self.cx.clock.now();
             let mut turn = Turn::default();
             match happened {
@@ -185,12 +243,47 @@ impl Driver {
                     return self.reload(&run).await;
                 }
                 Happened::Leaving => {
+                    // What has not begun is not lost.
+                    self.offer(&run, &mut turn, &mut work, true, now).await?;
+                    if let Some(transition) = turn.transition.take() {
+                        match self.commit(run, &transition, turn.additions).await? {
+                            Committed::Ours(stored) => run = *stored,
+                            Committed::Theirs(stored) => {
+                                driving.stop().cancel();
+                                stop_all(&stored, &mut work).await;
+                                return Ok(*stored);
+                            }
+                        }
+                        self.ask_others(&run, &mut work).await;
+                    }
                     driving.stop().cancel();
                     stop_all(&run, &mut work).await;
                     return self.rest(run, now, driving).await;
                 }
+                Happened::Budget => {
+                    budget_at = None;
+                    if !work.is_idle() {
+                        resume_at = Some(Instant::now() + YIELDS_FOR);
+                        self.decide(&run, &mut turn, Event::Yielding { epoch }, now).await?;
+                        self.offer(&run, &mut turn, &mut work, true, now).await?;
+                    }
+                }
+                Happened::Resume => {
+                    resume_at = None;
+                    budget_at = Some(Instant::now() + self.cx.bounds.driver);
+                    self.decide(&run, &mut turn, Event::Resumed { epoch }, now).await?;
+                }
+                Happened::Line => {
+                    self.offer(&run, &mut turn, &mut work, budget_at.is_none(), now).await?;
+                }
                 Happened::More => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
-                Happened::Time if now >= due => self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?,
+                Happened::Time if now >= due => {
+                    // What was decided in time counts, however late it is found.
+                    if waits {
+                        look = self.read_inbox(&run, &mut turn, &mut work, now).await?;
+                    }
+                    self.decide(&run, &mut turn, Event::Woken { epoch }, now).await?;
+                }
                 Happened::Time if now >= renew => {
                     let lease_until = now.plus(LEASE);
                     self.decide(&run, &mut turn, Event::Renewed { epoch, lease_until }, now)
@@ -198,27 +291,27 @@ impl Driver {
                 }
                 Happened::Time | Happened::Poked => {
                     if waits {
-                        self.read_inbox(&run, &mut turn, now).await?;
+                        look = self.read_inbox(&run, &mut turn, &mut work, now).await?;
+                    }
+                    if handed && Instant::now() >= claims_at {
+                        claims_at = Instant::now() + CLAIMS_EVERY;
+                        self.look_after_claims(&run, &mut turn, &mut work, driving.stop(), now)
+                            .await?;
                     }
                 }
                 Happened::Ended(ending) => {
                     let mut kept = None;
+                    if let Ending::Gone(attempt) = ending.as_ref() {
+                        work.own.remove(attempt);
+                        continue;
+                    }
                     if let Ending::Attempt(done) = ending.as_ref() {
-                        work.stops.remove(&done.attempt);
+                        work.own.remove(&done.attempt);
                         kept = work.digests.remove(&done.attempt).map(|digest| (done.slot, digest));
                     }
                     self.ended(&run, &mut turn, *ending, now).await?;
                     if let Some((slot, digest)) = kept {
-                        let output = turn.additions.outputs.iter().find(|(of, _)| *of == slot);
-                        cached::keep(
-                            &self.cx,
-                            &self.scope,
-                            &run,
-                            slot,
-                            &digest,
-                            output.map(|(_, output)| output),
-                        )
-                        .await;
+                        self.keep_result(&run, &turn, slot, &digest).await;
                     }
                 }
             }
@@ -241,6 +334,7 @@ impl Driver {
             }
             self.known.shrink();
             more = after.more;
+            self.ask_others(&run, &mut work).await;
             linger = self
                 .perform(&run, after.effects, &mut work, driving.stop())
                 .await?
@@ -251,7 +345,13 @@ impl Driver {
     }
 
     /// Decides on an event, and on what values say that must be looked at then. What is late is dropped.
-    async fn decide(&mut self, run: &StoredRun, turn: &mut Turn, event: Event, now: Timestamp) -> Result<()> {
+    pub(super) async fn decide(
+        &mut self,
+        run: &StoredRun,
+        turn: &mut Turn,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<()> {
         let rejected = self.fold(run, turn, event, now).await?;
         match rejected {
             None | Some(Rejected::NothingDue) => {}
@@ -260,7 +360,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn fold(
+    pub(super) async fn fold(
         &mut self,
         run: &StoredRun,
         turn: &mut Turn,
@@ -286,18 +386,14 @@ impl Driver {
             let event = if let Some(slot) = transition.evaluations().first().copied() {
                 let (verdict, value): Said = values.look(slot, now).await?;
                 if let Some(value) = value {
-                    let kept = self
-                        .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
-                        .await?;
+                    let kept = keep_trying(KEEP_TRYING, || self.cx.runs.keep(&self.scope, value.clone())).await?;
                     turn.additions.outputs.push((slot, kept));
                 }
                 Event::Evaluated { epoch, slot, verdict }
             } else if transition.concludes() {
                 let error = match values.result().await? {
                     Ok(value) => {
-                        let kept = self
-                            .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
-                            .await?;
+                        let kept = keep_trying(KEEP_TRYING, || self.cx.runs.keep(&self.scope, value.clone())).await?;
                         turn.additions.result = Some(kept);
                         None
                     }
@@ -340,12 +436,13 @@ impl Driver {
         });
     }
 
-    /// Takes what others have put into the run's inbox.
-    async fn read_inbox(&mut self, run: &StoredRun, turn: &mut Turn, now: Timestamp) -> Result<()> {
-        let letters = self
-            .keep_trying(|| self.cx.runs.inbox(&self.scope, &run.new.run))
-            .await?;
+    /// Takes what others have put into the run's inbox; whether there may be more.
+    async fn read_inbox(&mut self, run: &StoredRun, turn: &mut Turn, work: &mut Work, now: Timestamp) -> Result<bool> {
+        let letters = keep_trying(KEEP_TRYING, || self.cx.runs.inbox(&self.scope, &run.new.run)).await?;
+        let mut more = letters.len() >= INBOX_AT_ONCE;
+        let mut reports = 0;
         let mut useless: Vec<Key> = Vec::new();
+        let mut claims: Vec<Key> = Vec::new();
         let epoch = run.state.epoch;
         for (row, letter) in letters {
             let event = match letter {
@@ -354,8 +451,26 @@ impl Driver {
                     step: place,
                     decision,
                 }),
+                Letter::AttemptEnded { reported } => {
+                    let claim = key::claim_row(&reported.record.id);
+                    let attempt = turn
+                        .state(run)
+                        .unit(reported.slot)
+                        .and_then(|unit| unit.attempt.as_ref());
+                    if attempt != Some(&reported.record.id) {
+                        claims.push(claim);
+                        None
+                    } else if reports >= REPORTS {
+                        more = true;
+                        continue;
+                    } else {
+                        reports += 1;
+                        turn.additions.taken.push(claim);
+                        Some(self.reported(run, turn, work, *reported).await)
+                    }
+                }
                 Letter::ChildEnded { child, awaited } => {
-                    let ended = self.keep_trying(|| self.cx.runs.get(&self.scope, &child)).await?;
+                    let ended = keep_trying(KEEP_TRYING, || self.cx.runs.get(&self.scope, &child)).await?;
                     let slot = (awaited.place, awaited.item);
                     ended
                         .and_then(|ended| Some((children::outcome(&ended)?, ended.result)))
@@ -387,9 +502,31 @@ impl Driver {
         }
         if turn.transition.is_some() {
             turn.additions.taken.append(&mut useless);
-            return Ok(());
         }
-        Ok(self.cx.runs.discard(&self.scope, &run.new.run, useless).await?)
+        useless.append(&mut claims);
+        // Who has lost the run knows nothing of what began since, and must not throw that away. What a state doesn't wait for
+        // that is the present one after the letters were read, none will wait for any more.
+        if !useless.is_empty() && self.reload(run).await?.state == run.state {
+            self.cx.runs.discard(&self.scope, &run.new.run, useless).await?;
+        }
+        Ok(more)
+    }
+
+    /// What another instance reports of an attempt that runs.
+    async fn reported(&self, run: &StoredRun, turn: &mut Turn, work: &mut Work, reported: Reported) -> Event {
+        let (slot, attempt) = (reported.slot, reported.record.id.clone());
+        work.forget(&attempt);
+        let event = self.accept(run, &mut turn.additions, reported);
+        if let Some(digest) = work.digests.remove(&attempt) {
+            self.keep_result(run, turn, slot, &digest).await;
+        }
+        event
+    }
+
+    async fn keep_result(&self, run: &StoredRun, turn: &Turn, slot: Slot, digest: &str) {
+        let mut outputs = turn.additions.outputs.iter();
+        let output = outputs.find(|(of, _)| *of == slot).map(|(_, output)| output);
+        cached::keep(&self.cx, &self.scope, run, slot, digest, output).await;
     }
 
     fn sample(&self) -> f64 {
@@ -406,6 +543,7 @@ impl Driver {
         stop: &CancellationToken,
     ) -> Result<Option<Instant>> {
         let mut linger = None;
+        let mut killed = Vec::new();
         for effect in effects {
             match effect {
                 Effect::StartAttempt { slot, attempt, number } => {
@@ -413,7 +551,8 @@ impl Driver {
                     if run.state.unit(slot).and_then(|unit| unit.attempt.as_ref()) != Some(&attempt) {
                         continue;
                     }
-                    self.start_attempt(run, (slot, attempt, number), work, stop).await?;
+                    self.start_attempt(run, (slot, attempt, number), work, stop, Line::own())
+                        .await?;
                 }
                 Effect::StartChild { slot, child, .. } => {
                     if run.state.unit(slot).and_then(|unit| unit.child.as_ref()) != Some(&child) {
@@ -438,15 +577,17 @@ impl Driver {
                         }));
                     }
                 }
-                Effect::KillAttempt { attempt, .. } => {
-                    if let Some(stop) = work.stops.remove(&attempt) {
-                        stop.cancel();
+                Effect::KillAttempt { attempt, handed, .. } => {
+                    work.forget(&attempt);
+                    if handed {
+                        killed.push(attempt);
                     }
                 }
                 Effect::CancelChild { child } => children::end(&self.cx, &self.scope, &self.origin, &child).await?,
                 Effect::Finished => {}
             }
         }
+        attempt_step::kill(&self.cx, &self.scope, &run.new.run, killed).await;
         Ok(linger)
     }
 
@@ -460,12 +601,14 @@ impl Driver {
         }
     }
 
-    async fn start_attempt(
+    /// Lets an attempt stand in line.
+    pub(super) async fn start_attempt(
         &self,
         run: &StoredRun,
         (slot, attempt, number): (Slot, AttemptId, u32),
         work: &mut Work,
         stop: &CancellationToken,
+        line: Arc<Line>,
     ) -> Result<()> {
         let id = (slot, attempt.clone(), number);
         let prepared = match self.values(run).arguments(slot).await? {
@@ -478,9 +621,11 @@ impl Driver {
             )),
         };
         match prepared {
-            Ok(made) => {
+            Ok(mut made) => {
+                let is_own = !line.is_offered();
                 let digest = cached::digest(&self.scope, run, slot, &made.arguments);
                 if let Some(digest) = &digest
+                    && is_own
                     && let Some(kept) = cached::look(&self.cx, &self.scope, digest).await
                 {
                     work.endings.push(Box::pin(async move {
@@ -496,9 +641,25 @@ impl Driver {
                 if let Some(digest) = digest {
                     work.digests.insert(attempt.clone(), digest);
                 }
-                work.stops.insert(attempt, made.stop.clone());
-                work.endings
-                    .push(Box::pin(async move { Ending::Attempt(made.make().await) }));
+                made.stands_in_line(line.clone());
+                let own = Own {
+                    slot,
+                    stop: made.stop.clone(),
+                    line,
+                    offered: (!is_own).then(|| self.cx.live.offer(&attempt)),
+                };
+                work.own.insert(attempt.clone(), own);
+                work.endings.push(Box::pin(async move {
+                    match made.make().await {
+                        Made::Here(done) => Ending::Attempt(*done),
+                        Made::Handed(slot) => {
+                            // It ends by a letter, wherever it is made, and goes on when this driver lets go.
+                            tokio::spawn(attempt_step::take(made, slot));
+                            Ending::Gone(attempt)
+                        }
+                        Made::Gone => Ending::Gone(attempt),
+                    }
+                }));
             }
             Err(error @ Error::Store(_)) => return Err(error),
             Err(error) => {
@@ -513,7 +674,12 @@ impl Driver {
     async fn ended(&mut self, run: &StoredRun, turn: &mut Turn, ending: Ending, now: Timestamp) -> Result<()> {
         let epoch = run.state.epoch;
         let event = match ending {
-            Ending::Attempt(done) => self.finished(run, &mut turn.additions, epoch, done, now).await?,
+            // It is counted where it is taken out of what is made here.
+            Ending::Gone(_) => return Ok(()),
+            Ending::Attempt(done) => {
+                let reported = report::keep(&self.cx, &self.scope, run, done, now, KEEP_TRYING).await?;
+                self.accept(run, &mut turn.additions, reported)
+            }
             Ending::Cached {
                 slot,
                 attempt,
@@ -551,82 +717,26 @@ impl Driver {
         self.decide(run, turn, event, now).await
     }
 
-    async fn finished(
-        &self,
-        run: &StoredRun,
-        additions: &mut Additions,
-        epoch: u64,
-        done: Done,
-        now: Timestamp,
-    ) -> Result<Event> {
-        let Done {
-            slot,
-            attempt,
-            number,
-            started_at,
-            report,
-        } = done;
-        let mut timings = run.timings;
-        timings.boot_ms += report.timings.boot_ms;
-        timings.import_ms += report.timings.import_ms;
-        timings.user_ms += report.timings.user_ms;
-        let (outcome, name, error) = match report.outcome {
-            Outcome::Succeeded { value } => {
-                let kept = self
-                    .keep_trying(|| self.cx.runs.keep(&self.scope, value.clone()))
-                    .await?;
-                additions.outputs.push((slot, kept));
-                (Outcome::Succeeded { value: Value::Null }, "succeeded", None)
-            }
-            Outcome::Failed { error } => {
-                let error = bounded(error);
-                (Outcome::Failed { error: error.clone() }, "failed", Some(error))
-            }
-            Outcome::TimedOut { error } => {
-                let error = bounded(error);
-                (Outcome::TimedOut { error: error.clone() }, "timed_out", Some(error))
-            }
-            Outcome::Cancelled => (Outcome::Cancelled, "cancelled", None),
-        };
-        if report
-            .variables
-            .as_object()
-            .is_some_and(|variables| !variables.is_empty())
-        {
-            let variables = report.variables;
-            additions.variables = Some(
-                self.keep_trying(|| self.cx.runs.keep(&self.scope, variables.clone()))
-                    .await?,
-            );
-        }
+    /// Adds what an attempt has left to what is committed with its end.
+    fn accept(&self, run: &StoredRun, additions: &mut Additions, reported: Reported) -> Event {
+        let mut timings = additions.timings.unwrap_or(run.timings);
+        timings.boot_ms += reported.timings.boot_ms;
+        timings.import_ms += reported.timings.import_ms;
+        timings.user_ms += reported.timings.user_ms;
         additions.timings = Some(timings);
-        additions.attempts = vec![AttemptRecord {
-            step: run.new.plan.steps[slot.0].id.clone(),
-            item: slot.1,
-            id: attempt.clone(),
-            number,
-            cached: None,
-            started_at,
-            finished_at: now,
-            outcome: name.to_owned(),
-            error: error.map(|error| StepError {
-                traceback: None,
-                data: None,
-                ..error
-            }),
-            max_rss_kib: report.max_rss_kib,
-            output_bytes: report.output_bytes,
-            output_truncated: report.output_truncated,
-            posture: report.posture.iter().map(ToString::to_string).collect(),
-            network: report.network,
-        }];
-        Ok(Event::AttemptFinished {
-            epoch,
-            slot,
+        if let Some(output) = reported.output {
+            additions.outputs.push((reported.slot, output));
+        }
+        additions.variables = reported.variables.or_else(|| additions.variables.take());
+        let attempt = reported.record.id.clone();
+        additions.attempts.push(reported.record);
+        Event::AttemptFinished {
+            epoch: run.state.epoch,
+            slot: reported.slot,
             attempt,
-            outcome: Box::new(outcome),
+            outcome: Box::new(reported.outcome),
             sample: self.sample(),
-        })
+        }
     }
 
     pub(super) fn finish_record(&self, run: &StoredRun, transition: &Transition) -> Record {
@@ -646,10 +756,9 @@ impl Driver {
     async fn commit(&mut self, run: StoredRun, transition: &Transition, mut additions: Additions) -> Result<Committed> {
         if transition.state().status.is_terminal() {
             let record = self.finish_record(&run, transition);
-            additions.audit.push(
-                self.keep_trying(|| self.cx.audit.seal(&self.scope, record.clone()))
-                    .await?,
-            );
+            additions
+                .audit
+                .push(keep_trying(KEEP_TRYING, || self.cx.audit.seal(&self.scope, record.clone())).await?);
         }
         let begun = Instant::now();
         let mut pause = Duration::from_millis(50);
@@ -700,27 +809,6 @@ impl Driver {
         }
     }
 
-    async fn keep_trying<T, F, R>(&self, mut work: F) -> Result<T>
-    where
-        F: FnMut() -> R,
-        R: Future<Output = store::port::Result<T>>,
-    {
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match work().await {
-                Ok(value) => return Ok(value),
-                Err(store::Error::Unavailable { .. } | store::Error::Throttled { .. })
-                    if begun.elapsed() < KEEP_TRYING =>
-                {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(2));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
     /// Written again when the run ends, and by whoever finds the run's wake-up.
     async fn list_as_running(&mut self, run: &StoredRun) {
         match self.place.list(&self.cx, &self.scope, run, &self.unindexed).await {
@@ -764,10 +852,7 @@ impl Driver {
     /// Lets go of a run that waits, or that this instance must leave, and sends a message for when it goes on.
     async fn rest(&mut self, run: StoredRun, due: Timestamp, driving: Driving) -> Result<StoredRun> {
         let now = self.cx.clock.now();
-        let reference = RunRef {
-            org: self.scope.org().clone(),
-            run: run.new.run.clone(),
-        };
+        let reference = self.reference(&run);
         let epoch = run.state.epoch;
         let Ok(transition) = scheduler::decide(&run.new.plan, &run.state, Event::Released { epoch }, now) else {
             return Ok(run);
@@ -797,6 +882,13 @@ impl Driver {
         }
     }
 
+    pub(super) fn reference(&self, run: &StoredRun) -> RunRef {
+        RunRef {
+            org: self.scope.org().clone(),
+            run: run.new.run.clone(),
+        }
+    }
+
     async fn reload(&self, run: &StoredRun) -> Result<StoredRun> {
         let stored = self.cx.runs.get(&self.scope, &run.new.run).await?;
         stored.ok_or_else(|| store::Error::corrupt("a run that was written is gone").into())
@@ -816,7 +908,7 @@ fn waits_for_letters(state: &RunState) -> bool {
         step.activity
             .as_ref()
             .is_some_and(|activity| matches!(activity.doing, Doing::Approval(_)))
-            || step.units().any(|(_, unit)| unit.child.is_some())
+            || step.units().any(|(_, unit)| unit.child.is_some() || unit.handed)
     })
 }
 
@@ -837,32 +929,6 @@ async fn wait_until(at: Option<Instant>) {
 
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// What user code put into its error, cut to what a row holds.
-fn bounded(mut error: StepError) -> StepError {
-    const MESSAGE: usize = 4 * 1024;
-    const TRACEBACK: usize = 12 * 1024;
-    const DATA: usize = 4 * 1024;
-    let cut = |text: &mut String, limit: usize| {
-        if text.len() > limit {
-            let mut end = limit;
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text.truncate(end);
-            text.push_str(" … (cut)");
-        }
-    };
-    cut(&mut error.kind, 200);
-    cut(&mut error.message, MESSAGE);
-    if let Some(traceback) = &mut error.traceback {
-        cut(traceback, TRACEBACK);
-    }
-    if error.data.as_ref().is_some_and(|data| data.to_string().len() > DATA) {
-        error.data = Some(json!({"cut": format!("more than {DATA} bytes")}));
-    }
-    error
 }
 
 /// Records of the attempts that a transition ends without a report of theirs, so that they and their logs stay to be seen.

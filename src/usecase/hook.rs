@@ -342,13 +342,13 @@ fn check_secret(scheme: &Scheme, secret: &Secret, findings: &mut Vec<Finding>) {
 }
 
 /// Reads members one by one, and remembers what is wrong with each.
-struct Reader<'a> {
-    members: &'a Map<String, Value>,
-    findings: &'a mut Vec<Finding>,
+pub(super) struct Reader<'a> {
+    pub(super) members: &'a Map<String, Value>,
+    pub(super) findings: &'a mut Vec<Finding>,
 }
 
 impl Reader<'_> {
-    fn find(&mut self, pointer: &str, code: &str, message: impl Into<String>) {
+    pub(super) fn find(&mut self, pointer: &str, code: &str, message: impl Into<String>) {
         self.findings.push(Finding::new(pointer, code, message));
     }
 
@@ -366,7 +366,7 @@ impl Reader<'_> {
         }
     }
 
-    fn required(&mut self, name: &str) -> Option<String> {
+    pub(super) fn required(&mut self, name: &str) -> Option<String> {
         if self.value(name).is_none() {
             self.find(&format!("/{name}"), "required", format!("`{name}` is needed"));
         }
@@ -394,7 +394,7 @@ impl Reader<'_> {
         }
     }
 
-    fn flag(&mut self, name: &str, default: bool) -> bool {
+    pub(super) fn flag(&mut self, name: &str, default: bool) -> bool {
         match self.value(name) {
             None => default,
             Some(Value::Bool(truth)) => *truth,
@@ -419,7 +419,7 @@ impl Reader<'_> {
     }
 }
 
-fn listed(names: &[&str]) -> String {
+pub(super) fn listed(names: &[&str]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
 }
@@ -612,7 +612,7 @@ fn header_name(reader: &mut Reader<'_>, pointer: &str, name: &str) -> Option<Str
     Some(name)
 }
 
-fn argument_rule(reader: &mut Reader<'_>) -> Option<ArgumentRule> {
+pub(super) fn argument_rule(reader: &mut Reader<'_>) -> Option<ArgumentRule> {
     let wrong = "`arguments` is `\"body\"`, or `{\"wrap\": \"NAME\"}` with the name of a parameter";
     match reader.value("arguments") {
         None => return Some(ArgumentRule::Body),

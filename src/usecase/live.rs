@@ -1,12 +1,13 @@
-//! Runs that are driven in this process, so that a cancellation takes effect at once and no run is driven twice here.
+//! Runs that are driven in this process, and attempts of other instances' runs that are made in it, so that a cancellation takes
+//! effect at once and no run is driven twice here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::RunId;
+use crate::domain::{AttemptId, RunId};
 
 /// The runs that are driven here.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,10 @@ pub(super) struct Live {
     leaving: CancellationToken,
     /// Runs with an attempt that waits for a slot.
     slotless: Arc<Mutex<BTreeMap<RunId, usize>>>,
+    /// Attempts that were claimed here, and how to end them.
+    claimed: Arc<Mutex<HashMap<AttemptId, CancellationToken>>>,
+    /// Attempts that other instances were asked to make, and that stand in line here as well.
+    offered: Arc<Mutex<HashSet<AttemptId>>>,
     /// Whoever waits for the first.
     entered: Arc<Notify>,
     /// Who wants to hear of the end of which run.
@@ -92,6 +97,44 @@ impl Drop for Driving {
             .remove(&self.run);
         self.live.tell(&self.run);
     }
+}
+
+/// An attempt that was claimed here; so until it is dropped.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    live: Live,
+    attempt: AttemptId,
+    killed: CancellationToken,
+}
+
+impl Claimed {
+    /// Resolves when nobody wants the attempt any more.
+    pub(super) async fn killed(&self) {
+        self.killed.cancelled().await;
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        lock(&self.live.claimed).remove(&self.attempt);
+    }
+}
+
+/// An attempt that stands in line here while other instances are asked to make it.
+#[derive(Debug)]
+pub(super) struct Offered {
+    live: Live,
+    attempt: AttemptId,
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        lock(&self.live.offered).remove(&self.attempt);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An attempt that waits for a slot.
@@ -208,9 +251,49 @@ impl Live {
         }
     }
 
+    /// Says that an attempt is made here that any instance may make, until what is answered is dropped; nothing when it is made
+    /// here already.
+    pub(super) fn claim(&self, attempt: &AttemptId) -> Option<Claimed> {
+        let killed = CancellationToken::new();
+        {
+            let mut claimed = lock(&self.claimed);
+            if claimed.contains_key(attempt) {
+                return None;
+            }
+            claimed.insert(attempt.clone(), killed.clone());
+        }
+        self.entered.notify_one();
+        Some(Claimed {
+            live: self.clone(),
+            attempt: attempt.clone(),
+            killed,
+        })
+    }
+
+    /// Ends an attempt, when it was claimed here.
+    pub(super) fn kill(&self, attempt: &AttemptId) {
+        if let Some(killed) = lock(&self.claimed).get(attempt) {
+            killed.cancel();
+        }
+    }
+
+    /// Says that other instances were asked to make an attempt that stands in line here, until what is answered is dropped.
+    pub(super) fn offer(&self, attempt: &AttemptId) -> Offered {
+        lock(&self.offered).insert(attempt.clone());
+        Offered {
+            live: self.clone(),
+            attempt: attempt.clone(),
+        }
+    }
+
+    /// Whether an attempt that others were asked to make stands in line here.
+    pub(super) fn offers(&self, attempt: &AttemptId) -> bool {
+        lock(&self.offered).contains(attempt)
+    }
+
     /// Resolves when there are any. For one who asks.
     pub(super) async fn is_busy(&self) {
-        while self.count() == 0 {
+        while self.under_way() == 0 {
             self.entered.notified().await;
         }
     }
@@ -221,7 +304,12 @@ impl Live {
         runs.get(run).map(|entry| entry.poke.notify_one()).is_some()
     }
 
-    /// How many there are.
+    /// How many runs are driven here, and how many attempts were claimed.
+    pub(super) fn under_way(&self) -> usize {
+        self.count() + lock(&self.claimed).len()
+    }
+
+    /// How many runs there are.
     pub(super) fn count(&self) -> usize {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
+pub mod queue_trigger;
 pub mod rerun;
 pub mod resume_run;
 pub mod run_event;
@@ -38,15 +39,18 @@ pub mod watch;
 mod written;
 
 mod attempt;
+mod attempt_step;
 mod broker;
 mod cached;
 mod children;
 mod driver;
 mod due;
 mod event_reader;
+mod handoff;
 mod isolation;
 mod launch;
 mod live;
+mod report;
 mod retention;
 mod sub_run;
 mod values;
@@ -76,6 +80,7 @@ use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::quarantines::Quarantines;
+use crate::store::repo::queue_triggers::QueueTriggers;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
@@ -106,6 +111,10 @@ pub struct Bounds {
     pub attempt: Limits,
     /// Time limit of a run.
     pub run: Duration,
+    /// How long a driver begins attempts before it lets go of its run.
+    pub driver: Duration,
+    /// How long an attempt stands in line before other instances are asked to make it; never without it.
+    pub hand_off: Option<Duration>,
     /// How many runs of one organization may be under way at once.
     pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
@@ -168,6 +177,10 @@ pub struct Context {
     pub hooks: Hooks,
     /// What this instance remembers about those who deliver to them.
     doors: hook_delivery::Doors,
+    /// What starts workflows for messages of queues.
+    pub queue_triggers: QueueTriggers,
+    /// Which of their queues are looked at here, and when.
+    polling: queue_trigger::Polling,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
     /// Queues, and what prepares storage.
@@ -229,13 +242,14 @@ pub struct Parts {
 
 impl Context {
     /// Hands the runs that are driven here over: their attempts are killed, and a message brings the next instance to each at
-    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer. Builds of
-    /// environments stop.
+    /// once. Without it they would wait for the end of their leases. Waits a moment for it, and no longer. Before that no
+    /// messages of queue triggers are taken any more, and builds of environments stop.
     pub async fn leave(&self) {
+        self.polling.leave().await;
         self.live.leave();
         self.catalogs.environments().shutdown().await;
         let until = tokio::time::Instant::now() + HAND_OVER;
-        while self.live.count() > 0 && tokio::time::Instant::now() < until {
+        while self.live.under_way() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -282,6 +296,8 @@ impl Context {
             secrets: secret::Secrets::new(secrets, inherited_secrets, ports.clone()),
             hooks: Hooks::new(ports.clone(), clock.clone()),
             doors: hook_delivery::Doors::default(),
+            queue_triggers: QueueTriggers::new(ports.clone()),
+            polling: queue_trigger::Polling::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),

@@ -1,4 +1,5 @@
-//! Signals between instances: a run that is cancelled through one is ended by the one that drives it.
+//! Signals between instances: a run that is cancelled through one is ended by the one that drives it, and an attempt that
+//! nobody wants any more by the one that makes it.
 //!
 //! What counts is what is committed; a signal only makes the driver look. One that is lost costs time: the driver finds out
 //! when it next writes, which it does every half minute.
@@ -7,8 +8,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Context;
-use crate::domain::RunId;
+use crate::domain::{AttemptId, RunId};
 use crate::store::port::Result;
+use crate::store::repo::signals::About;
 use crate::tenancy;
 
 /// How often an instance that drives runs looks for signals.
@@ -22,8 +24,23 @@ pub(super) async fn stop(cx: &Context, owner: &str, run: &RunId) {
         return;
     }
     let platform = tenancy::system("signal");
-    if let Err(error) = cx.signals.stop(&platform, owner, run, cx.clock.now()).await {
+    let about = About::Run(run.clone());
+    if let Err(error) = cx.signals.stop(&platform, owner, &about, cx.clock.now()).await {
         tracing::warn!(run.id = %run, error = %error, "the driver of a run that has ended could not be told");
+    }
+}
+
+/// Tells the instance that makes an attempt that nobody wants it any more. Never fails: without the signal it finds out when it
+/// renews its claim.
+pub(super) async fn kill(cx: &Context, instance: &str, run: &RunId, attempt: &AttemptId) {
+    if instance == cx.instance {
+        cx.live.kill(attempt);
+        return;
+    }
+    let platform = tenancy::system("signal");
+    let about = About::Attempt(attempt.clone());
+    if let Err(error) = cx.signals.stop(&platform, instance, &about, cx.clock.now()).await {
+        tracing::warn!(run.id = %run, error = %error, "who makes an attempt that is to end could not be told");
     }
 }
 
@@ -37,7 +54,7 @@ pub async fn listen(cx: Weak<Context>) {
         live.is_busy().await;
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(cx) = cx.upgrade() else { return };
-        if live.count() == 0 {
+        if live.under_way() == 0 {
             continue;
         }
         if let Err(error) = follow(&cx).await {
@@ -48,9 +65,12 @@ pub async fn listen(cx: Weak<Context>) {
 
 async fn follow(cx: &Arc<Context>) -> Result<()> {
     let platform = tenancy::system("signal");
-    for run in cx.signals.to_stop(&platform, &cx.instance).await? {
-        cx.live.stop(&run);
-        cx.signals.followed(&platform, &cx.instance, &run).await?;
+    for about in cx.signals.to_stop(&platform, &cx.instance).await? {
+        match &about {
+            About::Run(run) => cx.live.stop(run),
+            About::Attempt(attempt) => cx.live.kill(attempt),
+        }
+        cx.signals.followed(&platform, &cx.instance, &about).await?;
     }
     Ok(())
 }

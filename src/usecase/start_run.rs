@@ -210,9 +210,11 @@ pub(super) async fn begin(
         }
         .instrument(span),
     );
+    let until = tokio::time::Instant::now() + patience;
     match tokio::time::timeout(patience, ended).await {
+        // Its driver has let go of it; who waits, waits for the run.
         Ok(Ok(outcome)) => Ok(Started {
-            run: outcome?,
+            run: sub_run::wait(cx, scope, outcome?, until - tokio::time::Instant::now()).await?,
             repeated: false,
         }),
         Ok(Err(_)) => Err(Error::unavailable(

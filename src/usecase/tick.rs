@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result, due, retention, signal};
+use super::{Context, Result, due, queue_trigger, retention, signal};
 use crate::tenancy::{self, PlatformScope};
 
 /// How long after midnight the chains of the day before are still sealed.
@@ -29,6 +29,8 @@ pub struct Ticked {
     pub due: usize,
     /// What was due and is left to a later tick.
     pub left: usize,
+    /// Messages of queue triggers that were handled.
+    pub messages: usize,
 }
 
 /// Does what is due, and seals the heads of the audit chains of every organization, and of the platform; neither keeps the other
@@ -41,8 +43,14 @@ pub async fn tick(cx: &Arc<Context>) -> Result<Ticked> {
     let platform = tenancy::system("tick");
     // First: it is waited for to the second.
     let worked = due::work(cx, &platform).await;
+    // Where no instance is awake between two ticks, nobody else looks at the queues of triggers.
+    let messages = queue_trigger::poll_all(cx).await;
     let mut ticked = seal(cx, &platform).await?;
     let worked = worked?;
+    match messages {
+        Ok(messages) => ticked.messages = messages,
+        Err(error) => tracing::warn!(error = %error, "the queue triggers can't be read, the next tick tries again"),
+    }
     (ticked.due, ticked.left) = (worked.done, worked.left);
     Ok(ticked)
 }

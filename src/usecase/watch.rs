@@ -306,9 +306,15 @@ pub(super) struct Making {
     cx: Arc<Context>,
     run: RunId,
     attempt: AttemptId,
+    is_elsewhere: bool,
 }
 
 impl Making {
+    /// It is not made here, but where somebody else claims it.
+    pub(super) fn elsewhere(mut self) {
+        self.is_elsewhere = true;
+    }
+
     /// From now on.
     pub(super) fn begin(cx: &Arc<Context>, run: &RunId, attempt: &AttemptId) -> Self {
         lock(&cx.watch.made).insert(attempt.clone());
@@ -316,6 +322,7 @@ impl Making {
             cx: cx.clone(),
             run: run.clone(),
             attempt: attempt.clone(),
+            is_elsewhere: false,
         }
     }
 }
@@ -323,6 +330,9 @@ impl Making {
 impl Drop for Making {
     fn drop(&mut self) {
         lock(&self.cx.watch.made).remove(&self.attempt);
+        if self.is_elsewhere {
+            return;
+        }
         self.cx.watch.tell(&self.run, |news| {
             news.silent.insert(self.attempt.clone());
         });
@@ -606,7 +616,9 @@ impl Reading {
     fn is_all_here(&self, run: &RunId) -> bool {
         let Some(cx) = self.cx.upgrade() else { return false };
         let made = lock(&cx.watch.made);
-        cx.live.has(run) && self.reader.open().all(|attempt| made.contains(attempt))
+        // What others were asked to make may be made anywhere.
+        let is_here = |attempt: &AttemptId| made.contains(attempt) && !cx.live.offers(attempt);
+        cx.live.has(run) && self.reader.open().all(is_here)
     }
 
     /// Until the run has been told whole, or nobody listens.

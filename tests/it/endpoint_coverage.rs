@@ -10,12 +10,13 @@ use weft::codes;
 use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
 use weft::http::openapi;
 use weft::http::routes::{self, Access};
+use weft::store::port::{Message, MessageReceipt};
 use weft::store::repo::artifacts;
 use weft::tenancy::{operator, operator_in};
 use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
-use weft::usecase::{api_key, schedule};
+use weft::usecase::{api_key, queue_trigger, schedule};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -90,6 +91,57 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
         Resource::Hook,
     ),
     ("DELETE", "/api/triggers/hooks/{id}", Action::Delete, Resource::Hook),
+    ("GET", "/api/queue-triggers", Action::List, Resource::QueueTrigger),
+    ("POST", "/api/queue-triggers", Action::Create, Resource::QueueTrigger),
+    ("GET", "/api/queue-triggers/{id}", Action::Read, Resource::QueueTrigger),
+    (
+        "PUT",
+        "/api/queue-triggers/{id}",
+        Action::Modify,
+        Resource::QueueTrigger,
+    ),
+    (
+        "POST",
+        "/api/queue-triggers/{id}/access",
+        Action::Modify,
+        Resource::QueueTrigger,
+    ),
+    (
+        "POST",
+        "/api/queue-triggers/{id}/messages",
+        Action::Run,
+        Resource::QueueTrigger,
+    ),
+    (
+        "GET",
+        "/api/queue-triggers/{id}/set-aside",
+        Action::Read,
+        Resource::QueueTrigger,
+    ),
+    (
+        "GET",
+        "/api/queue-triggers/{id}/set-aside/{message}",
+        Action::Read,
+        Resource::QueueTrigger,
+    ),
+    (
+        "POST",
+        "/api/queue-triggers/{id}/set-aside/{message}/put-back",
+        Action::Modify,
+        Resource::QueueTrigger,
+    ),
+    (
+        "DELETE",
+        "/api/queue-triggers/{id}/set-aside/{message}",
+        Action::Modify,
+        Resource::QueueTrigger,
+    ),
+    (
+        "DELETE",
+        "/api/queue-triggers/{id}",
+        Action::Delete,
+        Resource::QueueTrigger,
+    ),
 ];
 
 /// What a route answers to who may, where what it asks for can't be done to the run that there is.
@@ -99,17 +151,26 @@ const CONFLICTS: &[(&str, &str)] = &[
     ("/resume", "run_succeeded"),
     ("/decision", "approval_over"),
     ("/links", "approval_over"),
+    ("/access", "queue_access_unavailable"),
 ];
 
 fn conflict(template: &str) -> Option<&'static str> {
     let found = CONFLICTS.iter().find(|(end, _)| template.ends_with(end));
     found.map(|(_, code)| *code)
 }
-/// What a key needs beside that: whoever has a schedule start runs must be one who may start them.
-const ALSO: [(&str, &str, KeyScope); 3] = [
+/// What a key needs beside that: whoever has a schedule or a queue trigger start runs must be one who may start them.
+const ALSO: [(&str, &str, KeyScope); 7] = [
     ("POST", "/api/schedules", RUN_WORKFLOW),
     ("PUT", "/api/schedules/{id}", RUN_WORKFLOW),
     ("POST", "/api/schedules/{id}/trigger", RUN_WORKFLOW),
+    ("POST", "/api/queue-triggers", RUN_WORKFLOW),
+    ("PUT", "/api/queue-triggers/{id}", RUN_WORKFLOW),
+    ("POST", "/api/queue-triggers/{id}/access", RUN_WORKFLOW),
+    (
+        "POST",
+        "/api/queue-triggers/{id}/set-aside/{message}/put-back",
+        RUN_WORKFLOW,
+    ),
 ];
 const RUN_WORKFLOW: KeyScope = KeyScope::One(Resource::Workflow, Action::Run);
 
@@ -161,6 +222,34 @@ async fn scheduled(app: &TestApp) -> String {
     made.unwrap().id.to_string()
 }
 
+fn a_queue_trigger() -> Value {
+    json!({"name": "coverage", "workflow": WORKFLOW})
+}
+
+/// A queue trigger of contoso, and two messages of it that were set aside.
+async fn queued(app: &TestApp) -> (String, [String; 2]) {
+    let scope = operator_in(&operator(), &org("contoso"));
+    let members = a_queue_trigger();
+    let made = queue_trigger::create(&app.cx, &scope, &Origin::default(), members.as_object().unwrap()).await;
+    let id = made.unwrap().trigger.id;
+    let mut aside = Vec::new();
+    for message in ["one", "two"] {
+        let message = Message {
+            receipt: MessageReceipt {
+                id: message.into(),
+                pop_receipt: String::new(),
+            },
+            dequeue_count: 1,
+            text: "{}".into(),
+        };
+        let fact = queue_trigger::SetAside::new(&message, app.cx.clock.now(), "coverage", "coverage", &[]);
+        let put = app.cx.queue_triggers.set_aside(&scope, &id, &fact, &message.text).await;
+        put.unwrap();
+        aside.push(fact.id);
+    }
+    (id.to_string(), aside.try_into().unwrap())
+}
+
 /// A route with its parameters filled in.
 #[derive(Clone)]
 struct Target {
@@ -188,6 +277,7 @@ impl World {
         let artifact = kept(&app, &run).await;
         let hook = hooked(&app).await;
         let schedule = scheduled(&app).await;
+        let (queue_trigger, aside) = queued(&app).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -209,10 +299,14 @@ impl World {
                                 &schedule
                             } else if route.path.contains("hooks") {
                                 &hook
+                            } else if route.path.contains("/queue-triggers/") {
+                                &queue_trigger
                             } else {
                                 &run
                             },
                         )
+                        // One is put back, the other is looked at and dropped.
+                        .replace("{message}", &aside[usize::from(!route.path.ends_with("/put-back"))])
                         .replace("{artifactId}", artifact.as_str()),
                     access: route.access,
                 }
@@ -243,6 +337,9 @@ impl World {
                 if target.template.starts_with("/api/triggers/hooks") && !target.template.ends_with("/rotate") =>
             {
                 request.json(&a_hook())
+            }
+            "PUT" | "POST" if matches!(target.template, "/api/queue-triggers" | "/api/queue-triggers/{id}") => {
+                request.json(&a_queue_trigger())
             }
             "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
             "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
@@ -678,7 +775,13 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                 }
                 // Somebody before has deleted it.
                 _ if answer.status == 404 => {
-                    let gone = ["secret_not_found", "schedule_not_found", "hook_not_found"];
+                    let gone = [
+                        "secret_not_found",
+                        "schedule_not_found",
+                        "hook_not_found",
+                        "queue_trigger_not_found",
+                        "queue_message_not_found",
+                    ];
                     assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
                 }
                 _ => assert!(

@@ -23,7 +23,7 @@ use weft::store::fault::{Call, Fault, Plan as Faults, Rule};
 use weft::store::key::{self, PlatformTable};
 use weft::store::port::Query;
 use weft::store::repo::runs::{NewRun, Requester};
-use weft::store::repo::signals::Signals;
+use weft::store::repo::signals::{About, Signals};
 use weft::tenancy::{RunRef, Scope, operator, operator_in};
 use weft::testing::app::{Builder, description};
 use weft::testing::{TestApp, WORKFLOW};
@@ -787,11 +787,14 @@ async fn a_signal_to_an_instance_that_is_gone_is_taken_away_after_an_hour() {
     let app = Builder::default().clock(clock.clone()).start().await;
     let platform = weft::tenancy::system("test");
     let signals = Signals::new(app.ports.clone());
-    let run = RunId::generate(app.cx.clock.now(), [1; 10]);
+    let about = About::Run(RunId::generate(app.cx.clock.now(), [1; 10]));
     for _ in 0..2 {
-        signals.stop(&platform, "GONE", &run, app.cx.clock.now()).await.unwrap();
+        signals
+            .stop(&platform, "GONE", &about, app.cx.clock.now())
+            .await
+            .unwrap();
     }
-    assert_eq!(signals.to_stop(&platform, "GONE").await.unwrap(), [run]);
+    assert_eq!(signals.to_stop(&platform, "GONE").await.unwrap(), [about]);
     clock.advance(Duration::from_secs(3600));
     assert_eq!(tick::tick(&app.cx).await.unwrap().signals, 0);
     clock.advance(Duration::from_millis(1));

@@ -54,6 +54,8 @@ enum Happening {
     HandedOff(Vec<String>),
     Decided { step: String, by: String, approved: bool },
     Woken,
+    Yielding,
+    Resumed,
     Released,
     CancelledBy(String),
 }
@@ -217,6 +219,8 @@ fn event(plan: &Plan, state: &RunState, line: &Line) -> Event {
             },
         },
         Happening::Woken => Event::Woken { epoch },
+        Happening::Yielding => Event::Yielding { epoch },
+        Happening::Resumed => Event::Resumed { epoch },
         Happening::Released => Event::Released { epoch },
         Happening::CancelledBy(by) => Event::CancelRequested { by: by.clone() },
     }
@@ -277,7 +281,7 @@ fn follows(plan: &Plan, decided: &Result<Transition, Rejected>) -> Then {
                 Effect::StartChild { slot, child, number } => {
                     format!("start child of {} #{number} {child}", name(plan, *slot))
                 }
-                Effect::KillAttempt { slot, attempt } => format!("kill {} {attempt}", name(plan, *slot)),
+                Effect::KillAttempt { slot, attempt, .. } => format!("kill {} {attempt}", name(plan, *slot)),
                 Effect::CancelChild { child } => format!("cancel child {child}"),
                 Effect::Finished => "finished".to_owned(),
             })

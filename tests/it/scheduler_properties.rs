@@ -239,6 +239,8 @@ enum Move {
         age: Age,
     },
     Wake(Age),
+    Yield(Age),
+    GoOn(Age),
     Release(Age),
     Cancel,
     /// The last event is delivered once more.
@@ -296,6 +298,8 @@ fn happening() -> impl Strategy<Value = Move> {
             .prop_map(|(which, by, approved, age)| Move::Decide { which, by, approved, age }),
         2 => (which(), age()).prop_map(|(which, age)| Move::HandOff { which, age }),
         4 => age().prop_map(Move::Wake),
+        1 => age().prop_map(Move::Yield),
+        1 => age().prop_map(Move::GoOn),
         1 => age().prop_map(Move::Release),
         1 => prop::bool::weighted(0.1).prop_map(|yes| if yes { Move::Cancel } else { Move::Again }),
         2 => Just(Move::Again),
@@ -533,6 +537,12 @@ impl World {
             Move::Wake(age) => Event::Woken {
                 epoch: self.epoch(*age),
             },
+            Move::Yield(age) => Event::Yielding {
+                epoch: self.epoch(*age),
+            },
+            Move::GoOn(age) => Event::Resumed {
+                epoch: self.epoch(*age),
+            },
             Move::Release(age) => Event::Released {
                 epoch: self.epoch(*age),
             },
@@ -595,6 +605,8 @@ impl World {
             | Event::ChildFinished { epoch, .. }
             | Event::Decided { epoch, .. }
             | Event::Woken { epoch }
+            | Event::Yielding { epoch }
+            | Event::Resumed { epoch }
             | Event::Released { epoch } => *epoch,
         };
         prop_assert_eq!(epoch, before.epoch);
@@ -695,7 +707,14 @@ impl World {
                 "step {} began at the deadline",
                 place
             );
+            prop_assert!(!begins || !after.yields, "step {} began while the owner lets go", place);
         }
+        let begins = matches!(event, Event::Yielding { .. });
+        prop_assert!(!after.yields || before.yields || begins, "nobody lets go");
+        prop_assert!(
+            !after.yields || transition.evaluations().is_empty(),
+            "what is asked for could not begin"
+        );
         // What is asked for may begin, and has room.
         let mut reserved = busy(after);
         let asked: BTreeSet<_> = transition.evaluations().iter().collect();
@@ -736,6 +755,16 @@ impl World {
             if self.plan.steps[slot.0].on_crash == OnCrash::Fail {
                 self.dead.insert(slot);
                 prop_assert_eq!(after.unit(slot), None, "what may not be tried again is still there");
+            }
+        }
+        // One that was killed by an instance that went away is lost as well.
+        if let Event::AttemptFinished { slot, outcome, .. } = event
+            && **outcome == Outcome::Cancelled
+        {
+            *self.lost.entry(*slot).or_default() += 1;
+            if self.plan.steps[slot.0].on_crash == OnCrash::Fail {
+                self.dead.insert(*slot);
+                prop_assert_eq!(after.unit(*slot), None, "what may not be tried again is still there");
             }
         }
         let (mut started, mut killed, mut finished) = (BTreeSet::new(), BTreeSet::new(), 0);
@@ -856,6 +885,7 @@ impl World {
             "something began that nobody drives"
         );
         prop_assert!(self.now < after.deadline, "something began at the deadline");
+        prop_assert!(!after.yields, "something began while the owner lets go");
         prop_assert!(!self.dead.contains(&slot), "what may not be tried again was");
         prop_assert!(
             before.verdict.is_none() || planned.phase != Phase::Main,
@@ -963,6 +993,7 @@ fn whole(plan: &Plan, state: &RunState) -> Checked {
     let running = state.running().next().is_some();
     prop_assert!(!running || state.status == Status::Running);
     prop_assert!(state.owner.is_some() || state.active().all(|(_, unit)| unit.attempt.is_none() || unit.handed));
+    prop_assert!(state.owner.is_some() || !state.yields);
     prop_assert!(busy(state) <= plan.active as usize, "more is going on than may");
     // What runs in any case begins: the first of them has nothing to wait for.
     let first = plan.steps.iter().position(|planned| planned.phase == Phase::Finally);

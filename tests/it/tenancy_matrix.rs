@@ -32,7 +32,7 @@ use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::watch::Wanted;
 use weft::usecase::{
     Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data,
-    quarantine, query_run, rerun, resume_run, schedule, secret, watch,
+    quarantine, query_run, queue_trigger, rerun, resume_run, schedule, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -73,6 +73,17 @@ const COVERED: &[&str] = &[
     "query_run::output",
     "query_run::logs",
     "query_run::steps",
+    "queue_trigger::create",
+    "queue_trigger::delete",
+    "queue_trigger::drop_set_aside",
+    "queue_trigger::get",
+    "queue_trigger::get_set_aside",
+    "queue_trigger::list",
+    "queue_trigger::list_set_aside",
+    "queue_trigger::open",
+    "queue_trigger::put_back",
+    "queue_trigger::replace",
+    "queue_trigger::send",
     "resume_run::resume",
     "schedule::create",
     "schedule::delete",
@@ -271,6 +282,19 @@ fn not_found<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) {
     }
 }
 
+/// Waits until the instance has given contoso's places back, which it does by itself a while after the last run.
+async fn seats_given_back(app: &TestApp) {
+    let table = key::org_table(&org("contoso"));
+    for _ in 0..6000 {
+        let row = app.ports.tables.get(&table, &key::seats(), &key::only_row()).await;
+        if row.unwrap().unwrap().properties.require_text("taken").unwrap() == "{}" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the places are not given back");
+}
+
 #[tokio::test]
 async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     let app = Builder::default().on_disk().start().await;
@@ -280,6 +304,10 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
         .await
         .unwrap();
     hook::create(&app.cx, &contoso, &Origin::default(), hook_of(WORKFLOW))
+        .await
+        .unwrap();
+    let members = queue_trigger_of(WORKFLOW);
+    queue_trigger::create(&app.cx, &contoso, &Origin::default(), &members)
         .await
         .unwrap();
     let run = stored.new.run.clone();
@@ -294,6 +322,7 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
     policy::put_organization(&app.cx, &scope, &Origin::default(), &change)
         .await
         .unwrap();
+    seats_given_back(&app).await;
     for (who, scope) in strangers(&run) {
         let reference = RunRef {
             org: scope.org().clone(),
@@ -303,7 +332,7 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
         for name in COVERED {
             let of = format!("{name} by {who}");
             let earlier = dump(&app);
-            try_it(&app, name, &of, &scope, &reference, &stored).await;
+            Box::pin(try_it(&app, name, &of, &scope, &reference, &stored)).await;
             assert_eq!(
                 changed(&earlier, &dump(&app)),
                 [],
@@ -422,6 +451,44 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                     of,
                     hook::rotate(cx, scope, &origin, &id, hook::Rotation::default()).await,
                 ),
+            }
+        }
+        "queue_trigger::create" => {
+            let members = queue_trigger_of("nosuch");
+            let error = queue_trigger::create(cx, scope, &origin, &members).await.unwrap_err();
+            assert_eq!(error.code(), "queue_trigger_invalid", "{of}: {error}");
+        }
+        "queue_trigger::list" => match queue_trigger::list(cx, scope, 10, None).await {
+            Ok((triggers, _)) => assert!(triggers.is_empty(), "{of}: {triggers:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        _ if name.starts_with("queue_trigger::") => {
+            let contoso = operator_in(&operator(), &org("contoso"));
+            let (triggers, _) = cx.queue_triggers.list(&contoso, 10, None).await.unwrap();
+            let id = &triggers[0].trigger.id;
+            let members = queue_trigger_of(WORKFLOW);
+            match name {
+                "queue_trigger::delete" => {
+                    not_found(of, queue_trigger::delete(cx, scope, &origin, id, None).await);
+                }
+                "queue_trigger::drop_set_aside" => {
+                    not_found(of, queue_trigger::drop_set_aside(cx, scope, &origin, id, "0").await);
+                }
+                "queue_trigger::get" => not_found(of, queue_trigger::get(cx, scope, id).await),
+                "queue_trigger::get_set_aside" => {
+                    not_found(of, queue_trigger::get_set_aside(cx, scope, id, "0").await);
+                }
+                "queue_trigger::list_set_aside" => {
+                    not_found(of, queue_trigger::list_set_aside(cx, scope, id, 10, None).await);
+                }
+                "queue_trigger::open" => not_found(of, queue_trigger::open(cx, scope, &origin, id, None).await),
+                "queue_trigger::put_back" => {
+                    not_found(of, queue_trigger::put_back(cx, scope, &origin, id, "0").await);
+                }
+                "queue_trigger::replace" => {
+                    not_found(of, queue_trigger::replace(cx, scope, &origin, id, &members, None).await);
+                }
+                _ => not_found(of, queue_trigger::send(cx, scope, &origin, id, &Map::new()).await),
             }
         }
         // Everything about it is the stranger's own.
@@ -609,6 +676,11 @@ fn hook_of(workflow: &str) -> hook::HookInput {
         members: members.as_object().unwrap().clone(),
         secret: None,
     }
+}
+
+fn queue_trigger_of(workflow: &str) -> Map<String, Value> {
+    let members = json!({"name": "Contoso's", "workflow": workflow});
+    members.as_object().unwrap().clone()
 }
 
 fn secret_of(value: &str) -> secret::WriteSecret {

@@ -6,12 +6,100 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use weft::testing::sim::{Ground, Scenario, Verdict, simulate};
+use weft::testing::sim::{Ground, Scenario, Tally, Verdict, simulate};
 
-/// Seeds of an ordinary run: about 40 s on one core, unoptimized.
+/// Seeds of an ordinary run: about 95 s of one core, unoptimized.
 const ORDINARY: u64 = 300;
 /// Seeds of a nightly run.
 const NIGHTLY: u64 = 10_000;
+
+/// What an ordinary run of the seeds meets, each at least [`LEAST`] times: so a workload that silently stops making something
+/// fails.
+const MET: &[&str] = &[
+    // Each kind of step, with the ends that it may come to.
+    "python: succeeded",
+    "python: failed",
+    "python: timed_out",
+    "python: cancelled",
+    "python: skipped",
+    "python: left out",
+    "python: carried",
+    "map: succeeded",
+    "map: failed",
+    "map: timed_out",
+    "map: cancelled",
+    "map: skipped",
+    "map of runs: succeeded",
+    "loop: succeeded",
+    "loop: failed",
+    "loop of runs: succeeded",
+    "choose: succeeded",
+    "compute: succeeded",
+    "delay: succeeded",
+    "approval: succeeded",
+    "approval: failed",
+    "approval: timed_out",
+    "workflow: succeeded",
+    "workflow: failed",
+    "workflow: timed_out",
+    "workflow: cancelled",
+    // How runs end, and what starts them.
+    "run: succeeded",
+    "run: failed",
+    "run: timed_out",
+    "run: cancelled",
+    "origin: caller",
+    "origin: child",
+    "origin: started by a step",
+    "origin: schedule",
+    "origin: hook",
+    "origin: resume",
+    "origin: rerun",
+    "depth: 2",
+    "depth: 3",
+    // What is asked for and told.
+    "ask: waits",
+    "ask: repeated",
+    "ask: begins later",
+    "ask: priority",
+    "ask: key, Queue",
+    "ask: key, Skip",
+    "ask: key, CancelRunning",
+    "ask: skipped for its concurrency key",
+    "ask: resume repeated",
+    "ask: rerun repeated",
+    "key: held by several, one after the other",
+    "decision: taken",
+    "decision: refused as a second one",
+    "decision: refused as too late",
+    "delivery: taken",
+    "delivery: repeated",
+    "schedule: fired",
+    "schedule: skipped or missed",
+    // What happens to runs.
+    "fact: retry_planned",
+    "fact: taken_over",
+    "fact: phase_begun on_failure",
+    "fact: phase_begun finally",
+    // What goes wrong.
+    "fault: killed",
+    "fault: dies before a call",
+    "fault: dies after a call",
+    "fault: stopped",
+    "fault: frozen",
+    "fault: outage",
+    "fault: call not done",
+    "fault: answer lost",
+    "fault: done late",
+    "fault: throttled",
+    "fault: slow",
+    "fault: handed out twice",
+    "fault: handed out late",
+    "fault: quarantined",
+    "fault: no worker",
+];
+/// How often each of them at least.
+const LEAST: u64 = 3;
 
 fn variable(name: &str) -> Option<String> {
     #[expect(
@@ -102,6 +190,11 @@ fn no_seed_breaks_a_promise() {
         sum(|verdict| verdict.processes),
         sum(|verdict| verdict.calls),
     );
+    let mut met = Tally::default();
+    verdicts.iter().for_each(|verdict| met.merge(&verdict.met));
+    for (what, count) in met.iter() {
+        println!("{count:>9}  {what}");
+    }
     let broken: Vec<_> = verdicts
         .iter()
         .filter(|verdict| !verdict.violations.is_empty())
@@ -115,6 +208,8 @@ fn no_seed_breaks_a_promise() {
     assert!(broken.is_empty(), "{} seed(s) broke a promise", broken.len());
     // Seeds under which nothing happens would break nothing either.
     assert!(!many || (vanished > 80 && taken_over > 300), "too little goes wrong");
+    let missed: Vec<_> = MET.iter().filter(|what| met.of(what) < LEAST).collect();
+    assert!(!many || missed.is_empty(), "hardly met: {missed:?}");
 }
 
 #[test]

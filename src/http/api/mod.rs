@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod me;
 pub mod policy;
 pub mod quarantine;
+pub mod queue_triggers;
 pub mod run_events;
 pub mod runs;
 pub mod schedules;

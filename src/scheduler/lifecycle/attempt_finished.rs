@@ -5,7 +5,7 @@ use crate::scheduler::draft::Draft;
 use crate::scheduler::state::Slot;
 use crate::scheduler::{Fact, Plan, Rejected, RunState, Transition};
 
-use super::owned;
+use super::{lease, owned};
 
 pub fn attempt_finished(
     (plan, state): (&Plan, &RunState),
@@ -19,6 +19,12 @@ pub fn attempt_finished(
     owned(state, epoch)?;
     if state.unit(slot).and_then(|unit| unit.attempt.as_ref()) != Some(attempt) {
         return Err(Rejected::NotRunning);
+    }
+    // One that was killed without the run having been cancelled was killed by its instance going away.
+    if matches!(outcome, Outcome::Cancelled) {
+        let mut draft = Draft::of(plan, state, now);
+        lease::lose(&mut draft, vec![slot]);
+        return Ok(draft.settled().finish());
     }
     Ok(tried(plan, state, slot, outcome, sample, now))
 }
@@ -47,10 +53,10 @@ fn tried(plan: &Plan, state: &RunState, slot: Slot, outcome: &Outcome, sample: f
         Outcome::Succeeded { .. } => (Status::Succeeded, None),
         Outcome::Failed { error } => (Status::Failed, Some(error.clone())),
         Outcome::TimedOut { error } => (Status::TimedOut, Some(error.clone())),
-        // One that was killed without the run having been cancelled was killed by its instance going away.
+        // Of an attempt that is `lost`; a child run that was cancelled has failed.
         Outcome::Cancelled => (
             Status::Failed,
-            Some(StepError::new("crashed", "the attempt was stopped before it ended")),
+            Some(StepError::new("cancelled", "it was stopped before it ended")),
         ),
     };
     let until = state.steps[place].activity.as_ref().and_then(|activity| activity.until);

@@ -30,8 +30,8 @@ pub fn decided(
     if before.iter().any(|earlier| earlier.by == decision.by) {
         return Err(Rejected::Decided);
     }
-    // One that comes late has come too late, whoever looks first.
-    if activity.until.is_some_and(|until| until <= now) {
+    // When it was made counts, and not when somebody found it: who decided was told that it does.
+    if activity.until.is_some_and(|until| until <= decision.at) {
         return Err(Rejected::NotRunning);
     }
     let mut draft = Draft::of(plan, state, now);

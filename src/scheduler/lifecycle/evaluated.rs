@@ -27,7 +27,7 @@ pub fn evaluated(
             Some(Doing::Many(many)) if many.total.is_none() && many.active.is_empty() && many.next == item + 1
         );
         let fits = matches!(verdict, Verdict::Ends(_) | Verdict::Wrong(_));
-        if !goes_round || !fits || now >= state.deadline {
+        if !goes_round || !fits || now >= state.deadline || state.yields {
             return Err(Rejected::NotRunning);
         }
         round(&mut draft, place, item, verdict);

@@ -25,6 +25,7 @@ pub fn take(
     draft.state.epoch += 1;
     draft.state.owner = Some(owner.to_owned());
     draft.state.lease_until = Some(lease_until);
+    draft.state.yields = false;
     if state.epoch > 0 {
         draft.tell(Fact::TakenOver {
             epoch: draft.state.epoch,
@@ -72,16 +73,40 @@ pub fn release(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Res
     let mut draft = Draft::of(plan, state, now);
     draft.state.owner = None;
     draft.state.lease_until = None;
+    draft.state.yields = false;
     for (slot, attempt) in state.running() {
         if state.unit(slot).is_some_and(|unit| !unit.handed) {
             draft.effect(Effect::KillAttempt {
                 slot,
                 attempt: attempt.clone(),
+                handed: false,
             });
         }
     }
     lose_attempts(&mut draft, state);
     Ok(draft.rested().finish())
+}
+
+/// The owner is about to let go: nothing begins any more, and what runs may end.
+pub fn give_way(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    if state.yields {
+        return Err(Rejected::NothingDue);
+    }
+    let mut draft = Draft::of(plan, state, now);
+    draft.state.yields = true;
+    Ok(draft.finish())
+}
+
+/// The owner goes on after all: what could have begun meanwhile, begins.
+pub fn resume(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result<Transition, Rejected> {
+    owned(state, epoch)?;
+    if !state.yields {
+        return Err(Rejected::NothingDue);
+    }
+    let mut draft = Draft::of(plan, state, now);
+    draft.state.yields = false;
+    Ok(draft.settled().finish())
 }
 
 /// Running attempts whose end nobody will see: what they tried waits for the next one, or fails.
@@ -91,10 +116,15 @@ fn lose_attempts(draft: &mut Draft<'_>, state: &RunState) {
         .map(|(slot, _)| slot)
         .filter(|slot| state.unit(*slot).is_some_and(|unit| !unit.handed))
         .collect();
+    lose(draft, lost);
+}
+
+/// What was tried in these places waits for its next attempt, or fails, as its step says.
+pub(super) fn lose(draft: &mut Draft<'_>, lost: Vec<Slot>) {
     // First of all: what the loss of one ends must not kill the others, which are gone already.
     for (place, item) in &lost {
         if let Some(unit) = draft.state.steps[*place].unit_mut(*item) {
-            unit.attempt = None;
+            (unit.attempt, unit.handed) = (None, false);
         }
     }
     for (place, item) in lost {
@@ -152,7 +182,7 @@ pub fn wake(plan: &Plan, state: &RunState, epoch: u64, now: Timestamp) -> Result
     let draft = if now >= state.deadline {
         draft.out_of_time()
     } else {
-        draft.settled()
+        draft.waking().settled()
     };
     if !draft.has_changed(state) {
         return Err(Rejected::NothingDue);

@@ -12,7 +12,7 @@ pub(super) use begin::begin;
 pub(super) use cancel::cancel;
 pub(super) use decided::decided;
 pub(super) use evaluated::{concluded, evaluated};
-pub(super) use lease::{hand_off, release, renew, take, wake};
+pub(super) use lease::{give_way, hand_off, release, renew, resume, take, wake};
 
 use super::{Rejected, RunState};
 

@@ -5,6 +5,7 @@
 //!
 //! * `connection.rs`: where the account is and how to prove who we are ([`Settings`]);
 //! * `credential.rs`: the signature, or the SAS, put on every try;
+//! * `sender.rs`: addresses at which others may send to one queue;
 //! * `pipeline.rs`: transport, timeouts and the one retry policy;
 //! * `vault.rs`: secrets, beside all that;
 //! * `error.rs`: an answer of the service → a storage [`Error`](super::Error), with nothing secret in its source.
@@ -16,6 +17,7 @@ mod error;
 mod odata;
 mod pipeline;
 mod queue;
+mod sender;
 mod table;
 mod vault;
 

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use azure_core::credentials::Secret as AccountKey;
 use azure_core::http::Transport;
 use azure_core::http::headers::HeaderName;
+use azure_core::time::OffsetDateTime;
 use azure_storage_queue::models::{
-    QueueClientCreateOptions, QueueClientDeleteMessageOptions, QueueClientReceiveMessagesOptions,
-    QueueClientSendMessageOptions, QueueClientUpdateMessageOptions, QueueMessage,
+    KeyInfo, QueueClientCreateOptions, QueueClientDeleteMessageOptions, QueueClientDeleteOptions,
+    QueueClientReceiveMessagesOptions, QueueClientSendMessageOptions, QueueClientUpdateMessageOptions, QueueMessage,
 };
 use azure_storage_queue::{QueueClient, QueueServiceClient, QueueServiceClientOptions};
 use base64::Engine as _;
@@ -21,6 +23,8 @@ use super::connection::Settings;
 use super::credential::{Access, Scheme};
 use super::error::{Failure, Target};
 use super::pipeline::{self, Repeat, bounded};
+use super::sender::{self, Delegation, Grant};
+use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::port::{MAX_MESSAGE_BYTES, Message, MessageReceipt, QueueName, QueueStore, Result};
 
@@ -32,6 +36,7 @@ const NEVER_EXPIRES: i32 = -1;
 /// The queues of an account.
 pub(super) struct Queues {
     service: QueueServiceClient,
+    access: Access,
     sent: Mutex<HashMap<QueueName, Arc<Notify>>>,
 }
 
@@ -52,6 +57,7 @@ impl Queues {
             .map_err(|error| Failure::from_sdk(error).into_error(&Target::account("opening the queue service")))?;
         Ok(Self {
             service,
+            access: access.clone(),
             sent: Mutex::default(),
         })
     }
@@ -60,6 +66,50 @@ impl Queues {
         self.service
             .queue_client(queue.as_str())
             .map_err(|error| Failure::from_sdk(error).into_error(&Target::container("opening a queue", queue.as_str())))
+    }
+
+    /// The account's name: what its address begins with.
+    fn account(&self) -> &str {
+        let host = self.service.url().host_str().unwrap_or_default();
+        host.split('.').next().unwrap_or_default()
+    }
+
+    /// A key with which the identity that we have signs for itself, for as long.
+    async fn delegated(&self, now: Timestamp, until: Timestamp) -> Result<(AccountKey, Delegation)> {
+        let target = Target::account("asking for a delegation key");
+        let at = |at: Timestamp| OffsetDateTime::from_unix_timestamp(at.millis() / 1000).ok();
+        // Begun a little earlier: clocks differ.
+        let from = now.minus(Duration::from_secs(300));
+        let info = KeyInfo {
+            start: at(from),
+            expiry: at(until),
+            ..KeyInfo::default()
+        };
+        let key = bounded(0, async {
+            let info = info.try_into().map_err(Failure::from_sdk)?;
+            let answer = self.service.get_user_delegation_key(info, None).await;
+            answer
+                .map_err(Failure::from_sdk)?
+                .into_model()
+                .map_err(Failure::from_sdk)
+        })
+        .await
+        .map_err(|failure| failure.into_error(&target))?;
+        let told = |at: Option<OffsetDateTime>, asked: Timestamp| {
+            at.map_or(asked, |at| Timestamp::from_millis(at.unix_timestamp() * 1000))
+        };
+        let delegation = Delegation {
+            from: told(key.signed_start, from),
+            until: told(key.signed_expiry, until),
+            object: key.signed_oid.unwrap_or_default(),
+            tenant: key.signed_tid.unwrap_or_default(),
+            service: key.signed_service.unwrap_or_default(),
+            version: key.signed_version.unwrap_or_default(),
+        };
+        let value = key
+            .value
+            .ok_or_else(|| Error::corrupt("a delegation key without a value"))?;
+        Ok((AccountKey::new(STANDARD.encode(value)), delegation))
     }
 
     fn bell(&self, queue: &QueueName) -> Arc<Notify> {
@@ -85,6 +135,24 @@ impl QueueStore for Queues {
             Err(failure) if failure.code() == "QueueAlreadyExists" => Ok(()),
             Err(failure) => Err(failure.into_error(&Target::container("creating a queue", queue.as_str()))),
         }
+    }
+
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let client = self.queue(queue)?;
+        let options = QueueClientDeleteOptions {
+            method_options: Repeat::Harmless.options(),
+            ..Default::default()
+        };
+        let outcome = bounded(0, async {
+            client.delete(Some(options)).await.map_err(Failure::from_sdk)
+        });
+        match outcome.await {
+            Ok(_) => {}
+            Err(failure) if failure.status() == Some(404) => {}
+            Err(failure) => return Err(failure.into_error(&Target::container("deleting a queue", queue.as_str()))),
+        }
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+        Ok(())
     }
 
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
@@ -227,6 +295,19 @@ impl QueueStore for Queues {
             Err(failure) if is_stale(&failure) => Err(stale()),
             Err(failure) => Err(failure.into_error(&Target::item("extending a message", queue.as_str(), &receipt.id))),
         }
+    }
+
+    async fn sender_address(&self, queue: &QueueName, now: Timestamp, until: Timestamp) -> Result<Option<Secret>> {
+        let grant = match &self.access {
+            Access::Key { account, key } => Grant::by_key(account, key.clone()),
+            Access::Token(_) => {
+                let (key, delegation) = self.delegated(now, until).await?;
+                Grant::delegated(self.account(), key, delegation)
+            }
+            // Whoever has a signature only can't make another.
+            Access::Sas(_) => return Ok(None),
+        };
+        sender::address(self.service.url(), queue, until, &grant).map(Some)
     }
 
     async fn sent_here(&self, queue: &QueueName) {

@@ -54,7 +54,7 @@ pub struct Row {
 ///
 /// # Errors
 /// [`Error::Corrupt`] when a fact can't be written.
-pub fn row(running: &[AttemptId], run: &StoredRun, transition: &Transition) -> Result<Option<Row>> {
+pub(crate) fn row(running: &[AttemptId], run: &StoredRun, transition: &Transition) -> Result<Option<Row>> {
     let after: Vec<_> = run.state.running().map(|(_, attempt)| attempt).collect();
     let mut begun = Vec::new();
     let mut killed = Vec::new();

@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod backlog;
+pub mod claims;
 pub mod configs;
 pub mod due;
 pub mod history;
@@ -14,6 +15,7 @@ pub mod keys;
 pub mod kv;
 pub mod policies;
 pub mod quarantines;
+pub mod queue_triggers;
 pub mod results;
 pub mod retention;
 pub mod runs;

@@ -11,8 +11,8 @@ use super::audit_log::{index_operations, rows_for_run};
 use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
-    Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Payload, Rights, RunId, Status, StepError, Timestamp,
-    sha256_hex,
+    Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Outcome, Payload, Rights, RunId, Status, StepError,
+    Timestamp, sha256_hex,
 };
 use crate::scheduler::{
     self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
@@ -274,6 +274,30 @@ pub enum Letter {
         /// What.
         decision: Decision,
     },
+    /// An attempt that any instance may make has ended.
+    AttemptEnded {
+        /// How.
+        reported: Box<Reported>,
+    },
+}
+
+/// How an attempt has ended, as whoever drives its run has to know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reported {
+    /// The step's place in the plan, with the item or iteration.
+    pub slot: Slot,
+    /// The attempt, and what it cost.
+    pub record: AttemptRecord,
+    /// How it ended; without its value.
+    pub outcome: Outcome,
+    /// What came out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Payload>,
+    /// `ctx.variables`, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables: Option<Payload>,
+    /// Where its time went.
+    pub timings: Timings,
 }
 
 /// A row of the list of runs.
@@ -334,7 +358,7 @@ const LIST_SCAN: usize = 5_000;
 /// Runs of organizations.
 #[derive(Debug, Clone)]
 pub struct Runs {
-    ports: Ports,
+    pub(super) ports: Ports,
     plans: Arc<Mutex<Plans>>,
 }
 
@@ -343,7 +367,7 @@ type Plans = VecDeque<(String, Arc<Plan>)>;
 /// How many of them.
 const KEPT_PLANS: usize = 32;
 /// Letters that are read at once; each is a row of the transition that takes it.
-const INBOX_AT_ONCE: usize = 20;
+pub const INBOX_AT_ONCE: usize = 20;
 
 impl Runs {
     /// Over these ports.
@@ -805,9 +829,7 @@ impl Runs {
     /// # Errors
     /// Those of the table store.
     pub async fn tell(&self, scope: &Scope, run: &RunId, cause: &str, letter: &Letter) -> Result<bool> {
-        let text = serde_json::to_string(letter).map_err(|error| Error::corrupt(error.to_string()))?;
-        let properties = Properties::new().with("v", SCHEMA).with("letter", text);
-        let operation = Operation::Insert(key::inbox_row(cause), properties);
+        let operation = Operation::Insert(key::inbox_row(cause), self.letter(scope, letter).await?);
         let table = key::org_table(scope.org());
         match self.ports.tables.commit(&table, &key::run(run), vec![operation]).await {
             Ok(_) => Ok(true),
@@ -825,6 +847,14 @@ impl Runs {
         Ok(self.ports.tables.get(&table, &key::run(run), &row).await?.is_some())
     }
 
+    /// A letter's row; a long one is a claim check.
+    pub(super) async fn letter(&self, scope: &Scope, letter: &Letter) -> Result<Properties> {
+        let text = serde_json::to_string(letter).map_err(|error| Error::corrupt(error.to_string()))?;
+        let mut properties = Properties::new().with("v", SCHEMA);
+        self.put_text(scope, &mut properties, "letter", text).await?;
+        Ok(properties)
+    }
+
     /// What is in a run's inbox: at most 20 letters, with their rows.
     ///
     /// # Errors
@@ -832,11 +862,12 @@ impl Runs {
     pub async fn inbox(&self, scope: &Scope, run: &RunId) -> Result<Vec<(Key, Letter)>> {
         let query = Query::partition(key::run(run)).prefix(key::INBOX)?.limit(INBOX_AT_ONCE);
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
-        let letters = page.entities.into_iter().map(|row| {
-            let letter = parse(&row.properties, "letter")?;
-            Ok((row.row, letter))
-        });
-        letters.collect()
+        let mut letters = Vec::with_capacity(page.entities.len());
+        for row in page.entities {
+            let letter = self.text(scope, &row.properties, "letter").await?;
+            letters.push((row.row, letter));
+        }
+        Ok(letters)
     }
 
     /// Throws letters away that say nothing any more.
@@ -1026,12 +1057,10 @@ impl Runs {
         let (container, path) = (key::org_container(scope.org()), key::log_blob(run, attempt));
         let blobs = &self.ports.blobs;
         match blobs.append(&container, &path, at, bytes.clone()).await {
-            Err(moved @ Error::PreconditionFailed { .. }) => {
-                match blobs.read(&container, &path, at, length).await? {
-                    Some(there) if there == bytes => Ok(end),
-                    _ => Err(moved),
-                }
-            }
+            Err(moved @ Error::PreconditionFailed { .. }) => match blobs.read(&container, &path, at, length).await? {
+                Some(there) if there == bytes => Ok(end),
+                _ => Err(moved),
+            },
             done => done.map(|()| end),
         }
     }

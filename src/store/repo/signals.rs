@@ -1,10 +1,11 @@
-//! Messages from one instance to another: a run that you drive has ended.
+//! Messages from one instance to another: a run that you drive has ended, nobody wants an attempt that you make.
 //!
 //! Each instance reads its own partition. Where nobody reads any more, because the instance is gone, rows are found by a
 //! second partition that lists what was sent by its time.
 
-use crate::domain::{RunId, Timestamp};
+use crate::domain::Timestamp;
 use crate::store::error::Error;
+pub use crate::store::key::About;
 use crate::store::key::{self, PlatformTable};
 use crate::store::port::{Key, Match, Operation, Ports, Properties, Query, Result};
 use crate::tenancy::PlatformScope;
@@ -27,15 +28,15 @@ impl Signals {
         Self { ports }
     }
 
-    /// Tells an instance that a run has ended. Repeating it does no harm.
+    /// Tells an instance that a run has ended, or an attempt. Repeating it does no harm.
     ///
     /// # Errors
     /// Those of the table store; [`Error::Malformed`] when the instance is none.
-    pub async fn stop(&self, _: &PlatformScope, instance: &str, run: &RunId, at: Timestamp) -> Result<()> {
+    pub async fn stop(&self, _: &PlatformScope, instance: &str, about: &About, at: Timestamp) -> Result<()> {
         let table = PlatformTable::Signals.name();
         let properties = Properties::new().with("v", SCHEMA).with("kind", "stop").with("at", at);
-        let signal = Operation::Upsert(key::signal_row(run), properties.clone());
-        let sent = Operation::Upsert(key::sent_signal_row(at, instance, run), properties);
+        let signal = Operation::Upsert(key::signal_row(about), properties.clone());
+        let sent = Operation::Upsert(key::sent_signal_row(at, instance, about), properties);
         // Listed first: a signal that is not listed would stay for ever.
         self.ports
             .tables
@@ -48,27 +49,25 @@ impl Signals {
         Ok(())
     }
 
-    /// The runs that an instance was told to stop. One request when there are none.
+    /// The runs and attempts that an instance was told to stop. One request when there are none.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn to_stop(&self, _: &PlatformScope, instance: &str) -> Result<Vec<RunId>> {
+    pub async fn to_stop(&self, _: &PlatformScope, instance: &str) -> Result<Vec<About>> {
         let query = Query::partition(key::signals(instance)).limit(AT_ONCE);
         let page = self.ports.tables.query(&PlatformTable::Signals.name(), query).await?;
-        let run = |row: &Key| {
-            row.as_str()
-                .parse()
-                .map_err(|_| Error::corrupt("a signal names no run"))
+        let about = |row: &Key| {
+            About::parse(row.as_str()).ok_or_else(|| Error::corrupt("a signal names no run and no attempt"))
         };
-        page.entities.iter().map(|row| run(&row.row)).collect()
+        page.entities.iter().map(|row| about(&row.row)).collect()
     }
 
     /// Takes a signal away that was followed; it may be gone already.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn followed(&self, _: &PlatformScope, instance: &str, run: &RunId) -> Result<()> {
-        self.delete(&key::signals(instance), key::signal_row(run)).await
+    pub async fn followed(&self, _: &PlatformScope, instance: &str, about: &About) -> Result<()> {
+        self.delete(&key::signals(instance), key::signal_row(about)).await
     }
 
     /// Takes signals away that were sent before `until`, and that nobody follows any more; how many were looked at, at most 80.
@@ -80,8 +79,8 @@ impl Signals {
         query.until = Some(key::sent_signals_until(until));
         let page = self.ports.tables.query(&PlatformTable::Signals.name(), query).await?;
         for row in &page.entities {
-            if let Some((instance, run)) = key::sent_signal(&row.row) {
-                self.delete(&key::signals(&instance), key::signal_row(&run)).await?;
+            if let Some((instance, about)) = key::sent_signal(&row.row) {
+                self.delete(&key::signals(&instance), key::signal_row(&about)).await?;
             }
             self.delete(&key::sent_signals(), row.row.clone()).await?;
         }

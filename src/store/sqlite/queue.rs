@@ -13,7 +13,7 @@ use super::connection::{Failure, Session};
 use super::writer::Tx;
 use super::{Database, missing};
 use crate::clock::Clock;
-use crate::domain::Timestamp;
+use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::port::{MAX_MESSAGE_BYTES, MAX_VISIBILITY, Message, MessageReceipt, QueueName, QueueStore, Result};
 
@@ -102,6 +102,19 @@ impl QueueStore for Queues {
             Ok(())
         };
         self.database.write("creating a queue", create).await
+    }
+
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let name = queue.clone();
+        let delete = move |tx: &Tx<'_>| {
+            tx.connection
+                .prepare_cached("DELETE FROM queue WHERE name = ?1")?
+                .execute([name.as_str()])?;
+            Ok(())
+        };
+        self.database.write("deleting a queue", delete).await?;
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+        Ok(())
     }
 
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
@@ -227,6 +240,11 @@ impl QueueStore for Queues {
         // It may have been given back at once.
         self.sent(queue).notify_one();
         Ok(receipt)
+    }
+
+    /// Nobody but this program reaches the file.
+    async fn sender_address(&self, _: &QueueName, _: Timestamp, _: Timestamp) -> Result<Option<Secret>> {
+        Ok(None)
     }
 
     /// Resolves when a message of the queue is visible. A message sent through these ports wakes it at once, a delayed

@@ -1,20 +1,24 @@
 //! Those who ask: start a run, ask again with the same key, cancel it, look at it; and what they were told, which must stay
 //! true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::{Map, json};
+
 use super::process::Process;
 use super::random::Random;
-use super::scenario::Request;
-use super::simulate::{Fleet, arguments};
+use super::scenario::{Request, Then};
+use super::simulate::Fleet;
 use super::site::{World, lock};
 use crate::authz::{Origin, Principal, Role, Tier};
-use crate::domain::{Ask, OrgId, Payload, RunId, Status, Timestamp, UserId};
+use crate::domain::{Ask, OnConflict, OrgId, Payload, RunId, Status, Timestamp, UserId};
 use crate::error::{Coded as _, Kind};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::{Membership, Organization, Scope, resolve};
+use crate::usecase::rerun::{self, Rerun, rerun};
+use crate::usecase::resume_run::{CodeOf, resume};
 use crate::usecase::start_run::{StartRun, start_run};
 use crate::usecase::{Error, control_run, query_run};
 
@@ -39,6 +43,8 @@ pub struct Told {
 pub struct Callers {
     told: Mutex<BTreeMap<RunId, Vec<Told>>>,
     by_key: Mutex<BTreeMap<String, Vec<RunId>>>,
+    cancelled: Mutex<BTreeSet<RunId>>,
+    kinds: Mutex<BTreeMap<RunId, &'static str>>,
 }
 
 impl Callers {
@@ -52,6 +58,18 @@ impl Callers {
     #[must_use]
     pub fn by_key(&self) -> BTreeMap<String, Vec<RunId>> {
         lock(&self.by_key).clone()
+    }
+
+    /// Runs that somebody has asked to cancel.
+    #[must_use]
+    pub fn cancelled(&self) -> BTreeSet<RunId> {
+        lock(&self.cancelled).clone()
+    }
+
+    /// What was asked for, where it was something else than a new run.
+    #[must_use]
+    pub fn kinds(&self) -> BTreeMap<RunId, &'static str> {
+        lock(&self.kinds).clone()
     }
 
     fn hear(&self, org: &OrgId, run: &StoredRun) {
@@ -94,14 +112,14 @@ pub fn scope(org: &OrgId, person: usize) -> Scope {
 }
 
 /// What came of asking a process.
-enum Heard<T> {
+pub(super) enum Heard<T> {
     Answer(T),
     Problem(Error),
     /// The process died, or froze for too long.
     Nothing,
 }
 
-async fn ask<T>(process: &Process, work: impl Future<Output = Result<T, Error>>) -> Heard<T> {
+pub(super) async fn ask<T>(process: &Process, work: impl Future<Output = Result<T, Error>>) -> Heard<T> {
     tokio::select! {
         biased;
         () = process.site.dead.cancelled() => Heard::Nothing,
@@ -114,7 +132,7 @@ async fn ask<T>(process: &Process, work: impl Future<Output = Result<T, Error>>)
 }
 
 /// A process to ask; waits until there is one.
-async fn somebody(fleet: &Fleet, random: &mut Random) -> Arc<Process> {
+pub(super) async fn somebody(fleet: &Fleet, random: &mut Random) -> Arc<Process> {
     loop {
         let alive = fleet.alive();
         if !alive.is_empty() {
@@ -147,13 +165,19 @@ pub(super) async fn call(
     let mut started = None;
     for _ in 0..TRIES {
         let process = somebody(&fleet, &mut random).await;
+        let now = process.cx.clock.now();
         let input = StartRun {
-            ask: Ask::default(),
+            ask: Ask {
+                priority: request.priority,
+                not_before: request.begins_after.map(|after| now.plus(after)),
+                concurrency: request.concurrency.clone(),
+                ..Ask::default()
+            },
             workflow: request.workflow.clone(),
-            arguments: arguments(),
+            arguments: Map::from_iter([("n".to_owned(), json!(request.n))]),
             wait: request.wait,
             idempotency_key: request.key.clone(),
-            received_at: process.cx.clock.now(),
+            received_at: now,
             origin: origin.clone(),
             unindexed: Vec::new(),
         };
@@ -167,6 +191,7 @@ pub(super) async fn call(
                 let (id, status) = (run.new.run.clone(), run.state.status);
                 world.trace.say(&who, &format!("is told of {id}: {}", status.as_str()));
                 callers.hear(org, &run);
+                asked(&world, &request, answer.repeated);
                 if let Some(key) = &request.key {
                     let key = format!("{org} {} {} {key}", request.person, request.workflow);
                     lock(&callers.by_key).entry(key).or_default().push(id.clone());
@@ -176,6 +201,14 @@ pub(super) async fn call(
             }
             Heard::Problem(error) => {
                 world.trace.say(&who, &format!("meets a problem: {error}"));
+                let skips = request
+                    .concurrency
+                    .as_ref()
+                    .is_some_and(|key| key.on_conflict == OnConflict::Skip);
+                if error.code() == "concurrency_key_taken" && skips {
+                    world.met("ask: skipped for its concurrency key");
+                    return;
+                }
                 if !error.kind().retriable() {
                     world
                         .history
@@ -197,6 +230,118 @@ pub(super) async fn call(
         cancel(&world, &fleet, &callers, &mut random, (&who, &scope, &id)).await;
     }
     look(&world, &fleet, &callers, &mut random, (&who, &scope, &id)).await;
+    if let Some(then) = request.then {
+        again(&world, &fleet, &callers, &mut random, (&who, &scope, &id), then).await;
+    }
+}
+
+/// Counts what was asked for.
+fn asked(world: &World, request: &Request, repeated: bool) {
+    if repeated {
+        world.met("ask: repeated");
+    }
+    if request.begins_after.is_some() {
+        world.met("ask: begins later");
+    }
+    if request.wait.is_some() {
+        world.met("ask: waits");
+    }
+    if request.priority != crate::domain::Priority::NORMAL {
+        world.met("ask: priority");
+    }
+    if let Some(key) = &request.concurrency {
+        world.met(format!("ask: key, {:?}", key.on_conflict));
+    }
+}
+
+/// Resumes a run that has ended, or runs it again; and asks once more with the same key.
+async fn again(
+    world: &World,
+    fleet: &Fleet,
+    callers: &Callers,
+    random: &mut Random,
+    (who, scope, id): (&str, &Scope, &RunId),
+    then: Then,
+) {
+    while !world.history.has_ended(id) {
+        if !world.goes_on() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let key = format!("again {who}");
+    let mut answers = 0;
+    for _ in 0..TRIES {
+        let process = somebody(fleet, random).await;
+        world
+            .trace
+            .say(who, &format!("asks {} for {then:?} of {id}", process.site.name));
+        let origin = Origin::default();
+        let cx = &process.cx;
+        let heard = match then {
+            Then::Resume(pinned) => {
+                let code = if pinned { CodeOf::Pinned } else { CodeOf::Current };
+                ask(&process, Box::pin(resume(cx, scope, &origin, id, code, Some(&key)))).await
+            }
+            Then::Rerun(pinned) => {
+                let input = Rerun {
+                    run: id.clone(),
+                    code: if pinned {
+                        rerun::Code::Pinned
+                    } else {
+                        rerun::Code::Current
+                    },
+                    wait: random.per_mille(300).then(|| Duration::from_secs(60)),
+                    idempotency_key: Some(key.clone()),
+                    received_at: cx.clock.now(),
+                    origin: origin.clone(),
+                    unindexed: Vec::new(),
+                };
+                let work = Box::pin(async { rerun(cx, scope, input).await.map(|again| (again.run, again.repeated)) });
+                ask(&process, work).await
+            }
+        };
+        match heard {
+            Heard::Answer((run, repeated)) => {
+                let new = run.new.run.clone();
+                world.trace.say(who, &format!("is told of {new}"));
+                let (kind, met) = match (then, repeated) {
+                    (Then::Resume(_), false) => ("resume", "ask: resume"),
+                    (Then::Resume(_), true) => ("resume", "ask: resume repeated"),
+                    (Then::Rerun(_), false) => ("rerun", "ask: rerun"),
+                    (Then::Rerun(_), true) => ("rerun", "ask: rerun repeated"),
+                };
+                world.met(met);
+                callers.hear(scope.org(), &run);
+                lock(&callers.kinds).insert(new.clone(), kind);
+                let key = format!("{} {key} {kind}", scope.org());
+                lock(&callers.by_key).entry(key).or_default().push(new);
+                answers += 1;
+                if answers > 1 {
+                    return;
+                }
+            }
+            Heard::Problem(error) => {
+                world.trace.say(who, &format!("meets a problem: {error}"));
+                let ends = match error.code() {
+                    "run_succeeded" => matches!(then, Then::Resume(_)),
+                    "concurrency_key_taken" => true,
+                    _ => false,
+                };
+                if ends {
+                    return;
+                }
+                if !error.kind().retriable() {
+                    world
+                        .history
+                        .violation(format!("{who} could not have {then:?} of {id}: {error} ({error:?})"));
+                    return;
+                }
+            }
+            Heard::Nothing => world.trace.say(who, "hears nothing"),
+        }
+        tokio::time::sleep(random.between(Duration::from_millis(100), Duration::from_secs(5))).await;
+    }
 }
 
 async fn cancel(
@@ -206,6 +351,7 @@ async fn cancel(
     random: &mut Random,
     (who, scope, id): (&str, &Scope, &RunId),
 ) {
+    lock(&callers.cancelled).insert(id.clone());
     for _ in 0..TRIES {
         let process = somebody(fleet, random).await;
         world
@@ -221,12 +367,7 @@ async fn cancel(
             }
             Heard::Problem(error) if error.kind() == Kind::Conflict => {
                 world.trace.say(who, &format!("is told: {error}"));
-                if !world
-                    .history
-                    .runs()
-                    .get(id)
-                    .is_some_and(|life| life.state.status.is_terminal())
-                {
+                if !world.history.has_ended(id) {
                     world
                         .history
                         .violation(format!("{who} could not cancel {id}, which has not ended: {error}"));

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use super::callers::{Callers, scope};
 use super::history::{End, Life};
+use super::judge::Case;
 use super::memory::Memory;
+use super::people::People;
 use super::process::Process;
+use super::rest::Rest;
 use super::scenario::Scenario;
+use super::tally::Tally;
+use super::triggers::Triggers;
 use crate::audit::{Chain, Event};
 use crate::domain::{OrgId, RunId, Status};
-use crate::scheduler::{Action, Work};
+use crate::scheduler::{Action, Output, Work};
 use crate::store::key;
 use crate::store::repo::audit_log::AuditQuery;
 use crate::store::repo::runs::{ListedRun, RunQuery, StoredRun};
@@ -22,11 +27,19 @@ const KILLED_WITHIN: Duration = Duration::from_secs(35);
 /// Between the commit that begins an attempt and its begin there are a few reads.
 const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 
+/// What those heard who asked for something.
+pub(super) struct Told<'a> {
+    pub(super) callers: &'a Callers,
+    pub(super) people: &'a People,
+    pub(super) triggers: &'a Triggers,
+}
+
 /// Reports everything that is not as it must be to the history.
 ///
 /// # Panics
 /// When storage fails for somebody for whom it can't.
-pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenario, callers: &Callers) {
+pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenario, told: &Told<'_>) {
+    let callers = told.callers;
     let world = auditor.site.world.clone();
     let violation = |what: String| world.history.violation(what);
     for lying in memory.queues.lying() {
@@ -60,6 +73,7 @@ pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenari
                 of_org.len()
             ));
         }
+        let mut runs = BTreeMap::new();
         let listed = listed(auditor, &scope).await;
         if listed.len() != of_org.len() {
             violation(format!("{} of {} runs of {org} are listed", listed.len(), of_org.len()));
@@ -70,7 +84,25 @@ pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenari
                 violation(format!("{id} was written and is gone"));
                 continue;
             };
+            let mut tally = Tally::default();
+            tally.add(format!("run: {}", run.state.status.as_str()));
+            let judged = match scenario.graphs.get(&run.new.workflow) {
+                Some(graph) if run.state.status.is_terminal() => {
+                    let case = Case::read(
+                        auditor,
+                        &scope,
+                        &run,
+                        graph,
+                        (scenario.settings.run_limit, scenario.begins_within()),
+                    )
+                    .await;
+                    case.judged(&mut tally)
+                }
+                _ => Vec::new(),
+            };
+            world.count(&tally);
             for wrong in [
+                judged,
                 of_run(auditor, &scope, &run, life).await,
                 of_audit(auditor, &scope, &run).await,
                 of_list(&run, listed.get(id)),
@@ -79,6 +111,19 @@ pub(super) async fn check(auditor: &Process, memory: &Memory, scenario: &Scenari
             {
                 violation(format!("{id}: {wrong}"));
             }
+            runs.insert(id.clone(), run);
+        }
+        let rest = Rest {
+            auditor,
+            memory,
+            scenario,
+            told,
+            scope: &scope,
+            lives: &lives,
+            runs: &runs,
+        };
+        for wrong in rest.wrong().await {
+            violation(wrong);
         }
         of_day(auditor, &scope, scenario).await;
     }
@@ -136,7 +181,8 @@ async fn of_run(auditor: &Process, scope: &Scope, run: &StoredRun, life: &Life) 
     if run.state.status == Status::Succeeded {
         for (place, step) in run.new.plan.steps.iter().enumerate() {
             // Other steps succeed without an attempt, or with many.
-            if !matches!(step.work, Work::Once(Action::Code(_))) || run.state.steps[place].status != Status::Succeeded {
+            let state = &run.state.steps[place];
+            if !matches!(step.work, Work::Once(Action::Code(_))) || state.status != Status::Succeeded || state.carried {
                 continue;
             }
             let Some(attempt) = life.succeeded.get(&(place, None)) else {
@@ -144,18 +190,18 @@ async fn of_run(auditor: &Process, scope: &Scope, run: &StoredRun, life: &Life) 
                 continue;
             };
             match attempts.get(attempt).and_then(|begun| begun.end.as_ref()) {
-                Some((_, End::Returned(value))) if run.new.plan.steps.len() > 1 || *value == result => {}
+                Some((_, End::Returned(value))) if run.new.plan.output != Output::Step(place) || *value == result => {}
                 other => wrong.push(format!(
                     "has a result that {attempt} did not return: {result}, {other:?}"
                 )),
             }
         }
-    } else if !result.is_null() {
+    } else if !result.is_null() && !run.state.concluded {
         wrong.push(format!("did not succeed, and has a result: {result}"));
     }
     let steps = auditor.cx.runs.steps(scope, run).await.expect("nothing fails here");
     for ((step, state), planned) in steps.iter().zip(&run.state.steps).zip(&run.new.plan.steps) {
-        if !matches!(planned.work, Work::Once(Action::Code(_))) {
+        if !matches!(planned.work, Work::Once(Action::Code(_))) || state.carried {
             continue;
         }
         let begun = attempts
@@ -201,7 +247,8 @@ async fn of_audit(auditor: &Process, scope: &Scope, run: &StoredRun) -> Vec<Stri
         .collect();
     let count = |event: Event| events.iter().filter(|found| **found == Some(event)).count();
     let ends = count(Event::RunFinished) + count(Event::RunCancelled);
-    if count(Event::RunStarted) != 1 || (run.state.status.is_terminal() && ends != 1) {
+    let starts = if run.new.resumes.is_some() { (0, 1) } else { (1, 0) };
+    if (count(Event::RunStarted), count(Event::RunResumed)) != starts || (run.state.status.is_terminal() && ends != 1) {
         wrong.push(format!("its audit records are {events:?}"));
     }
     if run.state.status.is_terminal() && (count(Event::RunCancelled) == 1) != (run.state.status == Status::Cancelled) {

@@ -9,9 +9,10 @@ use serde_json::Value as Json;
 
 use super::clock::VirtualClock;
 use super::site::lock;
+use super::tally::Tally;
 use crate::clock::Clock as _;
 use crate::domain::{OnCrash, RunId, Status};
-use crate::scheduler::{LEGAL, Plan, RunState, Slot};
+use crate::scheduler::{Doing, LEGAL, Plan, RunState, Slot, Work};
 use crate::store::key;
 use crate::store::port::{Key, Match, Operation, TableName};
 
@@ -38,6 +39,8 @@ pub struct Begun {
     pub run: RunId,
     /// Its step.
     pub step: String,
+    /// The item or iteration.
+    pub item: Option<u32>,
     /// By which process.
     pub site: String,
     /// When, since the simulation began.
@@ -55,6 +58,8 @@ pub struct Life {
     pub plan: Plan,
     /// Where it is.
     pub state: RunState,
+    /// When a commit first had somebody drive it.
+    pub begun_at: Option<Duration>,
     /// When its last commit ended it.
     pub ended_at: Option<Duration>,
     /// Every attempt that a commit has begun, by its id.
@@ -65,11 +70,25 @@ pub struct Life {
     pub takes: u64,
 }
 
+/// A step that waits for people.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The table of its organization.
+    pub table: TableName,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: String,
+    /// How long people have, in milliseconds.
+    pub within_ms: u64,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     runs: BTreeMap<RunId, Life>,
     attempts: BTreeMap<String, Begun>,
     violations: Vec<String>,
+    tally: Tally,
 }
 
 /// Everything so far.
@@ -97,6 +116,12 @@ impl History {
         }
     }
 
+    /// Whether anything was wrong.
+    #[must_use]
+    pub fn has_violations(&self) -> bool {
+        !lock(&self.inner).violations.is_empty()
+    }
+
     /// Everything that was wrong.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
@@ -113,6 +138,42 @@ impl History {
     #[must_use]
     pub fn attempts(&self) -> BTreeMap<String, Begun> {
         lock(&self.inner).attempts.clone()
+    }
+
+    /// What was committed, counted.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        lock(&self.inner).tally.clone()
+    }
+
+    /// The steps that wait for people now.
+    #[must_use]
+    pub fn questions(&self) -> Vec<Question> {
+        let inner = lock(&self.inner);
+        let waiting = inner.runs.iter().filter(|(_, life)| !life.state.status.is_terminal());
+        let mut questions = Vec::new();
+        for (run, life) in waiting {
+            for (planned, step) in life.plan.steps.iter().zip(&life.state.steps) {
+                if let Work::Approval { within_ms, .. } = planned.work
+                    && step.status == Status::Waiting
+                {
+                    questions.push(Question {
+                        table: life.table.clone(),
+                        run: run.clone(),
+                        step: planned.id.clone(),
+                        within_ms,
+                    });
+                }
+            }
+        }
+        questions
+    }
+
+    /// Whether a run is there and has ended.
+    #[must_use]
+    pub fn has_ended(&self, run: &RunId) -> bool {
+        let inner = lock(&self.inner);
+        inner.runs.get(run).is_some_and(|life| life.state.status.is_terminal())
     }
 
     /// Whether every run has ended.
@@ -145,9 +206,15 @@ impl History {
             return self.violation(format!("{id}: {site} wrote a header that can't be read"));
         };
         let mut wrong = Vec::new();
+        let facts = facts(operations);
         {
             let mut inner = lock(&self.inner);
-            let Inner { runs, attempts, .. } = &mut *inner;
+            let Inner {
+                runs, attempts, tally, ..
+            } = &mut *inner;
+            for fact in facts {
+                tally.add(fact);
+            }
             match (runs.get_mut(&id), inserted) {
                 (None, true) => {
                     if state.sequence != 1 {
@@ -157,9 +224,11 @@ impl History {
                         drop(inner);
                         return self.violation(format!("{id}: {site} wrote a plan that can't be read"));
                     };
+                    bounds(&plan, &state, &mut wrong);
                     runs.insert(
                         id.clone(),
                         Life {
+                            begun_at: (state.epoch > 0).then(|| self.clock.elapsed()),
                             table: table.clone(),
                             declared: running(&state),
                             takes: state.epoch,
@@ -175,6 +244,11 @@ impl History {
                 (Some(life), false) => {
                     let now = self.clock.now();
                     follows(life, &state, operations, attempts, &mut wrong);
+                    bounds(&life.plan, &state, &mut wrong);
+                    // Whoever is cancelled while it waits was never driven.
+                    if life.begun_at.is_none() && state.owner.is_some() {
+                        life.begun_at = Some(self.clock.elapsed());
+                    }
                     if let (Some(before), Some(after), Some(until)) =
                         (&life.state.owner, &state.owner, life.state.lease_until)
                         && before != after
@@ -238,6 +312,66 @@ impl History {
         if let Some(begun) = lock(&self.inner).attempts.get_mut(attempt) {
             begun.end.get_or_insert((at, end));
         }
+    }
+}
+
+/// The names of what a transaction tells.
+fn facts(operations: &[Operation]) -> Vec<String> {
+    let mut names = Vec::new();
+    for operation in operations {
+        let Operation::Insert(row, properties) = operation else {
+            continue;
+        };
+        let Some(text) = properties
+            .text("facts")
+            .ok()
+            .flatten()
+            .filter(|_| row.as_str().starts_with("event:"))
+        else {
+            continue;
+        };
+        let facts: Vec<Json> = serde_json::from_str(text).unwrap_or_default();
+        for fact in facts {
+            let name = fact["fact"].as_str().unwrap_or_default();
+            names.push(match (name, fact["phase"].as_str()) {
+                ("phase_begun", Some(phase)) => format!("fact: phase_begun {phase}"),
+                _ => format!("fact: {name}"),
+            });
+        }
+    }
+    names
+}
+
+/// What a state must not exceed.
+fn bounds(plan: &Plan, state: &RunState, wrong: &mut Vec<String>) {
+    let mut active = 0;
+    for (planned, step) in plan.steps.iter().zip(&state.steps) {
+        let Some(activity) = step.activity.as_deref() else {
+            continue;
+        };
+        if step.status.is_terminal() {
+            wrong.push(format!("goes on with `{}`, which has ended", planned.id));
+        }
+        active += match &activity.doing {
+            Doing::Many(many) => {
+                let at_once = match &planned.work {
+                    Work::Map { at_once, .. } => *at_once as usize,
+                    _ => 1,
+                };
+                if many.active.len() > at_once {
+                    let active = many.active.len();
+                    wrong.push(format!("does {active} items of `{}` at once", planned.id));
+                }
+                many.active.len().max(1)
+            }
+            _ => 1,
+        };
+    }
+    if active > plan.active as usize {
+        wrong.push(format!("does {active} things at once, and may do {}", plan.active));
+    }
+    if state.status.is_terminal() && active > 0 {
+        wrong.push(format!("has ended with {active} things going on"));
     }
 }
 

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::site::Site;
+use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::fault::Call;
 use crate::store::port::{
@@ -74,8 +75,11 @@ async fn committed(
     storage: &Ports,
     table: &TableName,
     partition: &Key,
-    operations: Vec<Operation>,
+    mut operations: Vec<Operation>,
 ) -> Result<Vec<ETag>> {
+    if let Some(instead) = site.world.slip.and_then(|slip| slip.of_commit(&mut operations)) {
+        return Ok(instead);
+    }
     let mut what = format!("{table} {partition}");
     for operation in &operations {
         let sign = match operation {
@@ -92,6 +96,9 @@ async fn committed(
     if result.is_ok() {
         digest(site, &operations);
         site.world.history.committed(&site.name, table, partition, &operations);
+        if let Some(slip) = site.world.slip {
+            slip.doubled(site, storage, (table, partition), &operations).await;
+        }
     }
     result
 }
@@ -134,14 +141,23 @@ impl TableStore for Link {
 
     async fn get(&self, table: &TableName, partition: &Key, row: &Key) -> Result<Option<Entity>> {
         let work = self.storage.tables.get(table, partition, row);
-        self.call(Call::Get, || format!("{table} {partition} {row}"), work)
-            .await
+        let mut found = self
+            .call(Call::Get, || format!("{table} {partition} {row}"), work)
+            .await;
+        if let Some(slip) = self.site.world.slip {
+            slip.of_row(&mut found);
+        }
+        found
     }
 
     async fn query(&self, table: &TableName, query: Query) -> Result<Page> {
         let what = format!("{table} {}", query.partition);
         let work = self.storage.tables.query(table, query);
-        self.call(Call::Query, || what, work).await
+        let mut page = self.call(Call::Query, || what, work).await;
+        if let Some(slip) = self.site.world.slip {
+            slip.of_page(&mut page);
+        }
+        page
     }
 
     async fn commit(&self, table: &TableName, partition: &Key, operations: Vec<Operation>) -> Result<Vec<ETag>> {
@@ -223,8 +239,16 @@ impl QueueStore for Link {
         self.call(Call::CreateQueue, || queue.to_string(), work).await
     }
 
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let work = self.storage.queues.delete_queue(queue);
+        self.call(Call::DeleteQueue, || queue.to_string(), work).await
+    }
+
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
         let what = || format!("{queue} in {delay:?}");
+        if let Some(instead) = self.site.world.slip.and_then(|slip| slip.of_message(text)) {
+            return Ok(instead);
+        }
         if let Some(after) = self.site.comes_late(Call::Send) {
             let (site, storage) = (self.site.clone(), self.storage.clone());
             let (queue, text) = (queue.clone(), text.to_owned());
@@ -264,6 +288,10 @@ impl QueueStore for Link {
             work,
         )
         .await
+    }
+
+    async fn sender_address(&self, queue: &QueueName, now: Timestamp, until: Timestamp) -> Result<Option<Secret>> {
+        self.storage.queues.sender_address(queue, now, until).await
     }
 
     async fn sent_here(&self, queue: &QueueName) {

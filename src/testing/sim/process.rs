@@ -1,22 +1,27 @@
 //! One process: the use cases as in production over its own wire to storage, with what the Functions host does to it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::link::Link;
 use super::random::Random;
 use super::runner::{Manners, SimRunner};
+use super::scenario::Settings;
 use super::site::Site;
+use super::slip::SIGNING;
 use crate::boot;
 use crate::clock::{Clock, Entropy};
 use crate::config::Config;
-use crate::domain::Limits;
+use crate::domain::{Limits, Secret};
 use crate::egress::Egress;
+use crate::secrets::keyring::Keyring;
 use crate::store::envelope::SigningKey;
 use crate::store::fault::{Faulty, Plan};
 use crate::store::key::Queue;
 use crate::store::port::{Message, Ports};
+use crate::store::repo::secrets::Secrets;
 use crate::usecase::deliver::{self, From, deliver};
 use crate::usecase::{Bounds, CodeSource, Context, Parts, tick};
 
@@ -34,12 +39,22 @@ const RESTS: Duration = Duration::from_secs(5);
 const MAX_DEQUEUE_COUNT: u32 = 5;
 /// How long a process that is told to stop is let.
 const GRACE: Duration = Duration::from_secs(10);
+/// What secrets are sealed with: 32 bytes in base64.
+const SEALING: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 
-/// A folder with a workspace, below the system's temporary one: what all simulations of a test share. Removed when dropped.
+/// A folder below the system's temporary one, in which each simulation of a test has a workspace. Removed when dropped.
 #[derive(Debug)]
 pub struct Ground {
     home: PathBuf,
     config: Arc<Config>,
+    lots: AtomicU64,
+}
+
+/// The workspace of one simulation, and the copies that its processes make of it. Removed when dropped.
+#[derive(Debug)]
+pub struct Lot<'a> {
+    ground: &'a Ground,
+    home: PathBuf,
 }
 
 impl Ground {
@@ -51,27 +66,41 @@ impl Ground {
     pub fn new() -> Self {
         let random = Entropy::System.bytes::<8>().map(|byte| format!("{byte:02x}")).concat();
         let home = std::env::temp_dir().join(format!("weft-sim-{random}"));
-        let workflows = home.join("workspace/workflows");
-        std::fs::create_dir_all(&workflows).expect("the temporary folder can be written");
-        std::fs::write(workflows.join("sim.py"), "# simulated\n").expect("the temporary folder can be written");
+        std::fs::create_dir_all(&home).expect("the temporary folder can be written");
         let config = Arc::new(Config::for_testing(&home));
-        Self { home, config }
+        Self {
+            home,
+            config,
+            lots: AtomicU64::new(0),
+        }
     }
 
+    /// A workspace with these files, by their paths, beside its one module.
+    ///
+    /// # Panics
+    /// When the temporary folder can't be written.
+    #[must_use]
+    pub fn lot(&self, files: &[(String, String)]) -> Lot<'_> {
+        let home = self.home.join(self.lots.fetch_add(1, Ordering::Relaxed).to_string());
+        let workspace = home.join("workspace");
+        std::fs::create_dir_all(workspace.join("workflows")).expect("the temporary folder can be written");
+        let module = ("workflows/sim.py".to_owned(), "# simulated\n".to_owned());
+        for (path, text) in files.iter().chain([&module]) {
+            std::fs::write(workspace.join(path), text).expect("the temporary folder can be written");
+        }
+        Lot { ground: self, home }
+    }
+}
+
+impl Lot<'_> {
     fn code(&self, clock: Arc<dyn Clock>) -> CodeSource {
         CodeSource {
             workspace: self.home.join("workspace"),
             bundles: self.home.join("bundles"),
-            environments: Arc::new(boot::environments(&self.config, clock)),
+            environments: Arc::new(boot::environments(&self.ground.config, clock)),
             live: false,
             strict: false,
         }
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.home
     }
 }
 
@@ -84,6 +113,13 @@ impl Default for Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         // What is left behind is in the temporary folder.
+        drop(std::fs::remove_dir_all(&self.home));
+    }
+}
+
+impl Drop for Lot<'_> {
+    fn drop(&mut self) {
+        // The rest goes with the ground.
         drop(std::fs::remove_dir_all(&self.home));
     }
 }
@@ -116,11 +152,11 @@ impl Process {
     /// When its workspace can't be read.
     #[must_use]
     pub fn start(
-        ground: &Ground,
+        lot: &Lot<'_>,
         site: Arc<Site>,
         storage: Ports,
         manners: Arc<Manners>,
-        run_limit: Duration,
+        settings: &Settings,
         host: Host,
     ) -> Self {
         let wire = Link::ports(site.clone(), storage);
@@ -130,20 +166,25 @@ impl Process {
         site.connected(faults);
         let clock: Arc<dyn Clock> = Arc::new(site.clock.clone());
         let seed = site.random().next();
+        let entropy = Arc::new(Entropy::seeded(seed));
+        let keys = Keyring::parse(&Secret::value(SEALING)).expect("a good key");
+        let secrets = Secrets::new(ports.clone(), entropy.clone(), keys, None);
         let cx = Arc::new(Context::new(Parts {
             ports: ports.clone(),
             runner: Arc::new(SimRunner::new(site.clone(), manners)),
             clock: clock.clone(),
-            entropy: Arc::new(Entropy::seeded(seed)),
+            entropy,
             bounds: Bounds {
-                concurrent_runs: 10,
+                concurrent_runs: settings.concurrent_runs,
                 attempt: Limits::default(),
-                run: run_limit,
+                run: settings.run_limit,
+                driver: Duration::from_secs(120),
+                hand_off: Some(Duration::from_secs(1)),
                 wait: (Duration::from_secs(60), Duration::from_secs(220)),
             },
-            code: ground.code(clock),
-            signing: SigningKey::new(&[7; 32]),
-            secrets: None,
+            code: lot.code(clock),
+            signing: SigningKey::new(&SIGNING),
+            secrets: Some(Arc::new(secrets)),
             inherited_secrets: Vec::new(),
             egress: Egress::default(),
         }));
@@ -195,6 +236,7 @@ impl Process {
     /// Tells it to stop, as SIGTERM does, and kills it when it has, or has not in time.
     pub async fn stop(&self) {
         self.site.say("is told to stop");
+        self.site.world.met("fault: stopped");
         // A process that hangs is killed.
         let _ = tokio::time::timeout(GRACE, self.cx.leave()).await;
         self.site.kill();
@@ -278,6 +320,9 @@ impl Listener {
             };
             (late, foul && random.per_mille(20))
         };
+        if !late.is_zero() {
+            self.site.world.met("fault: handed out late");
+        }
         tokio::time::sleep(late).await;
         self.site.thawed().await;
         if message.dequeue_count > MAX_DEQUEUE_COUNT {
@@ -289,6 +334,7 @@ impl Listener {
             // Delivered at least once is what is promised.
             let (cx, from, text) = (self.cx.clone(), self.from, message.text.clone());
             self.site.say("a message is handed out twice");
+            self.site.world.met("fault: handed out twice");
             tokio::spawn(async move { drop(deliver(&cx, from, &text, delivered_at, Some(PATIENCE)).await) });
         }
         let mut work = Box::pin(deliver(
@@ -338,6 +384,7 @@ impl Listener {
             }
         };
         self.site.say(&format!("quarantines message {}", message.receipt.id));
+        self.site.world.met("fault: quarantined");
         let sent = self.ports.queues.send(&poison, &message.text, Duration::ZERO).await;
         if sent.is_ok() {
             drop(self.ports.queues.delete(&self.queue.name(), &message.receipt).await);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::history::{Begun, End};
 use super::random::Random;
 use super::site::Site;
+use super::slip::Slip;
 use crate::clock::Clock as _;
 use crate::domain::{Outcome, Rights, RunId, StepError, Tier};
 use crate::runner::jail::posture::{Isolation, Posture};
@@ -19,6 +20,7 @@ use crate::runner::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, Refusal, RunnerError, RunnerTimings,
     WorkerMessage,
 };
+use crate::scheduler::MAIN_STEP;
 
 /// What attempts of a scenario are like.
 #[derive(Debug, Clone)]
@@ -50,6 +52,12 @@ struct Behaviour {
     starts: Vec<Start>,
     pad: usize,
     variables: bool,
+    /// What conditions look at.
+    n: u64,
+    /// How long a list for maps it leaves.
+    items: u64,
+    /// Whether a loop ends with it.
+    done: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,12 +76,16 @@ struct Start {
 
 impl Behaviour {
     /// Attempts of the same number of the same step behave alike, whoever makes them.
-    fn of(manners: &Manners, run: &str, step: &str, number: u64) -> Self {
-        let mut random = Random::of(manners.seed, &format!("{run}:{step}:{number}"));
+    fn of(manners: &Manners, (run, step, item): (&str, &str, Option<u64>), number: u64) -> Self {
+        let of = item.map_or_else(|| step.to_owned(), |item| format!("{step}[{item}]"));
+        let mut random = Random::of(manners.seed, &format!("{run}:{of}:{number}"));
         let seconds = Duration::from_secs;
+        let alone = step == MAIN_STEP;
         let takes = match random.below(20) {
             0..=5 => random.between(Duration::ZERO, Duration::from_millis(100)),
             6..=10 => random.between(Duration::from_millis(100), seconds(5)),
+            // Of a graph there are many.
+            11..=16 if !alone => random.between(Duration::from_millis(10), seconds(3)),
             11..=17 => random.between(seconds(5), seconds(60)),
             _ => random.between(seconds(60), seconds(200)),
         };
@@ -86,7 +98,12 @@ impl Behaviour {
             Ends::Returns
         };
         let mut starts = Vec::new();
-        if !manners.workflows.is_empty() && random.per_mille(manners.starts_runs) {
+        let starts_runs = if alone {
+            manners.starts_runs
+        } else {
+            manners.starts_runs / 10
+        };
+        if !manners.workflows.is_empty() && random.per_mille(starts_runs) {
             for ordinal in 0..=random.below(2) {
                 starts.push(Start {
                     workflow: random.pick(&manners.workflows).clone(),
@@ -105,6 +122,9 @@ impl Behaviour {
             // Over what a row holds, now and then.
             pad: if random.per_mille(50) { 40_000 } else { 0 },
             variables: random.per_mille(100),
+            n: random.below(10),
+            items: *random.pick(&[0, 1, 2, 3, 3, 5, 8]),
+            done: random.per_mille(400),
         }
     }
 }
@@ -139,7 +159,7 @@ impl SimRunner {
         }
         tokio::time::sleep(behaviour.takes / 2).await;
         for start in &behaviour.starts {
-            let mut args = json!({"workflow": start.workflow, "inputs": {"name": "child"}});
+            let mut args = json!({"workflow": start.workflow, "inputs": {"name": "child", "n": 4}});
             if let Some(key) = &start.key {
                 args["key"] = json!(key);
             }
@@ -209,13 +229,14 @@ impl NodeRunner for SimRunner {
         let of = &spec.context["run"];
         let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
         let (run, step) = (text("id"), text("step"));
-        let number = of["attempt"].as_u64().unwrap_or_default();
+        let (number, item) = (of["attempt"].as_u64().unwrap_or_default(), of["item"].as_u64());
         let refuses = {
             let mut random = site.random();
             site.world.is_foul() && random.per_mille(self.manners.refuses)
         };
         if refuses {
             site.say(&format!("has no worker for {attempt}"));
+            site.world.met("fault: no worker");
             return Err(RunnerError::NoWorker {
                 reason: "as the seed has it".into(),
             });
@@ -228,18 +249,23 @@ impl NodeRunner for SimRunner {
         if cancel.is_cancelled() {
             return Ok(report(Outcome::Cancelled, false));
         }
-        let behaviour = Behaviour::of(&self.manners, &run, &step, number);
+        let got = match site.world.slip {
+            Some(Slip::ForgetsArguments) => Value::Null,
+            _ => spec.arguments,
+        };
+        let behaviour = Behaviour::of(&self.manners, (&run, &step, item), number);
         let Ok(run) = run.parse::<RunId>() else {
             return Err(RunnerError::Stopping);
         };
         site.say(&format!(
-            "begins {attempt}, number {number} of {run} {step}: {behaviour:?}"
+            "begins {attempt}, number {number} of {run} {step} {item:?}: {behaviour:?}"
         ));
         site.world.history.begun(
             &attempt,
             Begun {
                 run,
                 step,
+                item: item.and_then(|item| u32::try_from(item).ok()),
                 site: site.name.clone(),
                 at: site.world.clock.elapsed(),
                 end: None,
@@ -262,7 +288,14 @@ impl NodeRunner for SimRunner {
             }
             ended = self.work(&behaviour, &spec.messages) => Some(match ended {
                 Ok(()) => Outcome::Succeeded {
-                    value: json!({"attempt": attempt, "pad": "x".repeat(behaviour.pad)}),
+                    value: json!({
+                        "attempt": attempt,
+                        "n": behaviour.n,
+                        "list": (0..behaviour.items).map(|place| 10 * behaviour.n + place).collect::<Vec<_>>(),
+                        "done": behaviour.done,
+                        "got": got,
+                        "pad": "x".repeat(behaviour.pad),
+                    }),
                 },
                 Err(error) => Outcome::Failed { error },
             }),

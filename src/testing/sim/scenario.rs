@@ -1,16 +1,21 @@
 //! What a seed means: how many processes, organizations and runs there are, what the workflows are like, what goes wrong.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::graphs::{self, Callable};
 use super::memory::Defect;
 use super::process::Host;
 use super::random::Random;
 use super::runner::Manners;
 use super::site::{CrashAt, Weather};
-use crate::domain::{OrgId, Timestamp};
+use super::slip::Slip;
+use super::triggers::{HookStory, ScheduleStory};
+use crate::definition::read_graph;
+use crate::domain::{ConcurrencyKey, Graph, OnConflict, OrgId, Priority, Timestamp};
 use crate::runner::BundleDescription;
 
 /// Midnight at the beginning of 21 November 2026, when simulations begin, or a little later.
@@ -33,6 +38,34 @@ pub struct Request {
     pub key: Option<String>,
     /// How long after its start somebody cancels it.
     pub cancel_after: Option<Duration>,
+    /// The argument of every simulated workflow.
+    pub n: i64,
+    /// How soon among others.
+    pub priority: Priority,
+    /// How much later it may begin.
+    pub begins_after: Option<Duration>,
+    /// Beside which others it may not run.
+    pub concurrency: Option<ConcurrencyKey>,
+    /// What is asked for when it has ended.
+    pub then: Option<Then>,
+}
+
+/// What somebody asks for when a run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// To go on where it has failed; with the code that it was pinned to, or the present one.
+    Resume(bool),
+    /// To run it again; the same.
+    Rerun(bool),
+}
+
+/// What the simulated installation is set to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Time limit of a run.
+    pub run_limit: Duration,
+    /// How many runs of one organization may be under way at once.
+    pub concurrent_runs: u32,
 }
 
 /// Everything that a simulation is made of.
@@ -58,16 +91,24 @@ pub struct Scenario {
     pub latency: Duration,
     /// Rows in a page of storage.
     pub page: usize,
-    /// Time limit of a run.
-    pub run_limit: Duration,
+    /// What the installation is set to.
+    pub settings: Settings,
     /// What attempts are like.
     pub manners: Arc<Manners>,
+    /// The workflows that are graphs, by name.
+    pub graphs: Arc<BTreeMap<String, Graph>>,
     /// What is asked for.
     pub requests: Vec<Request>,
+    /// Schedules.
+    pub schedules: Vec<ScheduleStory>,
+    /// Hooks.
+    pub hooks: Vec<HookStory>,
     /// A death at one call.
     pub crash_at: Option<CrashAt>,
     /// A promise that storage breaks.
     pub defect: Option<Defect>,
+    /// A mistake that every process makes.
+    pub slip: Option<Slip>,
 }
 
 impl Scenario {
@@ -122,22 +163,32 @@ impl Scenario {
             ),
         };
         let foul_for = random.between(seconds(120), seconds(900));
-        let names: Vec<String> = (0..=random.below(4)).map(|number| format!("w{number}")).collect();
+        let names: Vec<String> = (0..=random.below(3)).map(|number| format!("w{number}")).collect();
         let workflows: Vec<Value> = names.iter().map(|name| workflow(name, &mut random)).collect();
+        let functions: Vec<String> = (0..3).map(|number| format!("f{number}")).collect();
+        let nodes: Vec<Value> = functions.iter().map(|name| function(name, &mut random)).collect();
+        let graphs = drawn(&mut random, &functions, &names);
+        // Graphs are asked for more often than single functions.
+        let wanted: Vec<String> = graphs.keys().chain(graphs.keys()).chain(&names).cloned().collect();
         let manners = Manners {
             seed,
-            fails: random.below(400),
-            hangs: *random.pick(&[0, 20, 60]),
+            fails: *random.pick(&[0, 60, 150, 350]),
+            hangs: *random.pick(&[0, 0, 10, 30]),
             starts_runs: *random.pick(&[0, 100, 300]),
             refuses: *random.pick(&[0, 50]),
-            workflows: names.clone(),
-            description: description(&workflows),
+            workflows: names,
+            description: description(&workflows, &nodes),
             slots: 2 + usize::try_from(random.below(7)).unwrap_or_default(),
         };
+        let requests = requests(&mut random, orgs.len(), &wanted, foul_for);
+        let schedules = ScheduleStory::of(&mut random, orgs.len(), &wanted, foul_for);
+        let hooks = HookStory::of(&mut random, orgs.len(), &wanted, foul_for);
         Self {
             seed,
             base: Timestamp::from_millis(BASE + i64::try_from(random.below(86_400_000)).unwrap_or_default()),
-            requests: requests(&mut random, orgs.len(), &names, foul_for),
+            requests,
+            schedules,
+            hooks,
             orgs,
             skews_ms,
             host: if random.per_mille(750) {
@@ -154,17 +205,37 @@ impl Scenario {
                 Duration::from_millis(80),
             ]),
             page: *random.pick(&[3, 10, 1000]),
-            run_limit: *random.pick(&[seconds(150), seconds(900), seconds(3600)]),
+            settings: Settings {
+                run_limit: *random.pick(&[seconds(150), seconds(900), seconds(3600)]),
+                concurrent_runs: *random.pick(&[1, 2, 4, 10, 10]),
+            },
             manners: Arc::new(manners),
+            graphs: Arc::new(graphs),
             crash_at: None,
             defect: None,
+            slip: None,
         }
+    }
+
+    /// The graph files of the workspace, by path within it.
+    pub(super) fn files(&self) -> Vec<(String, String)> {
+        let file = |(name, graph): (&String, &Graph)| (format!("workflows/{name}.json"), graphs::text(graph));
+        self.graphs.iter().map(file).collect()
     }
 
     /// Whether nothing goes wrong at all, so that what is promised within a time must happen within it.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         self.weather == Weather::default() && self.strikes_every.is_none() && self.crash_at.is_none()
+    }
+
+    /// How long what may go on waits at most: where nothing goes wrong and there is room, for a message.
+    pub(super) fn begins_within(&self) -> Duration {
+        if self.is_calm() && self.settings.concurrent_runs >= 4 {
+            Duration::from_secs(100)
+        } else {
+            super::rest::HEARD_AT_LAST + self.foul_for
+        }
     }
 
     /// A small one in which nothing goes wrong but what is asked for: a run that is waited for and fails once, a run that is
@@ -175,6 +246,7 @@ impl Scenario {
             json!({
                 "name": name, "function": name, "line": 1, "timeout_seconds": 60.0,
                 "retry": {"attempts": 3, "delay_seconds": delay, "backoff": "fixed"},
+                "parameters": [graphs::number("n", 3)],
             })
         };
         let request = |workflow: &str, at: u64, wait: Option<u64>, cancel_after: Option<u64>| Request {
@@ -185,6 +257,11 @@ impl Scenario {
             wait: wait.map(Duration::from_secs),
             key: Some(format!("key {at}")),
             cancel_after: cancel_after.map(Duration::from_millis),
+            n: 3,
+            priority: Priority::NORMAL,
+            begins_after: None,
+            concurrency: None,
+            then: None,
         };
         Self {
             seed: 3,
@@ -197,7 +274,13 @@ impl Scenario {
             strikes_every: None,
             latency: Duration::from_millis(2),
             page: 1000,
-            run_limit: Duration::from_secs(1800),
+            settings: Settings {
+                run_limit: Duration::from_secs(1800),
+                concurrent_runs: 10,
+            },
+            graphs: Arc::default(),
+            schedules: Vec::new(),
+            hooks: Vec::new(),
             manners: Arc::new(Manners {
                 seed: 3,
                 fails: 500,
@@ -205,7 +288,7 @@ impl Scenario {
                 starts_runs: 0,
                 refuses: 0,
                 workflows: Vec::new(),
-                description: description(&[declared("short", 0.5), declared("rests", 12.0)]),
+                description: description(&[declared("short", 0.5), declared("rests", 12.0)], &[]),
                 slots: 4,
             }),
             requests: vec![
@@ -215,6 +298,60 @@ impl Scenario {
             ],
             crash_at,
             defect: None,
+            slip: None,
+        }
+    }
+
+    /// A small one with a graph: items at once, a pause that is slept through, a choice, a child run, and a step that runs in any
+    /// case.
+    ///
+    /// # Panics
+    /// Never: the graphs are right.
+    #[must_use]
+    pub fn small_graph(crash_at: Option<CrashAt>) -> Self {
+        let read = |graph: Value| {
+            let read = read_graph(&graph.to_string());
+            assert!(read.findings.is_empty(), "{:?}", read.findings);
+            (read.graph.name.clone(), read.graph)
+        };
+        let tiny = json!({
+            "name": "tiny", "parameters": [graphs::number("n", 3)],
+            "nodes": [{"id": "only", "type": "compute", "value": {"n": {"$": "inputs.n"}}}],
+        });
+        let whole = json!({
+            "name": "whole", "parameters": [graphs::number("n", 3)],
+            "nodes": [
+                {"id": "each", "type": "map", "use": "f0", "items": [7, 8],
+                    "inputs": {"item": {"$": "item"}, "index": {"$": "index"}}},
+                {"id": "rest", "type": "delay", "seconds": 7},
+                {"id": "which", "type": "choose", "branches": [{"name": "one", "when": "inputs.n >= 2"}]},
+                {"id": "child", "type": "workflow", "workflow": "tiny", "inputs": {"n": {"$": "inputs.n"}}},
+                {"id": "tidy", "type": "python", "use": "f0", "phase": "finally", "inputs": {"n": {"$": "inputs.n"}}},
+            ],
+            "edges": [
+                {"from": "each", "to": "rest"},
+                {"from": "rest", "to": "which"},
+                {"from": "which", "to": "child", "branch": "one"},
+            ],
+        });
+        let function = json!({
+            "name": "f0", "function": "f0", "line": 2, "timeout_seconds": 300.0,
+            "parameters": [graphs::number("n", 3), {"name": "item", "type": "json"}, {"name": "index", "type": "json"}],
+        });
+        let small = Self::small(crash_at);
+        let request = Request {
+            workflow: "whole".to_owned(),
+            ..small.requests[1].clone()
+        };
+        Self {
+            manners: Arc::new(Manners {
+                fails: 0,
+                description: description(&[], &[function]),
+                ..Manners::clone(&small.manners)
+            }),
+            graphs: Arc::new([read(tiny), read(whole)].into()),
+            requests: vec![request],
+            ..small
         }
     }
 }
@@ -245,17 +382,51 @@ fn workflow(name: &str, random: &mut Random) -> Value {
         },
         "parameters": [
             {"name": "name", "type": "string", "required": false, "default": "World", "has_default": true},
+            graphs::number("n", 3),
         ],
     })
 }
 
-fn description(workflows: &[Value]) -> BundleDescription {
+/// A function that only graphs call.
+fn function(name: &str, random: &mut Random) -> Value {
+    json!({
+        "name": name,
+        "function": name,
+        "line": 2,
+        "timeout_seconds": *random.pick(&[20.0, 120.0, 300.0]),
+        "on_crash": *random.pick(&["retry", "retry", "fail"]),
+        "retry": {"attempts": 1 + random.below(2), "delay_seconds": 1.0, "backoff": "fixed"},
+        "parameters": [graphs::number("n", 3), {"name": "item", "type": "json"}, {"name": "index", "type": "json"}],
+    })
+}
+
+/// Up to four graphs; one may start those behind it, so that there is no circle.
+fn drawn(random: &mut Random, functions: &[String], names: &[String]) -> BTreeMap<String, Graph> {
+    let mut graphs = BTreeMap::new();
+    let mut workflows = names.to_vec();
+    let count = 1 + random.below(4);
+    for number in (0..count).rev() {
+        let name = format!("g{number}");
+        // What others start is small, or one request would lead to hundreds of runs.
+        let size = if number == 0 { *random.pick(&[4, 9, 9, 14]) } else { 4 };
+        let callable = Callable {
+            functions,
+            workflows: &workflows,
+        };
+        graphs.insert(name.clone(), graphs::graph(&name, random, callable, size));
+        workflows.push(name);
+    }
+    graphs
+}
+
+fn description(workflows: &[Value], nodes: &[Value]) -> BundleDescription {
     BundleDescription {
         modules: vec![json!({
             "module": "workflows.sim",
             "path": "workspace/workflows/sim.py",
             "workflows": workflows,
             "data_providers": [],
+            "nodes": nodes,
         })],
         files: 1,
         ..BundleDescription::default()
@@ -265,7 +436,7 @@ fn description(workflows: &[Value]) -> BundleDescription {
 fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Duration) -> Vec<Request> {
     let seconds = Duration::from_secs;
     let mut requests = Vec::new();
-    for number in 0..=random.below(12) {
+    for number in 0..=random.below(8) {
         let at = random.between(Duration::ZERO, foul_for * 2 / 3);
         let request = Request {
             org: usize::try_from(random.below(orgs as u64)).unwrap_or_default(),
@@ -275,8 +446,22 @@ fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Du
             wait: random.per_mille(500).then(|| random.between(seconds(1), seconds(220))),
             key: random.per_mille(400).then(|| format!("key {number}")),
             cancel_after: random
-                .per_mille(250)
+                .per_mille(200)
                 .then(|| random.between(Duration::ZERO, seconds(90))),
+            n: i64::try_from(random.below(10)).unwrap_or_default(),
+            priority: *random.pick(&[Priority::NORMAL, Priority::NORMAL, Priority::LOW, Priority::HIGH]),
+            begins_after: random
+                .per_mille(120)
+                .then(|| random.between(Duration::ZERO, seconds(240))),
+            concurrency: random.per_mille(250).then(|| concurrency(random)),
+            then: random.per_mille(300).then(|| {
+                let pinned = random.per_mille(500);
+                if random.per_mille(600) {
+                    Then::Resume(pinned)
+                } else {
+                    Then::Rerun(pinned)
+                }
+            }),
         };
         // The same request again, at the same time or a little later, as callers do that lost their patience.
         if request.key.is_some() {
@@ -289,6 +474,7 @@ fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Du
                         ),
                     wait: random.per_mille(500).then(|| seconds(30)),
                     cancel_after: None,
+                    then: None,
                     ..request.clone()
                 });
             }
@@ -296,4 +482,19 @@ fn requests(random: &mut Random, orgs: usize, workflows: &[String], foul_for: Du
         requests.push(request);
     }
     requests
+}
+
+/// One of two keys; who asks for one says how many may have it, and all say the same.
+fn concurrency(random: &mut Random) -> ConcurrencyKey {
+    let (key, limit) = *random.pick(&[("one", 1), ("one", 1), ("two", 2)]);
+    ConcurrencyKey {
+        key: key.to_owned(),
+        limit,
+        on_conflict: *random.pick(&[
+            OnConflict::Queue,
+            OnConflict::Queue,
+            OnConflict::Skip,
+            OnConflict::CancelRunning,
+        ]),
+    }
 }

@@ -3,17 +3,19 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
 use super::callers::{Callers, call};
-use super::check::check;
+use super::check::{Told, check};
 use super::clock::VirtualClock;
 use super::memory::Memory;
+use super::people::{self, People};
 use super::process::{Ground, Host, Process, random_of};
 use super::random::Random;
 use super::scenario::Scenario;
 use super::site::{Site, World, lock};
+use super::tally::Tally;
+use super::triggers::{Triggers, keep_hook, keep_schedule};
 use crate::boot;
 use crate::clock::Entropy;
 use crate::store::port::MAX_PAGE;
@@ -49,6 +51,8 @@ pub struct Verdict {
     pub taken_over: u64,
     /// Processes that were started.
     pub processes: u64,
+    /// What was met how often.
+    pub met: Tally,
 }
 
 /// The processes as they are now.
@@ -86,6 +90,7 @@ pub fn simulate(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Verdi
 }
 
 async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Verdict {
+    let lot = ground.lot(&scenario.files());
     let clock = VirtualClock::new(scenario.base);
     let memory = Memory::with(Arc::new(clock.clone()), scenario.page, scenario.defect);
     prepare(&memory, scenario, &clock).await;
@@ -95,6 +100,7 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
         scenario.weather,
         scenario.latency,
         scenario.crash_at,
+        scenario.slip,
     ));
     let fleet = Arc::new(Fleet {
         slots: Mutex::new(vec![None; scenario.skews_ms.len()]),
@@ -102,7 +108,7 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
     let started = Arc::new(Mutex::new(0));
     // Each slot is kept filled by a task of this one's, since a process is put together from what the test owns.
     let keepers = (0..scenario.skews_ms.len()).map(|slot| {
-        let (world, memory, fleet, started) = (&world, &memory, &fleet, &started);
+        let (world, memory, fleet, started, lot) = (&world, &memory, &fleet, &started, &lot);
         async move {
             for generation in 0_u64.. {
                 let mut random = random_of(scenario.seed, slot, generation);
@@ -116,11 +122,11 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
                 let name = format!("{letter}{generation}");
                 let site = Arc::new(Site::new(name, world.clone(), scenario.skews_ms[slot], random));
                 let process = Process::start(
-                    ground,
+                    lot,
                     site.clone(),
                     memory.ports(),
                     scenario.manners.clone(),
-                    scenario.run_limit,
+                    &scenario.settings,
                     scenario.host,
                 );
                 lock(&fleet.slots)[slot] = Some(Arc::new(process));
@@ -132,8 +138,9 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
     });
     let keepers = futures::future::join_all(keepers);
     let callers = Arc::new(Callers::default());
+    let (people, triggers) = (Arc::new(People::default()), Arc::new(Triggers::default()));
     let story = async {
-        let requests: Vec<JoinHandle<()>> = scenario
+        let mut requests: Vec<JoinHandle<()>> = scenario
             .requests
             .iter()
             .enumerate()
@@ -148,6 +155,29 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
                 ))
             })
             .collect();
+        for (number, story) in scenario.schedules.iter().enumerate() {
+            let parts = (world.clone(), fleet.clone(), triggers.clone());
+            let (of, org) = ((scenario.seed, number), scenario.orgs[story.org].clone());
+            requests.push(tokio::spawn(keep_schedule(
+                parts,
+                of,
+                org,
+                story.clone(),
+                scenario.foul_for,
+            )));
+        }
+        for (number, story) in scenario.hooks.iter().enumerate() {
+            let parts = (world.clone(), fleet.clone(), triggers.clone());
+            let (of, org) = ((scenario.seed, number), scenario.orgs[story.org].clone());
+            requests.push(tokio::spawn(keep_hook(parts, of, org, story.clone())));
+        }
+        let decides = tokio::spawn(people::decide(
+            world.clone(),
+            fleet.clone(),
+            people.clone(),
+            scenario.seed,
+            scenario.orgs.clone(),
+        ));
         let strikes = tokio::spawn(strike(
             world.clone(),
             fleet.clone(),
@@ -163,6 +193,7 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
             }
         }
         come_to_rest(&world, &memory).await;
+        decides.abort();
     };
     tokio::select! {
         biased;
@@ -173,14 +204,21 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
     let random = Random::of(scenario.seed, "auditor");
     let auditor = Arc::new(Site::immune("auditor".into(), world.clone(), random));
     let auditor = Process::start(
-        ground,
+        &lot,
         auditor,
         memory.ports(),
         scenario.manners.clone(),
-        scenario.run_limit,
+        &scenario.settings,
         Host::None,
     );
-    check(&auditor, &memory, scenario, &callers).await;
+    let told = Told {
+        callers: &callers,
+        people: &people,
+        triggers: &triggers,
+    };
+    check(&auditor, &memory, scenario, &told).await;
+    let mut met = world.tally();
+    met.merge(&world.history.tally());
     let (digest, _, trace) = world.trace.end();
     let runs = world.history.runs();
     let attempts = world.history.attempts();
@@ -197,6 +235,7 @@ async fn simulated(ground: &Ground, scenario: &Scenario, keep_trace: bool) -> Ve
         vanished: attempts.values().filter(vanished).count(),
         taken_over: runs.values().map(|life| life.takes.saturating_sub(1)).sum(),
         processes,
+        met,
     }
 }
 
@@ -253,17 +292,11 @@ async fn come_to_rest(world: &World, memory: &Memory) {
         if world.history.all_ended() && memory.queues.lying().is_empty() {
             // What was done beside the last commit.
             tokio::time::sleep(Duration::from_secs(90)).await;
-            if memory.queues.lying().is_empty() {
+            if world.history.all_ended() && memory.queues.lying().is_empty() {
                 return;
             }
         }
     }
-}
-
-/// The arguments of every simulated run.
-#[must_use]
-pub fn arguments() -> Map<String, Value> {
-    Map::new()
 }
 
 const _: () = assert!(MAX_PAGE >= 1000, "scenarios ask for pages of up to a thousand rows");

@@ -11,8 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::clock::VirtualClock;
 use super::history::History;
 use super::random::Random;
+use super::slip::Slip;
+use super::tally::Tally;
 use super::trace::Trace;
+use crate::clock::Clock as _;
+use crate::domain::Timestamp;
 use crate::store::fault::{Call, Fault, Faults, Moment};
+
+/// Nobody waits longer for anything, since the simulation began.
+const LATEST: Duration = Duration::from_secs(3 * 3600);
 
 /// How often what goes wrong, of a hundred thousand calls of storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,8 +62,11 @@ pub struct World {
     foul: AtomicBool,
     outage_until: Mutex<Option<Instant>>,
     calls: AtomicU64,
+    tally: Mutex<Tally>,
     crash_at: Option<CrashAt>,
     latency: Duration,
+    /// What all make wrong.
+    pub slip: Option<Slip>,
 }
 
 impl World {
@@ -68,6 +78,7 @@ impl World {
         weather: Weather,
         latency: Duration,
         crash_at: Option<CrashAt>,
+        slip: Option<Slip>,
     ) -> Self {
         Self {
             trace: Trace::new(clock.clone(), keep_trace),
@@ -77,8 +88,10 @@ impl World {
             foul: AtomicBool::new(true),
             outage_until: Mutex::default(),
             calls: AtomicU64::new(0),
+            tally: Mutex::default(),
             crash_at,
             latency,
+            slip,
         }
     }
 
@@ -99,12 +112,41 @@ impl World {
     pub fn outage(&self, lasts: Duration) {
         *lock(&self.outage_until) = Some(Instant::now() + lasts);
         self.trace.say("world", &format!("storage is away for {lasts:?}"));
+        self.met("fault: outage");
     }
 
     /// How many calls of storage there were.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is something to be waited for: no promise is broken, and it is not too late.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.clock.elapsed() < LATEST && !self.history.has_violations()
+    }
+
+    /// Counts something that happened.
+    pub fn met(&self, what: impl Into<String>) {
+        lock(&self.tally).add(what);
+    }
+
+    /// Counts all of these.
+    pub fn count(&self, tally: &Tally) {
+        lock(&self.tally).merge(tally);
+    }
+
+    /// What happened, counted.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        lock(&self.tally).clone()
+    }
+
+    /// What a good clock shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     fn is_out(&self) -> bool {
@@ -176,6 +218,7 @@ impl Site {
             return;
         }
         self.say("is killed");
+        self.world.met("fault: killed");
         if let Some(faults) = self.faults.get() {
             faults.kill();
         }
@@ -185,6 +228,7 @@ impl Site {
     /// Stops it for a while; then it goes on as if nothing had been.
     pub fn freeze(&self, lasts: Duration) {
         self.say(&format!("freezes for {lasts:?}"));
+        self.world.met("fault: frozen");
         *lock(&self.frozen_until) = Some(Instant::now() + lasts);
     }
 
@@ -265,12 +309,19 @@ impl Site {
             return None;
         };
         self.say(&format!("{:?} {} meets {fault:?}", moment.call, moment.name));
+        self.world.met(match fault {
+            Fault::Before => "fault: call not done",
+            Fault::After => "fault: answer lost",
+            Fault::Throttle => "fault: throttled",
+            _ => "fault: slow",
+        });
         Some(fault)
     }
 
     fn dies(&self, done: bool, moment: &Moment<'_>) -> Fault {
         let when = if done { "after" } else { "before" };
         self.say(&format!("dies {when} {:?} {}", moment.call, moment.name));
+        self.world.met(format!("fault: dies {when} a call"));
         self.dead.cancel();
         if done { Fault::DieAfter } else { Fault::Die }
     }
@@ -281,8 +332,12 @@ impl Site {
             return None;
         }
         let mut random = self.random();
-        (random.below(100_000) < self.world.weather.late)
-            .then(|| random.between(Duration::from_millis(10), Duration::from_secs(60)))
+        let late = (random.below(100_000) < self.world.weather.late)
+            .then(|| random.between(Duration::from_millis(10), Duration::from_secs(60)));
+        if late.is_some() {
+            self.world.met("fault: done late");
+        }
+        late
     }
 
     /// The way of a request, or of an answer.

@@ -135,6 +135,22 @@ impl Gate {
         waiting.await.map_err(|_| RunnerError::Stopping)
     }
 
+    /// A slot for an attempt that doesn't wait, if it is the organization's turn.
+    pub(in crate::usecase) fn slot_at_once(&self, org: &OrgId) -> Option<WorkerSlot> {
+        let mut receiver = {
+            let mut state = self.state();
+            let line = state.organizations.entry(org.clone()).or_default();
+            if line.waiting() > 0 {
+                return None;
+            }
+            let (sender, receiver) = oneshot::channel();
+            line.others.push_back(sender);
+            receiver
+        };
+        self.hand_out();
+        receiver.try_recv().ok()
+    }
+
     /// How many slots there are, how many are taken, and how many attempts of an organization wait.
     pub(super) fn figures(&self, org: &OrgId) -> (usize, usize, usize) {
         let mut state = self.state();

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::{Defect, Versions, lock, missing};
 use crate::clock::Clock;
-use crate::domain::Timestamp;
+use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::port::{MAX_MESSAGE_BYTES, MAX_VISIBILITY, Message, MessageReceipt, QueueName, QueueStore, Result};
 
@@ -112,6 +112,11 @@ impl QueueStore for Queues {
         Ok(())
     }
 
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        lock(&self.queues).remove(queue);
+        Ok(())
+    }
+
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
         check_delay(delay, Duration::ZERO)?;
         if text.len() > MAX_MESSAGE_BYTES {
@@ -199,6 +204,10 @@ impl QueueStore for Queues {
         // It may have been given back at once.
         queue.sent.notify_waiters();
         Ok(receipt(id, version))
+    }
+
+    async fn sender_address(&self, _: &QueueName, _: Timestamp, _: Timestamp) -> Result<Option<Secret>> {
+        Ok(None)
     }
 
     /// Resolves when a message of the queue is visible.

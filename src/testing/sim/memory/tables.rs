@@ -55,6 +55,17 @@ impl Tables {
             .collect()
     }
 
+    /// Every row of a partition whose key begins so, in order, for looking at everything at the end.
+    #[must_use]
+    pub fn rows(&self, table: &TableName, partition: &Key, prefix: &str) -> Vec<(Key, Properties)> {
+        let tables = lock(&self.tables);
+        let rows = tables.get(table).and_then(|partitions| partitions.get(partition));
+        let rows = rows.into_iter().flatten();
+        rows.filter(|(key, _)| key.as_str().starts_with(prefix))
+            .map(|(key, row)| (key.clone(), row.properties.clone()))
+            .collect()
+    }
+
     fn apply(&self, rows: &mut Partition, partition: &Key, operation: &Operation, index: usize) -> Result<ETag> {
         let key = operation.row();
         let changed = || Error::PreconditionFailed {
