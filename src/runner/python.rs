@@ -1,6 +1,7 @@
 //! Finding a Python interpreter, once: its real executable, not a version manager's shim that costs 60 ms each time.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -125,6 +126,9 @@ fn probe(name: &str) -> Found {
     let Ok(Some(text)) = text else {
         return Found::No("it does not answer".into());
     };
+    if let Some(signal) = status.as_ref().ok().and_then(ExitStatusExt::signal) {
+        return Found::No(format!("it was killed by signal {signal} before it answered"));
+    }
     if !status.is_ok_and(|status| status.success()) {
         return Found::No("it is not a Python 3 interpreter".into());
     }

@@ -296,6 +296,12 @@ async fn say(
         ));
     }
     let id = run.new.run.clone();
+    // Named by who decides: the second word of the same person is refused by the row that the first one left, before it is
+    // recorded as a decision. It lies there until somebody drives the run.
+    let cause = format!("decision:{step}:{by}");
+    if cx.runs.was_told(scope, &id, &cause).await? {
+        return Err(decided());
+    }
     let event = if word.approved {
         AuditEvent::StepApproved
     } else {
@@ -319,8 +325,6 @@ async fn say(
             at: cx.clock.now(),
         },
     };
-    // Named by who decides: the second word of the same person is refused by the row that the first one left.
-    let cause = format!("decision:{step}:{by}");
     let is_new = cx.runs.tell(scope, &id, &cause, &letter).await?;
     if !is_new {
         return Err(decided());

@@ -21,6 +21,7 @@ use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::{Code, Slot};
 use crate::secrets::mask::Masker;
+use crate::store;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester, StoredRun};
 use crate::tenancy::Scope;
@@ -33,6 +34,9 @@ const LINES_AT_ONCE: usize = 512;
 const BYTES_AT_ONCE: usize = 512 * 1024;
 /// How long a worker is tried to be started for an attempt.
 const STARTING: Duration = Duration::from_secs(30);
+/// For how long the end of a log is tried to be written while storage is away. The end of the attempt waits for it, because
+/// its log is told before; and it could not be written itself meanwhile.
+const KEEP_CLOSING: Duration = Duration::from_secs(30);
 /// Longest time that a line waits for company.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 /// The same while somebody watches the run.
@@ -202,7 +206,7 @@ impl Attempt {
         let code = step
             .work
             .code()
-            .ok_or_else(|| crate::store::Error::corrupt("an attempt of a step that calls nothing"))?;
+            .ok_or_else(|| store::Error::corrupt("an attempt of a step that calls nothing"))?;
         Ok(Self {
             cx: cx.clone(),
             scope: scope.clone(),
@@ -456,6 +460,7 @@ impl Attempt {
         let mut log = Log {
             attempt: self,
             lines: Vec::new(),
+            sent: 0,
             bytes: 0,
             end: 0,
             lost: 0,
@@ -513,6 +518,9 @@ impl Done {
 struct Log<'a> {
     attempt: &'a Attempt,
     lines: Vec<LogLine>,
+    /// So many of them, the first, were sent to storage, and nobody knows whether they are there. They are sent again as
+    /// they were, for then storage can tell.
+    sent: usize,
     bytes: usize,
     end: u64,
     lost: usize,
@@ -542,9 +550,20 @@ impl Log<'_> {
         }
     }
 
+    /// Writes what is left, waiting out an outage of storage unless the attempt was stopped.
     async fn close(mut self) {
-        self.flush().await;
-        let Attempt { cx, run, attempt, .. } = self.attempt;
+        let Attempt {
+            cx, run, attempt, stop, ..
+        } = self.attempt;
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        while self.flush().await && begun.elapsed() < KEEP_CLOSING {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+            }
+        }
         if self.lines.is_empty() {
             cx.watch.is_silent(run, attempt, self.end);
         }
@@ -554,9 +573,10 @@ impl Log<'_> {
         }
     }
 
-    async fn flush(&mut self) {
+    /// Writes what there is. Whether some of it is left that storage may take later.
+    async fn flush(&mut self) -> bool {
         if self.lines.is_empty() {
-            return;
+            return false;
         }
         let Attempt {
             cx,
@@ -578,11 +598,14 @@ impl Log<'_> {
                 })
                 .count()
                 .max(1);
+            let piece = if self.sent > 0 { self.sent } else { piece };
+            self.sent = piece;
             let lines = &self.lines[written..written + piece];
             match cx.runs.append_log(scope, run, attempt, self.end, lines).await {
                 Ok(end) => {
                     cx.watch.logged(run, attempt, lines, (self.end, end));
                     self.end = end;
+                    self.sent = 0;
                     written += piece;
                 }
                 Err(error) => failed = Some(error),
@@ -591,20 +614,19 @@ impl Log<'_> {
         self.lines.drain(..written);
         self.since = Instant::now();
         self.bytes = self.lines.iter().map(line_bytes).sum();
-        match failed {
-            None => {}
-            Some(error) => {
-                tracing::warn!(run.id = %run, error = %error, "log lines could not be written, they are kept for another try");
-                // Bounded: the newest lines tell more than the oldest about how it ended.
-                let keep = 4 * LINES_AT_ONCE;
-                if self.lines.len() > keep {
-                    let drop = self.lines.len() - keep;
-                    self.lines.drain(..drop);
-                    self.lost += drop;
-                    self.bytes = self.lines.iter().map(line_bytes).sum();
-                }
-            }
+        let Some(error) = failed else {
+            return false;
+        };
+        tracing::warn!(run.id = %run, error = %error, "log lines could not be written, they are kept for another try");
+        // Bounded: the newest lines tell more than the oldest about how it ended.
+        let keep = 4 * LINES_AT_ONCE;
+        if self.lines.len() > keep + self.sent {
+            let drop = self.lines.len() - keep - self.sent;
+            self.lines.drain(self.sent..self.sent + drop);
+            self.lost += drop;
+            self.bytes = self.lines.iter().map(line_bytes).sum();
         }
+        matches!(error, store::Error::Unavailable { .. } | store::Error::Throttled { .. })
     }
 }
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import test_crash
+import test_kill_campaign
+from campaign import Campaign
 from weft import OWN_FILES, OWN_PROCESSES, Weft, adopt_orphans, weft_at
 
 Start = Callable[..., Weft]
@@ -19,7 +21,9 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that wait for the end of a lease come last."""
-    items.sort(key=lambda item: "crash" in getattr(item, "fixturenames", ()))
+    items.sort(
+        key=lambda item: bool({"crash", "small_campaign"}.intersection(getattr(item, "fixturenames", ())))
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +41,25 @@ def _crash(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def crash(_crash: test_crash.Crash) -> test_crash.Crash:
     """The killed instance, started again."""
     return _crash
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Rages before all other tests, so that they pass while it comes to rest."""
+    if not any("small_campaign" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    campaign = test_kill_campaign.small(tmp_path_factory.mktemp("campaign"))
+    try:
+        yield campaign
+    finally:
+        campaign.end()
+
+
+@pytest.fixture
+def small_campaign(_campaign: Campaign) -> Campaign:
+    """A campaign of which everything that was killed has been started again."""
+    return _campaign
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,28 @@
-"""Live events and signals with real processes: two instances over one file, and what happens when one is killed."""
+"""Live events and signals with real processes: two instances over one file and over an emulator, and what happens when one is
+killed."""
 
-import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from weft import OWN_PROCESSES, Handler, Listener, Weft, problem, until, weft_at
+from emulator import Emulator
+from weft import OWN_PROCESSES, Handler, Listener, Weft, everything, problem, streams, until, weft_at
+
+OFF = {"WEFT_ISOLATION_OFF": OWN_PROCESSES}
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Weft, Handler]]:
-    """An instance that receives messages, and one that only answers."""
-    off = {"WEFT_ISOLATION_OFF": OWN_PROCESSES}
-    with weft_at(tmp_path / "one", environment=off) as one:
+@contextmanager
+def over_one_file(folder: Path) -> Iterator[tuple[Weft, Weft]]:
+    """An instance that receives messages, and one that only answers, over the embedded store."""
+    with weft_at(folder / "one", environment=OFF) as one:
         one.start()
-        two = Handler(tmp_path / "two", one)
+        two = Handler(folder / "two", one)
         two.start()
         try:
             yield one, two
@@ -28,27 +32,51 @@ def pair(tmp_path: Path) -> Iterator[tuple[Weft, Handler]]:
         assert "panicked" not in two.said(), two.said()
 
 
-def everything(one: Weft, run: str) -> list[dict[str, Any]]:
-    """All events of a run that has ended, by long polls."""
-    events: list[dict[str, Any]] = []
-    after = ""
-    while True:
-        page = one.get(f"/runs/{run}/events?wait=20&after={after}")
-        events += page["items"]
-        after = page["nextCursor"]
-        if page["ended"]:
-            return events
+@contextmanager
+def over_an_emulator(folder: Path) -> Iterator[tuple[Weft, Weft]]:
+    """Two instances that both receive messages, over a storage account."""
+    emulator = Emulator(folder / "azurite")
+    emulator.start()
+    try:
+        environment = {**OFF, **emulator.environment}
+        with (
+            weft_at(folder / "three", environment=environment) as three,
+            weft_at(folder / "four", environment=environment) as four,
+        ):
+            yield three.start(60), four.start(60)
+    finally:
+        emulator.stop()
 
 
-def streams(events: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[str]]:
-    """The history, and the log of each attempt: what has an order of its own."""
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for event in events:
-        told = {name: value for name, value in event.items() if name != "id"}
-        is_said = event["type"] in ("log", "checkpoint")
-        key = (event["step"], event["attempt"]) if is_said else ()
-        found.setdefault(key, []).append(json.dumps(told, sort_keys=True))
-    return found
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Weft, Weft]]:
+    """An instance that receives messages, and one that only answers."""
+    with over_one_file(tmp_path) as both:
+        yield both
+
+
+@dataclass
+class Scene:
+    """An instance that drives a run and is killed, one beside it, and who listens to them."""
+
+    where: str
+    owner: Weft
+    other: Weft
+    run: str = ""
+    heard: dict[str, list[Listener]] = field(default_factory=dict)
+
+    def listen(self, who: str, one: Weft) -> Listener:
+        """A listener, who goes on where it was when it has listened before."""
+        before = self.heard.setdefault(who, [])
+        before.append(Listener(one, self.run, before[-1].last if before else None))
+        return before[-1]
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Iterator[list[Scene]]:
+    """One over each kind of storage; at the same time, because both wait for a minute."""
+    with over_one_file(tmp_path) as (one, two), over_an_emulator(tmp_path) as (three, four):
+        yield [Scene("one file", two, one), Scene("an emulator", three, four)]
 
 
 def test_a_run_is_heard_as_it_goes_on(shared: Weft) -> None:
@@ -77,7 +105,7 @@ def test_a_run_is_heard_as_it_goes_on(shared: Weft) -> None:
     assert "cursor" in found["detail"]
 
 
-def test_a_listener_whose_instance_is_killed_goes_on_elsewhere(pair: tuple[Weft, Handler]) -> None:
+def test_a_listener_whose_instance_is_killed_goes_on_elsewhere(pair: tuple[Weft, Weft]) -> None:
     one, two = pair
     run = one.begin("narrates", {"lines": 60, "seconds": 6})
     first = Listener(two, run)
@@ -98,28 +126,43 @@ def test_a_listener_whose_instance_is_killed_goes_on_elsewhere(pair: tuple[Weft,
     assert third.events
 
 
-def test_the_driver_is_killed_and_the_run_goes_on(pair: tuple[Weft, Handler]) -> None:
-    one, two = pair
-    run = one.begin("narrates", {"lines": 2000, "seconds": 200})
-    here, there = Listener(one, run), Listener(two, run)
-    for listener in (here, there):
-        until(lambda heard=listener: len(heard.events) > 8, "it is heard", 30)
-    one.stop(signal.SIGKILL)
-    here.wait()
-    one.start()
-    # The lease of the dead instance runs out after a minute; whoever listens elsewhere hears it all.
-    again = Listener(one, run, here.last)
-    again.wait(110)
-    there.wait(20)
-    assert (again.end, there.end) == ({"status": "succeeded"}, {"status": "succeeded"})
-    expected = streams(everything(two, run))
-    assert streams(here.events + again.events) == expected
-    assert streams(there.events) == expected
-    assert len(expected["main", 2]) == 2000
-    assert [event["type"] for event in there.events].count("run.taken_over") == 1
+def test_the_driver_is_killed_and_the_run_goes_on(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        # A run that somebody waits for is driven where it was asked for.
+        answer = scene.owner.execute("narrates", {"lines": 2000, "seconds": 200}, Prefer="wait=1")
+        assert answer.status == 202, (scene.where, str(answer))
+        scene.run = answer.json["runId"]
+        for who, one in (("moves", scene.owner), ("returns", scene.owner), ("stays", scene.other)):
+            listener = scene.listen(who, one)
+            until(lambda heard=listener: len(heard.events) > 8, f"it is heard over {scene.where}", 30)
+    for scene in scenes:
+        scene.owner.stop(signal.SIGKILL)
+        for who in ("moves", "returns"):
+            [listener] = scene.heard[who]
+            listener.wait()
+            assert listener.end is None, scene.where
+        # One goes on through the other instance at once, and one through the first when it is there again.
+        scene.listen("moves", scene.other)
+        scene.owner.start(60)
+        scene.listen("returns", scene.owner)
+    # The lease of the dead instance runs out after a minute; whoever listens, wherever, hears it all.
+    for scene in scenes:
+        expected: dict[tuple[Any, ...], list[str]] = {}
+        for who, listeners in scene.heard.items():
+            listeners[-1].wait(120)
+            assert listeners[-1].end == {"status": "succeeded"}, (scene.where, who)
+            expected = expected or streams(everything(scene.other, scene.run))
+            events = [event for listener in listeners for event in listener.events]
+            assert streams(events) == expected, (scene.where, who)
+            assert len({event["id"] for event in events}) == len(events), (scene.where, who)
+            assert [event["type"] for event in events].count("run.taken_over") == 1, (scene.where, who)
+            ends = [event["status"] for event in events if event["type"] == "run.status"]
+            assert (ends[-1], ends.count("succeeded")) == ("succeeded", 1), (scene.where, who, ends)
+        assert len(expected["main", 2]) == 2000, scene.where
+        assert 0 < len(expected["main", 1]) < 2000, scene.where
 
 
-def test_a_run_is_cancelled_through_another_instance(pair: tuple[Weft, Handler]) -> None:
+def test_a_run_is_cancelled_through_another_instance(pair: tuple[Weft, Weft]) -> None:
     one, two = pair
     run = one.execute("hangs", Prefer="wait=0").json["runId"]
     until(lambda: one.log(run), "it has begun")

@@ -506,6 +506,29 @@ class Listener:
         self._connection.close()
 
 
+def everything(one: Weft, run: str, after: str = "") -> list[dict[str, Any]]:
+    """All events of a run that has ended, or those behind ``after``, by long polls."""
+    events: list[dict[str, Any]] = []
+    while True:
+        page = one.get(f"/runs/{run}/events?wait=20&after={after}")
+        events += page["items"]
+        after = page["nextCursor"]
+        if page["ended"]:
+            return events
+
+
+def streams(events: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[str]]:
+    """The history, and the log of each attempt: what has an order of its own."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for event in events:
+        told = {name: value for name, value in event.items() if name != "id"}
+        is_said = event["type"] in ("log", "checkpoint")
+        item = [event["item"]] if "item" in event else []
+        key = (event["step"], event["attempt"], *item) if is_said else ()
+        found.setdefault(key, []).append(json.dumps(told, sort_keys=True))
+    return found
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that has ended."""

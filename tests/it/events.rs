@@ -19,7 +19,7 @@ use weft::runner::{
     WorkerMessage,
 };
 use weft::scheduler::{self, Action, Code, Output, Plan, StepPlan, Work};
-use weft::store::fault::Call;
+use weft::store::fault::{Call, Fault, Plan as Faults, Rule};
 use weft::store::key::{self, PlatformTable};
 use weft::store::port::Query;
 use weft::store::repo::runs::{NewRun, Requester};
@@ -384,6 +384,38 @@ async fn a_log_stands_between_the_begin_and_the_end_of_its_attempt() {
         "run succeeded",
     ];
     assert_eq!(short, expected);
+}
+
+#[tokio::test]
+async fn a_log_is_whole_through_a_lost_answer_and_an_outage() {
+    let app = Builder::default()
+        .runner(Arc::new(Talkers {
+            lines: 60,
+            pause: Duration::from_millis(20),
+        }))
+        .start()
+        .await;
+    // The answer to the first piece is lost, more is said meanwhile, and storage is away when the attempt has ended.
+    let appends = || Rule::new(Fault::Before).calls(&[Call::AppendBlob]);
+    app.faults.plan(Faults::Script(vec![
+        Rule::new(Fault::After).calls(&[Call::AppendBlob]).only(1),
+        appends().range(3, 6),
+    ]));
+    let run = written(&app, &["one"]).await;
+    driven(&app, &run).await.unwrap();
+    assert_eq!(app.faults.injected(), 5);
+    let said: Vec<_> = everything(&app, &run.run)
+        .await
+        .into_iter()
+        .filter_map(|event| match event.what {
+            Happening::Log { message, .. } | Happening::Checkpoint { name: message, .. } => {
+                Some(message.split(' ').next().unwrap().to_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    let expected: Vec<_> = (0..60).map(|index| format!("one/1/{index}")).collect();
+    assert_eq!(said, expected);
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ use tokio::task::JoinHandle;
 use weft::clock::ManualClock;
 use weft::domain::Timestamp;
 use weft::runner::scripted::Scene;
+use weft::scheduler::Decision;
+use weft::store::repo::runs::Letter;
+use weft::tenancy::{operator, operator_in};
 use weft::testing::app::Builder;
 use weft::testing::{Answer, TestApp};
 use weft::usecase::Context;
@@ -785,6 +788,62 @@ async fn people_are_asked() {
         202
     );
     assert_eq!(world.ended(&run).await["result"], json!({"x": true}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_waits_for_a_driver_is_recorded_once() {
+    let ask = json!({"id": "ok", "type": "approval", "needed": 2, "withinSeconds": 3600, "question": null});
+    let world = World::of([graph("asks", json!([ask]), &[])]).await;
+    let waiting = async |world: &World| {
+        let run = world.begin("asks", "respond-async").await;
+        world.until(&run, "asks", |run| run["status"] == "waiting").await;
+        run
+    };
+    let decide = async |world: &World, run: &str| {
+        let path = format!("/api/runs/{run}/steps/ok/decision");
+        world.send("POST", &path, None, Some(&json!({"approved": true}))).await
+    };
+    // Who it is that decides here.
+    let first = waiting(&world).await;
+    assert_eq!(decide(&world, &first).await.status, 202);
+    let path = format!("/api/audit?resource={first}");
+    let records = world.get(&path).await;
+    let recorded = |records: &Value| {
+        let items = records["items"].as_array().unwrap();
+        items.iter().filter(|item| item["event"] == "step.approved").count()
+    };
+    assert_eq!(recorded(&records), 1, "{records:#}");
+    let begun = Instant::now();
+    let by = loop {
+        let asked = world.get(&format!("/api/runs/{first}/approvals")).await;
+        if let Some(by) = asked["items"][0]["decisions"][0]["by"].as_str() {
+            break by.to_owned();
+        }
+        assert!(begun.elapsed() < PATIENCE, "{asked:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // The same person's word is in the inbox already, and nobody drives the run.
+    let second = waiting(&world).await;
+    let letter = Letter::Decided {
+        place: 0,
+        decision: Decision {
+            by: by.clone(),
+            approved: true,
+            comment: None,
+            at: world.app.cx.clock.now(),
+        },
+    };
+    let scope = operator_in(&operator(), &"contoso".parse().unwrap());
+    let (id, cause) = (second.parse().unwrap(), format!("decision:ok:{by}"));
+    assert!(world.app.cx.runs.tell(&scope, &id, &cause, &letter).await.unwrap());
+    let answer = decide(&world, &second).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (409, "approval_decided"),
+        "{answer:?}"
+    );
+    let records = world.get(&format!("/api/audit?resource={second}")).await;
+    assert_eq!(recorded(&records), 0, "{records:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

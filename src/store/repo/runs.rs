@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -837,6 +838,15 @@ impl Runs {
         }
     }
 
+    /// Whether something with this cause is in a run's inbox.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn was_told(&self, scope: &Scope, run: &RunId, cause: &str) -> Result<bool> {
+        let (table, row) = (key::org_table(scope.org()), key::inbox_row(cause));
+        Ok(self.ports.tables.get(&table, &key::run(run), &row).await?.is_some())
+    }
+
     /// A letter's row; a long one is a claim check.
     pub(super) async fn letter(&self, scope: &Scope, letter: &Letter) -> Result<Properties> {
         let text = serde_json::to_string(letter).map_err(|error| Error::corrupt(error.to_string()))?;
@@ -1023,10 +1033,11 @@ impl Runs {
         }
     }
 
-    /// Appends lines to an attempt's log; the new end.
+    /// Appends lines to an attempt's log; the new end. Lines that stand there already are not written twice: whoever has lost
+    /// the answer sends the same again.
     ///
     /// # Errors
-    /// Those of the blob store.
+    /// Those of the blob store; [`Error::PreconditionFailed`] when something else stands there.
     pub async fn append_log(
         &self,
         scope: &Scope,
@@ -1040,17 +1051,18 @@ impl Runs {
             serde_json::to_writer(&mut bytes, line).map_err(|error| Error::corrupt(error.to_string()))?;
             bytes.push(b'\n');
         }
-        let end = at + bytes.len() as u64;
-        self.ports
-            .blobs
-            .append(
-                &key::org_container(scope.org()),
-                &key::log_blob(run, attempt),
-                at,
-                bytes.into(),
-            )
-            .await?;
-        Ok(end)
+        let bytes = Bytes::from(bytes);
+        let length = bytes.len() as u64;
+        let end = at + length;
+        let (container, path) = (key::org_container(scope.org()), key::log_blob(run, attempt));
+        let blobs = &self.ports.blobs;
+        match blobs.append(&container, &path, at, bytes.clone()).await {
+            Err(moved @ Error::PreconditionFailed { .. }) => match blobs.read(&container, &path, at, length).await? {
+                Some(there) if there == bytes => Ok(end),
+                _ => Err(moved),
+            },
+            done => done.map(|()| end),
+        }
     }
 
     /// Lines of an attempt's log from an offset on, and the offset behind the last of them. Reads at most 1 MiB.
