@@ -818,6 +818,9 @@ impl Shared {
         let mut modules = Vec::new();
         let mut resume: Option<Resume> = None;
         let mut failures = 0;
+        // How many files a worker had described when it was lost, and how often that was doubted.
+        let mut lost_behind = None;
+        let mut doubts = 0;
         while failures < TRIES {
             let worker = match self
                 .fork(
@@ -862,13 +865,21 @@ impl Shared {
                     continue;
                 }
             };
+            // The next file may have taken it down, or somebody else: the system for want of memory, or with the process that
+            // it came from. What a file does it does again, so it is blamed when the next worker ends at the same place.
+            if is_crash(&outcome) && lost_behind != Some(described.len()) && doubts < MAX_CRASHES {
+                lost_behind = Some(described.len());
+                doubts += 1;
+                continue;
+            }
+            lost_behind = None;
             let progress = resume.is_none() || !described.is_empty();
             modules.extend(described);
             if let Outcome::Failed { error } | Outcome::TimedOut { error } = &outcome
                 && progress
                 && resume.as_ref().is_none_or(|resume| resume.crashes < MAX_CRASHES)
             {
-                // The next file took it down; another worker goes on behind that one.
+                // Another worker goes on behind the file that took it down.
                 resume = Some(behind(&modules, error, resume.map_or(0, |resume| resume.crashes)));
                 continue;
             }
@@ -921,6 +932,11 @@ impl Shared {
         // A worker that still runs keeps its zygote.
         drop((unused, idle));
     }
+}
+
+/// Whether a process ended that nobody had told to.
+fn is_crash(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { error } if error.kind == "crashed")
 }
 
 /// Where to go on after the worker that has described these files was lost.

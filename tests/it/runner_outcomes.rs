@@ -820,6 +820,33 @@ def forges(): pass
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_not_blamed_for_the_death_of_a_worker_that_describes_it_once() {
+    for victim in ["os.getpid()", "os.getppid()"] {
+        let stage = Stage::new();
+        fs::remove_file(stage.bundle.dir.join("workflows/exits.py")).unwrap();
+        let mark = stage.dir.path().join("mark");
+        let dies_once = format!(
+            "import os, time\nfrom weft import workflow\nif not os.path.exists({mark:?}):\n    open({mark:?}, 'w').close()\n    \
+             os.kill({victim}, 9)\n    time.sleep(10)\n@workflow\ndef lives(): ...\n"
+        );
+        fs::write(stage.bundle.dir.join("workflows/dies_once.py"), dies_once).unwrap();
+        let description = stage.pool.describe(&stage.bundle).await.unwrap();
+        assert!(mark.exists(), "nothing has died");
+        let places: Vec<_> = description
+            .findings
+            .iter()
+            .map(|finding| finding.pointer.as_str())
+            .collect();
+        assert_eq!(places, ["workspace/workflows/broken.py:3:1"], "{victim}");
+        let module = description
+            .modules
+            .iter()
+            .find(|module| module["module"] == "workflows.dies_once");
+        assert_eq!(module.unwrap()["workflows"][0]["name"], "lives", "{victim}");
+    }
+}
+
 /// Not a test: the handler that the next one kills.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs as a process of its own"]
