@@ -253,6 +253,14 @@ impl<'a> Case<'a> {
             }
     }
 
+    /// When the main phase had ended, at the latest.
+    fn main_ended(&self) -> Option<Timestamp> {
+        let later = self.graph.nodes.iter().zip(self.seen());
+        let later = later.filter(|(node, _)| node.phase != Phase::Main);
+        let began = later.filter_map(|(_, seen)| seen.stored.started_at).min();
+        began.or(self.run.state.finished_at)
+    }
+
     fn turn(&self, node: &Node, seen: &Seen, add: &mut impl FnMut(String)) {
         let edges: Vec<&Edge> = self.graph.edges.iter().filter(|edge| edge.to == node.id).collect();
         let mut came = edges.iter().map(|edge| self.came(edge));
@@ -282,7 +290,7 @@ impl<'a> Case<'a> {
                 let before = &self.steps[edge.from.as_str()];
                 before.stored.finished_at.filter(|_| !before.carried)
             });
-            if let (Some(since), Some(ended)) = (since.max(), self.run.state.finished_at)
+            if let (Some(since), Some(ended)) = (since.max(), self.main_ended())
                 && node.phase == Phase::Main
                 && since.plus(self.patience) < ended
             {
