@@ -161,14 +161,24 @@ fn headers(scheme: &Scheme, request: &Request) -> BTreeMap<String, Value> {
         "x-site-",
         "x-real-",
     ];
+    // Whatever the scheme, such a header is a secret or proves that somebody has one.
+    const NEVER_WITH: [&str; 8] = [
+        "signature",
+        "token",
+        "secret",
+        "password",
+        "credential",
+        "authorization",
+        "api-key",
+        "apikey",
+    ];
     let signature = scheme.signing().header;
     let mut seen: BTreeMap<String, Value> = BTreeMap::new();
     for (name, value) in &request.headers {
         let hidden = NEVER.contains(&name.as_str())
             || NEVER_BEGINNING.iter().any(|start| name.starts_with(start))
-            || signature.iter().any(|header| *header == name.as_str())
-            // GitHub sends the weaker one along.
-            || name == "x-hub-signature";
+            || NEVER_WITH.iter().any(|word| name.contains(word))
+            || signature.iter().any(|header| *header == name.as_str());
         if hidden || value.len() > MAX_VALUE || seen.len() >= MAX_HEADERS {
             continue;
         }

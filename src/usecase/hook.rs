@@ -603,7 +603,15 @@ fn header_name(reader: &mut Reader<'_>, pointer: &str, name: &str) -> Option<Str
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let taken = ["x-functions-key", "cookie", "host", "content-type", "content-length"];
+    let taken = [
+        "x-functions-key",
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "host",
+        "content-type",
+        "content-length",
+    ];
     if !form || taken.contains(&name.as_str()) || name.starts_with("x-ms-") || name.starts_with("x-forwarded-") {
         let message = "the name of a header of the sender's own: letters, digits, `-` and `_`";
         reader.find(pointer, "invalid", message);

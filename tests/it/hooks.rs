@@ -667,6 +667,9 @@ async fn bodies_become_arguments_and_credentials_do_not() {
         .header("cookie", "abc")
         .header("x-functions-key", "abc")
         .header("x-ms-token", "abc")
+        .header("x-api-key", "abc")
+        .header("x-auth-token", "abc")
+        .header("x-hub-signature-256", "sha256=abc")
         .header("x-forwarded-for", "abc");
     let run = world
         .run(&world.signed(wrapped, &secret, r#"{"n":[1,2]}"#).send().await)
