@@ -152,7 +152,7 @@ pub(super) async fn is_above(
     Ok(false)
 }
 
-/// Waits until a run has ended, or the time is up; the run as it is then.
+/// Waits until a run has ended, the time is up, or this instance is about to end; the run as it is then.
 ///
 /// # Errors
 /// When storage fails.
@@ -165,6 +165,8 @@ pub(super) async fn wait(cx: &Context, scope: &Scope, mut run: StoredRun, timeou
         // Driven here, its end is heard at once; elsewhere it is found by looking.
         tokio::select! {
             biased;
+            // Whoever waits is answered before the process is gone: the run goes on elsewhere.
+            () = cx.live.left() => break,
             () = end.heard() => pause = Duration::from_millis(10),
             () = tokio::time::sleep(pause.min(rest)) => pause = (pause * 2).min(Duration::from_secs(1)),
         }

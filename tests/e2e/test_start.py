@@ -70,7 +70,7 @@ def fake_python(folder: Path, text: str) -> dict[str, str]:
         (f"echo {os.sep}usr/bin/python3; echo 3.9.18", r"is Python 3\.9\.18, and 3\.11 or newer is needed"),
         ("echo Python 2.7.18", "does not answer like Python"),
         ("exit 1", "is not a Python 3 interpreter"),
-        ("kill -9 $$", "is not a Python 3 interpreter"),
+        ("kill -9 $$", "was killed by signal 9 before it answered"),
     ],
 )
 def test_a_python_that_will_not_do(make: Any, tmp_path: Path, script: str, words: str) -> None:
