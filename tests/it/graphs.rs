@@ -351,6 +351,46 @@ async fn failures_are_handled_where_somebody_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_resumes_a_run_again_is_led_to_the_same_one() {
+    let world = World::of([graph("fails", json!([python("a", json!({}))]), &[])]).await;
+    world.app.scripted.push("a", Scene::raises("ValueError", "it broke"));
+    let failed = world.run("fails", json!({})).await;
+    assert_eq!(failed["status"], "failed", "{failed:#}");
+    let path = format!("/api/runs/{}/resume", failed["runId"].as_str().unwrap());
+    let resume = || world.send("POST", &path, Some("respond-async"), None);
+    let answers = futures::future::join_all((0..6).map(|_| resume())).await;
+    let mut runs: Vec<_> = answers.iter().map(|answer| answer.json()["runId"].clone()).collect();
+    runs.sort_by_key(ToString::to_string);
+    runs.dedup();
+    assert_eq!(runs.len(), 1, "{answers:?}");
+    world.ended(runs[0].as_str().unwrap()).await;
+    assert_eq!(
+        world.names().len(),
+        2,
+        "the failed step is made once more, and only once"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_are_nested_too_deep_start_nothing() {
+    let parameters = json!({"parameters": [{"name": "v", "type": "json"}]});
+    let world = World::of([with(
+        graph("takes", json!([python("a", json!({"inputs": {"n": 0}}))]), &[]),
+        parameters,
+    )])
+    .await;
+    let nested = |deep: usize| (0..deep).fold(json!(1), |inner, _| json!([inner]));
+    for (deep, status) in [(100, 200), (101, 400), (120, 400)] {
+        let arguments = json!({"v": nested(deep)});
+        let answer = world
+            .send("POST", "/api/workflows/takes/execute", None, Some(&arguments))
+            .await;
+        assert_eq!(answer.status, status, "{deep}: {answer:?}");
+    }
+    assert_eq!(world.names().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_whose_handler_is_skipped_is_not_handled() {
     let size = json!({"id": "size", "type": "choose", "branches": [{"name": "large", "when": "inputs.n > 100"}],
                       "otherwise": "small"});
