@@ -228,6 +228,9 @@ variables! {
     WEFT_EGRESS_PRIVATE = "WEFT_EGRESS_PRIVATE", Runner, List, Value(""),
         "Private networks that steps may reach where their `network` names a host in them, each with a port, as `10.1.0.0/16:5432,[fd12:3456::/48]:443`; `*` is every port. Loopback, link-local and metadata addresses can't be opened.";
 
+    WEFT_SECURITY_PROFILE = "WEFT_SECURITY_PROFILE", Isolation, Choice(&["plan_only", "restricted", "standard", "elevated"]),
+        Words("`elevated` in development, else `standard`"),
+        "The security profile under which everything runs at most; policies, workflows and requests may choose a stricter one. `weft config show-profile` shows what each allows.";
     WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
         Words("`process` in development, else `confined`"),
         "How far steps must be kept apart to be run: a process of their own, the kernel's walls around it (Landlock and seccomp), or namespaces of their own as well. Where there is less, steps are refused; `weft doctor` shows what there is.";
