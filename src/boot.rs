@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
-use crate::domain::{self, Policy, sha256_hex};
+use crate::domain::{self, NetworkMode, NetworkPolicy, Policy, sha256_hex};
 use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::{Coded as _, Finding};
 use crate::http::problem::ApiError;
@@ -292,6 +292,12 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             hand_off: config.limits.hand_off,
             concurrent_runs: config.limits.concurrent_runs,
             wait: (http.sync_wait(), MAX_WAIT),
+            cache: (
+                u32::try_from(config.limits.cache_entries).unwrap_or(u32::MAX),
+                Duration::from_secs(config.limits.cache_seconds),
+            ),
+            save_logs: config.telemetry.save_logs,
+            network: network_of(&config.egress),
         },
         code: CodeSource {
             workspace: config.runner.workspace_dir.clone(),
@@ -311,6 +317,26 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         egress: base.egress.clone(),
     })
     .keeping_runs(config.limits.retention()))
+}
+
+/// What of the network the operator allows, whatever policies allow besides.
+fn network_of(egress: &config::Egress) -> Option<NetworkPolicy> {
+    if egress.outbound && egress.domains.is_empty() {
+        return None;
+    }
+    Some(NetworkPolicy {
+        mode: if egress.outbound {
+            NetworkMode::Open
+        } else {
+            NetworkMode::None
+        },
+        domains: match egress.domains.as_slice() {
+            [] => vec!["*".to_owned()],
+            domains => domains.to_vec(),
+        },
+        // Where every host is allowed, that is a matter of the policies.
+        open_granted: egress.domains.iter().any(|domain| domain == "*"),
+    })
 }
 
 /// Puts a new key at the head of the file with the keys of secrets.

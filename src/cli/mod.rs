@@ -93,9 +93,38 @@ struct Places {
     /// Folder with the workflows
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Which settings.
+#[derive(Debug, Clone, Args)]
+struct Settings {
+    /// File with settings, stronger than those of the user, the system and the project
+    #[arg(long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The environment of this process with what files say.
+    fn environment(&self) -> Environment {
+        let mut environment = Environment::of_process();
+        if let Some(file) = &self.file {
+            environment.set(&env_var::WEFT_CONFIG_FILE, file.display().to_string(), "--config");
+        }
+        environment.read_files();
+        environment
+    }
 }
 
 impl Places {
+    /// The environment of this process with what files and flags say.
+    fn environment(&self) -> Environment {
+        let mut environment = self.settings.environment();
+        self.apply(&mut environment);
+        environment
+    }
+
     fn apply(&self, environment: &mut Environment) {
         for (path, variable, flag) in [
             (&self.data, &env_var::WEFT_DATA, "--data"),
@@ -204,9 +233,7 @@ fn load(environment: &Environment) -> Result<Config, Failure> {
 
 /// The settings of a command that works on storage or on the workspace, with logs on stderr.
 fn prepare(places: &Places) -> Result<Config, Failure> {
-    let mut environment = Environment::of_process();
-    places.apply(&mut environment);
-    let config = load(&environment)?;
+    let config = load(&places.environment())?;
     quiet(&config)?;
     Ok(config)
 }

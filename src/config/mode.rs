@@ -47,6 +47,11 @@ impl Mode {
         }
     }
 
+    /// How long a run may last, in seconds, where nothing else is said.
+    pub(super) const fn run_seconds(&self) -> u64 {
+        if self.development || self.staging { 3_600 } else { 7_200 }
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let sign = SIGNS_OF_AZURE.into_iter().find(|sign| reader.is_set(sign));
         if let Some(sign) = sign {

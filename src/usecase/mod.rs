@@ -62,7 +62,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
-use crate::domain::{Limits, RunId, SecretName};
+use crate::domain::{Limits, NetworkPolicy, RunId, SecretName};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
 use crate::runner::environments::Environments;
@@ -119,6 +119,12 @@ pub struct Bounds {
     pub concurrent_runs: u32,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
+    /// How many results of an organization are kept for later runs, and for how long at most.
+    pub cache: (u32, Duration),
+    /// Whether output and log lines of steps are kept.
+    pub save_logs: bool,
+    /// What of the network steps may use, whatever policies allow; none for what those allow.
+    pub network: Option<NetworkPolicy>,
 }
 
 /// Where code comes from.
@@ -284,7 +290,7 @@ impl Context {
             runs: Runs::new(ports.clone()),
             quarantines: Quarantines::new(ports.clone()),
             failures: quarantine::Failures::default(),
-            results: Results::new(ports.clone(), clock.clone()),
+            results: Results::new(ports.clone(), clock.clone()).keeping(bounds.cache.0),
             history: History::new(ports.clone()),
             retention: Retention::new(ports.clone()),
             keep_runs: None,

@@ -24,6 +24,7 @@ use crate::tenancy::{self, PlatformScope, Scope, operator_in};
 /// The ceilings that hold for an organization's steps.
 #[derive(Debug, Clone)]
 pub struct Ceilings {
+    installation: Option<Policy>,
     both: Both,
     organization: Holder,
 }
@@ -31,6 +32,10 @@ pub struct Ceilings {
 impl Ceilings {
     pub(super) async fn of(cx: &Context, scope: &Scope) -> Result<Self> {
         Ok(Self {
+            installation: cx.bounds.network.clone().map(|network| Policy {
+                network,
+                ..Policy::default()
+            }),
             both: cx.policies.both(scope).await?,
             organization: Holder::Organization {
                 id: scope.org().clone(),
@@ -42,6 +47,18 @@ impl Ceilings {
     /// Rights and limits below both ceilings, and why they are less.
     #[must_use]
     pub fn restrict(&self, rights: &Rights, limits: &Limits) -> Restricted {
+        let Some(installation) = &self.installation else {
+            return self.restrict_by_policies(rights, limits);
+        };
+        let first = installation.restrict(&Holder::Installation, rights, limits);
+        let below = self.restrict_by_policies(&first.rights, &first.limits);
+        Restricted {
+            reasons: first.reasons.into_iter().chain(below.reasons).collect(),
+            ..below
+        }
+    }
+
+    fn restrict_by_policies(&self, rights: &Rights, limits: &Limits) -> Restricted {
         let (above, own) = (&self.both.platform, &self.both.organization);
         let platform = above.restrict(&Holder::Platform, rights, limits);
         let below = own.restrict(&self.organization, &platform.rights, &platform.limits);
