@@ -212,7 +212,7 @@ pub fn environments(config: &Config, clock: Arc<dyn Clock>) -> Environments {
         ("NO_PROXY", packages.no_proxy.clone()),
     ];
     let settings = environments::Settings {
-        root: config.storage.data_dir.join("envs"),
+        root: packages.dir.clone(),
         python: config.runner.python.display().to_string(),
         index: Index {
             variables: variables
@@ -249,10 +249,49 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
             first: isolation.uids.first,
             count: isolation.uids.last - isolation.uids.first + 1,
         }),
-        hide: vec![config.storage.data_dir.clone()],
+        hide: hidden(config),
         ..IsolationSettings::default()
     };
     Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+/// Folders that no step may look into: the data, and that of the installation where this one is a simulation's.
+fn hidden(config: &Config) -> Vec<PathBuf> {
+    let mut hidden = vec![config.storage.data_dir.clone()];
+    let beside = config.runner.packages.dir.parent();
+    hidden.extend(beside.filter(|beside| **beside != hidden[0]).map(Path::to_owned));
+    hidden
+}
+
+/// As [`base`], over a store that ends with the process and with everything that is written below `home`. Packages that are
+/// installed are taken from where they are. `wrap` may put something in front of the runner.
+///
+/// # Errors
+/// As [`base`].
+pub fn ephemeral(
+    mut config: Config,
+    home: &Path,
+    wrap: impl FnOnce(Arc<dyn NodeRunner>) -> Arc<dyn NodeRunner>,
+) -> Result<Base, Error> {
+    make_dir(home)?;
+    config.storage.backend = config::Backend::Sqlite;
+    config.storage.data_dir = home.join("data");
+    config.runner.scratch_dir = home.join("scratch");
+    config.signing.key = None;
+    // Secrets of the installation are none of a simulation's.
+    config.secrets.key_vault_url = None;
+    config.secrets.key = None;
+    config.secrets.key_file = Some(home.join("secrets.key"));
+    config.secrets.make_key_file = true;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(Base {
+        egress: egress(&config.egress)?,
+        ports: sqlite::open(None, clock.clone())?,
+        runner: wrap(start_runner(&config, clock.clone())?),
+        config: Arc::new(config),
+        clock,
+        entropy: Arc::new(Entropy::System),
+    })
 }
 
 fn egress(config: &config::Egress) -> Result<Egress, Error> {

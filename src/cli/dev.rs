@@ -190,7 +190,7 @@ fn greet(port: u16, catalog: Option<&Catalog>, trusted: bool) {
 }
 
 /// What the timer function does under the Functions host: as there, at the beginning of every minute.
-async fn ticks(cx: Arc<Context>) {
+pub(super) async fn ticks(cx: Arc<Context>) {
     const MINUTE: u64 = 60_000;
     loop {
         let gone = cx.clock.now().millis().unsigned_abs() % MINUTE;

@@ -204,7 +204,7 @@ fn line(what: &Happening) -> Option<String> {
             status,
             attempt,
         } => {
-            let which = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
+            let which = if *attempt > 1 && *status == Status::Running { format!(" (attempt {attempt})") } else { String::new() };
             format!("{} {}{which}", of(step, *item), words(*status))
         }
         Happening::RetryPlanned {

@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::Failure;
-use crate::domain::Parameter;
+use crate::definition::validate;
+use crate::domain::{Declared, Parameter};
 use crate::error::Finding;
 
 /// Most bytes of a file of arguments.
@@ -24,6 +25,23 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
+    /// The arguments of a workflow as they are given, and with its defaults.
+    ///
+    /// # Errors
+    /// What can't be read, or everything that does not fit its parameters.
+    pub(super) fn of(&self, workflow: &Declared) -> Result<(Map<String, Value>, Map<String, Value>), Failure> {
+        let given = self.read(&workflow.parameters)?;
+        match validate(&workflow.parameters, &given) {
+            Ok(whole) => Ok((given, whole)),
+            Err(findings) => {
+                let count = findings.len();
+                let mut failure = Failure::new(format!("the arguments of `{}` have {count} finding(s)", workflow.name));
+                failure.findings = findings;
+                Err(failure)
+            }
+        }
+    }
+
     /// The arguments; those of `--input` come before those of `--inputs`. Whether they fit is for the start of the run to say.
     ///
     /// # Errors

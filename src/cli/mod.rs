@@ -1,6 +1,6 @@
 //! The command line. Data goes to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`). `serve` never exits with 0: the
+//! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`); those of runs are in `follow.rs`. `serve` never exits with 0: the
 //! Functions host would take that for "still there" and not start it again.
 
 mod check;
@@ -10,15 +10,19 @@ mod dev;
 mod doctor;
 pub mod emit;
 mod env;
+mod follow;
+mod inputs;
 mod keys;
 mod lock;
 mod org;
 mod output;
 mod policy;
+mod run;
 mod schedules;
 mod secrets;
 mod seed;
 mod serve;
+mod simulate;
 mod user;
 
 use std::path::PathBuf;
@@ -66,6 +70,10 @@ enum Command {
     /// Manage secrets: what workflows get by `ctx.secrets`. No command shows a value
     #[command(subcommand)]
     Secrets(secrets::Secrets),
+    /// Run a workflow of the workspace here, without a server, and show what happens
+    Run(run::Run),
+    /// Try a workflow file: no server, no data that is kept; with `--dry-run` nothing is executed
+    Simulate(simulate::Simulate),
     /// Show when a schedule fires
     #[command(subcommand)]
     Schedules(schedules::Schedules),
@@ -74,7 +82,7 @@ enum Command {
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
     #[command(subcommand)]
     Env(env::Env),
-    /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
+    /// Settings of Weft: what holds and why, files to write them in, whether a file is right. (What workflows read: `weft entry`)
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Check Python, storage and the workspace, and say what to mend
@@ -101,15 +109,15 @@ struct Places {
 #[derive(Debug, Clone, Args)]
 struct Settings {
     /// File with settings, stronger than those of the user, the system and the project
-    #[arg(long = "config", value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl Settings {
     /// The environment of this process with what files say.
     fn environment(&self) -> Environment {
         let mut environment = Environment::of_process();
-        if let Some(file) = &self.file {
+        if let Some(file) = &self.config {
             environment.set(&env_var::WEFT_CONFIG_FILE, file.display().to_string(), "--config");
         }
         environment.read_files();
@@ -204,6 +212,8 @@ pub fn main() -> ExitCode {
         Command::Entry(entry) => entry.run(),
         Command::Policy(policy) => policy.run(),
         Command::Secrets(secrets) => secrets.run(),
+        Command::Run(run) => run.run(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),

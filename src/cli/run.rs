@@ -86,7 +86,7 @@ impl Run {
         let (_, offered) = catalog::get(cx, &scope, &self.name).await?;
         let input = StartRun {
             workflow: self.name.clone(),
-            arguments: self.inputs.read(&offered.declared.parameters)?,
+            arguments: self.inputs.of(&offered.declared)?.0,
             wait: None,
             idempotency_key: None,
             received_at: cx.clock.now(),
@@ -116,7 +116,7 @@ impl Run {
             output::note(&format!("run {id} of `{}` in organization `{org}`", self.name));
             follow(cx, &scope, id, manner, |step, _| async move {
                 output::note(&format!(
-                    "hint: decide on `{step}` through the API of a `weft dev` on the same data: POST /api/runs/{id}/approvals/{step}"
+                    "hint: decide on `{step}` through the API of a `weft dev` on the same data: POST /api/runs/{id}/steps/{step}/decision"
                 ));
                 Ok(())
             })
