@@ -106,10 +106,15 @@ impl Explain {
                 return Ok(ExitCode::SUCCESS);
             }
             let row = |one: &Explained| vec![one.name().to_owned(), shown(&one.value), one.origin.clone()];
-            output::table(&["setting", "value", "origin"], &all.iter().map(row).collect::<Vec<_>>());
+            let rows = all.iter().filter(|one| one.key.is_some()).map(row);
+            output::table(&["SETTING", "VALUE", "ORIGIN"], &rows.collect::<Vec<_>>());
             for file in files(&environment) {
                 let there = if file["found"] == true { "read" } else { "not there" };
-                output::note(&format!("{} file {}: {there}", text(&file["kind"]), text(&file["path"])));
+                output::note(&format!(
+                    "{} file {}: {there}",
+                    text(&file["kind"]),
+                    text(&file["path"])
+                ));
             }
             return Ok(ExitCode::SUCCESS);
         };
@@ -195,13 +200,25 @@ impl Validate {
                 "warnings": warnings,
             }));
         } else {
-            for (finding, mark) in findings.iter().zip(std::iter::repeat("")).chain(warnings.iter().zip(std::iter::repeat("warning: "))) {
-                output::data(&format!("{}: {mark}{} {}", finding.pointer, finding.code, finding.message));
+            for (finding, mark) in findings
+                .iter()
+                .zip(std::iter::repeat(""))
+                .chain(warnings.iter().zip(std::iter::repeat("warning: ")))
+            {
+                output::data(&format!(
+                    "{}: {mark}{} {}",
+                    finding.pointer, finding.code, finding.message
+                ));
                 if let Some(hint) = &finding.hint {
                     output::note(&format!("  hint: {hint}"));
                 }
             }
-            output::note(&format!("{}: {} findings, {} warnings", self.file.display(), findings.len(), warnings.len()));
+            output::note(&format!(
+                "{}: {} findings, {} warnings",
+                self.file.display(),
+                findings.len(),
+                warnings.len()
+            ));
         }
         if findings.is_empty() {
             ExitCode::SUCCESS
@@ -216,7 +233,11 @@ impl Validate {
         let path = here.join(&self.file);
         let folder = path.parent().map_or(here, Path::to_owned);
         let mut environment = Environment::of([("", ""); 0]).in_dir(folder);
-        let kind = if self.project { FileKind::Project } else { FileKind::Named };
+        let kind = if self.project {
+            FileKind::Project
+        } else {
+            FileKind::Named
+        };
         if self.project && !path.is_file() {
             // A project's file may be missing; one that is to be checked may not.
             environment.read_file(FileKind::Named, &path);
@@ -225,7 +246,17 @@ impl Validate {
         }
         match Config::from_env(&environment) {
             Ok(config) => (Vec::new(), config.warnings),
-            Err(findings) => (findings, Vec::new()),
+            Err(mut findings) => {
+                findings.sort_by_key(|finding| place(&finding.pointer));
+                (findings, Vec::new())
+            }
         }
     }
+}
+
+/// Line and column at the end of `file:line:column`.
+fn place(pointer: &str) -> (usize, usize) {
+    let mut numbers = pointer.rsplit(':').map(|part| part.parse().unwrap_or_default());
+    let (column, line) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    (line, column)
 }

@@ -100,7 +100,10 @@ impl Checked {
 
     /// The settings: which files were read, and what is probably not meant.
     fn configuration(config: &Config, environment: &Environment) -> Self {
-        let files = environment.setting_files().into_iter().filter(|(_, path)| path.is_file());
+        let files = environment
+            .setting_files()
+            .into_iter()
+            .filter(|(_, path)| path.is_file());
         let files: Vec<_> = files
             .map(|(kind, path)| format!("{} file {}", kind.as_str(), path.display()))
             .collect();
@@ -139,7 +142,11 @@ impl Checked {
 
 fn lines_of(findings: &[Finding]) -> Vec<String> {
     let line = |finding: &Finding| {
-        let hint = finding.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let hint = finding
+            .hint
+            .as_ref()
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
         format!("{}: {} {}{hint}", finding.pointer, finding.code, finding.message)
     };
     findings.iter().map(line).collect()
@@ -206,7 +213,11 @@ fn in_words(checks: &[Checked], verbose: bool) -> String {
             Status::Warning => "warn",
             Status::Failed => "FAIL",
         };
-        let time = if verbose { format!(" ({} ms)", check.ms) } else { String::new() };
+        let time = if verbose {
+            format!(" ({} ms)", check.ms)
+        } else {
+            String::new()
+        };
         let _ = writeln!(text, "{mark} {:<14} {}{time}", check.what, check.detail);
         if verbose || check.status == Status::Failed {
             check.lines.iter().for_each(|line| below(&mut text, line));
@@ -258,9 +269,10 @@ async fn examine(configuration: Checked, config: Config, required: Option<Tier>)
         let begun = Instant::now();
         let folder = config.runner.workspace_dir.display().to_string();
         let workspace = match boot::check_workspace(config).await {
-            Ok(catalog) if catalog.findings.is_empty() => {
-                Checked::good("workspace", format!("{} workflows in {folder}", catalog.workflows.len()))
-            }
+            Ok(catalog) if catalog.findings.is_empty() => Checked::good(
+                "workspace",
+                format!("{} workflows in {folder}", catalog.workflows.len()),
+            ),
             Ok(catalog) => Checked::bad("workspace", &boot::Error::Workspace(catalog.findings)),
             Err(error) => Checked::bad("workspace", &error),
         };

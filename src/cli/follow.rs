@@ -41,7 +41,6 @@ pub(super) fn origin(command: &str) -> Origin {
     }
 }
 
-
 /// Follows a run to its end, and cancels it on Ctrl-C. `decide` answers the approvals that are asked for meanwhile; it is given
 /// the step, and says nothing where nobody will.
 pub(super) async fn follow<D, F>(
@@ -178,7 +177,11 @@ async fn show(
 }
 
 fn sentence(error: &StepError) -> String {
-    let step = error.step.as_ref().map(|step| format!(" (step `{step}`)")).unwrap_or_default();
+    let step = error
+        .step
+        .as_ref()
+        .map(|step| format!(" (step `{step}`)"))
+        .unwrap_or_default();
     format!("{}: {}{step}", error.kind, error.message)
 }
 
@@ -204,7 +207,11 @@ fn line(what: &Happening) -> Option<String> {
             status,
             attempt,
         } => {
-            let which = if *attempt > 1 && *status == Status::Running { format!(" (attempt {attempt})") } else { String::new() };
+            let which = if *attempt > 1 && *status == Status::Running {
+                format!(" (attempt {attempt})")
+            } else {
+                String::new()
+            };
             format!("{} {}{which}", of(step, *item), words(*status))
         }
         Happening::RetryPlanned {
@@ -220,7 +227,11 @@ fn line(what: &Happening) -> Option<String> {
         ),
         Happening::StepsEnded { status, steps, count } => {
             let more = count.saturating_sub(steps.len());
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             format!("{}{more} {}", steps.join(", "), words(*status))
         }
         Happening::ItemsCounted { step, items } => format!("{step} has {items} items"),
@@ -252,7 +263,9 @@ fn line(what: &Happening) -> Option<String> {
                 "stderr" => " stderr".to_owned(),
                 _ => String::new(),
             };
-            let fields = fields.as_ref().filter(|fields| **fields != Value::Null && **fields != json!({}));
+            let fields = fields
+                .as_ref()
+                .filter(|fields| **fields != Value::Null && **fields != json!({}));
             let fields = fields.map(|fields| format!(" {fields}")).unwrap_or_default();
             format!("{}{mark} | {message}{fields}", of(step, *item))
         }

@@ -24,15 +24,23 @@ pub(super) struct Inputs {
     inputs: Option<String>,
 }
 
+/// The arguments of a workflow.
+pub(super) struct Arguments {
+    /// As they were given.
+    pub(super) given: Map<String, Value>,
+    /// With defaults.
+    pub(super) whole: Map<String, Value>,
+}
+
 impl Inputs {
     /// The arguments of a workflow as they are given, and with its defaults.
     ///
     /// # Errors
     /// What can't be read, or everything that does not fit its parameters.
-    pub(super) fn of(&self, workflow: &Declared) -> Result<(Map<String, Value>, Map<String, Value>), Failure> {
+    pub(super) fn of(&self, workflow: &Declared) -> Result<Arguments, Failure> {
         let given = self.read(&workflow.parameters)?;
         match validate(&workflow.parameters, &given) {
-            Ok(whole) => Ok((given, whole)),
+            Ok(whole) => Ok(Arguments { given, whole }),
             Err(findings) => {
                 let count = findings.len();
                 let mut failure = Failure::new(format!("the arguments of `{}` have {count} finding(s)", workflow.name));
@@ -125,7 +133,9 @@ pub(super) fn read_text(path: &str) -> Result<String, Failure> {
     };
     read.map_err(fail)?;
     if text.len() as u64 > LARGEST {
-        return Err(Failure::new(format!("`{path}` has more than {LARGEST} bytes")).hint("give less, or a file's address"));
+        return Err(
+            Failure::new(format!("`{path}` has more than {LARGEST} bytes")).hint("give less, or a file's address")
+        );
     }
     Ok(text)
 }
@@ -163,7 +173,10 @@ mod tests {
         let given = ["count=3", "on=true", r#"tags=["a"]"#, "any=x y", "name=3", "other=3"];
         let expected = json!({"count": 3, "on": true, "tags": ["a"], "any": "x y", "name": "3", "other": "3"});
         assert_eq!(read(&given, None), Ok(expected));
-        assert_eq!(read(&["name=a=b"], Some(r#"{"name": "c", "n": 1}"#)), Ok(json!({"name": "a=b", "n": 1})));
+        assert_eq!(
+            read(&["name=a=b"], Some(r#"{"name": "c", "n": 1}"#)),
+            Ok(json!({"name": "a=b", "n": 1}))
+        );
     }
 
     #[test]

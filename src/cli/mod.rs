@@ -149,6 +149,8 @@ impl Places {
 #[derive(Debug)]
 struct Failure {
     message: String,
+    /// Every error from the first to what is at the bottom.
+    causes: Vec<String>,
     hint: Option<String>,
     findings: Vec<crate::error::Finding>,
 }
@@ -157,6 +159,7 @@ impl Failure {
     fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            causes: Vec::new(),
             hint: None,
             findings: Vec::new(),
         }
@@ -177,6 +180,7 @@ impl From<boot::Error> for Failure {
         };
         Self {
             message: output::chain(&error),
+            causes: output::causes(&error),
             hint: error.hint(),
             findings,
         }
@@ -223,8 +227,19 @@ pub fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|failure| {
         output::failure(&failure.message, failure.hint.as_deref(), &failure.findings);
+        if is_debug() {
+            output::all_causes(&failure.causes);
+        }
         ExitCode::from(1)
     })
+}
+
+/// Whether commands show every cause of a failure. Asked when one has failed, perhaps because of the settings.
+fn is_debug() -> bool {
+    let mut environment = Environment::of_process();
+    environment.read_files();
+    let said = environment.get(&env_var::WEFT_ENABLE_DEBUG_MODE);
+    said.is_some_and(|said| said == "1" || said.eq_ignore_ascii_case("true"))
 }
 
 /// The settings of this process, with what flags say on top.
@@ -252,7 +267,8 @@ fn prepare(places: &Places) -> Result<Config, Failure> {
 fn quiet(config: &Config) -> Result<(), Failure> {
     let mut config = config.clone();
     if config.telemetry.filter == "info" {
-        "warn".clone_into(&mut config.telemetry.filter);
+        // What is wrong with the workspace is theirs to say as well.
+        "warn,weft::usecase::catalog=error".clone_into(&mut config.telemetry.filter);
     }
     boot::init_telemetry(&config, Sink::Stderr).map_err(|error| Failure::new(output::chain(&error)))
 }

@@ -59,6 +59,20 @@ pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
     }
 }
 
+/// Every cause of a failure on a line of its own.
+pub(super) fn all_causes(causes: &[String]) {
+    for (depth, cause) in causes.iter().enumerate() {
+        note(&format!("{:indent$}caused by: {cause}", "", indent = 2 * (depth + 1)));
+    }
+}
+
+/// An error and everything below it, one by one.
+pub(super) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(|error| format!("{error}"))
+        .collect()
+}
+
 /// An error with everything below it, in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -106,7 +120,9 @@ pub(super) fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), F
         _ => Path::new("."),
     };
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(fail)?;
     if force {
         return file.persist(path).map(drop).map_err(|error| fail(error.error));
     }

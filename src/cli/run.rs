@@ -26,8 +26,10 @@ pub(super) const LOCAL: &str = "local";
 
 /// Flags of `weft run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 the run succeeded; 1 it failed, or was not started; 2 wrong usage; 3 it timed out; \
-                        4 somebody else cancelled it; 130 Ctrl-C cancelled it.")]
+#[command(
+    after_help = "Exit codes: 0 the run succeeded; 1 it failed, or was not started; 2 wrong usage; 3 it timed out; \
+                        4 somebody else cancelled it; 130 Ctrl-C cancelled it."
+)]
 pub(super) struct Run {
     /// The workflow's name
     name: String,
@@ -66,7 +68,7 @@ impl Run {
         };
         let base = boot::base(config)?;
         let cx = Arc::new(boot::context(&base).await?);
-        let done = self.start(&cx, is_embedded, manner).await;
+        let done = Box::pin(self.start(&cx, is_embedded, manner)).await;
         cx.leave().await;
         base.runner.shutdown().await;
         done
@@ -78,15 +80,17 @@ impl Run {
             Some(org) => organization::get(cx, &platform, org).await?.id,
             None if is_embedded => local(cx).await?,
             None => {
-                return Err(Failure::new("no organization is named, and the store is not this machine's own")
-                    .hint("name one with `--organization`; `weft org list` shows them"));
+                return Err(
+                    Failure::new("no organization is named, and the store is not this machine's own")
+                        .hint("name one with `--organization`; `weft org list` shows them"),
+                );
             }
         };
         let scope = operator_in(&platform, &org);
         let (_, offered) = catalog::get(cx, &scope, &self.name).await?;
         let input = StartRun {
             workflow: self.name.clone(),
-            arguments: self.inputs.of(&offered.declared)?.0,
+            arguments: self.inputs.of(&offered.declared)?.given,
             wait: None,
             idempotency_key: None,
             received_at: cx.clock.now(),
@@ -98,7 +102,9 @@ impl Run {
             let started = start_run(cx, &scope, input).await?;
             let id = &started.run.new.run;
             if self.json {
-                output::json(&json!({"run": id, "workflow": self.name, "organization": org, "status": started.run.state.status}));
+                output::json(
+                    &json!({"run": id, "workflow": self.name, "organization": org, "status": started.run.state.status}),
+                );
             } else {
                 output::data(id.as_str());
             }
@@ -122,7 +128,7 @@ impl Run {
             })
             .await
         };
-        let done = done.await;
+        let done = Box::pin(done).await;
         for task in &background {
             task.abort();
         }
@@ -135,7 +141,9 @@ pub(super) async fn local(cx: &Context) -> Result<OrgId, Failure> {
     let wrong = |error: String| Failure::new(format!("the organization `{LOCAL}` can't be made: {error}"));
     let new = NewOrganization {
         id: Some(LOCAL.parse::<OrgId>().map_err(|error| wrong(error.to_string()))?),
-        name: "Local".parse::<DisplayName>().map_err(|error| wrong(error.to_string()))?,
+        name: "Local"
+            .parse::<DisplayName>()
+            .map_err(|error| wrong(error.to_string()))?,
         slug: None,
     };
     // One that was renamed is there all the same.

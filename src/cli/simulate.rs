@@ -37,8 +37,10 @@ const WORKFLOWS: &str = "workflows";
 
 /// Flags of `weft simulate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 it succeeded, or would be started; 1 it failed, or was not started; 2 wrong usage; 3 it timed \
-                        out; 130 Ctrl-C cancelled it. Pauses and delays take their time.")]
+#[command(
+    after_help = "Exit codes: 0 it succeeded, or would be started; 1 it failed, or was not started; 2 wrong usage; 3 it timed \
+                        out; 130 Ctrl-C cancelled it. Pauses and delays take their time."
+)]
 pub(super) struct Simulate {
     /// File with the workflow: a graph or steps (.json, .yaml), or Python (.py)
     file: PathBuf,
@@ -95,6 +97,8 @@ impl Reason {
 }
 
 type Outcomes = BTreeMap<String, Vec<Ending>>;
+/// What attempts of each step end as.
+type Attempts = BTreeMap<String, Vec<domain::Outcome>>;
 
 impl Simulate {
     pub(super) fn run(self) -> Outcome {
@@ -106,7 +110,10 @@ impl Simulate {
         let outcomes = self.outcomes.as_deref().map(read_outcomes).transpose()?;
         let home = tempfile::Builder::new().prefix("weft-simulate-").tempdir();
         let home = home.map_err(|error| Failure::new(format!("no temporary folder can be made: {error}")))?;
-        let place = Place::find(&here.join(&self.file), self.workspace.as_ref().map(|path| here.join(path)))?;
+        let place = Place::find(
+            &here.join(&self.file),
+            self.workspace.as_ref().map(|path| here.join(path)),
+        )?;
         config.runner.workspace_dir = place.lay_out(home.path())?;
         block_on(self.work(config, home.path(), place.inside, outcomes))
     }
@@ -123,7 +130,7 @@ impl Simulate {
         };
         let base = boot::ephemeral(config, home, wrap)?;
         let cx = Arc::new(boot::context(&base).await?);
-        let done = self.simulate(&cx, &inside, outcomes.as_ref(), &decisions, manner).await;
+        let done = Box::pin(self.simulate(&cx, &inside, outcomes.as_ref(), &decisions, manner)).await;
         cx.leave().await;
         base.runner.shutdown().await;
         done
@@ -139,7 +146,7 @@ impl Simulate {
     ) -> Outcome {
         let current = cx.catalogs.current().await?;
         let workflow = self.chosen(&current.catalog, inside)?;
-        let (arguments, checked) = self.inputs.of(workflow)?;
+        let arguments = self.inputs.of(workflow)?;
         if let (Some(outcomes), Some(graph)) = (outcomes, &workflow.graph) {
             let unknown: Vec<_> = outcomes
                 .keys()
@@ -155,7 +162,7 @@ impl Simulate {
             }
         }
         if self.dry_run {
-            return Ok(self.show(workflow, &checked));
+            return Ok(self.show(workflow, &arguments.whole));
         }
         let platform = tenancy::operator();
         let scope = operator_in(&platform, &local(cx).await?);
@@ -167,7 +174,7 @@ impl Simulate {
         let done = async {
             let input = StartRun {
                 workflow: workflow.name.clone(),
-                arguments,
+                arguments: arguments.given,
                 wait: None,
                 idempotency_key: None,
                 received_at: cx.clock.now(),
@@ -192,7 +199,7 @@ impl Simulate {
             })
             .await
         };
-        let done = done.await;
+        let done = Box::pin(done).await;
         for task in &background {
             task.abort();
         }
@@ -202,7 +209,11 @@ impl Simulate {
     /// The workflow of the file, or everything that keeps it out.
     fn chosen<'a>(&self, catalog: &'a crate::definition::Catalog, inside: &str) -> Result<&'a Declared, Failure> {
         let shown = format!("workspace/{inside}");
-        let here: Vec<_> = catalog.workflows.values().filter(|workflow| workflow.path == shown).collect();
+        let here: Vec<_> = catalog
+            .workflows
+            .values()
+            .filter(|workflow| workflow.path == shown)
+            .collect();
         let found = match (&self.workflow, here.as_slice()) {
             (Some(name), _) => here.iter().find(|workflow| workflow.name == *name).copied(),
             (None, [one]) => Some(*one),
@@ -232,7 +243,8 @@ impl Simulate {
         Err(match names.as_slice() {
             [] => Failure::new(format!("`{file}` declares no workflow"))
                 .hint("a Python file has functions with `@workflow`; `weft check` shows what is in a workspace"),
-            _ => Failure::new(format!("`{file}` declares {}", names.join(", "))).hint("choose one with `--workflow NAME`"),
+            _ => Failure::new(format!("`{file}` declares {}", names.join(", ")))
+                .hint("choose one with `--workflow NAME`"),
         })
     }
 
@@ -292,7 +304,7 @@ fn describe(number: usize, step: &DryStep) {
 }
 
 /// What attempts end as, and what people say.
-fn split(outcomes: Option<&Outcomes>) -> (Option<BTreeMap<String, Vec<domain::Outcome>>>, BTreeMap<String, bool>) {
+fn split(outcomes: Option<&Outcomes>) -> (Option<Attempts>, BTreeMap<String, bool>) {
     let Some(outcomes) = outcomes else {
         return (None, BTreeMap::new());
     };
@@ -328,7 +340,15 @@ async fn decide(
     approved: bool,
 ) -> Result<(), Failure> {
     for person in 1..=needed {
-        let link = approval::link(cx, scope, &origin("weft simulate"), (id, step), &format!("person {person}"), None).await?;
+        let link = approval::link(
+            cx,
+            scope,
+            &origin("weft simulate"),
+            (id, step),
+            &format!("person {person}"),
+            None,
+        )
+        .await?;
         let word = Word {
             approved,
             comment: None,
@@ -358,7 +378,10 @@ fn read_outcomes(path: &str) -> Result<Outcomes, Failure> {
         };
         let list = list.into_iter().map(serde_json::from_value);
         let list: Result<Vec<Ending>, _> = list.collect();
-        outcomes.insert(step.clone(), list.map_err(|error| wrong(format!("step `{step}`: {error}")))?);
+        outcomes.insert(
+            step.clone(),
+            list.map_err(|error| wrong(format!("step `{step}`: {error}")))?,
+        );
     }
     Ok(outcomes)
 }
@@ -401,8 +424,13 @@ impl Place {
                 .map(Path::to_owned),
         };
         let inside = workspace.as_ref().and_then(|folder| file.strip_prefix(folder).ok());
-        let inside = inside.filter(|inside| inside.starts_with(WORKFLOWS)).map(|inside| inside.display().to_string());
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let inside = inside
+            .filter(|inside| inside.starts_with(WORKFLOWS))
+            .map(|inside| inside.display().to_string());
+        let name = file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         Ok(Self {
             is_inside: inside.is_some(),
             inside: inside.unwrap_or_else(|| format!("{WORKFLOWS}/{name}")),
@@ -426,11 +454,10 @@ impl Place {
         }
         let target = folder.join(&self.inside);
         if target.exists() {
-            return Err(Failure::new(format!(
-                "the workspace has a file `{}` of its own",
-                self.inside
-            ))
-            .hint("give the file another name, or simulate the one in the workspace"));
+            return Err(
+                Failure::new(format!("the workspace has a file `{}` of its own", self.inside))
+                    .hint("give the file another name, or simulate the one in the workspace"),
+            );
         }
         std::fs::copy(&self.file, target).map_err(fail)?;
         Ok(folder)

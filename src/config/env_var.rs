@@ -419,7 +419,10 @@ pub fn of_key(key: &str) -> Option<&'static Variable> {
     let other = OTHER_KEYS.iter().find(|(other, _)| *other == key);
     match other {
         Some((_, name)) => find(name),
-        None => ALL.iter().copied().find(|variable| variable.key().as_deref() == Some(key)),
+        None => ALL
+            .iter()
+            .copied()
+            .find(|variable| variable.key().as_deref() == Some(key)),
     }
 }
 
@@ -498,7 +501,9 @@ fn in_files(variable: &Variable) -> String {
         Files::Lower => " ↓",
         Files::Higher => " ↑",
     };
-    variable.key().map_or_else(|| "–".to_owned(), |key| format!("`{key}`{mark}"))
+    variable
+        .key()
+        .map_or_else(|| "–".to_owned(), |key| format!("`{key}`{mark}"))
 }
 
 pub(super) fn shape_in_words(shape: Shape) -> String {

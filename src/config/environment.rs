@@ -142,14 +142,23 @@ impl Environment {
         let own = own.map(|value| of_process(value.as_str(), name.to_owned(), name));
         let alias = env_var::alias(name).and_then(|alias| {
             let value = self.variables.get(alias)?;
-            Some(of_process(value.as_str(), format!("{alias}, older name of {name}"), alias))
+            Some(of_process(
+                value.as_str(),
+                format!("{alias}, older name of {name}"),
+                alias,
+            ))
         });
-        let files = self.files.iter().rev().filter_map(|file| file.get(name)).map(|entry| Given {
-            value: &entry.value,
-            origin: entry.place.clone(),
-            name: entry.key.clone(),
-            pointer: entry.place.clone(),
-        });
+        let files = self
+            .files
+            .iter()
+            .rev()
+            .filter_map(|file| file.get(name))
+            .map(|entry| Given {
+                value: &entry.value,
+                origin: entry.place.clone(),
+                name: entry.key.clone(),
+                pointer: entry.place.clone(),
+            });
         let all = flag.into_iter().chain(own).chain(alias).chain(files);
         all.map(|given| Given {
             value: given.value.trim(),

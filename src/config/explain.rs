@@ -3,10 +3,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Config;
 use super::env_var::{self, Fallback, Section, Variable};
 use super::environment::Environment;
 use super::secret::MASK;
-use super::Config;
 
 /// A setting with its origin.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,12 +43,22 @@ impl Config {
     #[must_use]
     pub fn explain(&self, environment: &Environment) -> Vec<Explained> {
         let effective = self.redacted();
-        let declared = env_var::ALL.iter().filter(|variable| variable.section != Section::Tests);
-        declared.map(|variable| self.explained(variable, environment, &effective)).collect()
+        let declared = env_var::ALL
+            .iter()
+            .filter(|variable| variable.section != Section::Tests);
+        declared
+            .map(|variable| self.explained(variable, environment, &effective))
+            .collect()
     }
 
     fn explained(&self, variable: &'static Variable, environment: &Environment, effective: &Value) -> Explained {
-        let masked = |value: &str| if variable.secret { MASK.to_owned() } else { value.to_owned() };
+        let masked = |value: &str| {
+            if variable.secret {
+                MASK.to_owned()
+            } else {
+                value.to_owned()
+            }
+        };
         let mut given = environment.given(variable);
         let field = self.fields.get(variable.name).copied();
         let of_field = || {
@@ -56,6 +66,10 @@ impl Config {
             effective.pointer(&pointer).cloned()
         };
         let (value, origin) = match given.next() {
+            None if variable.name == env_var::WEFT_ENVIRONMENT.name => {
+                let origin = self.origins.get("mode.development").cloned();
+                (json!(self.mode.word()), origin.unwrap_or_else(|| "default".to_owned()))
+            }
             Some(given) => (json!(masked(given.value)), given.origin),
             None => {
                 let origin = field.and_then(|field| self.origins.get(field));

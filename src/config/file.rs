@@ -124,7 +124,12 @@ impl<'a> Reader<'a> {
                 Event::Scalar(key, _, 0, None) => key.into_owned(),
                 event => {
                     self.skip(event)?;
-                    self.wrong(span.start, "bad_key", "a key must be a plain word", "write it as `port: 7071`");
+                    self.wrong(
+                        span.start,
+                        "bad_key",
+                        "a key must be a plain word",
+                        "write it as `port: 7071`",
+                    );
                     let (event, _) = self.next()?;
                     self.skip(event)?;
                     continue;
@@ -181,7 +186,10 @@ impl<'a> Reader<'a> {
                 let (code, message) = match event {
                     Event::Alias(_) => ("alias", "aliases (`*name`) are not followed in files of settings"),
                     Event::MappingStart(0, None) => ("wrong_type", "settings are not nested"),
-                    _ => ("anchor", "anchors (`&name`) and tags (`!name`) are not read in files of settings"),
+                    _ => (
+                        "anchor",
+                        "anchors (`&name`) and tags (`!name`) are not read in files of settings",
+                    ),
                 };
                 self.skip(event)?;
                 self.wrong(span.start, code, message, "write the value itself");
@@ -204,13 +212,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        at: Marker,
-        key: String,
-        value: Written,
-        seen: &mut BTreeMap<&'static str, (String, String)>,
-    ) {
+    fn entry(&mut self, at: Marker, key: String, value: Written, seen: &mut BTreeMap<&'static str, (String, String)>) {
         if let Some((_, fact, instead)) = FIXED.iter().find(|(fixed, ..)| *fixed == key) {
             let is_so = matches!(&value, Written::Scalar(text, ScalarStyle::Plain) if text == "true");
             if !is_so {
@@ -321,7 +323,9 @@ mod tests {
             ("12:1", "unknown_key"),
         ];
         let mut found = findings(text);
-        found.iter_mut().for_each(|(place, _)| *place = place.replace("/c/weft.yaml:", ""));
+        found
+            .iter_mut()
+            .for_each(|(place, _)| *place = place.replace("/c/weft.yaml:", ""));
         let expected = expected.map(|(place, code)| (place.to_owned(), code.to_owned()));
         assert_eq!(found, expected);
     }
@@ -346,7 +350,9 @@ mod tests {
         let mut text = String::from("a: &a [x,x,x,x,x,x,x,x]\n");
         for letter in 'b'..='z' {
             let before = char::from(u8::try_from(u32::from(letter) - 1).expect("a letter"));
-            text.push_str(&format!("{letter}: &{letter} [*{before},*{before},*{before},*{before}]\n"));
+            text.push_str(&format!(
+                "{letter}: &{letter} [*{before},*{before},*{before},*{before}]\n"
+            ));
         }
         assert!(findings(&text).len() >= 26);
         let deep = format!("port: {}", "[".repeat(20_000));

@@ -45,9 +45,11 @@ impl Environment {
     #[must_use]
     pub fn setting_files(&self) -> Vec<(Kind, PathBuf)> {
         let absolute = |variable| self.get(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-        let folder = absolute(&env_var::XDG_CONFIG_HOME)
-            .or_else(|| absolute(&env_var::HOME).map(|home| home.join(".config")));
-        let named = self.get(&env_var::WEFT_CONFIG_FILE).map(|path| self.current_dir().join(path));
+        let folder =
+            absolute(&env_var::XDG_CONFIG_HOME).or_else(|| absolute(&env_var::HOME).map(|home| home.join(".config")));
+        let named = self
+            .get(&env_var::WEFT_CONFIG_FILE)
+            .map(|path| self.current_dir().join(path));
         let project = self.current_dir().join(PROJECT_FILE);
         // Naming it says that it is trusted.
         let is_named = named.as_ref().is_some_and(|named| same(named, &project));
@@ -103,22 +105,44 @@ fn read(path: &Path) -> Result<Option<(String, u32)>, Box<Finding>> {
     };
     let unreadable = |error: &std::io::Error| {
         let message = format!("the file of settings `{}` can't be read: {error}", path.display());
-        wrong("config_file_unreadable", message, "let this user read it, or take it away")
+        wrong(
+            "config_file_unreadable",
+            message,
+            "let this user read it, or take it away",
+        )
     };
     let found = match std::fs::metadata(path) {
         Ok(found) => found,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(unreadable(&error)),
     };
     if !found.is_file() {
         let message = format!("`{}` is no file", path.display());
-        return Err(wrong("config_file_unreadable", message, "put a file with settings there, or nothing"));
+        return Err(wrong(
+            "config_file_unreadable",
+            message,
+            "put a file with settings there, or nothing",
+        ));
     }
     if found.len() > file::LARGEST {
-        let message = format!("`{}` has {} bytes; at most {} are read", path.display(), found.len(), file::LARGEST);
-        return Err(wrong("too_large", message, "settings are short; is this the right file?"));
+        let message = format!(
+            "`{}` has {} bytes; at most {} are read",
+            path.display(),
+            found.len(),
+            file::LARGEST
+        );
+        return Err(wrong(
+            "too_large",
+            message,
+            "settings are short; is this the right file?",
+        ));
     }
     let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
     let text = String::from_utf8(bytes).map_err(|_| {
@@ -173,7 +197,10 @@ fn checked(kind: Kind, path: &Path, mode: u32, mut parsed: Parsed, below: &Envir
 /// to be weaker than, or a finding says what is wrong with it.
 fn is_stricter(variable: &Variable, value: &str, below: &Environment) -> bool {
     let rank = |text: &str| match variable.shape {
-        Shape::Choice(words) => words.iter().position(|word| word.eq_ignore_ascii_case(text)).map(|at| at as u64),
+        Shape::Choice(words) => words
+            .iter()
+            .position(|word| word.eq_ignore_ascii_case(text))
+            .map(|at| at as u64),
         _ => text.parse().ok(),
     };
     let before = below.files.iter().rev().find_map(|file| file.get(variable.name));

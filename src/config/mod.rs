@@ -419,7 +419,10 @@ mod tests {
     }
 
     /// Files in a folder, as an environment that reads them: `user.yaml`, `system.yaml`, `weft.yaml`, `named.yaml`.
-    fn with_files<const N: usize>(files: [(&str, &str); N], variables: &[(&str, &str)]) -> (tempfile::TempDir, Environment) {
+    fn with_files<const N: usize>(
+        files: [(&str, &str); N],
+        variables: &[(&str, &str)],
+    ) -> (tempfile::TempDir, Environment) {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().expect("a folder");
         let here = |name: &str| folder.path().join(name).display().to_string();
@@ -436,7 +439,11 @@ mod tests {
                 all.push(("WEFT_CONFIG_FILE".to_owned(), here(name)));
             }
         }
-        all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        all.extend(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
         let mut environment = Environment::of(all)
             .in_dir(folder.path())
             .with_system_file(folder.path().join("system.yaml"));
@@ -460,7 +467,10 @@ mod tests {
         assert_eq!(config.telemetry.format, LogFormat::Text);
         assert_eq!(config.runner.workspace_dir, folder.path().join("home/weft/mine"));
         let explained = config.explain(&environment);
-        let port = explained.iter().find(|one| one.variable == "WEFT_PORT").expect("declared");
+        let port = explained
+            .iter()
+            .find(|one| one.variable == "WEFT_PORT")
+            .expect("declared");
         assert_eq!(port.origin, format!("{here}/named.yaml:2:1"));
         let overridden: Vec<_> = port.overrides.iter().map(|one| one.value.as_str()).collect();
         assert_eq!(overridden, ["1003", "1002", "1001"]);
@@ -480,17 +490,27 @@ mod tests {
     fn an_older_name_gives_way_and_its_mistakes_name_it() {
         let config = read([("CLAUDE_DEFAULT_TIMEOUT", "60"), ("WEFT_RUN_TIMEOUT_SECONDS", "61")]);
         assert_eq!(config.limits.run_seconds, 61);
-        assert_eq!(read([("CLAUDE_ENABLE_DETAILED_LOGGING", "true")]).telemetry.filter, "debug");
+        assert_eq!(
+            read([("CLAUDE_ENABLE_DETAILED_LOGGING", "true")]).telemetry.filter,
+            "debug"
+        );
         let found = Config::from_env(&Environment::of([("CLAUDE_MAX_MEMORY_MB", "lots")])).expect_err("no number");
         assert_eq!(found[0].pointer, "env:CLAUDE_MAX_MEMORY_MB");
-        assert!(found[0].message.contains("`CLAUDE_MAX_MEMORY_MB`"), "{}", found[0].message);
+        assert!(
+            found[0].message.contains("`CLAUDE_MAX_MEMORY_MB`"),
+            "{}",
+            found[0].message
+        );
     }
 
     #[test]
     fn mistakes_in_files_have_their_place() {
         let (folder, environment) = with_files([("weft.yaml", "prot: 1\nport: http\n")], &[("WEFT_WORKER_SLOTS", "0")]);
         let found = Config::from_env(&environment).expect_err("wrong");
-        let found: Vec<_> = found.iter().map(|one| (one.pointer.as_str(), one.code.as_str())).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.pointer.as_str(), one.code.as_str()))
+            .collect();
         let file = folder.path().join("weft.yaml").display().to_string();
         let (first, second) = (format!("{file}:1:1"), format!("{file}:2:1"));
         let expected = [
@@ -516,8 +536,16 @@ mod tests {
         let mut codes: Vec<_> = found.iter().map(|one| one.code.as_str()).collect();
         codes.sort_unstable();
         let no = std::iter::repeat_n("not_for_projects", 6);
-        assert_eq!(codes, no.chain(std::iter::repeat_n("project_may_not_weaken", 3)).collect::<Vec<_>>());
-        assert!(found.iter().all(|one| one.pointer.starts_with(&folder.path().display().to_string())));
+        assert_eq!(
+            codes,
+            no.chain(std::iter::repeat_n("project_may_not_weaken", 3))
+                .collect::<Vec<_>>()
+        );
+        assert!(
+            found
+                .iter()
+                .all(|one| one.pointer.starts_with(&folder.path().display().to_string()))
+        );
         // Named, it is trusted as the environment is, but for its secret, which others may read.
         let named = folder.path().join("weft.yaml").display().to_string();
         let mut environment = Environment::of([("WEFT_CONFIG_FILE", named)]).in_dir(folder.path());
@@ -525,7 +553,10 @@ mod tests {
         let found = Config::from_env(&environment).expect_err("a secret");
         let codes: Vec<_> = found.iter().map(|one| one.code.as_str()).collect();
         assert_eq!(codes, ["readable_by_others"]);
-        assert_eq!(found[0].hint.as_deref(), Some(format!("chmod 600 {}/weft.yaml", folder.path().display()).as_str()));
+        assert_eq!(
+            found[0].hint.as_deref(),
+            Some(format!("chmod 600 {}/weft.yaml", folder.path().display()).as_str())
+        );
         assert!(!format!("{found:?}").contains("abcdefghijklm"));
     }
 

@@ -47,6 +47,16 @@ impl Mode {
         }
     }
 
+    /// The environment's name.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match (self.development, self.staging) {
+            (true, _) => "development",
+            (false, true) => "staging",
+            (false, false) => "production",
+        }
+    }
+
     /// How long a run may last, in seconds, where nothing else is said.
     pub(super) const fn run_seconds(&self) -> u64 {
         if self.development || self.staging { 3_600 } else { 7_200 }

@@ -58,9 +58,15 @@ pub fn dry_run(workflow: &Declared, arguments: &Map<String, Value>) -> (Vec<DryS
     let mut order = graph.order().0;
     // Stable: within a phase the order stays.
     order.sort_by_key(|place| graph.nodes[*place].phase);
-    let steps = order.iter().map(|place| step(graph, &graph.nodes[*place], &ids, &known)).collect();
+    let steps = order
+        .iter()
+        .map(|place| step(graph, &graph.nodes[*place], &ids, &known))
+        .collect();
     let mut notes = (Vec::new(), Vec::new());
-    let output = graph.output.as_ref().map(|output| filled_in(output, &ids, &known, &mut notes));
+    let output = graph
+        .output
+        .as_ref()
+        .map(|output| filled_in(output, &ids, &known, &mut notes));
     (steps, output)
 }
 
@@ -69,7 +75,10 @@ fn step(graph: &Graph, node: &Node, ids: &[&str], known: &Value) -> DryStep {
         Ok(Value::Object(says)) => says,
         _ => Map::new(),
     };
-    let kind = says.remove("type").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+    let kind = says
+        .remove("type")
+        .and_then(|kind| kind.as_str().map(str::to_owned))
+        .unwrap_or_default();
     for said in ["id", "when", "phase"] {
         says.remove(said);
     }
@@ -123,7 +132,10 @@ fn step(graph: &Graph, node: &Node, ids: &[&str], known: &Value) -> DryStep {
 /// Whether it looks at anything but the arguments.
 fn is_open(expression: &Expression) -> bool {
     !expression.steps().is_empty()
-        || expression.names().iter().any(|name| name.split('.').next().is_some_and(|root| root != "inputs"))
+        || expression
+            .names()
+            .iter()
+            .any(|name| name.split('.').next().is_some_and(|root| root != "inputs"))
 }
 
 /// A value with what is known filled in. What is open is noted first, what fails second; both stay as they stand.
@@ -142,7 +154,9 @@ fn filled_in(value: &Value, ids: &[&str], known: &Value, notes: &mut (Vec<String
             value.clone()
         }
         Value::Object(members) => {
-            let filled = members.iter().map(|(name, member)| (name.clone(), filled_in(member, ids, known, notes)));
+            let filled = members
+                .iter()
+                .map(|(name, member)| (name.clone(), filled_in(member, ids, known, notes)));
             Value::Object(filled.collect())
         }
         Value::Array(items) => items.iter().map(|item| filled_in(item, ids, known, notes)).collect(),
@@ -176,13 +190,24 @@ mod tests {
             graph: Some(Arc::new(read.graph)),
             ..Declared::default()
         };
-        let Value::Object(arguments) = json!({"n": 3}) else { unreachable!() };
+        let Value::Object(arguments) = json!({"n": 3}) else {
+            unreachable!()
+        };
         let (steps, output) = dry_run(&workflow, &arguments);
         let shown: Vec<_> = steps.iter().map(|step| (step.id.as_str(), step.runs)).collect();
-        assert_eq!(shown, [("first", Some(false)), ("second", Some(true)), ("late", Some(true))]);
+        assert_eq!(
+            shown,
+            [("first", Some(false)), ("second", Some(true)), ("late", Some(true))]
+        );
         assert_eq!(steps[0].says, *json!({"value": 3}).as_object().expect("an object"));
-        assert_eq!(steps[1].says["value"], json!({"a": {"$": "steps.first.output"}, "b": 4}));
-        assert_eq!((steps[1].after.as_slice(), steps[1].open.len()), (&["first".to_owned()][..], 1));
+        assert_eq!(
+            steps[1].says["value"],
+            json!({"a": {"$": "steps.first.output"}, "b": 4})
+        );
+        assert_eq!(
+            (steps[1].after.as_slice(), steps[1].open.len()),
+            (&["first".to_owned()][..], 1)
+        );
         assert_eq!(output, Some(json!(6)));
     }
 }

@@ -44,7 +44,11 @@ impl Played {
                 error: StepError::new("no_outcome", message),
             };
         };
-        let next = if list.len() > 1 { list.pop_front() } else { list.front().cloned() };
+        let next = if list.len() > 1 {
+            list.pop_front()
+        } else {
+            list.front().cloned()
+        };
         next.unwrap_or(Outcome::Succeeded { value: Value::Null })
     }
 }
@@ -52,7 +56,11 @@ impl Played {
 #[async_trait]
 impl NodeRunner for Played {
     async fn run(&self, spec: AttemptSpec, cancel: CancellationToken) -> Result<AttemptReport, RunnerError> {
-        let step = spec.context.pointer("/run/step").and_then(Value::as_str).unwrap_or_default();
+        let step = spec
+            .context
+            .pointer("/run/step")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let outcome = if cancel.is_cancelled() {
             Outcome::Cancelled
         } else {

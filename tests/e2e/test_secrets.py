@@ -83,7 +83,7 @@ def test_nothing_shows_a_key(make: Any, tmp_path: Path) -> None:
         "listed as JSON": weft("keys", "list", "--json", "--data", one.data).stdout.encode(),
         "explained": json.dumps(
             weft(
-                "config", "explain", environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_DATA": str(one.data)}
+                "config", "show", environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_DATA": str(one.data)}
             ).json
         ).encode(),
     }
@@ -136,6 +136,6 @@ def test_errors_at_the_start_name_no_secret(make: Any) -> None:
         assert done.status == 1
         assert secret not in done.stdout + done.stderr
         explained = weft(
-            "config", "explain", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure"}
+            "config", "show", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure"}
         )
         assert secret not in explained.stdout + explained.stderr
