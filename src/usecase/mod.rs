@@ -290,7 +290,7 @@ impl Context {
             runs: Runs::new(ports.clone()),
             quarantines: Quarantines::new(ports.clone()),
             failures: quarantine::Failures::default(),
-            results: Results::new(ports.clone(), clock.clone()).keeping(bounds.cache.0),
+            results: Results::new(ports.clone(), clock.clone(), bounds.cache.0),
             history: History::new(ports.clone()),
             retention: Retention::new(ports.clone()),
             keep_runs: None,

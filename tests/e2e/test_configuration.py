@@ -1,7 +1,10 @@
 """Settings from files, variables and flags: what wins, what is refused, and what says so."""
 
+import json
 import re
 from pathlib import Path
+
+import pytest
 
 from weft import weft
 
@@ -117,3 +120,66 @@ def test_a_project_does_not_weaken_the_machine(tmp_path: Path) -> None:
     assert f"{tmp_path}/weft.yaml:2:1: a project's file may only lower `step_memory_mib`" in done.stderr
     named = weft("config", "show", "--config", "weft.yaml", at=tmp_path)
     assert named.status == 0, named
+
+
+CODE = """
+import random
+
+from weft import workflow
+
+
+@workflow(name="calls", network=["api.example.com"])
+def calls(ctx) -> str:
+    print("a word")
+    return "called"
+
+
+@workflow(name="dice")
+def dice(ctx) -> float:
+    return random.random()
+"""
+CACHED = {"name": "cached", "nodes": [{"id": "a", "type": "python", "use": "dice", "cacheSeconds": 3600}]}
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "workspace" / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "code.py").write_text(CODE)
+    (folder / "cached.json").write_text(json.dumps(CACHED))
+    return ["--workspace", str(folder.parent), "--data", str(tmp_path / "data")]
+
+
+def test_the_installation_bounds_the_network(places: list[str]) -> None:
+    assert weft("run", "calls", *places).status == 0
+    closed = weft("run", "calls", *places, environment={"WEFT_ALLOW_OUTBOUND_REQUESTS": "false"})
+    assert closed.status == 1
+    assert "the installation allows its steps no network" in closed.stderr
+    assert "WEFT_ALLOW_OUTBOUND_REQUESTS" in closed.stderr
+    listed = weft("run", "calls", *places, environment={"WEFT_ALLOWED_DOMAINS": "*.example.com,github.com"})
+    assert listed.status == 0, listed
+    others = weft("run", "calls", *places, environment={"WEFT_ALLOWED_DOMAINS": "github.com"})
+    assert others.status == 1
+    assert "`api.example.com` is not among the domains that the installation allows" in others.stderr
+    wrong = weft("config", "show", environment={"WEFT_ALLOWED_DOMAINS": "http://x"})
+    assert "`WEFT_ALLOWED_DOMAINS` names no host" in wrong.stderr
+
+
+def test_logs_of_steps_may_be_left_out(places: list[str]) -> None:
+    assert "| a word" in weft("run", "calls", *places).stderr
+    silent = weft("run", "calls", *places, environment={"WEFT_SAVE_EXECUTION_LOGS": "false"})
+    assert silent.status == 0, silent
+    assert "a word" not in silent.stderr
+    assert "main succeeded" in silent.stderr
+
+
+def test_the_cache_is_bounded(places: list[str]) -> None:
+    def dice(**environment: str) -> str:
+        done = weft("run", "cached", *places, environment=environment)
+        assert done.status == 0, done
+        return done.stdout
+
+    first = dice(WEFT_MAX_CACHE_ENTRIES="0")
+    second = dice()
+    assert first != second
+    assert dice() == second

@@ -39,9 +39,20 @@ GRAPH: dict[str, Any] = {
     "name": "asked",
     "parameters": [{"name": "n", "type": "integer", "required": True}],
     "nodes": [
-        {"id": "fetch", "type": "python", "use": "bad", "inputs": {}, "retry": {"attempts": 2, "delay_seconds": 0.01}},
+        {
+            "id": "fetch",
+            "type": "python",
+            "use": "bad",
+            "inputs": {},
+            "retry": {"attempts": 2, "delay_seconds": 0.01},
+        },
         {"id": "ask", "type": "approval", "question": "go on?", "needed": 2},
-        {"id": "sum", "type": "compute", "value": {"$": "steps.fetch.output + inputs.n"}, "when": "inputs.n > 0"},
+        {
+            "id": "sum",
+            "type": "compute",
+            "value": {"$": "steps.fetch.output + inputs.n"},
+            "when": "inputs.n > 0",
+        },
     ],
     "edges": [{"from": "fetch", "to": "ask"}, {"from": "ask", "to": "sum"}],
 }
@@ -86,7 +97,12 @@ def test_run_fails_with_the_run(tmp_path: Path, workspace: Path) -> None:
 def test_ctrl_c_cancels_the_run(tmp_path: Path, workspace: Path) -> None:
     command = [program(), "run", "slow", "--json", "--data", tmp_path / "data", "--workspace", workspace]
     with subprocess.Popen(
-        command, env=clean_environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=clean_environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -129,7 +145,10 @@ def test_simulate_keeps_nothing(tmp_path: Path) -> None:
 
 def test_simulate_a_file_from_anywhere(tmp_path: Path, workspace: Path) -> None:
     file = tmp_path / "elsewhere.json"
-    graph = {"name": "elsewhere", "nodes": [{"id": "a", "type": "python", "use": "slow", "inputs": {"seconds": 0}}]}
+    graph = {
+        "name": "elsewhere",
+        "nodes": [{"id": "a", "type": "python", "use": "slow", "inputs": {"seconds": 0}}],
+    }
     file.write_text(json.dumps(graph))
     alone = weft("simulate", file)
     assert alone.status == 1
@@ -162,10 +181,12 @@ def test_outcomes_are_played_without_a_process(tmp_path: Path, workspace: Path) 
     file = workspace / "workflows" / "asked.json"
     outcomes = tmp_path / "outcomes.json"
     outcomes.write_text(
-        json.dumps({
-            "fetch": [{"failed": {"type": "Flaky", "message": "not yet"}}, {"succeeded": 40}],
-            "ask": {"approved": True},
-        })
+        json.dumps(
+            {
+                "fetch": [{"failed": {"type": "Flaky", "message": "not yet"}}, {"succeeded": 40}],
+                "ask": {"approved": True},
+            }
+        )
     )
     done = weft("simulate", file, "--outcomes", outcomes, "-i", "n=2")
     assert (done.status, done.stdout) == (0, "42\n"), done

@@ -15,8 +15,6 @@ use crate::store::key;
 use crate::store::port::{Match, Operation, Ports, Properties, Query, Result, TableName};
 use crate::tenancy::Scope;
 
-/// Most results of one organization, where nothing else is said.
-pub const MAX_RESULTS: u32 = 1_000;
 /// How many go at once when there is no more room, at most; of few a twentieth.
 const EVICTED: i64 = 50;
 /// How often a write that met another one is tried again; a result that is not kept is made again.
@@ -50,22 +48,15 @@ struct Looks {
 }
 
 impl Results {
-    /// Over these ports.
+    /// Over these ports, keeping so many results of an organization at most; 0 for none.
     #[must_use]
-    pub fn new(ports: Ports, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(ports: Ports, clock: Arc<dyn Clock>, most: u32) -> Self {
         Self {
             ports,
             clock,
             looks: Arc::default(),
-            most: i64::from(MAX_RESULTS),
+            most: i64::from(most),
         }
-    }
-
-    /// The same, which keeps so many results of an organization at most.
-    #[must_use]
-    pub fn keeping(mut self, most: u32) -> Self {
-        self.most = i64::from(most);
-        self
     }
 
     /// How often a result was found, and how often none was, since this process began.
