@@ -82,7 +82,7 @@ enum Command {
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
     #[command(subcommand)]
     Env(env::Env),
-    /// Settings of Weft: what holds and why, files to write them in, whether a file is right. (What workflows read: `weft entry`)
+    /// Show, explain, check and write settings of Weft. (What workflows read: `weft entry`)
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Check Python, storage and the workspace, and say what to mend

@@ -39,7 +39,7 @@ const WORKFLOWS: &str = "workflows";
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: 0 it succeeded, or would be started; 1 it failed, or was not started; 2 wrong usage; 3 it timed \
-                        out; 130 Ctrl-C cancelled it. Pauses and delays take their time."
+                        out; 130 Ctrl-C cancelled it. Pauses take their time, but for those of a run that plays outcomes."
 )]
 pub(super) struct Simulate {
     /// File with the workflow: a graph or steps (.json, .yaml), or Python (.py)
@@ -129,7 +129,8 @@ impl Simulate {
             None => runner,
         };
         let base = boot::ephemeral(config, home, wrap)?;
-        let cx = Arc::new(boot::context(&base).await?);
+        let cx = boot::context(&base).await?;
+        let cx = Arc::new(if outcomes.is_some() { cx.without_pauses() } else { cx });
         let done = Box::pin(self.simulate(&cx, &inside, outcomes.as_ref(), &decisions, manner)).await;
         cx.leave().await;
         base.runner.shutdown().await;

@@ -53,6 +53,7 @@ pub(super) async fn prepare(
             .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
     };
     let plan = plan.in_environment(environment);
+    let plan = if cx.pauses { plan } else { plan.without_pauses() };
     let plan = policy::admit_plan(cx, scope, origin, &current, plan).await?;
     Ok(Prepared {
         workflow: declared.name.clone(),

@@ -209,6 +209,8 @@ pub struct Context {
     retention: Retention,
     /// For how long runs are kept; for ever without it.
     keep_runs: Option<Duration>,
+    /// Whether pauses take their time.
+    pauses: bool,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -267,6 +269,13 @@ impl Context {
         self
     }
 
+    /// The same, in which no pause and no delay before another attempt takes any time.
+    #[must_use]
+    pub const fn without_pauses(mut self) -> Self {
+        self.pauses = false;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -294,6 +303,7 @@ impl Context {
             history: History::new(ports.clone()),
             retention: Retention::new(ports.clone()),
             keep_runs: None,
+            pauses: true,
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),

@@ -44,7 +44,7 @@ GRAPH: dict[str, Any] = {
             "type": "python",
             "use": "bad",
             "inputs": {},
-            "retry": {"attempts": 2, "delay_seconds": 0.01},
+            "retry": {"attempts": 2, "delay_seconds": 900},
         },
         {"id": "ask", "type": "approval", "question": "go on?", "needed": 2},
         {
