@@ -14,7 +14,7 @@ use super::follow::{self, Manner, follow};
 use super::inputs::Inputs;
 use super::{Failure, Outcome, Places, block_on, load, output, quiet};
 use crate::boot;
-use crate::config::{Backend, env_var};
+use crate::config::Backend;
 use crate::domain::{Ask, DisplayName, OrgId};
 use crate::tenancy::{self, operator_in};
 use crate::usecase::organization::{self, NewOrganization};
@@ -54,7 +54,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> Outcome {
         let mut environment = self.places.environment();
-        environment.set_default(&env_var::WEFT_ENVIRONMENT, "development", "weft run");
+        environment.prefer_development("weft run");
         let config = load(&environment)?;
         quiet(&config)?;
         block_on(self.work(config))

@@ -18,7 +18,7 @@ use super::inputs::{Inputs, read_text};
 use super::run::local;
 use super::{Failure, Outcome, Settings, block_on, load, output, quiet};
 use crate::boot;
-use crate::config::{Config, env_var};
+use crate::config::Config;
 use crate::definition::{DryStep, dry_run};
 use crate::domain::{self, Ask, Declared, RunId, StepError};
 use crate::error::Finding;
@@ -103,7 +103,7 @@ type Attempts = BTreeMap<String, Vec<domain::Outcome>>;
 impl Simulate {
     pub(super) fn run(self) -> Outcome {
         let mut environment = self.settings.environment();
-        environment.set_default(&env_var::WEFT_ENVIRONMENT, "development", "weft simulate");
+        environment.prefer_development("weft simulate");
         let here = environment.current_dir().to_owned();
         let mut config = load(&environment)?;
         quiet(&config)?;

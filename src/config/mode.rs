@@ -37,6 +37,15 @@ const SIGNS_OF_AZURE: [&var::Variable; 4] = [
     &var::LEGION_SERVICE_HOST,
 ];
 
+impl Environment {
+    /// Has it be development where nothing says what it is, and this is not Azure; `by` says who wants that.
+    pub fn prefer_development(&mut self, by: &str) {
+        if SIGNS_OF_AZURE.into_iter().all(|sign| self.get(sign).is_none()) {
+            self.set_default(&var::WEFT_ENVIRONMENT, "development", by);
+        }
+    }
+}
+
 impl Mode {
     /// How many runs of one organization may be under way at once, where nothing else is said.
     pub(super) const fn concurrent_runs(&self) -> u32 {
