@@ -77,13 +77,14 @@ where
             }
             interrupted = true;
             output::note("cancelling");
+            let from = origin("cli");
             let cancelled = tokio::select! {
                 biased;
                 _ = interrupt.recv() => {
                     output::note(&format!("run {id} is left to itself"));
                     return Ok(ExitCode::from(INTERRUPTED));
                 }
-                cancelled = control_run::cancel(cx, scope, &origin("cli"), id) => cancelled,
+                cancelled = control_run::cancel(cx, scope, &from, id) => cancelled,
             };
             match cancelled {
                 Ok(_) => {}
