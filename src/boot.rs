@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
-use crate::domain::{self, Policy, sha256_hex};
+use crate::domain::{self, NetworkMode, NetworkPolicy, Policy, sha256_hex};
 use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::{Coded as _, Finding};
 use crate::http::problem::ApiError;
@@ -212,7 +212,7 @@ pub fn environments(config: &Config, clock: Arc<dyn Clock>) -> Environments {
         ("NO_PROXY", packages.no_proxy.clone()),
     ];
     let settings = environments::Settings {
-        root: config.storage.data_dir.join("envs"),
+        root: packages.dir.clone(),
         python: config.runner.python.display().to_string(),
         index: Index {
             variables: variables
@@ -249,10 +249,49 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
             first: isolation.uids.first,
             count: isolation.uids.last - isolation.uids.first + 1,
         }),
-        hide: vec![config.storage.data_dir.clone()],
+        hide: hidden(config),
         ..IsolationSettings::default()
     };
     Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+/// Folders that no step may look into: the data, and that of the installation where this one is a simulation's.
+fn hidden(config: &Config) -> Vec<PathBuf> {
+    let mut hidden = vec![config.storage.data_dir.clone()];
+    let beside = config.runner.packages.dir.parent();
+    hidden.extend(beside.filter(|beside| **beside != hidden[0]).map(Path::to_owned));
+    hidden
+}
+
+/// As [`base`], over a store that ends with the process and with everything that is written below `home`. Packages that are
+/// installed are taken from where they are. `wrap` may put something in front of the runner.
+///
+/// # Errors
+/// As [`base`].
+pub fn ephemeral(
+    mut config: Config,
+    home: &Path,
+    wrap: impl FnOnce(Arc<dyn NodeRunner>) -> Arc<dyn NodeRunner>,
+) -> Result<Base, Error> {
+    make_dir(home)?;
+    config.storage.backend = config::Backend::Sqlite;
+    config.storage.data_dir = home.join("data");
+    config.runner.scratch_dir = home.join("scratch");
+    config.signing.key = None;
+    // Secrets of the installation are none of a simulation's.
+    config.secrets.key_vault_url = None;
+    config.secrets.key = None;
+    config.secrets.key_file = Some(home.join("secrets.key"));
+    config.secrets.make_key_file = true;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(Base {
+        egress: egress(&config.egress)?,
+        ports: sqlite::open(None, clock.clone())?,
+        runner: wrap(start_runner(&config, clock.clone())?),
+        config: Arc::new(config),
+        clock,
+        entropy: Arc::new(Entropy::System),
+    })
 }
 
 fn egress(config: &config::Egress) -> Result<Egress, Error> {
@@ -293,6 +332,12 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             concurrent_runs: config.limits.concurrent_runs,
             profile: config.isolation.profile,
             wait: (http.sync_wait(), MAX_WAIT),
+            cache: (
+                u32::try_from(config.limits.cache_entries).unwrap_or(u32::MAX),
+                Duration::from_secs(config.limits.cache_seconds),
+            ),
+            save_logs: config.telemetry.save_logs,
+            network: network_of(&config.egress),
         },
         code: CodeSource {
             workspace: config.runner.workspace_dir.clone(),
@@ -312,6 +357,26 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         egress: base.egress.clone(),
     })
     .keeping_runs(config.limits.retention()))
+}
+
+/// What of the network the operator allows, whatever policies allow besides.
+fn network_of(egress: &config::Egress) -> Option<NetworkPolicy> {
+    if egress.outbound && egress.domains.is_empty() {
+        return None;
+    }
+    Some(NetworkPolicy {
+        mode: if egress.outbound {
+            NetworkMode::Open
+        } else {
+            NetworkMode::None
+        },
+        domains: match egress.domains.as_slice() {
+            [] => vec!["*".to_owned()],
+            domains => domains.to_vec(),
+        },
+        // Where every host is allowed, that is a matter of the policies.
+        open_granted: egress.domains.iter().any(|domain| domain == "*"),
+    })
 }
 
 /// Puts a new key at the head of the file with the keys of secrets.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Outcome, Places, block_on, load, lock, output};
 use crate::boot::{self, Base};
-use crate::config::{Environment, env_var};
+use crate::config::env_var;
 use crate::definition::Catalog;
 use crate::error::Coded as _;
 use crate::http::Gate;
@@ -34,9 +34,8 @@ pub(super) struct Dev {
 
 impl Dev {
     pub(super) fn run(self) -> Outcome {
-        let mut environment = Environment::of_process();
+        let mut environment = self.places.environment();
         environment.set(&env_var::WEFT_ENVIRONMENT, "development", "weft dev");
-        self.places.apply(&mut environment);
         if let Some(port) = self.port {
             environment.set(&env_var::WEFT_PORT, port.to_string(), "--port");
         }
@@ -191,7 +190,7 @@ fn greet(port: u16, catalog: Option<&Catalog>, trusted: bool) {
 }
 
 /// What the timer function does under the Functions host: as there, at the beginning of every minute.
-async fn ticks(cx: Arc<Context>) {
+pub(super) async fn ticks(cx: Arc<Context>) {
     const MINUTE: u64 = 60_000;
     loop {
         let gone = cx.clock.now().millis().unsigned_abs() % MINUTE;

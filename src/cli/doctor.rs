@@ -1,15 +1,19 @@
 //! `weft doctor`: whether everything that Weft needs is there, and what to mend.
 
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Outcome, Places, block_on, output};
+use super::{Failure, Outcome, Places, block_on, output};
 use crate::boot;
 use crate::clock::SystemClock;
 use crate::config::{Config, Environment};
 use crate::domain::{LAYERS, Tier};
+use crate::error::Finding;
 use crate::runner::{Isolation, python};
 
 /// Flags of `weft doctor`.
@@ -23,6 +27,12 @@ pub(super) struct Doctor {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Write the report to this file as well, as a whole or not at all
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Say more: how long each check took, every warning, every layer of isolation
+    #[arg(long, short = 'v')]
+    verbose: bool,
 }
 
 fn tier(word: &str) -> Result<Tier, String> {
@@ -32,55 +42,114 @@ fn tier(word: &str) -> Result<Tier, String> {
         .ok_or_else(|| "give `process`, `confined` or `namespaces`".to_owned())
 }
 
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// As it should be.
+    Ok,
+    /// It works, and is probably not what is meant.
+    Warning,
+    /// It must be mended.
+    Failed,
+}
+
 #[derive(Debug, Serialize)]
 struct Checked {
     what: &'static str,
+    status: Status,
     ok: bool,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    remedy: Option<String>,
+    /// What is behind the detail, in lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<String>,
+    ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation: Option<Isolation>,
 }
 
 impl Checked {
-    fn good(what: &'static str, detail: impl Into<String>) -> Self {
+    fn new(what: &'static str, status: Status, detail: impl Into<String>) -> Self {
         Self {
             what,
-            ok: true,
+            status,
+            ok: status != Status::Failed,
             detail: detail.into(),
-            hint: None,
+            remedy: None,
+            lines: Vec::new(),
+            ms: 0,
             isolation: None,
         }
     }
 
+    fn good(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(what, Status::Ok, detail)
+    }
+
     fn bad(what: &'static str, error: &boot::Error) -> Self {
-        Self {
-            what,
-            ok: false,
-            detail: output::chain(error),
-            hint: error.hint(),
-            isolation: None,
-        }
+        let mut checked = Self::new(what, Status::Failed, output::chain(error));
+        checked.remedy = error.hint();
+        checked.lines = match error {
+            boot::Error::Config(findings) | boot::Error::Workspace(findings) => lines_of(findings),
+            _ => Vec::new(),
+        };
+        checked
+    }
+
+    /// The settings: which files were read, and what is probably not meant.
+    fn configuration(config: &Config, environment: &Environment) -> Self {
+        let files = environment
+            .setting_files()
+            .into_iter()
+            .filter(|(_, path)| path.is_file());
+        let files: Vec<_> = files
+            .map(|(kind, path)| format!("{} file {}", kind.as_str(), path.display()))
+            .collect();
+        let warnings = config.warnings.len();
+        let status = if warnings == 0 { Status::Ok } else { Status::Warning };
+        let detail = format!("{warnings} warning(s), {} file(s) of settings", files.len());
+        let mut checked = Self::new("configuration", status, detail);
+        checked.remedy = (warnings > 0).then(|| "`weft config explain` shows every setting and its origin".to_owned());
+        checked.lines = lines_of(&config.warnings).into_iter().chain(files).collect();
+        checked
     }
 
     /// Whether steps are kept apart as far as they must be.
     fn isolation(found: Isolation, required: Option<Tier>) -> Self {
         let needed = found.minimum.max(required.unwrap_or_default());
-        let shortfall = found.posture.shortfall(needed);
-        Self {
-            what: "isolation",
-            ok: shortfall.is_none(),
-            hint: shortfall
-                .as_ref()
-                .map(|_| "docs/operations.md says what each layer needs of the platform".to_owned()),
-            detail: match shortfall {
-                None => format!("{}; {} is needed", found.posture.tier.as_str(), needed.as_str()),
-                Some(shortfall) => shortfall,
+        let mut checked = match found.posture.shortfall(needed) {
+            None => Self::good(
+                "isolation",
+                format!("{}; {} is needed", found.posture.tier.as_str(), needed.as_str()),
+            ),
+            Some(shortfall) => Self {
+                remedy: Some("docs/operations.md says what each layer needs of the platform".to_owned()),
+                ..Self::new("isolation", Status::Failed, shortfall)
             },
-            isolation: Some(found),
-        }
+        };
+        checked.isolation = Some(found);
+        checked
     }
+
+    /// How long it took.
+    fn since(mut self, begun: Instant) -> Self {
+        self.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+}
+
+fn lines_of(findings: &[Finding]) -> Vec<String> {
+    let line = |finding: &Finding| {
+        let hint = finding
+            .hint
+            .as_ref()
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
+        format!("{}: {} {}{hint}", finding.pointer, finding.code, finding.message)
+    };
+    findings.iter().map(line).collect()
 }
 
 /// Every layer with a mark, or with the reason why it is not in force.
@@ -98,87 +167,116 @@ fn layers(isolation: &Isolation) -> Vec<String> {
 
 impl Doctor {
     pub(super) fn run(self) -> Outcome {
-        let mut environment = Environment::of_process();
-        self.places.apply(&mut environment);
+        let environment = self.places.environment();
         let checks = match Config::from_env(&environment) {
-            Err(findings) => {
-                let detail: Vec<_> = findings
-                    .iter()
-                    .map(|finding| format!("{}: {}", finding.pointer, finding.message))
-                    .collect();
-                let error = boot::Error::Config(findings);
-                vec![Checked {
-                    detail: detail.join("; "),
-                    ..Checked::bad("configuration", &error)
-                }]
+            Err(findings) => vec![refused(findings)],
+            Ok(config) => {
+                let first = Checked::configuration(&config, &environment);
+                block_on(async move { Ok(examine(first, config, self.require).await) })?
             }
-            Ok(config) => block_on(async move { Ok(examine(config, self.require).await) })?,
         };
         let sound = checks.iter().all(|check| check.ok);
-        if self.json {
-            output::json(&checks);
+        let report = if self.json {
+            serde_json::to_string_pretty(&checks)
+                .map_err(|error| Failure::new(format!("the report can't be written: {error}")))?
         } else {
-            for check in &checks {
-                output::data(&format!(
-                    "{} {:<14} {}",
-                    if check.ok { "ok  " } else { "FAIL" },
-                    check.what,
-                    check.detail
-                ));
-                for line in check.isolation.iter().flat_map(layers) {
-                    output::data(&format!("     {:<14} {line}", ""));
-                }
-                if let Some(hint) = &check.hint {
-                    output::data(&format!("     {:<14} hint: {hint}", ""));
-                }
-            }
+            in_words(&checks, self.verbose)
+        };
+        output::data(report.trim_end());
+        if let Some(file) = &self.output {
+            output::write_file(file, format!("{}\n", report.trim_end()).as_bytes(), true)?;
         }
         Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }
 
-async fn examine(config: Config, required: Option<Tier>) -> Vec<Checked> {
-    let mut checks = vec![Checked::good(
-        "configuration",
-        format!("{} warning(s)", config.warnings.len()),
-    )];
+/// Settings that are none: everything that is wrong with them in the detail, so that one line of a log says it.
+fn refused(findings: Vec<Finding>) -> Checked {
+    let detail: Vec<_> = findings
+        .iter()
+        .map(|finding| format!("{}: {}", finding.pointer, finding.message))
+        .collect();
+    Checked {
+        detail: detail.join("; "),
+        ..Checked::bad("configuration", &boot::Error::Config(findings))
+    }
+}
+
+fn in_words(checks: &[Checked], verbose: bool) -> String {
+    let mut text = String::new();
+    let below = |text: &mut String, line: &str| {
+        let _ = writeln!(text, "     {:<14} {line}", "");
+    };
+    for check in checks {
+        let mark = match check.status {
+            Status::Ok => "ok  ",
+            Status::Warning => "warn",
+            Status::Failed => "FAIL",
+        };
+        let time = if verbose {
+            format!(" ({} ms)", check.ms)
+        } else {
+            String::new()
+        };
+        let _ = writeln!(text, "{mark} {:<14} {}{time}", check.what, check.detail);
+        if verbose || check.status == Status::Failed {
+            check.lines.iter().for_each(|line| below(&mut text, line));
+        }
+        for line in check.isolation.iter().flat_map(layers) {
+            below(&mut text, &line);
+        }
+        if let Some(remedy) = &check.remedy {
+            below(&mut text, &format!("hint: {remedy}"));
+        }
+    }
+    text
+}
+
+/// Every check, each by itself: one that fails keeps none of the others from being made, but for those that need Python.
+async fn examine(configuration: Checked, config: Config, required: Option<Tier>) -> Vec<Checked> {
+    let mut checks = vec![configuration];
+    let begun = Instant::now();
     let found = python::find(Some(&config.runner.python.display().to_string()));
-    checks.push(match &found {
+    let python = match &found {
         Ok(python) => Checked::good("python", format!("{} at {}", python.version, python.path.display())),
         Err(error) => Checked {
-            hint: crate::error::Coded::hint(error),
-            ok: false,
-            what: "python",
-            detail: error.to_string(),
-            isolation: None,
+            remedy: crate::error::Coded::hint(error),
+            ..Checked::new("python", Status::Failed, error.to_string())
         },
-    });
+    };
+    checks.push(python.since(begun));
+    let begun = Instant::now();
     let storage = async {
         let ports = boot::open_store(&config, std::sync::Arc::new(SystemClock))?;
         boot::prepare(&ports).await?;
         Ok::<_, boot::Error>(())
     };
-    checks.push(match storage.await {
+    let storage = match storage.await {
         Ok(()) => Checked::good(
             "storage",
             format!("{:?} answers", config.storage.backend).to_lowercase(),
         ),
         Err(error) => Checked::bad("storage", &error),
-    });
+    };
+    checks.push(storage.since(begun));
     if found.is_ok() {
-        checks.push(match boot::examine_isolation(&config).await {
+        let begun = Instant::now();
+        let isolation = match boot::examine_isolation(&config).await {
             Ok(found) => Checked::isolation(found, required),
             Err(error) => Checked::bad("isolation", &error),
-        });
-        let workspace = config.runner.workspace_dir.display().to_string();
-        checks.push(match boot::check_workspace(config).await {
+        };
+        checks.push(isolation.since(begun));
+        let begun = Instant::now();
+        let folder = config.runner.workspace_dir.display().to_string();
+        let workspace = match boot::check_workspace(config).await {
             Ok(catalog) if catalog.findings.is_empty() => Checked::good(
                 "workspace",
-                format!("{} workflows in {workspace}", catalog.workflows.len()),
+                format!("{} workflows in {folder}", catalog.workflows.len()),
             ),
             Ok(catalog) => Checked::bad("workspace", &boot::Error::Workspace(catalog.findings)),
             Err(error) => Checked::bad("workspace", &error),
-        });
+        };
+        checks.push(workspace.since(begun));
     }
     checks
 }

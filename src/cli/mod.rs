@@ -1,6 +1,6 @@
 //! The command line. Data goes to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`). `serve` never exits with 0: the
+//! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`); those of runs are in `follow.rs`. `serve` never exits with 0: the
 //! Functions host would take that for "still there" and not start it again.
 
 mod check;
@@ -10,15 +10,19 @@ mod dev;
 mod doctor;
 pub mod emit;
 mod env;
+mod follow;
+mod inputs;
 mod keys;
 mod lock;
 mod org;
 mod output;
 mod policy;
+mod run;
 mod schedules;
 mod secrets;
 mod seed;
 mod serve;
+mod simulate;
 mod user;
 
 use std::path::PathBuf;
@@ -66,6 +70,10 @@ enum Command {
     /// Manage secrets: what workflows get by `ctx.secrets`. No command shows a value
     #[command(subcommand)]
     Secrets(secrets::Secrets),
+    /// Run a workflow of the workspace here, without a server, and show what happens
+    Run(run::Run),
+    /// Try a workflow file: no server, no data that is kept; with `--dry-run` nothing is executed
+    Simulate(simulate::Simulate),
     /// Show when a schedule fires
     #[command(subcommand)]
     Schedules(schedules::Schedules),
@@ -74,7 +82,7 @@ enum Command {
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
     #[command(subcommand)]
     Env(env::Env),
-    /// Show the effective settings and where each comes from. (What workflows read: `weft entry`)
+    /// Show, explain, check and write settings of Weft. (What workflows read: `weft entry`)
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Check Python, storage and the workspace, and say what to mend
@@ -93,9 +101,38 @@ struct Places {
     /// Folder with the workflows
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Which settings.
+#[derive(Debug, Clone, Args)]
+struct Settings {
+    /// File with settings, stronger than those of the user, the system and the project
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The environment of this process with what files say.
+    fn environment(&self) -> Environment {
+        let mut environment = Environment::of_process();
+        if let Some(file) = &self.config {
+            environment.set(&env_var::WEFT_CONFIG_FILE, file.display().to_string(), "--config");
+        }
+        environment.read_files();
+        environment
+    }
 }
 
 impl Places {
+    /// The environment of this process with what files and flags say.
+    fn environment(&self) -> Environment {
+        let mut environment = self.settings.environment();
+        self.apply(&mut environment);
+        environment
+    }
+
     fn apply(&self, environment: &mut Environment) {
         for (path, variable, flag) in [
             (&self.data, &env_var::WEFT_DATA, "--data"),
@@ -112,6 +149,8 @@ impl Places {
 #[derive(Debug)]
 struct Failure {
     message: String,
+    /// Every error from the first to what is at the bottom.
+    causes: Vec<String>,
     hint: Option<String>,
     findings: Vec<crate::error::Finding>,
 }
@@ -120,6 +159,7 @@ impl Failure {
     fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            causes: Vec::new(),
             hint: None,
             findings: Vec::new(),
         }
@@ -140,6 +180,7 @@ impl From<boot::Error> for Failure {
         };
         Self {
             message: output::chain(&error),
+            causes: output::causes(&error),
             hint: error.hint(),
             findings,
         }
@@ -175,6 +216,8 @@ pub fn main() -> ExitCode {
         Command::Entry(entry) => entry.run(),
         Command::Policy(policy) => policy.run(),
         Command::Secrets(secrets) => secrets.run(),
+        Command::Run(run) => run.run(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),
@@ -184,8 +227,19 @@ pub fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|failure| {
         output::failure(&failure.message, failure.hint.as_deref(), &failure.findings);
+        if is_debug() {
+            output::all_causes(&failure.causes);
+        }
         ExitCode::from(1)
     })
+}
+
+/// Whether commands show every cause of a failure. Asked when one has failed, perhaps because of the settings.
+fn is_debug() -> bool {
+    let mut environment = Environment::of_process();
+    environment.read_files();
+    let said = environment.get(&env_var::WEFT_ENABLE_DEBUG_MODE);
+    said.is_some_and(|said| said == "1" || said.eq_ignore_ascii_case("true"))
 }
 
 /// The settings of this process, with what flags say on top.
@@ -204,9 +258,7 @@ fn load(environment: &Environment) -> Result<Config, Failure> {
 
 /// The settings of a command that works on storage or on the workspace, with logs on stderr.
 fn prepare(places: &Places) -> Result<Config, Failure> {
-    let mut environment = Environment::of_process();
-    places.apply(&mut environment);
-    let config = load(&environment)?;
+    let config = load(&places.environment())?;
     quiet(&config)?;
     Ok(config)
 }
@@ -215,7 +267,8 @@ fn prepare(places: &Places) -> Result<Config, Failure> {
 fn quiet(config: &Config) -> Result<(), Failure> {
     let mut config = config.clone();
     if config.telemetry.filter == "info" {
-        "warn".clone_into(&mut config.telemetry.filter);
+        // What is wrong with the workspace is theirs to say as well.
+        "warn,weft::usecase::catalog=error".clone_into(&mut config.telemetry.filter);
     }
     boot::init_telemetry(&config, Sink::Stderr).map_err(|error| Failure::new(output::chain(&error)))
 }

@@ -4,7 +4,9 @@
 //! no failure, and no panic.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 
+use super::Failure;
 use crate::error::Finding;
 
 /// A line of data.
@@ -57,6 +59,20 @@ pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
     }
 }
 
+/// Every cause of a failure on a line of its own.
+pub(super) fn all_causes(causes: &[String]) {
+    for (depth, cause) in causes.iter().enumerate() {
+        note(&format!("{:indent$}caused by: {cause}", "", indent = 2 * (depth + 1)));
+    }
+}
+
+/// An error and everything below it, one by one.
+pub(super) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(|error| format!("{error}"))
+        .collect()
+}
+
 /// An error with everything below it, in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -93,5 +109,29 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     data(&line(heading.to_vec()));
     for row in rows {
         data(&line(row.iter().map(String::as_str).collect()));
+    }
+}
+
+/// Writes a file as a whole or not at all, for this user alone; one that is there is left alone unless `force` says otherwise.
+pub(super) fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+    let fail = |error: std::io::Error| Failure::new(format!("`{}` can't be written: {error}", path.display()));
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(fail)?;
+    if force {
+        return file.persist(path).map(drop).map_err(|error| fail(error.error));
+    }
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::new(format!("`{}` is there already", path.display()))
+                .hint("name another file, or write over it with `--force`"))
+        }
+        Err(error) => Err(fail(error.error)),
     }
 }

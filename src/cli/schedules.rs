@@ -58,9 +58,8 @@ impl Preview {
         let count = self.count.clamp(1, MAX_PREVIEWED);
         let times =
             next_times(&self.cron, &self.time_zone, Some(&self.dst), after, count).map_err(|findings| Failure {
-                message: format!("the schedule has {} finding(s)", findings.len()),
-                hint: None,
-                findings,
+                findings: findings.clone(),
+                ..Failure::new(format!("the schedule has {} finding(s)", findings.len()))
             })?;
         if self.json {
             let items: Vec<_> = times

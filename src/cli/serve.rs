@@ -15,7 +15,9 @@ use crate::http::Gate;
 use crate::telemetry::Sink;
 
 pub(super) fn run() -> Outcome {
-    let config = load(&Environment::of_process())?;
+    let mut environment = Environment::of_process();
+    environment.read_files();
+    let config = load(&environment)?;
     boot::init_telemetry(&config, Sink::Stdout).map_err(|error| Failure::new(output::chain(&error)))?;
     block_on(async move {
         let fail = |error: std::io::Error| Failure::new(format!("signals can't be received: {error}"));

@@ -27,6 +27,10 @@ pub struct Limits {
     pub concurrent_runs: u32,
     /// Days for which runs are kept after their end; 0 for ever.
     pub retention_days: u64,
+    /// Results of an organization that are kept for later runs; 0 for none.
+    pub cache_entries: u64,
+    /// Longest time for which one is taken.
+    pub cache_seconds: u64,
 }
 
 impl Limits {
@@ -76,7 +80,11 @@ impl Limits {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds)),
             },
-            run_seconds: reader.number_or_default("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS),
+            run_seconds: reader
+                .number("limits.runSeconds", &var::WEFT_RUN_TIMEOUT_SECONDS)
+                .unwrap_or_else(|| mode.run_seconds()),
+            cache_entries: reader.number_or_default("limits.cacheEntries", &var::WEFT_MAX_CACHE_ENTRIES),
+            cache_seconds: reader.number_or_default("limits.cacheSeconds", &var::WEFT_CACHE_TTL_SECONDS),
             retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }

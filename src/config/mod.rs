@@ -1,12 +1,15 @@
 //! The configuration: read once at the start, all mistakes reported at once, passed on as values.
 //!
-//! Variables are declared in [`env_var`]; each section below is a plain struct that reads its own part. Nothing here opens
+//! Settings come from files, the environment and flags ([`Environment`] has the order). Variables are declared in [`env_var`]; each section below is a plain struct that reads its own part. Nothing here opens
 //! a connection or creates a file.
 
 mod auth;
 mod egress;
 pub mod env_var;
 mod environment;
+mod explain;
+mod file;
+mod files;
 mod http;
 mod isolation;
 mod limits;
@@ -18,6 +21,7 @@ mod secrets;
 mod signing;
 mod storage;
 mod telemetry;
+mod template;
 
 use std::collections::BTreeMap;
 
@@ -26,7 +30,9 @@ use serde_json::{Map, Value, json};
 
 pub use auth::{Auth, PrincipalSource};
 pub use egress::Egress;
-pub use environment::Environment;
+pub use environment::{Environment, Given, SYSTEM_FILE};
+pub use explain::{Explained, Overridden};
+pub use files::{Kind as FileKind, PROJECT_FILE};
 pub use http::Http;
 pub use isolation::{Isolation, UidRange};
 pub use limits::Limits;
@@ -37,6 +43,7 @@ pub use secrets::Secrets;
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};
 pub use telemetry::{LogFormat, Telemetry};
+pub use template::{Wanted as WantedTemplate, template};
 
 use crate::error::Finding;
 
@@ -70,15 +77,18 @@ pub struct Config {
     pub warnings: Vec<Finding>,
     #[serde(skip)]
     origins: BTreeMap<&'static str, String>,
+    #[serde(skip)]
+    fields: BTreeMap<&'static str, &'static str>,
 }
 
 impl Config {
     /// Reads all settings.
     ///
     /// # Errors
-    /// Every mistake that was found; `pointer` is `env:NAME`. No finding holds the value of a secret.
+    /// Every mistake that was found; `pointer` is `env:NAME` or `file:line:column`. No finding holds the value of a secret.
     pub fn from_env(environment: &Environment) -> Result<Self, Vec<Finding>> {
         let reader = &mut read::Reader::new(environment);
+        reader.findings.clone_from(&environment.findings);
         let mode = Mode::read(reader);
         let storage = Storage::read(reader, &mode);
         let mut config = Self {
@@ -95,6 +105,7 @@ impl Config {
             storage,
             warnings: Vec::new(),
             origins: BTreeMap::new(),
+            fields: BTreeMap::new(),
         };
         reader.warn_of_unknown();
         if !reader.findings.is_empty() {
@@ -102,6 +113,7 @@ impl Config {
         }
         config.warnings = std::mem::take(&mut reader.warnings);
         config.origins = std::mem::take(&mut reader.origins);
+        config.fields = std::mem::take(&mut reader.fields);
         Ok(config)
     }
 
@@ -123,8 +135,8 @@ impl Config {
         Self::from_env(&environment).expect("the settings of the tests are right")
     }
 
-    /// The effective settings as JSON: for each its value and its origin, which is `default`, the name of a variable or
-    /// a flag. Secrets are `"***"`.
+    /// The effective settings as JSON: for each its value and its origin, which is `default`, the name of a variable, a place
+    /// in a file, or a flag. Secrets are `"***"`.
     #[must_use]
     pub fn redacted(&self) -> Value {
         let sections = serde_json::to_value(self).unwrap_or_default();
@@ -183,7 +195,8 @@ mod tests {
         assert_eq!(config.runner.discovery, Discovery::Quarantine);
         assert_eq!(config.runner.scratch_dir, Path::new("/nowhere/.weft/scratch"));
         assert_eq!(config.telemetry.format, LogFormat::Json);
-        assert_eq!(config.limits.run_seconds, 3600);
+        assert_eq!(config.limits.run_seconds, 7200);
+        assert_eq!(read([("WEFT_ENVIRONMENT", "staging")]).limits.run_seconds, 3600);
         assert_eq!(config.warnings, []);
     }
 
@@ -403,6 +416,161 @@ mod tests {
         let wrong = Environment::of([("WEFT_SIGNING_KEY", "tell-nobody"), ("WEFT_SIGNING_KY", "tell-nobody")]);
         let findings = Config::from_env(&wrong).expect_err("too short");
         assert!(!format!("{findings:?}").contains("tell-nobody"));
+    }
+
+    /// Files in a folder, as an environment that reads them: `user.yaml`, `system.yaml`, `weft.yaml`, `named.yaml`.
+    fn with_files<const N: usize>(
+        files: [(&str, &str); N],
+        variables: &[(&str, &str)],
+    ) -> (tempfile::TempDir, Environment) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let here = |name: &str| folder.path().join(name).display().to_string();
+        let mut all = vec![("XDG_CONFIG_HOME".to_owned(), here("home"))];
+        for (name, text) in files {
+            let path = match name {
+                "user.yaml" => folder.path().join("home/weft/config.yaml"),
+                _ => folder.path().join(name),
+            };
+            std::fs::create_dir_all(path.parent().expect("below a folder")).expect("a folder");
+            std::fs::write(&path, text).expect("a file");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+            if name == "named.yaml" {
+                all.push(("WEFT_CONFIG_FILE".to_owned(), here(name)));
+            }
+        }
+        all.extend(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let mut environment = Environment::of(all)
+            .in_dir(folder.path())
+            .with_system_file(folder.path().join("system.yaml"));
+        environment.read_files();
+        (folder, environment)
+    }
+
+    #[test]
+    fn later_places_win_and_say_what_they_override() {
+        let files = [
+            ("user.yaml", "port: 1001\nlog_format: text\nworkspace: mine\n"),
+            ("system.yaml", "port: 1002\nlog: warn\n"),
+            ("weft.yaml", "port: 1003\n"),
+            ("named.yaml", "# named\nport: 1004\n"),
+        ];
+        let (folder, environment) = with_files(files, &[]);
+        let config = Config::from_env(&environment).expect("right");
+        let here = folder.path().display().to_string();
+        assert_eq!(config.http.port, 1004);
+        assert_eq!(config.telemetry.filter, "warn");
+        assert_eq!(config.telemetry.format, LogFormat::Text);
+        assert_eq!(config.runner.workspace_dir, folder.path().join("home/weft/mine"));
+        let explained = config.explain(&environment);
+        let port = explained
+            .iter()
+            .find(|one| one.variable == "WEFT_PORT")
+            .expect("declared");
+        assert_eq!(port.origin, format!("{here}/named.yaml:2:1"));
+        let overridden: Vec<_> = port.overrides.iter().map(|one| one.value.as_str()).collect();
+        assert_eq!(overridden, ["1003", "1002", "1001"]);
+        assert_eq!(port.key.as_deref(), Some("port"));
+
+        let (_folder, mut environment) = with_files(files, &[("WEFT_PORT", "1006"), ("CLAUDE_MAX_MEMORY_MB", "64")]);
+        let config = Config::from_env(&environment).expect("right");
+        assert_eq!(config.http.port, 1006);
+        assert_eq!(config.limits.attempt.memory_bytes, 64 << 20);
+        let memory = &config.redacted()["limits"]["attempt"]["memoryBytes"]["origin"];
+        assert_eq!(memory, "CLAUDE_MAX_MEMORY_MB, older name of WEFT_STEP_MEMORY_MIB");
+        environment.set(&env_var::WEFT_PORT, "1007", "--port");
+        assert_eq!(Config::from_env(&environment).expect("right").http.port, 1007);
+    }
+
+    #[test]
+    fn an_older_name_gives_way_and_its_mistakes_name_it() {
+        let config = read([("CLAUDE_DEFAULT_TIMEOUT", "60"), ("WEFT_RUN_TIMEOUT_SECONDS", "61")]);
+        assert_eq!(config.limits.run_seconds, 61);
+        assert_eq!(
+            read([("CLAUDE_ENABLE_DETAILED_LOGGING", "true")]).telemetry.filter,
+            "debug"
+        );
+        let found = Config::from_env(&Environment::of([("CLAUDE_MAX_MEMORY_MB", "lots")])).expect_err("no number");
+        assert_eq!(found[0].pointer, "env:CLAUDE_MAX_MEMORY_MB");
+        assert!(
+            found[0].message.contains("`CLAUDE_MAX_MEMORY_MB`"),
+            "{}",
+            found[0].message
+        );
+    }
+
+    #[test]
+    fn mistakes_in_files_have_their_place() {
+        let (folder, environment) = with_files([("weft.yaml", "prot: 1\nport: http\n")], &[("WEFT_WORKER_SLOTS", "0")]);
+        let found = Config::from_env(&environment).expect_err("wrong");
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.pointer.as_str(), one.code.as_str()))
+            .collect();
+        let file = folder.path().join("weft.yaml").display().to_string();
+        let (first, second) = (format!("{file}:1:1"), format!("{file}:2:1"));
+        let expected = [
+            (first.as_str(), "unknown_key"),
+            (second.as_str(), "not_an_integer"),
+            ("env:WEFT_WORKER_SLOTS", "out_of_range"),
+        ];
+        assert_eq!(found, expected);
+        let missing = Environment::of([("WEFT_CONFIG_FILE", "/nowhere/weft.yaml")]);
+        let mut missing = missing.in_dir(folder.path().join("elsewhere"));
+        missing.read_files();
+        let found = Config::from_env(&missing).expect_err("missing");
+        assert_eq!(found[0].code, "config_file_missing");
+    }
+
+    #[test]
+    fn a_projects_file_does_not_weaken_the_machine() {
+        let weak = "signing_key: abcdefghijklmnopqrstuvwxyzabcdefghijklmnop\nprincipal_source: swa\nenvironment: development\n\
+                    isolation_minimum: process\nisolation_off: landlock\nstep_memory_mib: 4096\nstep_timeout_seconds: 10\n\
+                    egress_private: 10.0.0.0/8:443\npython: ./python\nsecrets_shared: x\n";
+        let (folder, environment) = with_files([("weft.yaml", weak)], &[]);
+        let found = Config::from_env(&environment).expect_err("it may not");
+        let mut codes: Vec<_> = found.iter().map(|one| one.code.as_str()).collect();
+        codes.sort_unstable();
+        let no = std::iter::repeat_n("not_for_projects", 6);
+        assert_eq!(
+            codes,
+            no.chain(std::iter::repeat_n("project_may_not_weaken", 3))
+                .collect::<Vec<_>>()
+        );
+        assert!(
+            found
+                .iter()
+                .all(|one| one.pointer.starts_with(&folder.path().display().to_string()))
+        );
+        // Named, it is trusted as the environment is, but for its secret, which others may read.
+        let named = folder.path().join("weft.yaml").display().to_string();
+        let mut environment = Environment::of([("WEFT_CONFIG_FILE", named)]).in_dir(folder.path());
+        environment.read_files();
+        let found = Config::from_env(&environment).expect_err("a secret");
+        let codes: Vec<_> = found.iter().map(|one| one.code.as_str()).collect();
+        assert_eq!(codes, ["readable_by_others"]);
+        assert_eq!(
+            found[0].hint.as_deref(),
+            Some(format!("chmod 600 {}/weft.yaml", folder.path().display()).as_str())
+        );
+        assert!(!format!("{found:?}").contains("abcdefghijklm"));
+    }
+
+    #[test]
+    fn a_file_that_everybody_may_write_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, environment) = with_files([("system.yaml", "port: 1\n")], &[]);
+        assert!(Config::from_env(&environment).is_ok());
+        let path = folder.path().join("system.yaml");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("a mode");
+        let mut environment = Environment::of([("", ""); 0]).in_dir("/nowhere").with_system_file(path);
+        environment.read_files();
+        let found = Config::from_env(&environment).expect_err("anybody's");
+        assert_eq!(found[0].code, "writable_by_others");
     }
 
     #[test]

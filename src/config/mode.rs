@@ -37,6 +37,15 @@ const SIGNS_OF_AZURE: [&var::Variable; 4] = [
     &var::LEGION_SERVICE_HOST,
 ];
 
+impl Environment {
+    /// Has it be development where nothing says what it is, and this is not Azure; `by` says who wants that.
+    pub fn prefer_development(&mut self, by: &str) {
+        if SIGNS_OF_AZURE.into_iter().all(|sign| self.get(sign).is_none()) {
+            self.set_default(&var::WEFT_ENVIRONMENT, "development", by);
+        }
+    }
+}
+
 impl Mode {
     /// How many runs of one organization may be under way at once, where nothing else is said.
     pub(super) const fn concurrent_runs(&self) -> u32 {
@@ -45,6 +54,21 @@ impl Mode {
             (false, true) => 25,
             (false, false) => 100,
         }
+    }
+
+    /// The environment's name.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match (self.development, self.staging) {
+            (true, _) => "development",
+            (false, true) => "staging",
+            (false, false) => "production",
+        }
+    }
+
+    /// How long a run may last, in seconds, where nothing else is said.
+    pub(super) const fn run_seconds(&self) -> u64 {
+        if self.development || self.staging { 3_600 } else { 7_200 }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {

@@ -18,6 +18,8 @@ pub(super) struct Reader<'e> {
     pub(super) warnings: Vec<Finding>,
     /// Which value comes from which variable; what is missing here is a default.
     pub(super) origins: BTreeMap<&'static str, String>,
+    /// Which variable sets which value.
+    pub(super) fields: BTreeMap<&'static str, &'static str>,
 }
 
 impl<'e> Reader<'e> {
@@ -27,6 +29,7 @@ impl<'e> Reader<'e> {
             findings: Vec::new(),
             warnings: Vec::new(),
             origins: BTreeMap::new(),
+            fields: BTreeMap::new(),
         }
     }
 
@@ -36,6 +39,7 @@ impl<'e> Reader<'e> {
     }
 
     pub(super) fn text(&mut self, field: &'static str, variable: &Variable) -> Option<String> {
+        self.fields.insert(variable.name, field);
         if self.environment.is_not_utf8(variable) {
             self.refuse(
                 variable,
@@ -46,7 +50,7 @@ impl<'e> Reader<'e> {
             return None;
         }
         let value = self.environment.get(variable)?.to_owned();
-        self.origins.insert(field, self.environment.origin(variable).to_owned());
+        self.origins.insert(field, self.environment.origin(variable));
         Some(value)
     }
 
@@ -115,9 +119,10 @@ impl<'e> Reader<'e> {
         None
     }
 
+    /// True or false, as declared where nothing is said.
     pub(super) fn switch(&mut self, field: &'static str, variable: &Variable) -> bool {
         let Some(text) = self.text(field, variable) else {
-            return false;
+            return variable.fallback == Fallback::Value("true");
         };
         match text.to_ascii_lowercase().as_str() {
             "true" | "1" => true,
@@ -145,21 +150,32 @@ impl<'e> Reader<'e> {
     }
 
     pub(super) fn refuse(&mut self, variable: &Variable, code: &str, message: String, hint: Option<String>) {
-        self.findings.push(Finding {
-            pointer: pointer(variable.name),
-            code: code.to_owned(),
-            message,
-            hint,
-        });
+        let finding = self.placed(variable.name, code, message, hint);
+        self.findings.push(finding);
     }
 
     pub(super) fn warn(&mut self, name: &str, code: &str, message: String, hint: Option<String>) {
-        self.warnings.push(Finding {
-            pointer: pointer(name),
+        let finding = self.placed(name, code, message, hint);
+        self.warnings.push(finding);
+    }
+
+    /// A finding at the place that gives the variable its value, with the name that it has there.
+    fn placed(&self, name: &str, code: &str, message: String, hint: Option<String>) -> Finding {
+        let given = env_var::find(name).and_then(|variable| self.environment.given(variable).next());
+        let Some(given) = given.filter(|given| given.name != name) else {
+            return Finding {
+                pointer: pointer(name),
+                code: code.to_owned(),
+                message,
+                hint,
+            };
+        };
+        Finding {
+            pointer: given.pointer,
             code: code.to_owned(),
-            message,
+            message: message.replace(&format!("`{name}`"), &format!("`{}`", given.name)),
             hint,
-        });
+        }
     }
 
     /// Variables that look like ours and are not.

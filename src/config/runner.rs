@@ -40,6 +40,8 @@ pub struct Runner {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Packages {
+    /// Where installed ones are kept.
+    pub dir: PathBuf,
     /// The index; none is PyPI.
     pub index_url: Option<Secret>,
     /// Further ones.
@@ -62,8 +64,9 @@ pub struct Packages {
 }
 
 impl Packages {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut Reader<'_>, storage: &Storage) -> Self {
         Self {
+            dir: storage.data_dir.join("envs"),
             index_url: reader
                 .secret("runner.packages.indexUrl", &var::WEFT_PIP_INDEX_URL)
                 .or_else(|| reader.secret("runner.packages.indexUrl", &var::PIP_INDEX_URL)),
@@ -131,7 +134,7 @@ impl Runner {
             control_group: reader
                 .choice("runner.controlGroup", &var::WEFT_CGROUP)
                 .unwrap_or(ControlGroup::Auto),
-            packages: Packages::read(reader),
+            packages: Packages::read(reader, storage),
         }
     }
 }

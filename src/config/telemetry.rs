@@ -16,6 +16,10 @@ pub struct Telemetry {
     pub format: LogFormat,
     /// Whether colours are welcome on a terminal.
     pub color: bool,
+    /// Whether commands show every cause and every traceback.
+    pub debug: bool,
+    /// Whether output and log lines of steps are kept.
+    pub save_logs: bool,
 }
 
 /// How a record looks.
@@ -38,6 +42,8 @@ impl Telemetry {
                 .choice("telemetry.format", &var::WEFT_LOG_FORMAT)
                 .unwrap_or(if text { LogFormat::Text } else { LogFormat::Json }),
             color: !no_color,
+            debug: reader.switch("telemetry.debug", &var::WEFT_ENABLE_DEBUG_MODE),
+            save_logs: reader.switch("telemetry.saveLogs", &var::WEFT_SAVE_EXECUTION_LOGS),
         }
     }
 }
@@ -45,6 +51,12 @@ impl Telemetry {
 /// A word that is no level would be taken for a module and silence everything else, so it is refused here.
 fn filter(reader: &mut Reader<'_>) -> String {
     let variable = &var::WEFT_LOG;
+    // Before the filter, whose origin is what counts in the end.
+    let is_detailed = reader.switch("telemetry.filter", &var::WEFT_ENABLE_DETAILED_LOGGING);
+    if is_detailed && !reader.is_set(variable) {
+        return "debug".to_owned();
+    }
+    reader.origins.remove("telemetry.filter");
     let filter = reader
         .text_or_default("telemetry.filter", variable)
         .to_ascii_lowercase();

@@ -1,12 +1,14 @@
 //! What was authored → what can be run. Pure: it doesn't know where a definition came from.
 
 mod catalog;
+mod dry_run;
 mod expression;
 mod graph;
 mod parameters;
 mod policy;
 
 pub use catalog::Catalog;
+pub use dry_run::{DryStep, dry_run};
 pub use expression::{DEEPEST, Expression, ExpressionError, StepIds, expressions, filled, is_too_deep, marked};
 pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
 pub use parameters::{json_schema, validate};

@@ -163,6 +163,8 @@ pub struct Policy {
 /// Whose ceiling it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
+    /// The operator's, by settings.
+    Installation,
     /// The platform's.
     Platform,
     /// An organization's.
@@ -177,10 +179,11 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// `platform`, `organization` or `profile`.
+    /// `installation`, `platform`, `organization` or `profile`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
+            Self::Installation => "installation",
             Self::Platform => "platform",
             Self::Organization { .. } => "organization",
             Self::Profile(_) => "profile",
@@ -189,6 +192,7 @@ impl Holder {
 
     fn name(&self) -> String {
         match self {
+            Self::Installation => "the installation".to_owned(),
             Self::Platform => "the platform".to_owned(),
             Self::Organization { name, .. } => name.clone(),
             Self::Profile(chosen) => format!("security profile `{}`", chosen.profile),
@@ -198,6 +202,9 @@ impl Holder {
     /// Who changes it, and by which route and command. `flags` are those of `weft policy set`.
     fn remedy(&self, what: &str, flags: &str) -> String {
         match self {
+            Self::Installation => format!(
+                "the operator {what}, by the settings `WEFT_ALLOW_OUTBOUND_REQUESTS` and `WEFT_ALLOWED_DOMAINS`"
+            ),
             Self::Platform => {
                 format!("a platform administrator {what}: `PUT /api/platform/policy`, or `weft policy set {flags}`")
             }
@@ -432,7 +439,7 @@ impl NetworkPolicy {
                     "open_not_granted",
                     format!("{} does not grant the open network (`*`)", holder.name()),
                     match holder {
-                        Holder::Platform => format!(
+                        Holder::Installation | Holder::Platform => format!(
                             "declare the hosts instead, as `network=[\"api.example.com\"]`; or {}",
                             holder.remedy("grants it", "--grant-open")
                         ),

@@ -17,6 +17,7 @@ mod meter;
 mod network;
 mod outcome;
 mod output;
+pub mod played;
 pub mod pool;
 mod process;
 mod process_tree;

@@ -339,6 +339,19 @@ impl Plan {
         }
     }
 
+    /// The same without any pause: nothing is waited for before an attempt is made again, and delays are over at once. For
+    /// simulations, in which nobody wants to wait.
+    #[must_use]
+    pub fn without_pauses(mut self) -> Self {
+        for step in &mut self.steps {
+            step.retry.delay_seconds = 0.0;
+            if let Work::Delay { seconds } = &mut step.work {
+                *seconds = Value::from(0);
+            }
+        }
+        self
+    }
+
     /// The same, pinned to an environment.
     #[must_use]
     pub fn in_environment(mut self, digest: Option<String>) -> Self {

@@ -549,6 +549,10 @@ impl Log<'_> {
     }
 
     async fn add(&mut self, line: LogLine) {
+        // What the platform has done or refused is no output.
+        if !self.attempt.cx.bounds.save_logs && !matches!(line.stream.as_str(), "checkpoint" | "network") {
+            return;
+        }
         if self.lines.is_empty() {
             self.since = Instant::now();
         }

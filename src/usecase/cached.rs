@@ -56,7 +56,7 @@ pub(super) async fn keep(
     let (Some(output), Some(seconds)) = (output, run.new.plan.steps[slot.0].cache_seconds) else {
         return;
     };
-    let good_for = Duration::from_secs(seconds);
+    let good_for = Duration::from_secs(seconds).min(cx.bounds.cache.1);
     if let Err(error) = cx.results.put(scope, digest, output, &run.new.run, good_for).await {
         tracing::warn!(run.id = %run.new.run, error = %error, "a result could not be kept for later runs");
     }

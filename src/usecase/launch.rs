@@ -55,6 +55,7 @@ pub(super) async fn prepare(
             .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
     };
     let plan = plan.in_environment(environment);
+    let plan = if cx.pauses { plan } else { plan.without_pauses() };
     let asked = policy::Asked {
         workflow: declared.security_profile,
         run: profile,

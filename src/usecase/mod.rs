@@ -62,7 +62,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
-use crate::domain::{Limits, RunId, SecretName, SecurityProfile};
+use crate::domain::{Limits, NetworkPolicy, RunId, SecretName, SecurityProfile};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
 use crate::runner::environments::Environments;
@@ -121,6 +121,12 @@ pub struct Bounds {
     pub profile: SecurityProfile,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
+    /// How many results of an organization are kept for later runs, and for how long at most.
+    pub cache: (u32, Duration),
+    /// Whether output and log lines of steps are kept.
+    pub save_logs: bool,
+    /// What of the network steps may use, whatever policies allow; none for what those allow.
+    pub network: Option<NetworkPolicy>,
 }
 
 /// Where code comes from.
@@ -205,6 +211,8 @@ pub struct Context {
     retention: Retention,
     /// For how long runs are kept; for ever without it.
     keep_runs: Option<Duration>,
+    /// Whether pauses take their time.
+    pauses: bool,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -263,6 +271,13 @@ impl Context {
         self
     }
 
+    /// The same, in which no pause and no delay before another attempt takes any time.
+    #[must_use]
+    pub const fn without_pauses(mut self) -> Self {
+        self.pauses = false;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -286,10 +301,11 @@ impl Context {
             runs: Runs::new(ports.clone()),
             quarantines: Quarantines::new(ports.clone()),
             failures: quarantine::Failures::default(),
-            results: Results::new(ports.clone(), clock.clone()),
+            results: Results::new(ports.clone(), clock.clone(), bounds.cache.0),
             history: History::new(ports.clone()),
             retention: Retention::new(ports.clone()),
             keep_runs: None,
+            pauses: true,
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),

@@ -26,6 +26,7 @@ use crate::tenancy::{self, PlatformScope, Scope, operator_in};
 /// The ceilings that hold for an organization's steps.
 #[derive(Debug, Clone)]
 pub struct Ceilings {
+    installation: Option<Policy>,
     both: Both,
     organization: Holder,
     chosen: Chosen,
@@ -53,6 +54,10 @@ impl Ceilings {
             ],
         );
         Ok(Self {
+            installation: cx.bounds.network.clone().map(|network| Policy {
+                network,
+                ..Policy::default()
+            }),
             both,
             organization: Holder::Organization {
                 id: scope.org().clone(),
@@ -72,7 +77,8 @@ impl Ceilings {
     #[must_use]
     pub fn restrict(&self, rights: &Rights, limits: &Limits) -> Restricted {
         let profile = self.chosen.profile.figures().policy();
-        let ceilings = [
+        let installation = self.installation.as_ref().map(|policy| (Holder::Installation, policy));
+        let others = [
             (Holder::Platform, &*self.both.platform),
             (self.organization.clone(), &*self.both.organization),
             (Holder::Profile(self.chosen), &profile),
@@ -83,7 +89,7 @@ impl Ceilings {
             reasons: Vec::new(),
         };
         let mut lowered = Vec::new();
-        for (holder, ceiling) in &ceilings {
+        for (holder, ceiling) in installation.iter().chain(&others) {
             let next = ceiling.restrict(holder, &below.rights, &below.limits);
             lowered.extend(next.reasons.into_iter().filter(|reason| !reason.refused));
             (below.rights, below.limits) = (next.rights, next.limits);

@@ -41,7 +41,12 @@ COMMANDS: list[list[str]] = [
     ["entry", "delete"],
     ["check"],
     ["config"],
+    ["config", "show"],
     ["config", "explain"],
+    ["config", "template"],
+    ["config", "validate"],
+    ["run"],
+    ["simulate"],
     ["doctor"],
 ]
 
@@ -219,23 +224,30 @@ def test_doctor(tmp_path: Path) -> None:
     checks = {check["what"]: check for check in bad.json}
     assert (checks["python"]["ok"], checks["storage"]["ok"]) == (False, False), checks
     for check in checks.values():
-        assert check["ok"] or check["hint"], check
+        assert check["ok"] or check["remedy"], check
+        assert check["status"] == ("ok" if check["ok"] else "failed")
     # In words: one line each, with the hint below.
     words = weft("doctor", "--workspace", workspace, "--data", tmp_path / "data")
     assert words.status == 1
     assert re.search(r"^FAIL workspace", words.stdout, re.MULTILINE), words
     assert "weft check" in words.stdout
-    settings = weft("doctor", "--json", environment={"WEFT_WORKER_SLOTS": "0"})
+    report = tmp_path / "report.json"
+    settings = weft("doctor", "--json", "--output", report, environment={"WEFT_WORKER_SLOTS": "0"})
     assert settings.status == 1
     assert "WEFT_WORKER_SLOTS" in settings.json[0]["detail"]
+    assert json.loads(report.read_text()) == settings.json
+    more = weft("doctor", "-v", *places, environment={"WEFT_NONSENSE": "1"})
+    assert more.status == 0, more
+    assert re.search(r"^warn configuration .* ms\)$", more.stdout, re.MULTILINE), more
+    assert "WEFT_NONSENSE" in more.stdout
 
 
-def test_config_explain_names_origins(tmp_path: Path) -> None:
-    done = weft("config", "explain", environment={"WEFT_MAX_BODY_BYTES": "2048", "WEFT_NONSENSE": "1"})
+def test_config_show_names_origins() -> None:
+    done = weft("config", "show", environment={"WEFT_MAX_BODY_BYTES": "2048", "WEFT_NONSENSE": "1"})
     assert done.status == 0, done
-    assert "2048" in json.dumps(done.json)
+    assert done.json["http"]["maxBodyBytes"] == {"value": 2048, "origin": "WEFT_MAX_BODY_BYTES"}
     assert "WEFT_NONSENSE" in done.stderr
-    assert weft("config", "explain", environment={"WEFT_MAX_BODY_BYTES": "x"}).status == 1
+    assert weft("config", "show", environment={"WEFT_MAX_BODY_BYTES": "x"}).status == 1
 
 
 def test_a_closed_pipe_is_no_panic(shared: Weft) -> None:

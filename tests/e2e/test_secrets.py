@@ -82,9 +82,7 @@ def test_nothing_shows_a_key(make: Any, tmp_path: Path) -> None:
         "listed": weft("keys", "list", "--data", one.data).stdout.encode(),
         "listed as JSON": weft("keys", "list", "--json", "--data", one.data).stdout.encode(),
         "explained": json.dumps(
-            weft(
-                "config", "explain", environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_DATA": str(one.data)}
-            ).json
+            weft("config", "show", environment={"WEFT_SIGNING_KEY": SIGNING, "WEFT_DATA": str(one.data)}).json
         ).encode(),
     }
     assert len(texts["said"]) > 10_000
@@ -135,7 +133,5 @@ def test_errors_at_the_start_name_no_secret(make: Any) -> None:
         )
         assert done.status == 1
         assert secret not in done.stdout + done.stderr
-        explained = weft(
-            "config", "explain", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure"}
-        )
+        explained = weft("config", "show", environment={"AzureWebJobsStorage": text, "WEFT_STORE": "azure"})
         assert secret not in explained.stdout + explained.stderr

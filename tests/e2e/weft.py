@@ -68,7 +68,8 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a process gets: nothing of the machine's own settings but the four that every program needs."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     python = os.environ.get("WEFT_PYTHON")
-    return {**kept, **({"WEFT_PYTHON": python} if python else {}), **(more or {})}
+    own = {"XDG_CONFIG_HOME": "/nowhere"}
+    return {**own, **kept, **({"WEFT_PYTHON": python} if python else {}), **(more or {})}
 
 
 @dataclass(frozen=True)
@@ -543,13 +544,18 @@ class Done:
         return json.loads(self.stdout)
 
 
-def weft(*arguments: str | Path, environment: Mapping[str, str] | None = None, within: float = 60) -> Done:
-    """A command of the program."""
+def weft(
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    within: float = 60,
+    at: Path | None = None,
+) -> Done:
+    """A command of the program, in a folder of its own or `at` one."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [program(), *arguments],
             env=clean_environment(environment),
-            cwd=folder,
+            cwd=at or folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

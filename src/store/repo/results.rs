@@ -15,10 +15,8 @@ use crate::store::key;
 use crate::store::port::{Match, Operation, Ports, Properties, Query, Result, TableName};
 use crate::tenancy::Scope;
 
-/// Most results of one organization.
-pub const MAX_RESULTS: i64 = 1_000;
-/// How many go at once when there is no more room.
-const EVICTED: usize = 50;
+/// How many go at once when there is no more room, at most; of few a twentieth.
+const EVICTED: i64 = 50;
 /// How often a write that met another one is tried again; a result that is not kept is made again.
 const TRIES: u32 = 4;
 const SCHEMA: i64 = 1;
@@ -40,6 +38,7 @@ pub struct Results {
     ports: Ports,
     clock: Arc<dyn Clock>,
     looks: Arc<Looks>,
+    most: i64,
 }
 
 #[derive(Debug, Default)]
@@ -49,13 +48,14 @@ struct Looks {
 }
 
 impl Results {
-    /// Over these ports.
+    /// Over these ports, keeping so many results of an organization at most; 0 for none.
     #[must_use]
-    pub fn new(ports: Ports, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(ports: Ports, clock: Arc<dyn Clock>, most: u32) -> Self {
         Self {
             ports,
             clock,
             looks: Arc::default(),
+            most: i64::from(most),
         }
     }
 
@@ -110,6 +110,9 @@ impl Results {
         run: &RunId,
         good_for: Duration,
     ) -> Result<()> {
+        if self.most == 0 {
+            return Ok(());
+        }
         let table = key::org_table(scope.org());
         let now = self.clock.now();
         let mut properties = Properties::new()
@@ -150,8 +153,9 @@ impl Results {
             None => 0,
         };
         let mut operations = vec![Operation::Insert(row, properties)];
-        if count >= MAX_RESULTS {
-            for row in self.oldest(table, now).await? {
+        if count >= self.most {
+            let room = (self.most / 20).max(1);
+            for row in self.oldest(table, now, (count - self.most + room).min(EVICTED)).await? {
                 operations.push(row);
                 count -= 1;
             }
@@ -164,8 +168,8 @@ impl Results {
         Ok(operations)
     }
 
-    /// Deletes what has expired, and the oldest.
-    async fn oldest(&self, table: &TableName, now: Timestamp) -> Result<Vec<Operation>> {
+    /// Deletes what has expired, and the oldest: so many.
+    async fn oldest(&self, table: &TableName, now: Timestamp, evicted: i64) -> Result<Vec<Operation>> {
         let mut query = Query::partition(key::results()).prefix(key::RESULTS)?;
         query.select = vec!["createdAt".to_owned(), "expiresAt".to_owned()];
         let page = self.ports.tables.query(table, query).await?;
@@ -180,7 +184,7 @@ impl Results {
             ));
         }
         rows.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
-        rows.truncate(EVICTED);
+        rows.truncate(usize::try_from(evicted).unwrap_or_default());
         Ok(rows
             .into_iter()
             .map(|(_, _, row, etag)| Operation::Delete(row, Match::Exactly(etag)))
