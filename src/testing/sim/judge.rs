@@ -442,6 +442,9 @@ impl<'a> Case<'a> {
                     _ => {}
                 }
             }
+            NodeWork::Shell { .. } | NodeWork::Http { .. } | NodeWork::Assert { .. } | NodeWork::Template { .. } => {
+                add("is of a kind that nobody draws".to_owned());
+            }
             NodeWork::Compute { value } => match filled(value, &known) {
                 Some(value) if !succeeded || seen.output != value => {
                     add(format!("worked out {}, and should have {value}", seen.output));
