@@ -64,15 +64,29 @@ where
     loop {
         let told = tokio::select! {
             biased;
-            _ = interrupt.recv(), if !interrupted => None,
-            _ = terminate.recv(), if !interrupted => None,
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
             told = watcher.next() => Some(told?),
         };
         let Some(told) = told else {
-            interrupted = true;
             output::progress_done();
+            // A second Ctrl-C is not patient.
+            if interrupted {
+                output::note(&format!("run {id} is left to itself"));
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            interrupted = true;
             output::note("cancelling");
-            match control_run::cancel(cx, scope, &origin("cli"), id).await {
+            let from = origin("cli");
+            let cancelled = tokio::select! {
+                biased;
+                _ = interrupt.recv() => {
+                    output::note(&format!("run {id} is left to itself"));
+                    return Ok(ExitCode::from(INTERRUPTED));
+                }
+                cancelled = control_run::cancel(cx, scope, &from, id) => cancelled,
+            };
+            match cancelled {
                 Ok(_) => {}
                 // It was faster.
                 Err(Error::Request { code: "run_ended", .. }) => interrupted = false,
