@@ -201,6 +201,7 @@ fn is_stricter(variable: &Variable, value: &str, below: &Environment) -> bool {
             .iter()
             .position(|word| word.eq_ignore_ascii_case(text))
             .map(|at| at as u64),
+        Shape::Switch => Some(u64::from(!matches!(text.to_ascii_lowercase().as_str(), "false" | "0"))),
         _ => text.parse().ok(),
     };
     let before = below.files.iter().rev().find_map(|file| file.get(variable.name));
