@@ -330,6 +330,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             driver: config.limits.driver,
             hand_off: config.limits.hand_off,
             concurrent_runs: config.limits.concurrent_runs,
+            profile: config.isolation.profile,
             wait: (http.sync_wait(), MAX_WAIT),
             cache: (
                 u32::try_from(config.limits.cache_entries).unwrap_or(u32::MAX),

@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NO_RETRY = Retry(attempts=1)
 _UNSET: Any = object()
+_PROFILES = ("plan_only", "restricted", "standard", "elevated")
 
 
 def step_options(
@@ -77,6 +78,7 @@ def workflow(
     network: Iterable[str] | str = (),
     secrets: Iterable[str] = (),
     on_crash: str = "retry",
+    security_profile: str | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -94,6 +96,7 @@ def workflow(
     network: Iterable[str] | str = (),
     secrets: Iterable[str] = (),
     on_crash: str = "retry",
+    security_profile: str | None = None,
 ) -> Any:
     """Declare a function, sync or async, as a workflow. It stays the same, callable function.
 
@@ -108,9 +111,16 @@ def workflow(
     ports 80 and 443 where none is named; `"none"` by default, `"*"` for any. Policies may refuse some.
     secrets: names of the secrets that it may ask for by `ctx.secrets`.
     on_crash: `retry` an attempt whose machine died, or `fail`, where a second effect would do harm.
+    security_profile: `plan_only`, `restricted`, `standard` or `elevated`, to be held to it where the installation
+    and the policies would allow more.
 
     Raises DeclarationError, which says what to change.
     """
+    if security_profile is not None and security_profile not in _PROFILES:
+        raise DeclarationError(
+            f"@workflow: security_profile={security_profile!r:.80} must be one of "
+            + ", ".join(f'"{profile}"' for profile in _PROFILES)
+        )
     options = step_options(
         "@workflow",
         name=name,
@@ -124,6 +134,8 @@ def workflow(
         secrets=secrets,
         on_crash=on_crash,
     )
+    if security_profile is not None:
+        options["security_profile"] = security_profile
 
     def decorate(target: F) -> F:
         declare(target).set_kind("workflow", options)

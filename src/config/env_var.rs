@@ -290,6 +290,9 @@ variables! {
     WEFT_ALLOWED_DOMAINS = "WEFT_ALLOWED_DOMAINS", Runner, List, Value(""),
         "The only hosts that steps may declare, whatever policies allow besides: `api.example.com`, `*.example.com`, either with `:port`. Without it, policies decide alone.";
 
+    WEFT_SECURITY_PROFILE = "WEFT_SECURITY_PROFILE", Isolation, Choice(&["plan_only", "restricted", "standard", "elevated"]),
+        Words("`elevated` in development, else `standard`"),
+        "The security profile under which everything runs at most; policies, workflows and requests may choose a stricter one. `weft config show-profile` shows what each allows.";
     WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
         Words("`process` in development, else `confined`"), files Higher,
         "How far steps must be kept apart to be run: a process of their own, the kernel's walls around it (Landlock and seccomp), or namespaces of their own as well. Where there is less, steps are refused; `weft doctor` shows what there is.";

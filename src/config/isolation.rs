@@ -1,16 +1,18 @@
-//! How far steps are kept apart: what is needed, what is left out to look at it, whose user ids they get.
+//! Under which security profile steps run, and how far they are kept apart: what is needed, what is left out to look at it, whose user ids they get.
 
 use serde::Serialize;
 
 use super::env_var as var;
 use super::mode::Mode;
 use super::read::Reader;
-use crate::domain::{LAYERS, Tier};
+use crate::domain::{LAYERS, SecurityProfile, Tier};
 
 /// How far steps are kept apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Isolation {
+    /// The security profile under which everything runs at most.
+    pub profile: SecurityProfile,
     /// Below this no step is run.
     pub minimum: Tier,
     /// Layers that are not entered. Empty outside development.
@@ -37,7 +39,13 @@ const FEWEST: u32 = 16;
 impl Isolation {
     pub(super) fn read(reader: &mut Reader<'_>, mode: &Mode) -> Self {
         let minimum = reader.choice("isolation.minimum", &var::WEFT_ISOLATION_MINIMUM);
+        let profile = reader.choice("isolation.profile", &var::WEFT_SECURITY_PROFILE);
         Self {
+            profile: profile.unwrap_or(if mode.development {
+                SecurityProfile::Elevated
+            } else {
+                SecurityProfile::Standard
+            }),
             minimum: minimum.unwrap_or(if mode.development {
                 Tier::Process
             } else {

@@ -240,6 +240,7 @@ fn declared(path: String, graph: Graph) -> Declared {
         category: graph.category.clone(),
         tags: graph.tags.clone(),
         parameters: graph.parameters.clone(),
+        security_profile: graph.security_profile,
         graph: Some(Arc::new(graph)),
         ..Declared::default()
     }

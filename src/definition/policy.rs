@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::{HostPattern, HostSet, LimitCeilings, NetworkMode, Policy, Tier, Trust, modules};
+use crate::domain::{HostPattern, HostSet, LimitCeilings, NetworkMode, Policy, SecurityProfile, Tier, Trust, modules};
 use crate::error::Finding;
 
 /// Most entries of a list.
@@ -53,6 +53,11 @@ pub fn parse_policy(written: &Map<String, Value>, base: Policy) -> Result<Policy
                 let tiers = [Tier::Process, Tier::Confined, Tier::Namespaces].map(|tier| (tier.as_str(), tier));
                 reader.choice("/minimum", value, &tiers, &mut policy.minimum);
             }
+            "profile" if value.is_null() => policy.profile = None,
+            "profile" => {
+                let profiles = SecurityProfile::ALL.map(|profile| (profile.as_str(), Some(profile)));
+                reader.choice("/profile", value, &profiles, &mut policy.profile);
+            }
             "limits" => reader.object("/limits", value, |reader, name, pointer, value| {
                 if !LimitCeilings::NAMES.contains(&name) {
                     return reader.unknown(pointer, LimitCeilings::NAMES);
@@ -66,7 +71,15 @@ pub fn parse_policy(written: &Map<String, Value>, base: Policy) -> Result<Policy
             }),
             other => reader.unknown(
                 &format!("/{}", escaped(other)),
-                &["trust", "network", "modules", "restrictedModules", "minimum", "limits"],
+                &[
+                    "trust",
+                    "network",
+                    "modules",
+                    "restrictedModules",
+                    "minimum",
+                    "limits",
+                    "profile",
+                ],
             ),
         }
     }
@@ -219,6 +232,7 @@ mod tests {
             "restrictedModules": ["json"],
             "minimum": "namespaces",
             "limits": {"wallMs": 60_000, "processes": 1},
+            "profile": "restricted",
         });
         let policy = parse(&full).unwrap();
         assert_eq!(serde_json::to_value(&policy).unwrap(), full);
@@ -256,7 +270,7 @@ mod tests {
                 ("/minimum", "wrong_type"),
                 ("/limits/wallMs", "wrong_type"),
                 ("/limits/memory", "unknown_member"),
-                ("/profile", "unknown_member"),
+                ("/profile", "wrong_type"),
             ]
         );
         let many: Vec<_> = (0..501).map(|n| format!("a{n}.example")).collect();

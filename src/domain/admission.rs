@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RunId, Timestamp};
+use super::{RunId, SecurityProfile, Timestamp};
 
 /// How soon a run is to begin among those of its organization: 0 to 9, 9 first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -109,6 +109,9 @@ pub struct Ask {
     /// The run that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,
+    /// The security profile that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<SecurityProfile>,
 }
 
 impl Ask {

@@ -7,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, RetryPolicy};
+use super::{DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, RetryPolicy, SecurityProfile};
 
 /// Most nodes of a graph.
 pub const MAX_NODES: usize = 1_000;
@@ -60,6 +60,9 @@ pub struct Graph {
     /// Time limit of the run, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<f64>,
+    /// The security profile that it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_profile: Option<SecurityProfile>,
 }
 
 /// What a node does.

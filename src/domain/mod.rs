@@ -15,6 +15,7 @@ mod network_use;
 mod outcome;
 mod payload;
 mod policy;
+mod profile;
 mod retry;
 mod rights;
 mod run;
@@ -46,6 +47,7 @@ pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use policy::{
     Holder, LimitCeilings, ModulePolicy, NetworkMode, NetworkPolicy, Policy, Reason, Restricted, Subject, settle,
 };
+pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;

@@ -1,13 +1,13 @@
 //! What somebody allows steps to do: a ceiling. What an attempt may do is what its code declares, brought below the ceiling of
 //! its organization and that of the platform, in any order.
 //!
-//! Nothing here knows whose ceiling it is but for the words of a reason, so any named set of the same values (a security
-//! profile) is one more ceiling.
+//! Nothing here knows whose ceiling it is but for the words of a reason, so a security profile, a named set of the same values,
+//! is one more ceiling.
 
 use serde::{Deserialize, Serialize};
 
 use super::host_pattern::HostSet;
-use super::{Limits, ModuleRules, Network, OrgId, Rights, Tier, Trust, modules};
+use super::{Chosen, Limits, ModuleRules, Network, OrgId, Rights, SecurityProfile, Tier, Trust, modules};
 
 /// How much of the network may be asked for.
 #[derive(
@@ -155,6 +155,9 @@ pub struct Policy {
     pub minimum: Tier,
     /// Limits of an attempt.
     pub limits: LimitCeilings,
+    /// The security profile under which everything runs at most; none for no choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<SecurityProfile>,
 }
 
 /// Whose ceiling it is.
@@ -171,24 +174,28 @@ pub enum Holder {
         /// Its name.
         name: String,
     },
+    /// A security profile's.
+    Profile(Chosen),
 }
 
 impl Holder {
-    /// `installation`, `platform` or `organization`.
+    /// `installation`, `platform`, `organization` or `profile`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Installation => "installation",
             Self::Platform => "platform",
             Self::Organization { .. } => "organization",
+            Self::Profile(_) => "profile",
         }
     }
 
-    fn name(&self) -> &str {
+    fn name(&self) -> String {
         match self {
-            Self::Installation => "the installation",
-            Self::Platform => "the platform",
-            Self::Organization { name, .. } => name,
+            Self::Installation => "the installation".to_owned(),
+            Self::Platform => "the platform".to_owned(),
+            Self::Organization { name, .. } => name.clone(),
+            Self::Profile(chosen) => format!("security profile `{}`", chosen.profile),
         }
     }
 
@@ -203,6 +210,11 @@ impl Holder {
             }
             Self::Organization { id, name } => format!(
                 "an org_admin of {name} {what}: `PUT /api/policy`, or `weft policy set --organization {id} {flags}`"
+            ),
+            // Its figures are fixed.
+            Self::Profile(chosen) => format!(
+                "run it under a less strict profile; this one was chosen by {}",
+                chosen.by.place()
             ),
         }
     }
@@ -261,6 +273,7 @@ impl Default for Policy {
             restricted_modules: None,
             minimum: Tier::Process,
             limits: LimitCeilings::default(),
+            profile: None,
         }
     }
 }
@@ -380,6 +393,11 @@ impl Policy {
         if self.network.open_granted && !other.network.open_granted {
             wider.push(("/network/openGranted", "the open network would be granted"));
         }
+        if let Some(before) = other.profile
+            && self.profile.is_none_or(|profile| profile > before)
+        {
+            wider.push(("/profile", "a less strict profile would hold"));
+        }
         let (ours, theirs) = (self.modules.rules(), other.modules.rules());
         let met = ours.meet(&theirs);
         let plain = ours.meet(&ModuleRules::default());
@@ -424,6 +442,10 @@ impl NetworkPolicy {
                         Holder::Installation | Holder::Platform => format!(
                             "declare the hosts instead, as `network=[\"api.example.com\"]`; or {}",
                             holder.remedy("grants it", "--grant-open")
+                        ),
+                        Holder::Profile(_) => format!(
+                            "declare the hosts instead, as `network=[\"api.example.com\"]`; or {}",
+                            holder.remedy("", "")
                         ),
                         Holder::Organization { id, .. } => format!(
                             "declare the hosts instead, as `network=[\"api.example.com\"]`; or a platform administrator grants \

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, Graph, RetryPolicy, Rights, Trust};
+use super::{DeclaredLimits, Graph, RetryPolicy, Rights, SecurityProfile, Trust};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -159,6 +159,8 @@ pub struct Declared {
     pub category: String,
     /// For search.
     pub tags: Vec<String>,
+    /// The security profile that it asks for.
+    pub security_profile: Option<SecurityProfile>,
     /// Time limit of one attempt, in seconds.
     pub timeout_seconds: f64,
     /// What one attempt may use otherwise.
@@ -208,6 +210,7 @@ impl Default for Declared {
             description: String::new(),
             category: "General".to_owned(),
             tags: Vec::new(),
+            security_profile: None,
             timeout_seconds: 300.0,
             limits: DeclaredLimits::default(),
             retry: RetryPolicy::default(),

@@ -84,6 +84,7 @@ impl Plan {
             workflow: graph.name.clone(),
             bundle: bundle.to_owned(),
             environment: None,
+            profile: None,
             steps,
             output: Output::Value(result),
             active: graph.active.unwrap_or(DEFAULT_ACTIVE),

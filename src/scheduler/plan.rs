@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::domain::{
     DEFAULT_ACTIVE, Declared, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Phase, RetryPolicy,
-    Rights,
+    Rights, SecurityProfile,
 };
 
 /// A call of a Python function in a worker of its own.
@@ -272,6 +272,9 @@ pub struct Plan {
     /// The digest of the environment that its packages come from; none when it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
+    /// The security profile that the workflow, or whoever asked for the run, has asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<SecurityProfile>,
     /// The steps; `depends_on` points backwards only.
     pub steps: Vec<StepPlan>,
     /// The result.
@@ -324,6 +327,7 @@ impl Plan {
             workflow: declared.name.clone(),
             bundle: bundle.to_owned(),
             environment: None,
+            profile: None,
             steps: vec![StepPlan {
                 retry: declared.retry.clone(),
                 on_crash: declared.on_crash,

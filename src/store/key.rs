@@ -416,6 +416,12 @@ pub fn inbox_row(cause: &str) -> Key {
 /// The prefix of all letters to a run.
 pub const INBOX: &str = "inbox:";
 
+/// That something was told to the run which is told once, and stays there when its letter has been taken.
+#[must_use]
+pub fn told_row(cause: &str) -> Key {
+    key(format!("told:{}", sha256_hex(cause.as_bytes())))
+}
+
 /// Who makes an attempt that any instance may make.
 #[must_use]
 pub fn claim_row(attempt: &AttemptId) -> Key {

@@ -297,7 +297,7 @@ async fn say(
     }
     let id = run.new.run.clone();
     // Named by who decides: the second word of the same person is refused by the row that the first one left, before it is
-    // recorded as a decision. It lies there until somebody drives the run.
+    // recorded as a decision, and also when a driver has taken the first since the run was read above.
     let cause = format!("decision:{step}:{by}");
     if cx.runs.was_told(scope, &id, &cause).await? {
         return Err(decided());
@@ -325,7 +325,7 @@ async fn say(
             at: cx.clock.now(),
         },
     };
-    let is_new = cx.runs.tell(scope, &id, &cause, &letter).await?;
+    let is_new = cx.runs.tell_once(scope, &id, &cause, &letter).await?;
     if !is_new {
         return Err(decided());
     }

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::WorkerSlot;
 use super::broker::{Asker, Bound, Broker};
-use super::policy::{Ceilings, Reason};
+use super::policy::{Asked, Ceilings, Reason};
 use super::watch::Making;
 use super::{Context, Error, Result};
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
+use crate::domain::{AttemptId, Outcome, RunId, SecurityProfile, StepError, Timestamp};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::{Code, Slot};
@@ -68,6 +68,8 @@ pub(super) struct Attempt {
     pub(super) bundle: BundleRef,
     /// The digest of the packages that it needs.
     pub(super) environment: Option<String>,
+    /// The security profile that was asked for.
+    pub(super) profile: Option<SecurityProfile>,
     pub(super) stop: CancellationToken,
     door: Door,
 }
@@ -224,6 +226,7 @@ impl Attempt {
             number,
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
             environment: run.new.plan.environment.clone(),
+            profile: run.new.plan.profile,
             stop: stop.child_token(),
             door: Door::Line(Turn::own()),
         })
@@ -292,7 +295,12 @@ impl Attempt {
         let left = u64::try_from(self.deadline.since(started_at).as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
-        let ceilings = Ceilings::of(&self.cx, &self.scope).await?;
+        let asked = Asked {
+            run: self.profile,
+            ..Asked::default()
+        };
+        let ceilings = Ceilings::of(&self.cx, &self.scope, asked).await?;
+        ceilings.runs("the attempt")?;
         let allowed = ceilings.settled(&self.code.rights, &self.code.limits);
         let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
@@ -394,6 +402,7 @@ impl Attempt {
             },
             attempt: self.attempt.clone(),
             rights: self.code.rights.clone(),
+            profile: self.profile,
             secrets: self.code.secrets.clone(),
             config,
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::policy::Ceilings;
+use super::policy::{Asked, Ceilings};
 use super::{CodeSource, Context, Error, Result};
 use crate::authz::{Action, Resource};
 use crate::definition::Catalog;
@@ -350,12 +350,12 @@ pub async fn list(
         .collect();
     let more = items.len() > limit;
     items.truncate(limit);
-    let ceilings = Ceilings::of(cx, scope).await?;
-    let items = items
-        .into_iter()
-        .map(|declared| offered(&ceilings, &current.catalog, declared))
-        .collect();
-    Ok((current, items, more))
+    let mut offers = Vec::with_capacity(items.len());
+    for declared in items {
+        let ceilings = ceilings_of(cx, scope, &declared).await?;
+        offers.push(offered(&ceilings, &current.catalog, declared));
+    }
+    Ok((current, offers, more))
 }
 
 /// One workflow.
@@ -366,9 +366,17 @@ pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Of
     scope.authorize(Action::Read, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
     let workflow = find(&current, name)?.clone();
-    let ceilings = Ceilings::of(cx, scope).await?;
+    let ceilings = ceilings_of(cx, scope, &workflow).await?;
     let offered = offered(&ceilings, &current.catalog, workflow);
     Ok((current, offered))
+}
+
+async fn ceilings_of(cx: &Context, scope: &Scope, declared: &Declared) -> Result<Ceilings> {
+    let asked = Asked {
+        workflow: declared.security_profile,
+        ..Asked::default()
+    };
+    Ceilings::of(cx, scope, asked).await
 }
 
 fn offered(ceilings: &Ceilings, catalog: &Catalog, declared: Declared) -> Offered {

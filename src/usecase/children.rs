@@ -49,7 +49,7 @@ pub(super) async fn start(
     let Value::Object(arguments) = arguments else {
         return refused("arguments_invalid", "the inputs are not an object".to_owned());
     };
-    let prepared = match launch::prepare(cx, scope, origin, workflow, &arguments).await {
+    let prepared = match launch::prepare(cx, scope, origin, workflow, &arguments, run.new.plan.profile).await {
         Ok(prepared) => prepared,
         Err(Error::Request {
             code, detail, findings, ..

@@ -208,7 +208,7 @@ async fn started(
     let arguments = hooks::arguments(&hook.arguments, &hook.scheme, request).map_err(unreadable)?;
     let launch = Launch {
         run,
-        prepared: launch::prepare(cx, scope, origin, &hook.workflow, &arguments).await?,
+        prepared: launch::prepare(cx, scope, origin, &hook.workflow, &arguments, None).await?,
         requester: start_run::requester(scope),
         origin,
         parent: None,

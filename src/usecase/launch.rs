@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Context, Result, admission, catalog, drive_run, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Ask, Payload, RunId, sha256_hex};
+use crate::domain::{Ask, Payload, RunId, SecurityProfile, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -30,7 +30,8 @@ pub(super) struct Prepared {
     pub(super) arguments_digest: String,
 }
 
-/// Finds a workflow, checks its arguments and plans it below the policies.
+/// Finds a workflow, checks its arguments and plans it below the policies and the security profile that holds; `profile` is what
+/// is asked for beside those of the installation, the policies and the workflow.
 ///
 /// # Errors
 /// When the workflow is unknown, the arguments are wrong, a policy refuses what it declares, or storage fails.
@@ -40,6 +41,7 @@ pub(super) async fn prepare(
     origin: &Origin,
     workflow: &str,
     given: &Map<String, Value>,
+    profile: Option<SecurityProfile>,
 ) -> Result<Prepared> {
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
@@ -54,7 +56,11 @@ pub(super) async fn prepare(
     };
     let plan = plan.in_environment(environment);
     let plan = if cx.pauses { plan } else { plan.without_pauses() };
-    let plan = policy::admit_plan(cx, scope, origin, &current, plan).await?;
+    let asked = policy::Asked {
+        workflow: declared.security_profile,
+        run: profile,
+    };
+    let plan = policy::admit_plan(cx, scope, origin, &current, (plan, asked), &arguments).await?;
     Ok(Prepared {
         workflow: declared.name.clone(),
         plan,
@@ -135,7 +141,8 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         .resource("run", id.as_str())
         .detail(&detail);
     let sealed = cx.audit.seal(scope, record).await?;
-    let begun = scheduler::begin(&id, &new.plan, &carried, now.plus(cx.bounds.run), now);
+    let longest = policy::longest(cx, scope, &new.plan).await?;
+    let begun = scheduler::begin(&id, &new.plan, &carried, now.plus(longest), now);
     // Before the run is written, as always: nothing is first written before a message is under way to it.
     let guard = guard(cx, scope, &id).await?;
     let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {

@@ -62,7 +62,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
-use crate::domain::{Limits, NetworkPolicy, RunId, SecretName};
+use crate::domain::{Limits, NetworkPolicy, RunId, SecretName, SecurityProfile};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
 use crate::runner::environments::Environments;
@@ -117,6 +117,8 @@ pub struct Bounds {
     pub hand_off: Option<Duration>,
     /// How many runs of one organization may be under way at once.
     pub concurrent_runs: u32,
+    /// The security profile under which everything runs at most.
+    pub profile: SecurityProfile,
     /// How long a synchronous caller waits by default, and at most.
     pub wait: (Duration, Duration),
     /// How many results of an organization are kept for later runs, and for how long at most.

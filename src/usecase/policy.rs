@@ -2,7 +2,9 @@
 //!
 //! A declaration that a policy refuses is refused as a whole when somebody asks for a run. What a policy merely lowers (limits,
 //! trust, modules) is lowered. An attempt is brought below the policies once more: one that was narrowed since counts, one that
-//! was widened gives nothing that the plan lacks.
+//! was widened gives nothing that the plan lacks. The security profile that holds is one more ceiling below the policies.
+
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +13,7 @@ use super::{Context, Error, Result, catalog};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
-use crate::domain::{Declared, Limits, Network, OrgId, Rights, settle};
+use crate::domain::{Chosen, ChosenBy, Declared, Limits, Network, OrgId, Rights, SecurityProfile, settle, stricter};
 pub use crate::domain::{Holder, LimitCeilings, Policy, Reason, Restricted, Subject};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{Code, Plan};
@@ -27,53 +29,118 @@ pub struct Ceilings {
     installation: Option<Policy>,
     both: Both,
     organization: Holder,
+    chosen: Chosen,
+}
+
+/// Profiles that are asked for beside those of the installation and the policies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    /// By the workflow.
+    pub workflow: Option<SecurityProfile>,
+    /// For the run.
+    pub run: Option<SecurityProfile>,
 }
 
 impl Ceilings {
-    pub(super) async fn of(cx: &Context, scope: &Scope) -> Result<Self> {
+    pub(super) async fn of(cx: &Context, scope: &Scope, asked: Asked) -> Result<Self> {
+        let both = cx.policies.both(scope).await?;
+        let chosen = Chosen::strictest(
+            cx.bounds.profile,
+            [
+                (ChosenBy::Platform, both.platform.profile),
+                (ChosenBy::Organization, both.organization.profile),
+                (ChosenBy::Workflow, asked.workflow),
+                (ChosenBy::Run, asked.run),
+            ],
+        );
         Ok(Self {
             installation: cx.bounds.network.clone().map(|network| Policy {
                 network,
                 ..Policy::default()
             }),
-            both: cx.policies.both(scope).await?,
+            both,
             organization: Holder::Organization {
                 id: scope.org().clone(),
                 name: scope.org_name().to_owned(),
             },
+            chosen,
         })
     }
 
-    /// Rights and limits below both ceilings, and why they are less.
+    /// The security profile that holds.
     #[must_use]
-    pub fn restrict(&self, rights: &Rights, limits: &Limits) -> Restricted {
-        let Some(installation) = &self.installation else {
-            return self.restrict_by_policies(rights, limits);
-        };
-        let first = installation.restrict(&Holder::Installation, rights, limits);
-        let below = self.restrict_by_policies(&first.rights, &first.limits);
-        Restricted {
-            reasons: first.reasons.into_iter().chain(below.reasons).collect(),
-            ..below
-        }
+    pub const fn chosen(&self) -> Chosen {
+        self.chosen
     }
 
-    fn restrict_by_policies(&self, rights: &Rights, limits: &Limits) -> Restricted {
-        let (above, own) = (&self.both.platform, &self.both.organization);
-        let platform = above.restrict(&Holder::Platform, rights, limits);
-        let below = own.restrict(&self.organization, &platform.rights, &platform.limits);
-        // What the organization would refuse too is said at once, and not when the platform has changed its mind.
-        let refused = own.restrict(&self.organization, rights, limits).reasons.into_iter();
-        let lowered = below.reasons.into_iter().filter(|reason| !reason.refused);
-        let reasons = platform
-            .reasons
-            .into_iter()
-            .chain(refused.filter(|reason| reason.refused));
-        Restricted {
-            rights: below.rights,
-            limits: below.limits,
-            reasons: reasons.chain(lowered).collect(),
+    /// Rights and limits below all ceilings, and why they are less.
+    #[must_use]
+    pub fn restrict(&self, rights: &Rights, limits: &Limits) -> Restricted {
+        let profile = self.chosen.profile.figures().policy();
+        let installation = self.installation.as_ref().map(|policy| (Holder::Installation, policy));
+        let others = [
+            (Holder::Platform, &*self.both.platform),
+            (self.organization.clone(), &*self.both.organization),
+            (Holder::Profile(self.chosen), &profile),
+        ];
+        let mut below = Restricted {
+            rights: rights.clone(),
+            limits: limits.clone(),
+            reasons: Vec::new(),
+        };
+        let mut lowered = Vec::new();
+        for (holder, ceiling) in installation.iter().chain(&others) {
+            let next = ceiling.restrict(holder, &below.rights, &below.limits);
+            lowered.extend(next.reasons.into_iter().filter(|reason| !reason.refused));
+            (below.rights, below.limits) = (next.rights, next.limits);
+            // What each would refuse by itself is said at once, and not when the one above has changed its mind.
+            let refused = ceiling.restrict(holder, rights, limits).reasons.into_iter();
+            below.reasons.extend(refused.filter(|reason| reason.refused));
         }
+        below.reasons.append(&mut lowered);
+        below
+    }
+
+    /// Whether anything may run at all.
+    pub(super) fn runs(&self, what: &str) -> Result<()> {
+        if self.chosen.profile > SecurityProfile::PlanOnly {
+            return Ok(());
+        }
+        Err(Error::Request {
+            kind: Kind::Denied,
+            code: "plan_only",
+            detail: format!("nothing runs under the security profile `plan_only`, so {what} was not started"),
+            hint: Some(format!(
+                "`POST /api/workflows/NAME/plan` shows what would happen; the profile was chosen by {}",
+                self.chosen.by.place()
+            )),
+            findings: Vec::new(),
+        })
+    }
+
+    /// Texts among arguments that are longer than the profile lets them be.
+    pub(super) fn too_long(&self, arguments: &Map<String, Value>) -> Vec<Finding> {
+        let most = self.chosen.profile.figures().input_chars;
+        let mut findings = Vec::new();
+        for (name, value) in arguments {
+            long_texts(
+                value,
+                &format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+                most,
+                &mut findings,
+            );
+        }
+        findings
+            .into_iter()
+            .map(|(pointer, chars)| {
+                let message = format!(
+                    "the text has {chars} characters, and the security profile `{}` allows {most}",
+                    self.chosen.profile
+                );
+                Finding::new(pointer, "text_too_long", message)
+                    .hint("give what is long as an artifact, or run it under a less strict profile")
+            })
+            .collect()
     }
 
     /// The same with what restricted code may import filled in: what a worker is given.
@@ -89,6 +156,34 @@ impl Ceilings {
     #[must_use]
     pub fn refusals(&self, declared: &Declared) -> Vec<Finding> {
         refusals(declared, &self.restrict(&declared.rights(), &Limits::default()).reasons)
+    }
+}
+
+/// The texts in a value that are longer than so many characters, with their pointers and lengths; at most fifty.
+fn long_texts(value: &Value, pointer: &str, most: usize, found: &mut Vec<(String, usize)>) {
+    if found.len() >= 50 {
+        return;
+    }
+    match value {
+        // As many bytes are at least as many characters.
+        Value::String(text) if text.len() > most => {
+            let chars = text.chars().count();
+            if chars > most {
+                found.push((pointer.to_owned(), chars));
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                long_texts(item, &format!("{pointer}/{index}"), most, found);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                long_texts(member, &format!("{pointer}/{name}"), most, found);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -115,13 +210,35 @@ pub(super) async fn admit(
     declared: &Declared,
     (rights, limits): (&Rights, &Limits),
 ) -> Result<Restricted> {
-    let restricted = Ceilings::of(cx, scope).await?.restrict(rights, limits);
+    let kind = declared.declared_as.as_str();
+    let ceilings = Ceilings::of(cx, scope, Asked::default()).await?;
+    if let Err(error) = ceilings.runs(&format!("{} `{}`", kind.replace('_', " "), declared.name)) {
+        return Err(recorded(cx, scope, origin, (kind, &declared.name), error).await?);
+    }
+    let restricted = ceilings.restrict(rights, limits);
     let findings = refusals(declared, &restricted.reasons);
     if findings.is_empty() {
         return Ok(restricted);
     }
-    let kind = declared.declared_as.as_str();
     Err(refused(cx, scope, origin, (kind, &declared.name), findings).await?)
+}
+
+/// A refusal by a profile, when it is on record.
+async fn recorded(
+    cx: &Context,
+    scope: &Scope,
+    origin: &Origin,
+    (kind, name): (&'static str, &str),
+    error: Error,
+) -> Result<Error> {
+    let record = cx
+        .audit
+        .by(scope, AuditEvent::PolicyRefused)
+        .came_from(origin)
+        .resource(kind, name)
+        .detail(&json!({"refused": [error.to_string()]}));
+    keep(cx, scope, record).await?;
+    Ok(error)
 }
 
 /// The refusal of something that code declares, when it is on record.
@@ -157,15 +274,39 @@ async fn refused(
     })
 }
 
-/// The steps of a plan brought below the policies, or the refusal with everything that they don't allow of any step.
+/// The steps of a plan brought below the policies and the profile that holds, or the refusal with everything that they don't
+/// allow of any step, or of the arguments. The plan keeps the profiles that were asked for.
 pub(super) async fn admit_plan(
     cx: &Context,
     scope: &Scope,
     origin: &Origin,
     current: &catalog::Current,
-    mut plan: Plan,
+    (mut plan, asked): (Plan, Asked),
+    arguments: &Map<String, Value>,
 ) -> Result<Plan> {
-    let ceilings = Ceilings::of(cx, scope).await?;
+    let ceilings = Ceilings::of(cx, scope, asked).await?;
+    if let Err(error) = ceilings.runs(&format!("workflow `{}`", plan.workflow)) {
+        return Err(recorded(cx, scope, origin, ("workflow", &plan.workflow), error).await?);
+    }
+    let long = ceilings.too_long(arguments);
+    if !long.is_empty() {
+        return Err(Error::invalid(
+            "arguments_invalid",
+            format!("the arguments of `{}` have {} finding(s)", plan.workflow, long.len()),
+            "`GET /api/policy/effective` shows the profile that holds",
+            long,
+        ));
+    }
+    plan.profile = stricter(asked.workflow, asked.run);
+    let findings = below(&ceilings, current, &mut plan);
+    if findings.is_empty() {
+        return Ok(plan);
+    }
+    Err(refused(cx, scope, origin, ("workflow", &plan.workflow), findings).await?)
+}
+
+/// Brings the steps of a plan below ceilings; what is refused of them.
+pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut Plan) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for code in plan.steps.iter_mut().filter_map(|step| step.work.code_mut()) {
         let below = ceilings.restrict(&code.rights, &code.limits);
@@ -177,10 +318,37 @@ pub(super) async fn admit_plan(
         }
         (code.rights, code.limits) = (below.rights, below.limits);
     }
-    if findings.is_empty() {
-        return Ok(plan);
-    }
-    Err(refused(cx, scope, origin, ("workflow", &plan.workflow), findings).await?)
+    findings
+}
+
+/// How long a run of this plan may last at most from its beginning, under the profile that holds.
+///
+/// # Errors
+/// When nothing may run under it, or storage fails.
+pub(super) async fn longest(cx: &Context, scope: &Scope, plan: &Plan) -> Result<Duration> {
+    let asked = Asked {
+        run: plan.profile,
+        ..Asked::default()
+    };
+    let ceilings = Ceilings::of(cx, scope, asked).await?;
+    ceilings.runs(&format!("workflow `{}`", plan.workflow))?;
+    let longest = Duration::from_secs(ceilings.chosen().profile.figures().run_seconds);
+    Ok(longest.min(cx.bounds.run))
+}
+
+/// How many runs of an organization may be under way at once: what the installation says, and the profile that holds for all of
+/// them.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn concurrent_runs(cx: &Context, scope: &Scope) -> Result<u32> {
+    let ceilings = Ceilings::of(cx, scope, Asked::default()).await?;
+    Ok(ceilings
+        .chosen()
+        .profile
+        .figures()
+        .concurrent_runs
+        .min(cx.bounds.concurrent_runs))
 }
 
 // ── reading and changing ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,13 +489,15 @@ pub struct Effective {
     pub declared: (Rights, Limits),
     /// What a step may do, and use, and why it is less.
     pub allowed: Restricted,
+    /// The security profile that holds.
+    pub chosen: Chosen,
 }
 
 impl Effective {
     /// Whether a run of it would be started.
     #[must_use]
     pub fn startable(&self) -> bool {
-        !self.allowed.reasons.iter().any(|reason| reason.refused)
+        self.chosen.profile > SecurityProfile::PlanOnly && !self.allowed.reasons.iter().any(|reason| reason.refused)
     }
 }
 
@@ -338,11 +508,13 @@ impl Effective {
 /// When the scope may not, there is no such workflow, or the workspace or storage can't be used.
 pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> Result<Effective> {
     scope.authorize(Action::Read, Resource::Policy)?;
+    let mut asked = Asked::default();
     let declared = match workflow {
         None => (Rights::of_workspace(&[]), cx.bounds.attempt.clone()),
         Some(name) => {
             let current = cx.catalogs.current().await?;
             let declared = catalog::find(&current, name)?;
+            asked.workflow = declared.security_profile;
             match &declared.graph {
                 None => declares(declared, &cx.bounds.attempt),
                 Some(graph) => {
@@ -353,8 +525,9 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
             }
         }
     };
-    let ceilings = Ceilings::of(cx, scope).await?;
+    let ceilings = Ceilings::of(cx, scope, asked).await?;
     Ok(Effective {
+        chosen: ceilings.chosen(),
         workflow: workflow.map(str::to_owned),
         allowed: ceilings.settled(&declared.0, &declared.1),
         declared,

@@ -117,7 +117,9 @@ pub(super) async fn call(
     });
     let declared = Rights::of_workspace(&provider.network);
     policy::admit(cx, scope, origin, provider, (&declared, &limits)).await?;
-    let allowed = policy::Ceilings::of(cx, scope).await?.settled(&declared, &limits);
+    let allowed = policy::Ceilings::of(cx, scope, policy::Asked::default())
+        .await?
+        .settled(&declared, &limits);
     let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);
@@ -152,6 +154,7 @@ pub(super) async fn call(
         asker: Asker::DataProvider { name: name.to_owned() },
         attempt: attempt.clone(),
         rights,
+        profile: None,
         secrets: Vec::new(),
         config,
     };

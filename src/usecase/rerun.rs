@@ -67,7 +67,15 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
                 Value::Object(arguments) => arguments,
                 _ => Map::new(),
             };
-            launch::prepare(cx, scope, &input.origin, &original.new.workflow, &arguments).await?
+            launch::prepare(
+                cx,
+                scope,
+                &input.origin,
+                &original.new.workflow,
+                &arguments,
+                original.new.plan.profile,
+            )
+            .await?
         }
     };
     let start = StartRun {

@@ -64,7 +64,15 @@ pub async fn resume(
             let Value::Object(arguments) = cx.runs.resolve(scope, &before.new.arguments).await? else {
                 return Err(crate::store::Error::corrupt("the arguments of a run are no object").into());
             };
-            launch::prepare(cx, scope, origin, &before.new.workflow, &arguments).await?
+            launch::prepare(
+                cx,
+                scope,
+                origin,
+                &before.new.workflow,
+                &arguments,
+                before.new.plan.profile,
+            )
+            .await?
         }
     };
     let carried = carried(&before, &prepared.plan);

@@ -210,7 +210,7 @@ pub async fn trigger(
         return Ok((run, true));
     }
     let definition = &schedule.definition;
-    let prepared = launch::prepare(cx, scope, origin, &definition.workflow, &definition.arguments).await?;
+    let prepared = launch::prepare(cx, scope, origin, &definition.workflow, &definition.arguments, None).await?;
     let launch = Launch {
         run,
         prepared,

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::driver::{After, Driver};
 use super::values::Known;
-use super::{Context, Error, LEASE, Result, admission, drive_run, launch, sub_run};
+use super::{Context, Error, LEASE, Result, admission, drive_run, launch, policy, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{DEEPEST, is_too_deep, validate};
@@ -65,7 +65,15 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         Ok(id) => id,
         Err(started) => return Ok(started),
     };
-    let prepared = launch::prepare(cx, scope, &input.origin, &input.workflow, &input.arguments).await?;
+    let prepared = launch::prepare(
+        cx,
+        scope,
+        &input.origin,
+        &input.workflow,
+        &input.arguments,
+        input.ask.profile,
+    )
+    .await?;
     begin(cx, scope, input, id, prepared).await
 }
 
@@ -132,8 +140,9 @@ pub(super) async fn begin(
         .detail(&started(&new));
     let sealed = cx.audit.seal(scope, record).await?;
 
+    let longest = policy::longest(cx, scope, &new.plan).await?;
     let begins_at = new.ask.not_before.map_or(now, |at| at.max(now));
-    let begun = scheduler::begin(&id, &new.plan, &[], begins_at.plus(cx.bounds.run), now);
+    let begun = scheduler::begin(&id, &new.plan, &[], begins_at.plus(longest), now);
     // If this instance dies before it ends the run, the message brings another one to it.
     let (guard, place) = tokio::join!(launch::guard(cx, scope, &id), async {
         if begins_now {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::launch::{self, Launch};
 use super::{Context, Error, Result};
 use crate::authz::Origin;
-use crate::domain::RunId;
+use crate::domain::{RunId, SecurityProfile};
 use crate::store::repo::runs::{Parent, Requester, StoredRun, sub_run};
 use crate::tenancy::Scope;
 
@@ -34,6 +34,8 @@ pub(super) struct SubRun {
     pub(super) arguments: Map<String, Value>,
     /// What tells this run from others of the step.
     pub(super) key: Key,
+    /// The security profile that the step's own run was asked to keep.
+    pub(super) profile: Option<SecurityProfile>,
 }
 
 /// What tells the runs of a step apart.
@@ -61,7 +63,15 @@ pub(super) async fn start(cx: &Arc<Context>, scope: &Scope, input: SubRun) -> Re
     }
     let launch = Launch {
         run: id,
-        prepared: launch::prepare(cx, scope, &input.origin, &input.workflow, &input.arguments).await?,
+        prepared: launch::prepare(
+            cx,
+            scope,
+            &input.origin,
+            &input.workflow,
+            &input.arguments,
+            input.profile,
+        )
+        .await?,
         requester: input.requester,
         origin: &input.origin,
         cause: json!({"parent": input.parent}),

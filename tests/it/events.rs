@@ -148,6 +148,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
         workflow: WORKFLOW.into(),
         plan: Arc::new(Plan {
             deadline_ms: None,
+            profile: None,
             workflow: WORKFLOW.into(),
             bundle: current.bundle.digest.clone(),
             environment: None,

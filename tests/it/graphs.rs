@@ -875,7 +875,7 @@ async fn a_decision_that_waits_for_a_driver_is_recorded_once() {
     };
     let scope = operator_in(&operator(), &"contoso".parse().unwrap());
     let (id, cause) = (second.parse().unwrap(), format!("decision:ok:{by}"));
-    assert!(world.app.cx.runs.tell(&scope, &id, &cause, &letter).await.unwrap());
+    assert!(world.app.cx.runs.tell_once(&scope, &id, &cause, &letter).await.unwrap());
     let answer = decide(&world, &second).await;
     assert_eq!(
         (answer.status, answer.code().as_str()),

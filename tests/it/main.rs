@@ -23,6 +23,7 @@ mod host_envelope;
 mod kept;
 mod key_vault;
 mod policies;
+mod profiles;
 mod protocol;
 mod quarantine;
 mod queue_triggers;

@@ -77,6 +77,7 @@ fn policy() -> impl Strategy<Value = Policy> {
         });
     (trust(), network, modules, prop::option::of(names()), tier(), limits).prop_map(
         |(trust, network, modules, restricted_modules, minimum, limits)| Policy {
+            profile: None,
             trust,
             network,
             modules,
@@ -194,6 +195,7 @@ proptest! {
         let rules = |policy: &Policy| ModuleRules { allow: policy.modules.allow.clone(), deny: policy.modules.deny.clone() };
         let met = rules(&policy).meet(&rules(&other));
         let narrower = Policy {
+            profile: None,
             trust: policy.trust.min(other.trust),
             network: NetworkPolicy {
                 mode: policy.network.mode.min(other.network.mode),

@@ -135,6 +135,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         };
         Plan {
             deadline_ms: None,
+            profile: None,
             workflow: "any".into(),
             bundle: "sha256:0".into(),
             environment: None,

@@ -240,9 +240,9 @@ async fn contoso_run(app: &TestApp) -> StoredRun {
     };
     app.scripted.push(
         WORKFLOW,
-        Scene::returns(json!("contoso ".repeat(10_000))).says(WorkerMessage::Line(line)),
+        Scene::returns(json!("contoso ".repeat(5_000))).says(WorkerMessage::Line(line)),
     );
-    let answer = app.run("contoso", json!({"name": "contoso ".repeat(10_000)})).await;
+    let answer = app.run("contoso", json!({"name": "contoso ".repeat(5_000)})).await;
     assert_eq!(answer["status"], "succeeded", "{answer}");
     let run: RunId = answer["runId"].as_str().unwrap().parse().unwrap();
     let scope = operator_in(&operator(), &org("contoso"));
@@ -741,7 +741,7 @@ async fn an_idempotency_key_does_not_reach_across() {
 #[tokio::test]
 async fn values_are_kept_apart() {
     let app = Builder::default().on_disk().start().await;
-    let large = json!({"name": "the same ".repeat(10_000)});
+    let large = json!({"name": "the same ".repeat(5_000)});
     for id in ["contoso", "fabrikam"] {
         app.run(id, large.clone()).await;
     }

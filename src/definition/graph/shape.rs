@@ -13,11 +13,11 @@ use crate::definition::parameters::{compile, nearest, validate};
 use crate::domain::{
     Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
     MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
-    RetryPolicy,
+    RetryPolicy, SecurityProfile,
 };
 use crate::error::Finding;
 
-const GRAPH: [&str; 10] = [
+const GRAPH: [&str; 11] = [
     "name",
     "description",
     "category",
@@ -28,6 +28,7 @@ const GRAPH: [&str; 10] = [
     "output",
     "active",
     "deadlineSeconds",
+    "securityProfile",
 ];
 const COMMON: [&str; 6] = ["id", "type", "when", "phase", "join", "onFailure"];
 /// Of nodes that try something.
@@ -105,6 +106,11 @@ pub(super) fn read(value: &Value) -> ReadGraph {
         output: whole.get("output").cloned(),
         active: reader.number(&whole, "active", 1..=u64::from(MAX_ACTIVE)),
         deadline_seconds: reader.seconds(&whole, "deadlineSeconds", 1.0, f64::from(MAX_RUN_SECONDS)),
+        security_profile: reader.choice(
+            &whole,
+            "securityProfile",
+            &SecurityProfile::ALL.map(SecurityProfile::as_str),
+        ),
     };
     ReadGraph {
         graph,

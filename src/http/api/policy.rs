@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 
 use super::if_match;
-use crate::domain::{Limits, Network, Rights, Tier, Trust};
+use crate::domain::{Chosen, ChosenBy, Limits, Network, Programs, Rights, SecurityProfile, Tier, Trust};
 use crate::error::Kind;
 use crate::http::extract::{Admitted, Caller, JsonObject, Query};
 use crate::http::problem::{ApiError, Problem};
@@ -72,6 +72,8 @@ pub struct EffectiveAnswer {
     pub workflow: Option<String>,
     /// Whether a run of it is started. Otherwise `reasons` has what is refused.
     pub startable: bool,
+    /// The security profile that holds, the strictest that was chosen.
+    pub profile: ProfileView,
     /// What the code declares.
     pub declared: RightsView,
     /// What a step may do.
@@ -83,10 +85,49 @@ pub struct EffectiveAnswer {
     pub reasons: Vec<ReasonView>,
 }
 
+/// A security profile, and who has chosen it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProfileView {
+    /// Its name.
+    pub name: SecurityProfile,
+    /// Who has chosen it, the first of several.
+    pub chosen_by: ChosenBy,
+    /// In one sentence.
+    pub description: String,
+    /// How long a run may last under it, in seconds.
+    pub run_seconds: u64,
+    /// How many runs of an organization may be under way at once under it.
+    pub concurrent_runs: u32,
+    /// How many characters a text among the arguments may have.
+    pub input_chars: usize,
+    /// The programs that shell steps may start; null for any.
+    pub programs: Option<Vec<String>>,
+}
+
+impl From<Chosen> for ProfileView {
+    fn from(chosen: Chosen) -> Self {
+        let figures = chosen.profile.figures();
+        Self {
+            name: chosen.profile,
+            chosen_by: chosen.by,
+            description: figures.description.to_owned(),
+            run_seconds: figures.run_seconds,
+            concurrent_runs: figures.concurrent_runs,
+            input_chars: figures.input_chars,
+            programs: match figures.programs {
+                Programs::None => Some(Vec::new()),
+                Programs::Listed(names) => Some(names.iter().map(|name| (*name).to_owned()).collect()),
+                Programs::Any => None,
+            },
+        }
+    }
+}
+
 /// Why something is less.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ReasonView {
-    /// Whose policy: `platform` or `organization`.
+    /// Whose ceiling: `platform`, `organization` or `profile`.
     pub policy: String,
     /// About what.
     pub subject: Subject,
@@ -118,6 +159,7 @@ impl From<&Effective> for EffectiveAnswer {
         Self {
             workflow: effective.workflow.clone(),
             startable: effective.startable(),
+            profile: effective.chosen.into(),
             declared: RightsView::from(&effective.declared.0),
             rights: RightsView::from(&effective.allowed.rights),
             limits: effective.allowed.limits.clone(),

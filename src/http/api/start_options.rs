@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use crate::domain::{Ask, ConcurrencyKey, OnConflict, Priority, Timestamp};
+use crate::domain::{Ask, ConcurrencyKey, OnConflict, Priority, SecurityProfile, Timestamp};
 use crate::error::{Finding, Kind};
 use crate::http::problem::ApiError;
 
@@ -31,6 +31,9 @@ pub struct StartOptions {
     /// What happens when there are as many: `queue` (by default) waits, `skip` starts nothing and answers 409,
     /// `cancel_running` cancels the one that has held the key longest.
     on_conflict: Option<String>,
+    /// `plan_only`, `restricted`, `standard` or `elevated`: the run is held to this security profile, where that is stricter
+    /// than those of the installation, the policies and the workflow.
+    security_profile: Option<String>,
 }
 
 impl StartOptions {
@@ -104,6 +107,15 @@ impl StartOptions {
                 None
             }),
         };
+        let profile = match some(self.security_profile) {
+            None => None,
+            Some(text) => SecurityProfile::parse(&text).or_else(|| {
+                let message =
+                    "`securityProfile` must be `plan_only`, `restricted`, `standard` or `elevated`".to_owned();
+                wrong("securityProfile", "invalid", message);
+                None
+            }),
+        };
         let key = some(self.concurrency_key);
         if let Some(key) = &key
             && (key.chars().count() > ConcurrencyKey::LONGEST || key.chars().any(char::is_control))
@@ -145,6 +157,7 @@ impl StartOptions {
                 on_conflict: on_conflict.unwrap_or_default(),
             }),
             rerun_of: None,
+            profile,
         })
     }
 }
@@ -178,10 +191,11 @@ mod tests {
             concurrency_limit: Some("0".into()),
             on_conflict: Some("wait".into()),
             concurrency_key: Some("x".repeat(201)),
+            security_profile: Some("paranoid".into()),
             delay: None,
         };
         let error = options.read(&HeaderMap::new(), now()).unwrap_err();
-        assert!(format!("{error:?}").contains("5 finding(s)"), "{error:?}");
+        assert!(format!("{error:?}").contains("6 finding(s)"), "{error:?}");
     }
 
     #[test]

@@ -838,12 +838,29 @@ impl Runs {
         }
     }
 
-    /// Whether something with this cause is in a run's inbox.
+    /// As [`Runs::tell`], once in the life of the run: a repeat is refused also when the letter has been taken meanwhile.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn tell_once(&self, scope: &Scope, run: &RunId, cause: &str, letter: &Letter) -> Result<bool> {
+        let operations = vec![
+            Operation::Insert(key::told_row(cause), Properties::new().with("v", SCHEMA)),
+            Operation::Insert(key::inbox_row(cause), self.letter(scope, letter).await?),
+        ];
+        let table = key::org_table(scope.org());
+        match self.ports.tables.commit(&table, &key::run(run), operations).await {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether something with this cause was told by [`Runs::tell_once`].
     ///
     /// # Errors
     /// Those of the table store.
     pub async fn was_told(&self, scope: &Scope, run: &RunId, cause: &str) -> Result<bool> {
-        let (table, row) = (key::org_table(scope.org()), key::inbox_row(cause));
+        let (table, row) = (key::org_table(scope.org()), key::told_row(cause));
         Ok(self.ports.tables.get(&table, &key::run(run), &row).await?.is_some())
     }
 
@@ -855,7 +872,7 @@ impl Runs {
         Ok(properties)
     }
 
-    /// What is in a run's inbox: at most 20 letters, with their rows.
+    /// What is in a run's inbox: at most 20 letters, with their rows; decisions in the order in which they were made.
     ///
     /// # Errors
     /// Those of the table store.
@@ -867,6 +884,11 @@ impl Runs {
             let letter = self.text(scope, &row.properties, "letter").await?;
             letters.push((row.row, letter));
         }
+        // A refusal counts before the agreement that came after it.
+        letters.sort_by_key(|(_, letter)| match letter {
+            Letter::Decided { decision, .. } => Some(decision.at),
+            _ => None,
+        });
         Ok(letters)
     }
 

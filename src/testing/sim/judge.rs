@@ -126,7 +126,12 @@ impl<'a> Case<'a> {
                     }
                     Value::Array(list)
                 }
-                NodeWork::Loop { .. } => items.last().map_or(Value::Null, |(_, output)| output.clone()),
+                NodeWork::Loop { .. } => {
+                    // One that was stopped amid an iteration has nothing of it.
+                    let rounds = from.state.steps[place].attempts;
+                    let last = items.last().filter(|(item, _)| item.item + 1 == rounds);
+                    last.map_or(Value::Null, |(_, output)| output.clone())
+                }
                 _ => resolved(auditor, scope, &left.output).await,
             };
             let seen = Seen {
@@ -261,6 +266,18 @@ impl<'a> Case<'a> {
         began.or(self.run.state.finished_at)
     }
 
+    /// When the first step of the main phase failed for which nobody is there: from then on nothing begins any more.
+    fn main_failed(&self) -> Option<Timestamp> {
+        let failed = self.graph.nodes.iter().zip(self.seen()).filter(|(node, seen)| {
+            let handled = || {
+                let mut edges = self.graph.edges.iter();
+                edges.any(|edge| edge.from == node.id && edge.on == DependsOn::Failure)
+            };
+            node.phase == Phase::Main && seen.has_failed() && node.on_failure == OnFailure::Fail && !handled()
+        });
+        failed.filter_map(|(_, seen)| seen.stored.finished_at).min()
+    }
+
     fn turn(&self, node: &Node, seen: &Seen, add: &mut impl FnMut(String)) {
         let edges: Vec<&Edge> = self.graph.edges.iter().filter(|edge| edge.to == node.id).collect();
         let mut came = edges.iter().map(|edge| self.came(edge));
@@ -285,12 +302,17 @@ impl<'a> Case<'a> {
             ));
         }
         if !seen.is_decided() && ready && !cancelled && self.graph.active.is_none() {
-            // Then something else has ended the phase; but what may begin, begins, and does not wait for that.
-            let since = edges.iter().filter_map(|edge| {
-                let before = &self.steps[edge.from.as_str()];
-                before.stored.finished_at.filter(|_| !before.carried)
-            });
-            if let (Some(since), Some(ended)) = (since.max(), self.main_ended())
+            // Then something else has ended the phase; but what may begin, begins, and does not wait for that. Since when it might
+            // is known where each earlier step has an end of its own: one that was stopped or left out has none, and an edge that
+            // takes any end, or a node that takes any edge, waits for it too.
+            let before = || edges.iter().map(|edge| &self.steps[edge.from.as_str()]);
+            let known = before().all(|before| before.carried || before.stored.finished_at.is_some());
+            let ends = before().filter(|before| !before.carried);
+            let since = ends.filter_map(|before| before.stored.finished_at).max();
+            let ended = self.main_ended();
+            let ended = ended.map(|ended| self.main_failed().map_or(ended, |failed| failed.min(ended)));
+            if let (Some(since), Some(ended)) = (since, ended)
+                && known
                 && node.phase == Phase::Main
                 && since.plus(self.patience) < ended
             {

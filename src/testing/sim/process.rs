@@ -14,7 +14,7 @@ use super::slip::SIGNING;
 use crate::boot;
 use crate::clock::{Clock, Entropy};
 use crate::config::Config;
-use crate::domain::{Limits, Secret};
+use crate::domain::{Limits, Secret, SecurityProfile};
 use crate::egress::Egress;
 use crate::secrets::keyring::Keyring;
 use crate::store::envelope::SigningKey;
@@ -176,10 +176,11 @@ impl Process {
             entropy,
             bounds: Bounds {
                 concurrent_runs: settings.concurrent_runs,
+                profile: SecurityProfile::Elevated,
                 attempt: Limits::default(),
                 run: settings.run_limit,
-                driver: Duration::from_secs(120),
-                hand_off: Some(Duration::from_secs(1)),
+                driver: settings.driver,
+                hand_off: Some(settings.hand_off),
                 wait: (Duration::from_secs(60), Duration::from_secs(220)),
                 cache: (1_000, Duration::from_secs(30 * 86_400)),
                 save_logs: true,

@@ -350,13 +350,20 @@ impl Rest<'_> {
                     })
                     .collect();
                 let agreed = counts.iter().filter(|one| one.approved).count();
+                let last = decisions
+                    .iter()
+                    .filter_map(|decision| Timestamp::parse(decision["at"].as_str()?).ok())
+                    .max();
+                let last = last.map(|at| at.since(self.scenario.base));
                 let lost = match state.status {
                     Status::TimedOut | Status::Cancelled => {
                         agreed >= *needed as usize || counts.iter().any(|one| !one.approved)
                     }
-                    _ => counts
-                        .iter()
-                        .any(|one| !decisions.iter().any(|decision| decision["by"] == one.by.as_str())),
+                    // What was said after the last word that was needed is as good as said too late.
+                    _ => counts.iter().any(|one| {
+                        !decisions.iter().any(|decision| decision["by"] == one.by.as_str())
+                            && last.is_none_or(|last| one.heard_at.is_some_and(|at| at + MOST_SKEW < last))
+                    }),
                 };
                 if lost {
                     wrong.push(format!(

@@ -66,6 +66,10 @@ pub struct Settings {
     pub run_limit: Duration,
     /// How many runs of one organization may be under way at once.
     pub concurrent_runs: u32,
+    /// How long a driver goes on before it lets another one go on.
+    pub driver: Duration,
+    /// How long an attempt waits for a worker before it is offered to others.
+    pub hand_off: Duration,
 }
 
 /// Everything that a simulation is made of.
@@ -116,6 +120,7 @@ impl Scenario {
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let mut random = Random::of(seed, "scenario");
+        let mut tight = Random::of(seed, "tight");
         let seconds = Duration::from_secs;
         let orgs = organizations(1 + random.below(3));
         let processes = 2 + random.below(4);
@@ -178,7 +183,11 @@ impl Scenario {
             refuses: *random.pick(&[0, 50]),
             workflows: names,
             description: description(&workflows, &nodes),
-            slots: 2 + usize::try_from(random.below(7)).unwrap_or_default(),
+            slots: match 2 + random.below(7) {
+                // Where there are few, most attempts are made elsewhere.
+                _ if tight.per_mille(300) => 1 + usize::try_from(tight.below(3)).unwrap_or_default(),
+                slots => usize::try_from(slots).unwrap_or(2),
+            },
         };
         let requests = requests(&mut random, orgs.len(), &wanted, foul_for);
         let schedules = ScheduleStory::of(&mut random, orgs.len(), &wanted, foul_for);
@@ -208,6 +217,8 @@ impl Scenario {
             settings: Settings {
                 run_limit: *random.pick(&[seconds(150), seconds(900), seconds(3600)]),
                 concurrent_runs: *random.pick(&[1, 2, 4, 10, 10]),
+                driver: *tight.pick(&[seconds(120), seconds(120), seconds(20)]),
+                hand_off: *tight.pick(&[seconds(1), seconds(1), Duration::from_millis(200)]),
             },
             manners: Arc::new(manners),
             graphs: Arc::new(graphs),
@@ -277,6 +288,8 @@ impl Scenario {
             settings: Settings {
                 run_limit: Duration::from_secs(1800),
                 concurrent_runs: 10,
+                driver: Duration::from_secs(120),
+                hand_off: Duration::from_secs(1),
             },
             graphs: Arc::default(),
             schedules: Vec::new(),

@@ -59,7 +59,11 @@ impl Slip {
             matches!(operation, Operation::Insert(..)) && operation.row().as_str().starts_with(prefix)
         };
         match self {
-            Self::LosesLetters if operations.iter().all(|operation| is(operation, key::INBOX)) => {
+            Self::LosesLetters
+                if operations
+                    .iter()
+                    .all(|operation| is(operation, key::INBOX) || is(operation, "told:")) =>
+            {
                 Some(vec![ETag("lost".into()); operations.len()])
             }
             Self::SkipsRecords

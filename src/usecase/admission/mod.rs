@@ -25,7 +25,7 @@ pub use self::why::{Reason, WaitingFor, why};
 
 use self::desk::{Asked, Call, Desks};
 use super::drive_run::{self, Continued};
-use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run};
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run, policy};
 use crate::audit::LinkedRecord;
 use crate::authz::Origin;
 use crate::domain::{OnConflict, RunId, Timestamp};
@@ -83,14 +83,14 @@ impl Admission {
 }
 
 /// How many runs of an organization may be under way at once.
-pub(super) fn limit(cx: &Context) -> u32 {
-    cx.bounds.concurrent_runs
+pub(super) async fn limit(cx: &Context, scope: &Scope) -> Result<u32> {
+    policy::concurrent_runs(cx, scope).await
 }
 
 /// A place for a run that begins with its caller; none when the organization has as many runs as it may.
 pub(super) async fn place_at_once(cx: &Arc<Context>, scope: &Scope) -> Result<Option<Place>> {
     let desk = cx.admission.desks.of(scope.org());
-    match desk.seat(cx, scope, limit(cx)).await? {
+    match desk.seat(cx, scope, limit(cx, scope).await?).await? {
         Asked::Granted(seat) => Ok(Some(Place::seated(Some(seat)))),
         Asked::Full => Ok(None),
     }
@@ -258,7 +258,7 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
     let seat = if backlog::is_exempt(&stored) {
         Some(None)
     } else if is_first || desk.is_quiet() {
-        match desk.seat(cx, &scope, limit(cx)).await? {
+        match desk.seat(cx, &scope, limit(cx, &scope).await?).await? {
             Asked::Granted(seat) => Some(Some(seat)),
             Asked::Full => None,
         }
@@ -352,7 +352,7 @@ impl Serving {
                 let seat = if waiting.exempt {
                     None
                 } else {
-                    match desk.seat(cx, scope, limit(cx)).await? {
+                    match desk.seat(cx, scope, limit(cx, scope).await?).await? {
                         Asked::Granted(seat) => Some(seat),
                         Asked::Full => {
                             pause = ELSEWHERE;
@@ -414,11 +414,20 @@ async fn take(cx: Arc<Context>, scope: Scope, mut place: Place) {
 async fn try_take(cx: &Arc<Context>, scope: &Scope, id: &RunId, place: &mut Place) -> Result<()> {
     let stored = cx.runs.get(scope, id).await?;
     let now = cx.clock.now();
-    let Some(stored) = stored.filter(|run| !run.state.status.is_terminal()) else {
-        if let Some(row) = place.row.take() {
-            cx.backlog.remove(scope, &row).await?;
+    let stored = match stored {
+        Some(run) if !run.state.status.is_terminal() => run,
+        // Whoever was slow to put it here may have given it its key again, after it had ended; and it may stand in two places.
+        Some(over) => {
+            cx.backlog.withdraw(scope, &over).await?;
+            place.row = None;
+            return ended(cx, scope, &over).await;
         }
-        return Ok(());
+        None => {
+            if let Some(row) = place.row.take() {
+                cx.backlog.remove(scope, &row).await?;
+            }
+            return Ok(());
+        }
     };
     let is_owned = stored.state.owner.is_some() && stored.state.lease_until.is_some_and(|until| until > now);
     if is_owned || cx.live.has(id) {

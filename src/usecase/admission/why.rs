@@ -110,7 +110,7 @@ pub async fn why(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<Option<
         }
     }
     let before = cx.backlog.before(scope, run, COUNTED).await?;
-    let most = limit(cx);
+    let most = limit(cx, scope).await?;
     let now = cx.clock.now();
     let seats = cx.backlog.seats(scope).await?;
     let taken: u32 = seats

@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Outcome, Rights, RunId};
+use crate::domain::{AttemptId, Outcome, Rights, RunId, SecurityProfile};
 use crate::runner::{AttemptReport, Refusal, RefusedConnection};
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester};
@@ -83,6 +83,8 @@ pub(super) struct Bound {
     pub(super) attempt: AttemptId,
     /// What it may do.
     pub(super) rights: Rights,
+    /// The security profile that its run was asked to keep, and whatever it starts.
+    pub(super) profile: Option<SecurityProfile>,
     /// Secrets that it may ask for, by name.
     pub(super) secrets: Vec<String>,
     /// The organization's configuration when the attempt began.

@@ -141,6 +141,7 @@ async fn start(broker: &Broker, asked: Start) -> Answer {
         workflow: asked.workflow,
         arguments: asked.inputs,
         key,
+        profile: bound.profile,
     };
     let started = sub_run::start(&bound.cx, &bound.scope, input).await;
     let (run, repeated) = started.map_err(|error| refusal_of(&error))?;

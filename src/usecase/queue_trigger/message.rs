@@ -95,7 +95,7 @@ pub(super) async fn start(
     let arguments = arguments(&trigger.arguments, text)?;
     let launch = Launch {
         run,
-        prepared: launch::prepare(cx, scope, origin, &trigger.workflow, &arguments).await?,
+        prepared: launch::prepare(cx, scope, origin, &trigger.workflow, &arguments, None).await?,
         requester: Requester {
             kind: "system".to_owned(),
             id: format!("queue:{}", trigger.id),

@@ -367,7 +367,7 @@ async fn one(cx: &Arc<Context>, scope: &Scope, schedule: &StoredSchedule, at: Ti
         }
     }
     let definition = &schedule.definition;
-    let prepared = match launch::prepare(cx, scope, &origin, &definition.workflow, &definition.arguments).await {
+    let prepared = match launch::prepare(cx, scope, &origin, &definition.workflow, &definition.arguments, None).await {
         Ok(prepared) => prepared,
         Err(error) => return Ok(refused(cx, schedule, at, &error)),
     };

@@ -1,0 +1,214 @@
+//! Security profiles through the API: whoever chooses one, the strictest holds, nothing gets past it, and it says who has chosen it.
+
+use serde_json::{Value, json};
+use weft::store::repo::audit_log::AuditQuery;
+use weft::tenancy::{operator, operator_in};
+use weft::testing::app::Builder;
+use weft::testing::{Answer, TestApp};
+
+async fn ask(app: &TestApp, person: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+    let request = app.request(method, path).person(person).organization("contoso");
+    match body {
+        Some(body) => request.json(&body),
+        None => request,
+    }
+    .send()
+    .await
+}
+
+/// Workflows `plain`, `careful` (which asks for `restricted`), `shown` (which asks for `plan_only`), and a parent of `plain`.
+async fn app() -> TestApp {
+    let node = json!({"id": "only", "type": "python", "use": "work"});
+    let graph = |name: &str, profile: Option<&str>| {
+        let mut graph = json!({"name": name, "parameters": [{"name": "text", "type": "string"}], "nodes": [node]});
+        if let Some(profile) = profile {
+            graph["securityProfile"] = json!(profile);
+        }
+        graph
+    };
+    let parent = json!({
+        "name": "parent",
+        "nodes": [{"id": "child", "type": "workflow", "workflow": "hosts", "inputs": {}}],
+    });
+    let hosts = json!({"name": "hosts", "nodes": [{"id": "only", "type": "python", "use": "reaches", "inputs": {}}]});
+    Builder::default()
+        .function("work", &["text"])
+        .declares(json!({"name": "reaches", "function": "reaches", "line": 1, "network": ["api.example.com"]}))
+        .graph(graph("plain", None))
+        .graph(graph("careful", Some("restricted")))
+        .graph(graph("shown", Some("plan_only")))
+        .graph(parent)
+        .graph(hosts)
+        .start()
+        .await
+}
+
+async fn execute(app: &TestApp, workflow: &str, query: &str, body: Value) -> Answer {
+    let path = format!("/api/workflows/{workflow}/execute{query}");
+    ask(app, "ann", "POST", &path, Some(body)).await
+}
+
+async fn effective(app: &TestApp, workflow: &str) -> Value {
+    let path = format!("/api/policy/effective?workflow={workflow}");
+    ask(app, "ann", "GET", &path, None).await.json()
+}
+
+#[tokio::test]
+async fn nothing_runs_under_plan_only_whoever_has_chosen_it() {
+    let app = app().await;
+    assert_eq!(execute(&app, "plain", "", json!({})).await.status, 200);
+    let refused = |answer: Answer, by: &str| {
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (403, "plan_only"),
+            "{}",
+            answer.text()
+        );
+        let hint = answer.json()["hint"].as_str().unwrap().to_owned();
+        assert!(hint.contains(by) && hint.contains("/plan"), "{hint}");
+    };
+    refused(execute(&app, "shown", "", json!({})).await, "the workflow's own");
+    refused(
+        execute(&app, "plain", "?securityProfile=plan_only", json!({})).await,
+        "the request",
+    );
+    let set = ask(&app, "ann", "PUT", "/api/policy", Some(json!({"profile": "plan_only"}))).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    refused(
+        execute(&app, "plain", "?securityProfile=elevated", json!({})).await,
+        "the organization's policy",
+    );
+    let shown = effective(&app, "plain").await;
+    assert_eq!(
+        (
+            &shown["startable"],
+            &shown["profile"]["name"],
+            &shown["profile"]["chosenBy"]
+        ),
+        (&json!(false), &json!("plan_only"), &json!("organization"))
+    );
+    // Nor does an organization lift it by itself.
+    let lifted = ask(&app, "ann", "PUT", "/api/policy", Some(json!({}))).await;
+    assert_eq!(
+        (lifted.status, lifted.code().as_str()),
+        (403, "policy_widened"),
+        "{}",
+        lifted.text()
+    );
+    assert_eq!(lifted.json()["errors"][0]["pointer"], "/profile");
+
+    let scope = operator_in(&operator(), &"contoso".parse().unwrap());
+    let records = app
+        .cx
+        .audit
+        .list(
+            &scope,
+            AuditQuery {
+                limit: 200,
+                ..AuditQuery::default()
+            },
+        )
+        .await
+        .unwrap()
+        .items;
+    let refusals = records
+        .iter()
+        .filter(|entry| entry.plain.event == "policy.refused")
+        .count();
+    assert_eq!(refusals, 3, "each is on record");
+    assert_eq!(
+        records
+            .iter()
+            .filter(|entry| entry.plain.event == "run.started")
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn restricted_has_no_network_and_says_which_profile_keeps_it_off() {
+    let app = app().await;
+    assert_eq!(execute(&app, "hosts", "", json!({})).await.status, 200);
+    let answer = execute(&app, "hosts", "?securityProfile=restricted", json!({})).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (403, "policy_refused"),
+        "{}",
+        answer.text()
+    );
+    let error = answer.json()["errors"][0].clone();
+    assert_eq!(error["code"], "network_not_allowed");
+    assert_eq!(
+        error["message"],
+        "security profile `restricted` allows its steps no network"
+    );
+    assert!(error["hint"].as_str().unwrap().contains("the request"), "{error}");
+}
+
+/// What a run starts is held to what the run was held to.
+#[tokio::test]
+async fn a_child_run_keeps_the_profile_of_its_parent() {
+    let app = app().await;
+    let queue = tokio::spawn(weft::usecase::deliver::consume(app.cx.clone()));
+    let free = execute(&app, "parent", "", json!({})).await.json();
+    assert_eq!(free["status"], "succeeded", "{free:#}");
+    let held = execute(&app, "parent", "?securityProfile=restricted", json!({}))
+        .await
+        .json();
+    assert_eq!(held["status"], "failed", "{held:#}");
+    assert_eq!(held["error"]["type"], "policy_refused", "{held:#}");
+    queue.abort();
+}
+
+#[tokio::test]
+async fn figures_hold_for_arguments_limits_and_time() {
+    let app = app().await;
+    let long = json!({"text": "ö".repeat(5_001)});
+    let answer = execute(&app, "careful", "", long.clone()).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (400, "arguments_invalid"),
+        "{}",
+        answer.text()
+    );
+    let error = answer.json()["errors"][0].clone();
+    assert_eq!(
+        (&error["pointer"], &error["code"]),
+        (&json!("/text"), &json!("text_too_long"))
+    );
+    assert_eq!(
+        execute(&app, "careful", "", json!({"text": "ö".repeat(5_000)}))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        execute(&app, "plain", "?securityProfile=standard", long).await.status,
+        200
+    );
+
+    // Narrowed while the run waits, it holds for the attempt that begins then.
+    ask(
+        &app,
+        "ann",
+        "PUT",
+        "/api/policy",
+        Some(json!({"profile": "restricted"})),
+    )
+    .await;
+    execute(&app, "plain", "", json!({})).await;
+    let asked = app.scripted.asked();
+    assert_eq!(asked.last().unwrap().rights.minimum, weft::domain::Tier::Confined);
+    let shown = effective(&app, "plain").await;
+    assert_eq!(shown["profile"]["runSeconds"], 3_600);
+    let answer = ask(
+        &app,
+        "ann",
+        "POST",
+        "/api/workflows/plain/execute?securityProfile=paranoid",
+        Some(json!({})),
+    )
+    .await;
+    assert_eq!((answer.status, answer.code().as_str()), (400, "parameter_invalid"));
+    assert_eq!(answer.json()["errors"][0]["pointer"], "query:securityProfile");
+}
