@@ -291,7 +291,7 @@ variables! {
         "The only hosts that steps may declare, whatever policies allow besides: `api.example.com`, `*.example.com`, either with `:port`. Without it, policies decide alone.";
 
     WEFT_SECURITY_PROFILE = "WEFT_SECURITY_PROFILE", Isolation, Choice(&["plan_only", "restricted", "standard", "elevated"]),
-        Words("`elevated` in development, else `standard`"),
+        Words("`elevated` in development, else `standard`"), files Lower,
         "The security profile under which everything runs at most; policies, workflows and requests may choose a stricter one. `weft config show-profile` shows what each allows.";
     WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
         Words("`process` in development, else `confined`"), files Higher,

@@ -208,6 +208,8 @@ fn is_stricter(variable: &Variable, value: &str, below: &Environment) -> bool {
     let before = match (before, variable.fallback) {
         (Some(entry), _) => Some(entry.value.as_str()),
         (None, Fallback::Value(value)) => Some(value),
+        // What holds where nobody develops.
+        (None, _) if variable.name == env_var::WEFT_SECURITY_PROFILE.name => Some("standard"),
         // It depends on something else; of words, the strictest is taken.
         (None, Fallback::Words(_) | Fallback::Unset) => match (variable.shape, variable.files) {
             (Shape::Choice(words), Files::Lower) => words.first().copied(),
