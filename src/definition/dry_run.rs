@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::expression::{Expression, MARK};
+use super::expression::{Expression, TEXT_MARK, marked};
 use crate::domain::{Declared, DependsOn, Graph, Node, Phase};
 
 /// A step as it would run.
@@ -82,6 +82,15 @@ fn step(graph: &Graph, node: &Node, ids: &[&str], known: &Value) -> DryStep {
     for said in ["id", "when", "phase"] {
         says.remove(said);
     }
+    // Shown as people read them; what `sh` gets is another form of it.
+    for text in ["command", "template"] {
+        if let Some(Value::String(written)) = says.get(text)
+            && written.contains("{{")
+        {
+            let template = json!({TEXT_MARK: written});
+            says.insert(text.to_owned(), template);
+        }
+    }
     for (name, usual) in [("join", json!("all")), ("onFailure", json!("fail"))] {
         if says.get(name) == Some(&usual) {
             says.remove(name);
@@ -140,19 +149,18 @@ fn is_open(expression: &Expression) -> bool {
 
 /// A value with what is known filled in. What is open is noted first, what fails second; both stay as they stand.
 fn filled_in(value: &Value, ids: &[&str], known: &Value, notes: &mut (Vec<String>, Vec<String>)) -> Value {
-    match value {
-        Value::Object(members) if members.len() == 1 && members.get(MARK).is_some_and(Value::is_string) => {
-            let text = members.get(MARK).and_then(Value::as_str).unwrap_or_default();
-            match Expression::parse(text, ids) {
-                Ok(read) if is_open(&read) => notes.0.push(text.to_owned()),
-                Ok(read) => match read.value(known) {
-                    Ok(value) => return value,
-                    Err(error) => notes.1.push(error.to_string()),
-                },
+    if let Some(marked) = marked(value) {
+        match marked.parse(ids) {
+            Ok(read) if is_open(&read) => notes.0.push(marked.text().to_owned()),
+            Ok(read) => match read.value(known) {
+                Ok(value) => return value,
                 Err(error) => notes.1.push(error.to_string()),
-            }
-            value.clone()
+            },
+            Err(error) => notes.1.push(error.to_string()),
         }
+        return value.clone();
+    }
+    match value {
         Value::Object(members) => {
             let filled = members
                 .iter()

@@ -7,9 +7,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+use super::template;
 
 /// How much an expression may do; a loop over a list of a thousand takes some thousands.
 const FUEL: u64 = 200_000;
@@ -27,6 +30,10 @@ const LOOKED_AT: usize = 64 << 20;
 const NUMBER: &str = "weft_number";
 /// The member that makes an object an expression: `{"$": "inputs.amount"}`.
 pub const MARK: &str = "$";
+/// The member that makes an object a template: `{"$text": "Hello {{ inputs.name }}!"}`.
+pub const TEXT_MARK: &str = "$text";
+/// Longest template, in bytes.
+const LONGEST_TEMPLATE: usize = 64 * 1024;
 
 /// An expression that can't be read, or that gives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +85,7 @@ impl StepIds for HashMap<&str, usize> {
 pub struct Expression {
     text: String,
     rewritten: String,
+    is_template: bool,
     steps: BTreeSet<String>,
     names: BTreeSet<String>,
 }
@@ -114,6 +122,49 @@ impl Expression {
         Ok(Self {
             text: text.to_owned(),
             rewritten,
+            is_template: false,
+            steps,
+            names,
+        })
+    }
+
+    /// Reads a template: text with `{{ expressions }}`, `{% if %}`, `{% for %}` and `{# comments #}` in it. Its value is a text.
+    ///
+    /// # Errors
+    /// When it is none, or names a step that there isn't.
+    pub fn parse_template(text: &str, ids: &(impl StepIds + ?Sized)) -> Result<Self, ExpressionError> {
+        let wrong = |message: String| ExpressionError {
+            expression: text.to_owned(),
+            message,
+            names_no_step: false,
+        };
+        if text.len() > LONGEST_TEMPLATE {
+            return Err(wrong(format!("it is longer than {LONGEST_TEMPLATE} bytes")));
+        }
+        let (mut rewritten, mut steps) = (String::with_capacity(text.len()), BTreeSet::new());
+        for part in template::parts(text).map_err(wrong)? {
+            let template::Part::Code(code) = part else {
+                rewritten.push_str(part.text());
+                continue;
+            };
+            let (code, named) = with_quoted_steps(code, ids).map_err(|(message, names_no_step)| ExpressionError {
+                names_no_step,
+                ..wrong(message)
+            })?;
+            rewritten.push_str(&with_numbers_multiplied(&code).map_err(wrong)?);
+            steps.extend(named);
+        }
+        let strict = environment();
+        let compiled = strict
+            .template_from_str(&rewritten)
+            .map_err(|error| wrong(reason(&error)))?;
+        let names: HashSet<String> = compiled.undeclared_variables(true);
+        let is_own = |name: &String| !strict.globals().any(|(global, _)| global == name);
+        let names = names.into_iter().filter(is_own).collect();
+        Ok(Self {
+            text: text.to_owned(),
+            rewritten,
+            is_template: true,
             steps,
             names,
         })
@@ -137,10 +188,16 @@ impl Expression {
         &self.steps
     }
 
+    /// Whether it may call the output of a step its `outputs`, the other name of it.
+    #[must_use]
+    pub fn says_outputs(&self) -> bool {
+        self.text.contains("outputs")
+    }
+
     /// Whether working it out may take longer than looking something up.
     #[must_use]
     pub fn is_heavy(&self) -> bool {
-        self.text.contains(['|', '*', '~', '('])
+        self.is_template || self.text.contains(['|', '*', '~', '('])
     }
 
     /// Its value for what is known.
@@ -166,6 +223,11 @@ impl Expression {
             )));
         }
         let strict = environment();
+        if self.is_template {
+            let text = self.rendered(&strict, known, most).map_err(wrong)?;
+            let bytes = text.len();
+            return Ok((Value::String(text), bytes));
+        }
         let compiled = strict
             .compile_expression(&self.rewritten)
             .map_err(|error| wrong(reason(&error)))?;
@@ -185,6 +247,32 @@ impl Expression {
         Ok((value, bytes))
     }
 
+    /// The text of a template, of at most so many bytes.
+    fn rendered(&self, strict: &Environment<'_>, known: &Value, most: usize) -> Result<String, String> {
+        let compiled = strict
+            .template_from_str(&self.rewritten)
+            .map_err(|error| reason(&error))?;
+        let mut text = Bounded {
+            bytes: Vec::new(),
+            most,
+        };
+        let rendered = compiled
+            .render_captured_to(minijinja::value::Serde(known), &mut text)
+            .map(drop);
+        if text.bytes.len() > most {
+            return Err(format!("its value has more than {most} bytes"));
+        }
+        if let Err(error) = rendered {
+            // Which one it is the error doesn't say.
+            let missing = self.names.iter().find(|name| !is_there(name, known));
+            return Err(match (error.kind(), missing) {
+                (minijinja::ErrorKind::UndefinedError, Some(name)) => format!("`{name}`: {}", absent(name, known)),
+                _ => reason(&error),
+            });
+        }
+        String::from_utf8(text.bytes).map_err(|error| error.to_string())
+    }
+
     /// Its value as a yes or no: null, 0, empty texts and empty lists are no.
     ///
     /// # Errors
@@ -201,11 +289,51 @@ impl Expression {
     }
 }
 
+/// What a template writes, up to an end.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > self.most {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether something is known that is written with dots.
+fn is_there(name: &str, known: &Value) -> bool {
+    let mut at = Some(known);
+    for part in name.split('.') {
+        at = at.and_then(|at| at.get(part));
+    }
+    at.is_some()
+}
+
 /// Strict, and with so much to do and no more.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
+    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+        environment.set_syntax(syntax);
+    }
+    environment.add_filter("shell_quote", |value: minijinja::Value| {
+        format!("'{}'", value.to_string().replace('\'', "'\\''"))
+    });
+    environment.add_filter("urlencode", |value: minijinja::Value| url_encoded(&value.to_string()));
+    environment.add_filter("tojson", |value: minijinja::Value| {
+        serde_json::to_string(&value)
+            .map_err(|error| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.to_string()))
+    });
     environment.add_filter(NUMBER, |value: minijinja::Value| {
         use minijinja::value::ValueKind::{Bool, Number, Undefined};
         match value.kind() {
@@ -217,6 +345,22 @@ fn environment() -> Environment<'static> {
         }
     });
     environment
+}
+
+/// All but letters, digits, `-`, `.`, `_` and `~` as `%` and two digits (RFC 3986, section 2.3).
+fn url_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
 }
 
 /// Why a value is refused.
@@ -512,19 +656,53 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// The expression that an object is, if it is one.
+/// What is worked out in a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked<'a> {
+    /// An expression.
+    Expression(&'a str),
+    /// A template.
+    Template(&'a str),
+}
+
+impl<'a> Marked<'a> {
+    /// As it is written.
+    #[must_use]
+    pub const fn text(self) -> &'a str {
+        match self {
+            Self::Expression(text) | Self::Template(text) => text,
+        }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`Expression::parse`].
+    pub fn parse(self, ids: &(impl StepIds + ?Sized)) -> Result<Expression, ExpressionError> {
+        match self {
+            Self::Expression(text) => Expression::parse(text, ids),
+            Self::Template(text) => Expression::parse_template(text, ids),
+        }
+    }
+}
+
+/// The expression or template that an object is, if it is one.
 #[must_use]
-pub fn marked(value: &Value) -> Option<&str> {
+pub fn marked(value: &Value) -> Option<Marked<'_>> {
     match value {
-        Value::Object(members) if members.len() == 1 => members.get(MARK)?.as_str(),
+        Value::Object(members) if members.len() == 1 => match (members.get(MARK), members.get(TEXT_MARK)) {
+            (Some(text), _) => text.as_str().map(Marked::Expression),
+            (_, Some(text)) => text.as_str().map(Marked::Template),
+            _ => None,
+        },
         _ => None,
     }
 }
 
 /// The expressions in a value, with where they stand (as a JSON pointer).
 #[must_use]
-pub fn expressions(value: &Value) -> Vec<(String, &str)> {
-    fn walk<'a>(value: &'a Value, pointer: String, found: &mut Vec<(String, &'a str)>) {
+pub fn expressions(value: &Value) -> Vec<(String, Marked<'_>)> {
+    fn walk<'a>(value: &'a Value, pointer: String, found: &mut Vec<(String, Marked<'a>)>) {
         if let Some(text) = marked(value) {
             found.push((pointer, text));
             return;
@@ -564,7 +742,7 @@ pub fn filled(value: &Value, ids: &(impl StepIds + ?Sized), known: &Value) -> Re
         left: &mut usize,
     ) -> Result<Value, ExpressionError> {
         if let Some(text) = marked(value) {
-            let (value, bytes) = Expression::parse(text, ids)?.value_within(known, *left)?;
+            let (value, bytes) = text.parse(ids)?.value_within(known, *left)?;
             *left -= bytes;
             return Ok(value);
         }
@@ -710,6 +888,53 @@ mod tests {
                 .and_then(|read| read.value(&known))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn templates_are_texts_in_which_nothing_is_read_again() {
+        let known = json!({
+            "inputs": {"name": "Ada", "evil": "{{ inputs.name }}{% for x in range(9) %}", "list": [1, 2], "q": "it's a&b"},
+            "steps": {"run-tests": {"output": 3}},
+        });
+        let value = |text: &str| {
+            let read = Expression::parse_template(text, IDS.as_slice());
+            read.and_then(|read| read.value(&known))
+        };
+        for (text, expected) in [
+            ("Hello {{ inputs.name }}!\n", "Hello Ada!\n"),
+            ("{{ inputs.evil }}", "{{ inputs.name }}{% for x in range(9) %}"),
+            ("{{ steps.run-tests.output * 2 }}", "6"),
+            ("{% for n in inputs.list %}{{ n }},{% endfor %}{# no #}", "1,2,"),
+            (
+                "{{ inputs.q | shell_quote }} {{ inputs.q | urlencode }}",
+                "'it'\\''s a&b' it%27s%20a%26b",
+            ),
+            (
+                "{{ inputs.list | tojson }} {{ '{{' }} steps.nobody",
+                "[1,2] {{ steps.nobody",
+            ),
+            ("{% if inputs.name == 'Ada' %}yes{% else %}no{% endif %}", "yes"),
+        ] {
+            assert_eq!(value(text), Ok(json!(expected)), "{text}");
+        }
+        let read = Expression::parse_template("{{ steps.a.output }} {{ inputs.name }}", IDS.as_slice()).unwrap();
+        assert!(read.steps().contains("a") && read.looks_at("inputs"));
+        for (text, expected) in [
+            ("{{ inputs.nmae }}", "there is `name`"),
+            ("{{ steps.nobody.output }}", "no step `nobody`"),
+            ("{{ inputs.name", "is not closed"),
+            ("{% include 'x' %}", ""),
+            (
+                "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
+                "",
+            ),
+        ] {
+            let error = value(text).expect_err(text);
+            assert!(error.message.contains(expected), "{text}: {error}");
+        }
+        let large = json!({"inputs": {"x": "x".repeat(1 << 20), "list": vec![0; 100]}});
+        let read = Expression::parse_template("{% for n in inputs.list %}{{ inputs.x }}{% endfor %}", &[][..]).unwrap();
+        assert!(read.value(&large).unwrap_err().message.contains("more than"));
     }
 
     #[test]

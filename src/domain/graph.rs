@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, RetryPolicy, SecurityProfile};
@@ -110,6 +110,59 @@ pub enum NodeWork {
         #[serde(skip_serializing_if = "Option::is_none")]
         otherwise: Option<String>,
     },
+    /// A command in the jail.
+    Shell {
+        /// A command line, in which interpolations are parameters; or a program and its arguments, each a value.
+        command: Value,
+        /// Of a command line, what `sh` gets.
+        #[serde(skip)]
+        script: Option<Script>,
+        /// Variables, each a value.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        environment: Map<String, Value>,
+        /// The folder in which it begins, below the step's own; none for that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        working_directory: Option<String>,
+        /// Whether what it writes is a part of its output.
+        capture_output: bool,
+        /// Exit codes that are a success.
+        expect: Vec<u8>,
+        /// Hosts that it may reach.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        network: Vec<String>,
+    },
+    /// A request.
+    Http {
+        /// `GET`, `POST`, …
+        method: String,
+        /// Where to, a value.
+        url: Value,
+        /// Headers, each a value.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        headers: Map<String, Value>,
+        /// What is sent: a text as it is, anything else as JSON.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body: Option<Value>,
+        /// Statuses that are a success; none for 200 to 299.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        expect: Vec<u16>,
+        /// Hosts that it may reach.
+        network: Vec<String>,
+    },
+    /// Something that must be so.
+    Assert {
+        /// An expression.
+        condition: String,
+        /// What is said when it isn't: a value.
+        message: Value,
+        /// What that means.
+        on_false: OnFalse,
+    },
+    /// A text, worked out.
+    Template {
+        /// A template.
+        template: String,
+    },
     /// A value, worked out.
     Compute {
         /// A value with expressions in it.
@@ -129,6 +182,17 @@ pub enum NodeWork {
         /// What they are asked: a value with expressions in it.
         question: Value,
     },
+}
+
+/// A command line for `sh -c`, in which nothing is interpolated any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Script {
+    /// What `sh` reads.
+    pub text: String,
+    /// The expressions whose values are its parameters, from `$1` on.
+    pub parameters: Vec<String>,
+    /// The programs that it starts; none where they can't be told.
+    pub programs: Option<Vec<String>>,
 }
 
 /// What a map or a loop does for each item or iteration.
@@ -161,6 +225,10 @@ impl NodeWork {
             Self::Map { .. } => "map",
             Self::Loop { .. } => "loop",
             Self::Choose { .. } => "choose",
+            Self::Shell { .. } => "shell",
+            Self::Http { .. } => "http",
+            Self::Assert { .. } => "assert",
+            Self::Template { .. } => "template",
             Self::Compute { .. } => "compute",
             Self::Delay { .. } => "delay",
             Self::Approval { .. } => "approval",
@@ -189,6 +257,17 @@ impl NodeWork {
         };
         branches.iter().map(|branch| branch.name.as_str()).chain(otherwise)
     }
+}
+
+/// What it means when something isn't that must be so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFalse {
+    /// The step fails.
+    #[default]
+    Fail,
+    /// The step succeeds, and says so: its output has `passed` and the message.
+    Continue,
 }
 
 /// A branch of a choice.

@@ -31,7 +31,8 @@ pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use graph::{
     Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, OnFalse,
+    Script,
 };
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{

@@ -299,7 +299,11 @@ impl<'a> Draft<'a> {
                 });
             }
             // These begin with what was looked at.
-            Work::Map { .. } | Work::Choose { .. } | Work::Compute { .. } | Work::Delay { .. } => {}
+            Work::Map { .. }
+            | Work::Choose { .. }
+            | Work::Compute { .. }
+            | Work::Assert { .. }
+            | Work::Delay { .. } => {}
         }
     }
 

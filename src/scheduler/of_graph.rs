@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::plan::{Action, Code, Dependency, Output, Plan, StepPlan, Work};
+use super::plan::{Action, Code, Dependency, Output, Plan, Starts, StepPlan, Work};
 use crate::domain::{
-    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy,
+    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy, Script,
 };
 
 /// A function that a graph calls and the bundle doesn't declare; a graph that was checked names none.
@@ -57,7 +57,7 @@ impl Plan {
                 _ => None,
             };
             steps.push(StepPlan {
-                inputs: node.inputs.clone().map(Value::Object),
+                inputs: inputs(node),
                 depends_on: std::mem::take(&mut depends_on[file]),
                 join: node.join,
                 when: node.when.clone(),
@@ -99,6 +99,62 @@ fn retry(node: &Node, function: Option<&Declared>) -> RetryPolicy {
     node.retry.clone().or_else(declared).unwrap_or_default()
 }
 
+/// What its action is given.
+fn inputs(node: &Node) -> Option<Value> {
+    match &node.work {
+        NodeWork::Shell {
+            command,
+            script,
+            environment,
+            working_directory,
+            capture_output,
+            expect,
+            ..
+        } => {
+            let argv = match script {
+                Some(script) => {
+                    let parameters = script.parameters.iter().map(|code| json!({"$": code}));
+                    let before = ["/bin/sh", "-c", &script.text, "sh"].map(|text| json!(text));
+                    before.into_iter().chain(parameters).collect()
+                }
+                None => command.clone(),
+            };
+            Some(json!({
+                "argv": argv,
+                "environment": environment,
+                "working_directory": working_directory.as_deref().unwrap_or_default(),
+                "capture_output": capture_output,
+                "expect": expect,
+            }))
+        }
+        NodeWork::Http {
+            method,
+            url,
+            headers,
+            body,
+            expect,
+            ..
+        } => Some(json!({
+            "method": method,
+            "url": url,
+            "headers": headers,
+            "body": body,
+            "expect": expect,
+        })),
+        _ => node.inputs.clone().map(Value::Object),
+    }
+}
+
+/// The programs that a command starts, as far as they can be told.
+fn starts(command: &Value, script: Option<&Script>) -> Starts {
+    let program = || match command.get(0) {
+        Some(Value::String(program)) if !program.contains('/') => Some(vec![program.clone()]),
+        _ => None,
+    };
+    let programs = script.map_or_else(program, |script| script.programs.clone());
+    programs.map_or(Starts::Unknown, Starts::Programs)
+}
+
 fn on_crash(node: &Node, function: Option<&Declared>) -> OnCrash {
     let declared = || function.map(|declared| declared.on_crash);
     node.on_crash.or_else(declared).unwrap_or_default()
@@ -115,6 +171,31 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
     };
     Ok(match &node.work {
         NodeWork::Python { .. } | NodeWork::Workflow { .. } => Work::Once(action()?),
+        NodeWork::Shell {
+            command,
+            script,
+            network,
+            ..
+        } => {
+            let code = Code::built_in("shell", limits, network, starts(command, script.as_ref()));
+            Work::Once(Action::Code(Box::new(code)))
+        }
+        NodeWork::Http { network, .. } => {
+            let code = Code::built_in("http", limits, network, Starts::Nothing);
+            Work::Once(Action::Code(Box::new(code)))
+        }
+        NodeWork::Assert {
+            condition,
+            message,
+            on_false,
+        } => Work::Assert {
+            condition: condition.clone(),
+            message: message.clone(),
+            on_false: *on_false,
+        },
+        NodeWork::Template { template } => Work::Compute {
+            value: json!({"$text": template}),
+        },
         NodeWork::Map {
             items,
             at_once,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{
-    DEFAULT_ACTIVE, Declared, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, Phase, RetryPolicy,
-    Rights, SecurityProfile,
+    DEFAULT_ACTIVE, Declared, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, OnFalse, Phase,
+    RetryPolicy, Rights, SecurityProfile,
 };
 
 /// A call of a Python function in a worker of its own.
@@ -28,7 +28,32 @@ pub struct Code {
     /// Secrets that an attempt may ask for, by name.
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// Of a step that starts programs, which; none where they can't be told.
+    #[serde(default, skip_serializing_if = "Starts::is_nothing")]
+    pub starts: Starts,
 }
+
+/// The programs that a step starts by its definition.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Starts {
+    /// None: it is no command.
+    #[default]
+    Nothing,
+    /// These.
+    Programs(Vec<String>),
+    /// What can't be told before it runs.
+    Unknown,
+}
+
+impl Starts {
+    const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
+/// The module of steps that are built in.
+pub const BUILT_IN: &str = "weft._steps";
 
 /// What is done once, or once for each item or iteration, and may be tried again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +101,15 @@ pub enum Work {
         /// The branch that is taken when none is true.
         otherwise: Option<String>,
     },
+    /// Something that must be so.
+    Assert {
+        /// An expression.
+        condition: String,
+        /// What is said when it isn't: a value with expressions in it.
+        message: Value,
+        /// What that means.
+        on_false: OnFalse,
+    },
     /// A value with expressions in it, worked out.
     Compute {
         /// The value.
@@ -100,9 +134,10 @@ pub enum Work {
 impl Work {
     /// As written in a graph's `type`.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
-            Self::Once(Action::Code(_)) => "python",
+            Self::Once(Action::Code(code)) => code.kind(),
+            Self::Assert { .. } => "assert",
             Self::Once(Action::Child { .. }) => "workflow",
             Self::Map { .. } => "map",
             Self::Loop { .. } => "loop",
@@ -247,7 +282,11 @@ impl StepPlan {
         self.when.is_some()
             || matches!(
                 self.work,
-                Work::Map { .. } | Work::Choose { .. } | Work::Compute { .. } | Work::Delay { .. }
+                Work::Map { .. }
+                    | Work::Choose { .. }
+                    | Work::Compute { .. }
+                    | Work::Assert { .. }
+                    | Work::Delay { .. }
             )
     }
 }
@@ -314,6 +353,32 @@ impl Code {
             },
             rights: declared.rights(),
             secrets: declared.secrets.clone(),
+            starts: Starts::Nothing,
+        }
+    }
+
+    /// A step that is built in, by the name of its function.
+    #[must_use]
+    pub fn built_in(name: &str, limits: &Limits, network: &[String], starts: Starts) -> Self {
+        Self {
+            name: name.to_owned(),
+            declared_as: DeclaredAs::Node,
+            module: BUILT_IN.to_owned(),
+            function: name.to_owned(),
+            limits: limits.clone(),
+            rights: Rights::of_workspace(network),
+            secrets: Vec::new(),
+            starts,
+        }
+    }
+
+    /// As written in a graph's `type`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match (self.module.as_str(), self.name.as_str()) {
+            (BUILT_IN, "shell") => "shell",
+            (BUILT_IN, "http") => "http",
+            _ => "python",
         }
     }
 }

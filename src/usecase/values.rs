@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, Error, Result};
 use crate::definition::{Expression, ExpressionError, StepIds, expressions, filled};
-use crate::domain::{MAX_STEP_SECONDS, Payload, StepError, Timestamp};
+use crate::domain::{MAX_STEP_SECONDS, OnFalse, Payload, StepError, Timestamp};
 use crate::error::Kind;
 use crate::scheduler::{Output, Plan, RunState, Slot, Verdict, Work};
 use crate::store::repo::runs::{Left, StoredRun};
@@ -20,6 +20,8 @@ const KEPT_BYTES: usize = 4 << 20;
 const TOGETHER_BYTES: u64 = 16 << 20;
 /// Most lists of maps that a driver keeps.
 const KEPT_LISTS: usize = 4;
+/// Most characters of an assertion's message.
+const LONGEST_MESSAGE: usize = 2_000;
 /// How many runs back a resumed run's values are looked for.
 const RESUMED: usize = 16;
 
@@ -159,6 +161,29 @@ impl Values<'_> {
                 }
                 (Verdict::Branch(otherwise.clone()), None)
             }
+            Work::Assert {
+                condition,
+                message,
+                on_false,
+            } => match self.truth(condition, Map::new()).await? {
+                Ok(true) => (Verdict::Done, Some(json!({"passed": true}))),
+                Ok(false) => {
+                    let message = match self.fill(message, Map::new()).await? {
+                        Ok(Value::Null) => format!("`{condition}` is not so"),
+                        Ok(Value::String(message)) => message,
+                        Ok(other) => other.to_string(),
+                        Err(error) => return Ok((wrong(&error), None)),
+                    };
+                    match on_false {
+                        OnFalse::Fail => {
+                            let message = message.chars().take(LONGEST_MESSAGE).collect::<String>();
+                            (Verdict::Wrong(StepError::new("assertion_failed", message)), None)
+                        }
+                        OnFalse::Continue => (Verdict::Done, Some(json!({"passed": false, "message": message}))),
+                    }
+                }
+                Err(error) => (wrong(&error), None),
+            },
             Work::Compute { value } => match self.fill(value, Map::new()).await? {
                 Ok(value) => (Verdict::Done, Some(value)),
                 Err(error) => (wrong(&error), None),
@@ -293,7 +318,7 @@ impl Values<'_> {
         let ids = self.ids();
         let read: std::result::Result<Vec<_>, _> = expressions(value)
             .into_iter()
-            .map(|(_, text)| Expression::parse(text, &ids))
+            .map(|(_, marked)| marked.parse(&ids))
             .collect();
         let read = match read {
             Ok(read) => read,
@@ -335,6 +360,16 @@ impl Values<'_> {
                     }
                     Err(error) => return Err(error),
                 };
+                if self.run.new.plan.steps[place].work.kind() == "shell" {
+                    for name in ["exit_code", "stdout", "stderr"] {
+                        if let Some(value) = output.get(name) {
+                            seen.insert(name.into(), value.clone());
+                        }
+                    }
+                }
+                if read.iter().any(Expression::says_outputs) {
+                    seen.insert("outputs".into(), output.clone());
+                }
                 seen.insert("output".into(), output);
                 let left = self.left((place, None)).await?;
                 seen.insert("error".into(), left.error);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::structure::{Before, phase_name};
 use super::{ReadGraph, escaped, listed};
-use crate::definition::expression::{self, Expression};
+use crate::definition::expression::{self, Marked};
 use crate::definition::parameters::nearest;
 use crate::domain::{Graph, NodeWork, Phase};
 use crate::error::Finding;
@@ -25,11 +25,31 @@ pub(super) fn check(read: &mut ReadGraph) {
     };
     for (place, node) in graph.nodes.iter().enumerate() {
         let at = &at[place];
+        if let NodeWork::Template { template } = &node.work {
+            checker.marked(
+                &format!("{at}/template"),
+                Marked::Template(template),
+                Some(place),
+                &[],
+                findings,
+            );
+        }
         let mut look = |member: &str, text: &str, more: &[&str]| {
             checker.expression(&format!("{at}/{member}"), text, Some(place), more, findings);
         };
         if let Some(when) = &node.when {
             look("when", when, &[]);
+        }
+        match &node.work {
+            NodeWork::Assert { condition, .. } if !condition.is_empty() => look("condition", condition, &[]),
+            NodeWork::Shell {
+                script: Some(script), ..
+            } => {
+                for code in &script.parameters {
+                    look("command", code, &[]);
+                }
+            }
+            _ => {}
         }
         let more: &[&str] = match &node.work {
             NodeWork::Choose { branches, .. } => {
@@ -58,6 +78,20 @@ pub(super) fn check(read: &mut ReadGraph) {
         match &node.work {
             NodeWork::Map { items, .. } => look("items", items, &[]),
             NodeWork::Compute { value } => look("value", value, &[]),
+            NodeWork::Assert { message, .. } => look("message", message, &[]),
+            NodeWork::Http { url, headers, body, .. } => {
+                look("url", url, &[]);
+                look("headers", &Value::Object(headers.clone()), &[]);
+                look("body", body.as_ref().unwrap_or(&Value::Null), &[]);
+            }
+            NodeWork::Shell {
+                command, environment, ..
+            } => {
+                look("environment", &Value::Object(environment.clone()), &[]);
+                if command.is_array() {
+                    look("command", command, &[]);
+                }
+            }
             NodeWork::Delay { seconds } => look("seconds", seconds, &[]),
             NodeWork::Approval { question, .. } => look("question", question, &[]),
             _ => {}
@@ -81,13 +115,25 @@ struct Checker<'a> {
 impl Checker<'_> {
     /// The expressions in a value. `place` is the node that looks; none for the result.
     fn value(&self, pointer: &str, value: &Value, place: Option<usize>, more: &[&str], findings: &mut Vec<Finding>) {
-        for (inner, text) in expression::expressions(value) {
-            self.expression(&format!("{pointer}{inner}"), text, place, more, findings);
+        for (inner, marked) in expression::expressions(value) {
+            self.marked(&format!("{pointer}{inner}"), marked, place, more, findings);
         }
     }
 
     fn expression(&self, pointer: &str, text: &str, place: Option<usize>, more: &[&str], findings: &mut Vec<Finding>) {
-        let read = match Expression::parse(text, &self.places) {
+        self.marked(pointer, Marked::Expression(text), place, more, findings);
+    }
+
+    fn marked(
+        &self,
+        pointer: &str,
+        marked: Marked<'_>,
+        place: Option<usize>,
+        more: &[&str],
+        findings: &mut Vec<Finding>,
+    ) {
+        let text = marked.text();
+        let read = match marked.parse(&self.places) {
             Ok(read) => read,
             Err(error) => {
                 let (code, hint) = if error.names_no_step {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{ReadGraph, escaped, listed, shown};
 use crate::definition::expression;
 use crate::definition::parameters::{compile, nearest, validate};
+use crate::definition::shell::script;
 use crate::domain::{
     Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
     MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
@@ -34,11 +35,26 @@ const COMMON: [&str; 6] = ["id", "type", "when", "phase", "join", "onFailure"];
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-const TYPES: [(&str, &[&str], bool); 8] = [
+const TYPES: [(&str, &[&str], bool); 12] = [
     ("python", &["use"], true),
     ("workflow", &["workflow"], true),
     ("map", &["use", "workflow", "items", "atOnce", "onItemFailure"], true),
     ("loop", &["use", "workflow", "until", "most"], true),
+    (
+        "shell",
+        &[
+            "command",
+            "environment",
+            "workingDirectory",
+            "captureOutput",
+            "expect",
+            "network",
+        ],
+        true,
+    ),
+    ("http", &["method", "url", "headers", "body", "expect", "network"], true),
+    ("assert", &["condition", "message", "onFalse"], false),
+    ("template", &["template"], false),
     ("choose", &["branches", "otherwise"], false),
     ("compute", &["value"], false),
     ("delay", &["seconds"], false),
@@ -497,7 +513,12 @@ impl Reader {
             }
             return Node::new(id, NodeWork::Compute { value: Value::Null });
         };
-        let action: &[&str] = if *tries { &ACTION } else { &[] };
+        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http");
+        let action: &[&str] = match (*tries, has_inputs) {
+            (true, true) => &ACTION,
+            (true, false) => &ACTION[1..],
+            _ => &[],
+        };
         let known: Vec<&str> = COMMON.iter().chain(*own).chain(action).copied().collect();
         self.known(object, &known);
         let mut node = Node::new(id, self.work(&written, object));
@@ -509,7 +530,7 @@ impl Reader {
         node.on_failure = self
             .choice(object, "onFailure", &["fail", "continue"])
             .unwrap_or_default();
-        if *tries {
+        if has_inputs {
             node.inputs = match object.get("inputs") {
                 None => None,
                 Some(Value::Object(inputs)) if expression::marked(&Value::Object(inputs.clone())).is_none() => {
@@ -520,6 +541,8 @@ impl Reader {
                     None
                 }
             };
+        }
+        if *tries {
             node.retry = self.retry(object);
             node.on_crash = self.choice(object, "onCrash", &["retry", "fail"]);
             node.timeout_seconds = self.seconds(object, "timeoutSeconds", 0.001, f64::from(MAX_STEP_SECONDS));
@@ -554,6 +577,24 @@ impl Reader {
                     self.number(object, "most", 1..=u64::from(MAX_ITERATIONS)).unwrap_or(1)
                 },
             },
+            "shell" => self.shell(object),
+            "http" => self.http(object),
+            "assert" => NodeWork::Assert {
+                condition: self.needed_text(object, "condition", "an expression that must be true"),
+                message: object.get("message").cloned().unwrap_or_default(),
+                on_false: self
+                    .choice(object, "onFalse", &["fail", "continue"])
+                    .unwrap_or_default(),
+            },
+            "template" => {
+                let template = self.needed_value(object, "template", "a text with `{{ expressions }}` in it");
+                if !template.is_string() && object.members.contains_key("template") {
+                    self.wrong_type(object, "template", "a text");
+                }
+                NodeWork::Template {
+                    template: template.as_str().unwrap_or_default().to_owned(),
+                }
+            }
             "choose" => self.choose(object),
             "compute" => NodeWork::Compute {
                 value: self.needed_value(object, "value", "a value with expressions in it"),
@@ -567,6 +608,164 @@ impl Reader {
                 question: self.needed_value(object, "question", "what people are asked"),
             },
         }
+    }
+
+    fn shell(&mut self, object: &Object<'_>) -> NodeWork {
+        let command = self.needed_value(
+            object,
+            "command",
+            "a command line, or a list of a program and its arguments",
+        );
+        let mut compiled = None;
+        match &command {
+            Value::String(text) if text.trim().is_empty() => {
+                self.missing(object, "command", "a command line");
+            }
+            Value::String(text) => match script(text) {
+                Ok(read) => compiled = Some(read),
+                Err(errors) => {
+                    let at = object.pointer("command");
+                    for error in errors {
+                        self.add(at.as_str(), "shell_interpolation", error.message, error.hint);
+                    }
+                }
+            },
+            Value::Array(items) if !items.is_empty() => {}
+            _ if !object.members.contains_key("command") => {}
+            _ => self.wrong_type(object, "command", "a text, or a list of a program and its arguments"),
+        }
+        let expect = match object.get("expect") {
+            None => vec![0],
+            Some(value) => match serde_json::from_value::<Vec<u8>>(value.clone()) {
+                Ok(codes) if !codes.is_empty() => codes,
+                _ => {
+                    self.wrong_type(object, "expect", "a list of exit codes, each from 0 to 255");
+                    vec![0]
+                }
+            },
+        };
+        let working_directory = self.text(object, "workingDirectory");
+        if let Some(folder) = &working_directory
+            && (folder.starts_with('/') || folder.split('/').any(|part| part == ".."))
+        {
+            let message = format!("`workingDirectory` of {} leads out of the step's folder", object.what);
+            let hint = "name a folder below the step's own; a step begins with an empty one";
+            self.add(object.pointer("workingDirectory"), "out_of_range", message, hint);
+        }
+        let capture_output = match object.get("captureOutput") {
+            None => true,
+            Some(Value::Bool(captures)) => *captures,
+            Some(_) => {
+                self.wrong_type(object, "captureOutput", "`true` or `false`");
+                true
+            }
+        };
+        let environment = self.values(object, "environment");
+        for name in environment.keys() {
+            let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !is_name {
+                let message = format!("`{}` can't be the name of a variable", shown(name));
+                let hint = "begin with a letter, and write letters, digits and `_`";
+                let at = format!("{}/{}", object.pointer("environment"), escaped(name));
+                self.add(at, "bad_name", message, hint);
+            }
+        }
+        NodeWork::Shell {
+            command,
+            script: compiled,
+            environment,
+            working_directory,
+            capture_output,
+            expect,
+            network: self.hosts(object),
+        }
+    }
+
+    fn http(&mut self, object: &Object<'_>) -> NodeWork {
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let url = self.needed_value(object, "url", "an address, as `https://api.example.com/orders`");
+        let mut network = self.hosts(object);
+        match &url {
+            Value::String(text) => match text.parse::<url::Url>() {
+                Ok(address) if matches!(address.scheme(), "http" | "https") && address.host_str().is_some() => {
+                    let host = address.host_str().unwrap_or_default();
+                    let host = match address.port() {
+                        Some(port) => format!("{host}:{port}"),
+                        None => host.to_owned(),
+                    };
+                    // What stands in the file is what is declared.
+                    if !network.contains(&host) {
+                        network.push(host);
+                    }
+                }
+                _ => self.wrong_type(object, "url", "an address that begins with `https://` or `http://`"),
+            },
+            other if expression::marked(other).is_some() => {
+                if network.is_empty() {
+                    let message = format!(
+                        "the host of {} is worked out, so `network` must say which there may be",
+                        object.what
+                    );
+                    self.add(
+                        object.pointer("network"),
+                        "missing_member",
+                        message,
+                        "write `\"network\": [\"api.example.com\"]`",
+                    );
+                }
+            }
+            _ if !object.members.contains_key("url") => {}
+            _ => self.wrong_type(object, "url", "a text"),
+        }
+        let expect = match object.get("expect") {
+            None => Vec::new(),
+            Some(value) => {
+                let statuses = serde_json::from_value::<Vec<u16>>(value.clone()).ok();
+                let statuses = statuses.filter(|all| all.iter().all(|one| (100..=599).contains(one)));
+                if statuses.is_none() {
+                    self.wrong_type(object, "expect", "a list of statuses, each from 100 to 599");
+                }
+                statuses.unwrap_or_default()
+            }
+        };
+        NodeWork::Http {
+            method: self
+                .choice(object, "method", &methods)
+                .unwrap_or_else(|| "GET".to_owned()),
+            url,
+            headers: self.values(object, "headers"),
+            body: object.get("body").cloned(),
+            expect,
+            network,
+        }
+    }
+
+    /// An object of values.
+    fn values(&mut self, object: &Object<'_>, name: &str) -> Map<String, Value> {
+        match object.get(name) {
+            None => Map::new(),
+            Some(Value::Object(values)) if expression::marked(&Value::Object(values.clone())).is_none() => {
+                values.clone()
+            }
+            Some(_) => {
+                self.wrong_type(object, name, "an object of values by name");
+                Map::new()
+            }
+        }
+    }
+
+    fn hosts(&mut self, object: &Object<'_>) -> Vec<String> {
+        let hosts = self.texts(object, "network", MAX_TAGS).unwrap_or_default();
+        if let Some(message) = crate::definition::policy::bad_host(&hosts) {
+            self.add(
+                object.pointer("network"),
+                "not_one_of",
+                format!("`network` of {}: {message}", object.what),
+                "write hosts as `api.example.com`, `*.example.com` or `api.example.com:8443`",
+            );
+        }
+        hosts
     }
 
     fn calls(&mut self, object: &Object<'_>) -> Calls {

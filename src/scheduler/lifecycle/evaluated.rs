@@ -51,7 +51,7 @@ fn fits(planned: &StepPlan, verdict: &Verdict) -> bool {
             planned.when.is_some()
         }
         (Verdict::Items(_), Work::Map { .. })
-        | (Verdict::Done, Work::Compute { .. })
+        | (Verdict::Done, Work::Compute { .. } | Work::Assert { .. })
         | (Verdict::Until(_), Work::Delay { .. }) => true,
         (Verdict::Branch(branch), Work::Choose { branches, otherwise }) => {
             branch == otherwise || branches.iter().any(|(name, _)| Some(name) == branch.as_ref())

@@ -1,0 +1,154 @@
+"""The steps that are built in and need a process: `shell` and `http` of graphs and YAML files.
+
+They run in a worker as a workspace's functions do, with the same limits, walls and broker; nothing here has a
+right that such a function lacks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from ._context import Context
+from ._errors import FatalError, RetryableError, Unavailable, WeftError
+from ._json import encode
+from ._node import node
+
+CAPTURED_BYTES = 256 * 1024
+"""Most bytes of stdout, and of stderr, that are a part of a command's output; the rest is in the log."""
+TAIL_CHARS = 1500
+"""How much of what a failed command wrote last its error says."""
+
+
+class ShellFailed(WeftError):
+    """A command ended with an exit code that was not expected. `data` has `exit_code`, `stdout`, `stderr`."""
+
+
+class HttpFailed(WeftError):
+    """An answer has a status that was not expected. `data` has `status`."""
+
+
+class HttpBusy(HttpFailed, RetryableError):
+    """The same with a status that another attempt may not get: 408, 425, 429, 500, 502, 503, 504."""
+
+
+def as_text(value: Any) -> str:
+    """A value as an argument: texts as they are, nothing for null, else JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else encode(value).decode()
+
+
+@node
+def shell(
+    ctx: Context,
+    argv: list[Any],
+    environment: dict[str, Any],
+    working_directory: str,
+    capture_output: bool,
+    expect: list[int],
+) -> dict[str, Any]:
+    """Run a program with arguments, without a shell in between."""
+    from subprocess import DEVNULL, PIPE, Popen
+
+    words = [as_text(word) for word in argv]
+    variables = {name: as_text(value) for name, value in environment.items()}
+    for what, text in [("an argument", word) for word in words] + list(variables.items()):
+        if "\0" in text:
+            raise FatalError(f"{what} has a NUL in it, which no program can be given")
+    if not words or not words[0]:
+        raise FatalError("the command has no program: the first item of `command` is empty")
+    folder = os.getcwd()
+    if working_directory:
+        folder = os.path.join(folder, working_directory)
+        os.makedirs(folder, exist_ok=True)
+    pipe = PIPE if capture_output else None
+    try:
+        child = Popen(
+            words,
+            cwd=folder,
+            env={**os.environ, **variables},
+            stdin=DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+        )
+    except FileNotFoundError:
+        raise FatalError(
+            f"there is no program `{words[0]:.100}`: steps see what is installed on the machine in /usr and /bin"
+        ) from None
+    except PermissionError as error:
+        raise FatalError(f"`{words[0]:.100}` can't be started: {error.strerror}") from None
+    captured = _follow(child) if capture_output else (b"", b"")
+    code = child.wait()
+    stdout, stderr = (data.decode("utf-8", "replace") for data in captured)
+    # A signal is what a shell makes of it.
+    code = 128 - code if code < 0 else code
+    output = {"exit_code": code, "stdout": stdout, "stderr": stderr}
+    if code in expect:
+        return output
+    last = (stderr.strip() or stdout.strip())[-TAIL_CHARS:]
+    message = f"the command ended with exit code {code}" + (f": {last}" if last else "")
+    data = {"exit_code": code, "stdout": stdout[-TAIL_CHARS:], "stderr": stderr[-TAIL_CHARS:]}
+    raise ShellFailed(message, data=data)
+
+
+def _follow(child: Any) -> tuple[bytes, bytes]:
+    """What a program writes, handed on to the log as it comes."""
+    from selectors import EVENT_READ, DefaultSelector
+
+    kept = {1: bytearray(), 2: bytearray()}
+    with DefaultSelector() as selector:
+        for stream, number in ((child.stdout, 1), (child.stderr, 2)):
+            selector.register(stream, EVENT_READ, number)
+        while selector.get_map():
+            for key, _ in selector.select():
+                data = os.read(key.fd, 65536)
+                if not data:
+                    selector.unregister(key.fileobj)
+                    continue
+                number = key.data
+                room = CAPTURED_BYTES - len(kept[number])
+                kept[number] += data[: max(room, 0)]
+                _write(number, data)
+    return bytes(kept[1]), bytes(kept[2])
+
+
+def _write(number: int, data: bytes) -> None:
+    (sys.stdout if number == 1 else sys.stderr).flush()
+    while data:
+        data = data[os.write(number, data) :]
+
+
+@node
+def http(
+    ctx: Context,
+    method: str,
+    url: str,
+    headers: dict[str, Any],
+    body: Any,
+    expect: list[int],
+) -> dict[str, Any]:
+    """Make a request through the engine."""
+    sent = {name: as_text(value) for name, value in headers.items()}
+    options: dict[str, Any] = {"headers": sent}
+    if isinstance(body, str):
+        options["body"] = body
+    elif body is not None:
+        options["json"] = body
+    try:
+        answer = ctx.http.request(method, url, **options)
+    except Unavailable as error:
+        raise HttpBusy(str(error)) from None
+    kind = (answer.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    content: Any = answer.text
+    if kind == "application/json" or kind.endswith("+json"):
+        try:
+            content = answer.json()
+        except ValueError:
+            content = answer.text
+    if answer.status in expect or (not expect and 200 <= answer.status < 300):
+        return {"status": answer.status, "headers": dict(answer.headers.items()), "body": content}
+    message = f"{method} {url:.200} answered {answer.status}: {answer.text[:300]}"
+    busy = answer.status in (408, 425, 429, 500, 502, 503, 504)
+    raise (HttpBusy if busy else HttpFailed)(message, data={"status": answer.status})

@@ -1,0 +1,571 @@
+//! A command line of a shell step: its interpolations become positional parameters of `sh -c`, so that no value is ever read as
+//! code.
+//!
+//! The quoting of POSIX.1-2017, Shell Command Language, section 2.2: bare, `'…'`, `"…"`, and `\` before a character. Where an
+//! interpolation stands in anything that the shell reads as code once more, or where what it stands in can't be told, there is a
+//! finding, and nothing runs.
+
+use super::template::code_end;
+use crate::domain::Script;
+
+/// What is wrong with a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShellError {
+    /// In one sentence.
+    pub message: String,
+    /// What to write instead.
+    pub hint: String,
+}
+
+/// What a part of a command line stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum In {
+    Single,
+    Double,
+    /// `$(…)`, with how many parentheses are open in it.
+    Substitution(u32),
+    /// `${…}`
+    Parameter,
+    Backtick,
+}
+
+/// Words after which a command begins.
+const BEFORE_COMMANDS: &[&str] = &["if", "then", "else", "elif", "while", "until", "do", "!", "{"];
+/// Words of the shell's grammar, and what it does by itself without starting a program or running text as code.
+const BY_ITSELF: &[&str] = &[
+    ":", "cd", "exit", "export", "unset", "read", "wait", "umask", "return", "readonly", "ulimit", "pwd", "fi", "done",
+    "esac", "}", "break", "continue",
+];
+/// Commands that read their arguments as code, or change the parameters.
+const READS_AGAIN: &[&str] = &[
+    "eval", ".", "source", "trap", "alias", "set", "shift", "exec", "command",
+];
+
+struct Lexer<'a> {
+    text: &'a str,
+    script: Script,
+    errors: Vec<ShellError>,
+    stack: Vec<In>,
+    /// The word that is being read, as far as it is literal; none outside of words.
+    word: Option<String>,
+    /// Whether the word holds what can't be told.
+    is_open: bool,
+    /// Whether the next word is a command's name.
+    wants_command: bool,
+    /// The name of the command whose arguments are read.
+    command: Option<String>,
+    programs: Vec<String>,
+    is_known: bool,
+    has_here_document: bool,
+    has_function: bool,
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// Everything that keeps its interpolations from being parameters.
+pub fn script(text: &str) -> Result<Script, Vec<ShellError>> {
+    let mut lexer = Lexer {
+        text,
+        script: Script::default(),
+        errors: Vec::new(),
+        stack: Vec::new(),
+        word: None,
+        is_open: false,
+        wants_command: true,
+        command: None,
+        programs: Vec::new(),
+        is_known: true,
+        has_here_document: false,
+        has_function: false,
+    };
+    lexer.read();
+    lexer.finish()
+}
+
+impl Lexer<'_> {
+    fn wrong(&mut self, message: impl Into<String>, hint: impl Into<String>) {
+        let error = ShellError {
+            message: message.into(),
+            hint: hint.into(),
+        };
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
+    }
+
+    fn read(&mut self) {
+        let bytes = self.text.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &self.text[at..];
+            let top = self.stack.last().copied();
+            if rest.starts_with("{{") {
+                match code_end(self.text, at + 2, "}}") {
+                    Some(end) => {
+                        let code = self.text[at + 2..end].trim().to_owned();
+                        self.interpolation(&code, top);
+                        at = end + 2;
+                    }
+                    None => {
+                        self.wrong("`{{` is not closed by `}}`", "close it, or write `{` and `{` apart");
+                        return;
+                    }
+                }
+                continue;
+            }
+            if rest.starts_with("{%") || rest.starts_with("{#") {
+                self.wrong(
+                    format!("`{}` has no meaning in a command", &rest[..2]),
+                    "decide with `when` which of two steps runs, or work the text out in a step of type `template`",
+                );
+            }
+            at += match top {
+                Some(In::Single) => self.single(rest),
+                Some(In::Double) => self.double(rest),
+                _ => self.bare(rest, top),
+            };
+        }
+        self.end_word();
+    }
+
+    /// One character as it stands.
+    fn keep(&mut self, rest: &str) -> usize {
+        let length = rest.chars().next().map_or(1, char::len_utf8);
+        self.script.text.push_str(&rest[..length]);
+        length
+    }
+
+    fn literal(&mut self, rest: &str) -> usize {
+        let length = self.keep(rest);
+        self.word.get_or_insert_default().push_str(&rest[..length]);
+        length
+    }
+
+    fn single(&mut self, rest: &str) -> usize {
+        if rest.starts_with('\'') {
+            self.stack.pop();
+            return self.keep(rest);
+        }
+        self.literal(rest)
+    }
+
+    fn double(&mut self, rest: &str) -> usize {
+        match rest.as_bytes()[0] {
+            b'"' => {
+                self.stack.pop();
+                self.keep(rest)
+            }
+            b'\\' => self.escaped(rest),
+            b'$' => self.dollar(rest),
+            b'`' => self.backtick(rest),
+            _ => self.literal(rest),
+        }
+    }
+
+    fn escaped(&mut self, rest: &str) -> usize {
+        let behind = &rest[1..];
+        if behind.starts_with("{{") {
+            self.wrong(
+                "a `\\` stands before an interpolation",
+                "take it out: what is interpolated needs no quoting",
+            );
+        }
+        let length = self.keep(rest);
+        match behind.chars().next() {
+            Some('\n') => length + self.keep(behind),
+            Some(_) if !behind.starts_with("{{") => length + self.literal(behind),
+            _ => length,
+        }
+    }
+
+    fn dollar(&mut self, rest: &str) -> usize {
+        self.is_open = true;
+        self.word.get_or_insert_default();
+        let (kind, length) = if rest.starts_with("$(") {
+            (Some(In::Substitution(0)), 2)
+        } else if rest.starts_with("${") && !rest.starts_with("${{") {
+            (Some(In::Parameter), 2)
+        } else {
+            if rest[1..].starts_with("{{") {
+                self.wrong(
+                    "a `$` stands before an interpolation",
+                    "take it out: the value of an interpolation is never the name of a variable",
+                );
+            }
+            (None, 1)
+        };
+        self.script.text.push_str(&rest[..length]);
+        if let Some(kind) = kind {
+            self.stack.push(kind);
+            if matches!(kind, In::Substitution(_)) {
+                // What is started in there can't be told here.
+                self.is_known = false;
+            }
+        }
+        length
+    }
+
+    fn backtick(&mut self, rest: &str) -> usize {
+        self.is_open = true;
+        self.is_known = false;
+        if self.stack.last() == Some(&In::Backtick) {
+            self.stack.pop();
+        } else {
+            self.stack.push(In::Backtick);
+        }
+        self.keep(rest)
+    }
+
+    fn bare(&mut self, rest: &str, top: Option<In>) -> usize {
+        let byte = rest.as_bytes()[0];
+        match (byte, top) {
+            (b'\'', _) => {
+                self.word.get_or_insert_default();
+                self.stack.push(In::Single);
+                return self.keep(rest);
+            }
+            (b'"', _) => {
+                self.word.get_or_insert_default();
+                self.stack.push(In::Double);
+                return self.keep(rest);
+            }
+            (b'\\', _) => return self.escaped(rest),
+            (b'$', _) => return self.dollar(rest),
+            (b'`', _) => return self.backtick(rest),
+            (b'}', Some(In::Parameter)) => {
+                self.stack.pop();
+                return self.keep(rest);
+            }
+            (_, Some(In::Parameter | In::Backtick)) => return self.keep(rest),
+            (b'(', Some(In::Substitution(depth))) => {
+                self.set_top(In::Substitution(depth + 1));
+                return self.keep(rest);
+            }
+            (b')', Some(In::Substitution(0))) => {
+                self.stack.pop();
+                return self.keep(rest);
+            }
+            (b')', Some(In::Substitution(depth))) => {
+                self.set_top(In::Substitution(depth - 1));
+                return self.keep(rest);
+            }
+            (_, Some(In::Substitution(_))) => return self.keep(rest),
+            _ => {}
+        }
+        match byte {
+            b'#' if self.word.is_none() => {
+                let end = rest.find('\n').unwrap_or(rest.len());
+                if rest[..end].contains("{{") {
+                    self.wrong(
+                        "an interpolation stands in a comment",
+                        "take the comment out of the command; YAML has comments of its own",
+                    );
+                }
+                self.script.text.push_str(&rest[..end]);
+                end
+            }
+            b'<' if rest.starts_with("<<") => {
+                self.has_here_document = true;
+                self.end_word();
+                self.script.text.push_str("<<");
+                2
+            }
+            b' ' | b'\t' => {
+                self.end_word();
+                self.keep(rest)
+            }
+            b'(' if self.word.is_some() && rest[1..].trim_start().starts_with(')') => {
+                self.has_function = true;
+                self.word = None;
+                self.wants_command = true;
+                let length = rest.find(')').map_or(1, |end| end + 1);
+                self.script.text.push_str(&rest[..length]);
+                length
+            }
+            b'\n' | b';' | b'&' | b'|' | b'(' | b')' => {
+                self.end_word();
+                self.wants_command = true;
+                self.command = None;
+                self.keep(rest)
+            }
+            b'<' | b'>' => {
+                self.end_word();
+                let length = self.keep(rest);
+                if rest[1..].starts_with('&') {
+                    return length + self.keep(&rest[1..]);
+                }
+                length
+            }
+            _ => self.literal(rest),
+        }
+    }
+
+    fn set_top(&mut self, kind: In) {
+        if let Some(top) = self.stack.last_mut() {
+            *top = kind;
+        }
+    }
+
+    fn interpolation(&mut self, code: &str, top: Option<In>) {
+        let shown: String = code.chars().take(60).collect();
+        if self.has_here_document {
+            self.wrong(
+                format!("`{{{{ {shown} }}}}` stands behind `<<`, where a here-document may be"),
+                "write the text with a step of type `template`, and give it to the program in `environment` or as an argument",
+            );
+        }
+        let place = match top {
+            Some(In::Substitution(_)) => Some("inside of `$(…)`"),
+            Some(In::Backtick) => Some("inside of backticks"),
+            Some(In::Parameter) => Some("inside of `${…}`"),
+            _ => None,
+        };
+        if let Some(place) = place {
+            self.wrong(
+                format!("`{{{{ {shown} }}}}` stands {place}, where its value would be read as code"),
+                "give it a name before: `environment: {VALUE: \"{{ … }}\"}`, and write `\"$VALUE\"` in the command",
+            );
+        }
+        if top.is_none() && self.word.is_none() && self.wants_command {
+            self.wrong(
+                format!("`{{{{ {shown} }}}}` would be the name of the program"),
+                "write the program, or use the list form: `command: [\"{{ … }}\", \"argument\"]`",
+            );
+        }
+        if let Some(command) = self.command.clone().filter(|name| is_one_of(name, READS_AGAIN)) {
+            self.wrong(
+                format!("`{{{{ {shown} }}}}` is an argument of `{command}`, which reads it as code"),
+                format!("write the command without `{command}`"),
+            );
+        }
+        self.script.parameters.push(code.to_owned());
+        let number = self.script.parameters.len();
+        let name = format!("${{{number}}}");
+        match top {
+            Some(In::Single) => self.script.text.push_str(&format!("'\"{name}\"'")),
+            Some(In::Double) => self.script.text.push_str(&name),
+            _ => self.script.text.push_str(&format!("\"{name}\"")),
+        }
+        self.word.get_or_insert_default();
+        self.is_open = true;
+    }
+
+    fn end_word(&mut self) {
+        let Some(word) = self.word.take() else { return };
+        let is_open = std::mem::take(&mut self.is_open);
+        if !self.wants_command {
+            return;
+        }
+        if is_assignment(&word) {
+            return;
+        }
+        if is_open {
+            self.is_known = false;
+            self.wants_command = false;
+            return;
+        }
+        if is_one_of(&word, BEFORE_COMMANDS) {
+            return;
+        }
+        self.wants_command = false;
+        match word.as_str() {
+            // Names, words and patterns follow; the commands in it begin after `do`, `)` and `;`.
+            "for" | "case" | "in" => {}
+            name if is_one_of(name, BY_ITSELF) => {}
+            name => {
+                self.programs.push(name.rsplit('/').next().unwrap_or(name).to_owned());
+                // A path may be any program.
+                self.is_known &= !name.contains('/') && !is_one_of(name, READS_AGAIN);
+            }
+        }
+        self.command = Some(word);
+    }
+
+    fn finish(mut self) -> Result<Script, Vec<ShellError>> {
+        if self.has_function && !self.script.parameters.is_empty() {
+            self.wrong(
+                "the command defines a function, in which the parameters of `sh` have another meaning",
+                "put the function into a script of the workspace, or take the interpolations out",
+            );
+        }
+        let changes = self
+            .programs
+            .iter()
+            .any(|name| matches!(name.as_str(), "set" | "shift"));
+        if changes && !self.script.parameters.is_empty() {
+            self.wrong(
+                "the command changes the parameters of `sh` by `set` or `shift`, and interpolations are such parameters",
+                "take `set` or `shift` out, or give values in `environment`",
+            );
+        }
+        if let Some(open) = self.stack.last() {
+            let what = match open {
+                In::Single => "`'`",
+                In::Double => "`\"`",
+                In::Substitution(_) => "`$(`",
+                In::Parameter => "`${`",
+                In::Backtick => "a backtick",
+            };
+            self.wrong(format!("{what} is opened and not closed"), "close it");
+        }
+        if !self.errors.is_empty() {
+            return Err(self.errors);
+        }
+        self.programs.sort();
+        self.programs.dedup();
+        self.script.programs = self.is_known.then_some(self.programs);
+        Ok(self.script)
+    }
+}
+
+fn is_one_of(word: &str, words: &[&str]) -> bool {
+    words.contains(&word)
+}
+
+/// `NAME=…`
+fn is_assignment(word: &str) -> bool {
+    word.split_once('=').is_some_and(|(name, _)| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn interpolations_are_parameters() {
+        for (text, expected) in [
+            ("echo 'Hello {{ inputs.name }}!'", "echo 'Hello '\"${1}\"'!'"),
+            ("echo \"a {{ x }} b\" {{ y }}", "echo \"a ${1} b\" \"${2}\""),
+            (
+                "kubectl apply -f k8s/{{ inputs.environment }}/",
+                "kubectl apply -f k8s/\"${1}\"/",
+            ),
+            (
+                "A={{ x }} printf %s \"$A\" # done",
+                "A=\"${1}\" printf %s \"$A\" # done",
+            ),
+            ("echo {{ '}}' ~ x }}", "echo \"${1}\""),
+        ] {
+            assert_eq!(script(text).unwrap().text, expected, "{text}");
+        }
+        assert_eq!(script("echo {{ a }}{{ b }}").unwrap().parameters, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_would_be_read_as_code_is_refused() {
+        for text in [
+            "echo $(cat {{ x }})",
+            "echo `cat {{ x }}`",
+            "echo ${A:-{{ x }}}",
+            "echo \"$(cat {{ x }})\"",
+            "{{ x }} --help",
+            "true && {{ x }}",
+            "echo a # {{ x }}",
+            "cat <<E\n{{ x }}\nE",
+            "eval {{ x }}",
+            "eval \"echo {{ x }}\"",
+            ". {{ x }}",
+            "echo \\{{ x }}",
+            "echo ${{ x }}",
+            "f() { echo {{ x }}; }; f",
+            "set -- a; echo {{ x }}",
+            "echo '{{ x }}",
+            "echo {{ x",
+            "echo $(( {{ x }} + 1 ))",
+            "if {{ x }}; then ls; fi",
+            "echo \"`id {{ x }}`\"",
+            "{% if x %}ls{% endif %}",
+            "trap {{ x }} EXIT",
+            "echo $((1 + (2 * {{ x }})))",
+        ] {
+            assert!(script(text).is_err(), "{text}: {:?}", script(text));
+        }
+    }
+
+    #[test]
+    fn programs_are_told_where_they_can_be() {
+        let programs = |text: &str| script(text).unwrap().programs;
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(programs("npm test"), names(&["npm"]));
+        assert_eq!(
+            programs("cd a && A=1 git pull | grep -c x; if test -f b; then cat b > c; fi"),
+            names(&["cat", "git", "grep", "test"])
+        );
+        assert_eq!(programs("for f in a b; do wc $f; done"), names(&["wc"]));
+        assert_eq!(
+            programs("bash -c 'rm x'"),
+            names(&["bash"]),
+            "what it starts is its own affair"
+        );
+        for text in ["$A b", "echo $(id)", "./tool", "echo a; `b`", "exec curl"] {
+            assert_eq!(programs(text), None, "{text}");
+        }
+    }
+
+    /// What the shell's program sees, by the real shell.
+    fn words(text: &str, values: &[String]) -> Vec<u8> {
+        let script = script(text).unwrap();
+        let output = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(&script.text)
+            .arg("sh")
+            .args(values)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{text}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output.stdout
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let known = prop::sample::select(vec![
+            "; touch /tmp/weft-was-here #",
+            "$(touch /tmp/weft-was-here)",
+            "`touch /tmp/weft-was-here`",
+            "' ; id ; '",
+            "\" ; id ; \"",
+            "a\nb",
+            "*",
+            "~",
+            "-rf",
+            "\\",
+            "'",
+            "\"",
+            "$HOME",
+            "${IFS}",
+            "&& id",
+            "| id",
+            "> /tmp/weft-was-here",
+            "{{ x }}",
+            "ä\u{1F600}",
+            "",
+            "!!",
+            "%s%n",
+            "\t ",
+        ]);
+        prop_oneof![known.prop_map(str::to_owned), "[^\u{0}]{0,12}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn the_program_sees_the_values_and_nothing_else(a in hostile(), b in hostile(), c in hostile()) {
+            let text = "printf '[%s]' {{ a }} x{{ b }}y 'p {{ c }} q' \"r {{ a }} s\" --f={{ b }}; V={{ c }} && printf '<%s>' \"$V\"";
+            let expected = format!("[{a}][x{b}y][p {c} q][r {a} s][--f={b}]<{c}>");
+            let values = [&a, &b, &c, &a, &b, &c].map(Clone::clone);
+            prop_assert_eq!(words(text, &values), expected.into_bytes());
+            prop_assert!(!std::path::Path::new("/tmp/weft-was-here").exists());
+        }
+    }
+}
