@@ -8,6 +8,7 @@ mod parameters;
 mod policy;
 mod shell;
 mod template;
+mod yaml;
 
 pub use catalog::Catalog;
 pub use dry_run::{DryStep, dry_run};
@@ -17,3 +18,4 @@ pub use expression::{
 pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
+pub use yaml::{ReadYaml, read_yaml, to_yaml};

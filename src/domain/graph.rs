@@ -39,6 +39,9 @@ pub const DEFAULT_WITHIN_SECONDS: u32 = 7 * 86_400;
 pub struct Graph {
     /// The workflow's name, unique in the bundle.
     pub name: String,
+    /// The author's own version of it, a text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// One sentence.
     pub description: String,
     /// For lists.

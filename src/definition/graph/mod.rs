@@ -44,7 +44,13 @@ pub fn read_graph(text: &str) -> ReadGraph {
             };
         }
     };
-    let mut read = shape::read(&value);
+    read_value(&value)
+}
+
+/// Reads what a graph file says.
+#[must_use]
+pub(in crate::definition) fn read_value(value: &Value) -> ReadGraph {
+    let mut read = shape::read(value);
     structure::check(&mut read);
     names::check(&mut read);
     read

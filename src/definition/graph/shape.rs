@@ -18,7 +18,7 @@ use crate::domain::{
 };
 use crate::error::Finding;
 
-const GRAPH: [&str; 11] = [
+const GRAPH: [&str; 12] = [
     "name",
     "description",
     "category",
@@ -30,6 +30,7 @@ const GRAPH: [&str; 11] = [
     "active",
     "deadlineSeconds",
     "securityProfile",
+    "version",
 ];
 const COMMON: [&str; 6] = ["id", "type", "when", "phase", "join", "onFailure"];
 /// Of nodes that try something.
@@ -113,6 +114,7 @@ pub(super) fn read(value: &Value) -> ReadGraph {
     let (nodes, at) = reader.nodes(&whole);
     let graph = Graph {
         name,
+        version: reader.text(&whole, "version"),
         description: reader.text(&whole, "description").unwrap_or_default(),
         category: reader.text(&whole, "category").unwrap_or_else(|| "General".to_owned()),
         tags: reader.texts(&whole, "tags", MAX_TAGS).unwrap_or_default(),

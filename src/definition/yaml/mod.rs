@@ -1,0 +1,12 @@
+//! A workflow written as YAML steps ⇄ a graph.
+//!
+//! A file is read into a tree with places (`compose.rs`), and translated (`read.rs`) into what a graph file says, with the place of
+//! each of its members; so everything that is checked of a graph is checked of it too, and said with line and column. `write.rs`
+//! goes the other way.
+
+mod compose;
+mod read;
+mod write;
+
+pub use read::{ReadYaml, read_yaml};
+pub use write::to_yaml;
