@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
+use super::graph::{Offer, ReadGraph, check_against, cycles_of_children};
+use super::source::Source;
 use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter};
 use crate::error::Finding;
 
@@ -74,13 +75,15 @@ impl Catalog {
         self.files += files.len() as u64;
         let mut findings_of: Vec<Vec<Finding>> = Vec::with_capacity(files.len());
         let mut read: Vec<ReadGraph> = Vec::with_capacity(files.len());
+        let mut sources: Vec<Source> = Vec::with_capacity(files.len());
         let mut taken: BTreeMap<String, String> = self
             .workflows
             .iter()
             .map(|(name, declared)| (name.clone(), format!("{}:{}", declared.path, declared.line)))
             .collect();
         for (path, text) in &files {
-            let mut one = read_graph(text);
+            let (mut one, source) = Source::read(path, text);
+            sources.push(source);
             let mut wrong = std::mem::take(&mut one.findings);
             let name = &one.graph.name;
             if let Some(former) = taken.get(name) {
@@ -93,7 +96,8 @@ impl Catalog {
             read.push(one);
         }
         self.keep_good(&read, &mut findings_of);
-        for (((path, text), one), mut wrong) in files.into_iter().zip(read).zip(findings_of) {
+        let files = files.into_iter().zip(sources);
+        for ((((path, text), source), one), mut wrong) in files.zip(read).zip(findings_of) {
             if wrong.is_empty() {
                 let declared = declared(path, one.graph);
                 self.workflows.insert(declared.name.clone(), declared);
@@ -101,7 +105,7 @@ impl Catalog {
             }
             let mut placed: Vec<_> = wrong
                 .drain(..)
-                .map(|finding| (place_of(&text, &finding.pointer), finding))
+                .map(|finding| (source.place_of(&text, &finding.pointer), finding))
                 .collect();
             placed.sort_by_key(|(place, _)| *place);
             self.findings

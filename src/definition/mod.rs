@@ -7,6 +7,7 @@ mod graph;
 mod parameters;
 mod policy;
 mod shell;
+mod source;
 mod template;
 mod yaml;
 
@@ -18,4 +19,5 @@ pub use expression::{
 pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
+pub use source::Source;
 pub use yaml::{ReadYaml, read_yaml, to_yaml};

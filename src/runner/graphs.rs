@@ -1,4 +1,4 @@
-//! The graph files of a bundle: every `*.json` below its folder `workflows`.
+//! The graph files of a bundle: every `*.json`, `*.yaml` and `*.yml` below its folder `workflows`.
 
 use std::fs;
 use std::io;
@@ -31,7 +31,7 @@ pub fn graph_files(bundle: &BundleRef) -> io::Result<GraphFiles> {
         let message = format!("there are {} graph files, and there may be {MAX_GRAPHS}", paths.len());
         findings.push(
             Finding::new(format!("workspace/{FOLDER}:1:1"), "too_many_files", message)
-                .hint("every `*.json` below `workflows` is a graph; data files belong elsewhere in the workspace"),
+                .hint("every `*.json` and `*.yaml` below `workflows` is a workflow; data files belong elsewhere in the workspace"),
         );
         paths.truncate(MAX_GRAPHS);
     }
@@ -49,7 +49,7 @@ pub fn graph_files(bundle: &BundleRef) -> io::Result<GraphFiles> {
         match String::from_utf8(fs::read(&file)?) {
             Ok(text) => files.push((shown, text)),
             Err(_) => findings.push(
-                Finding::new(format!("{shown}:1:1"), "not_json", "the file is no UTF-8 text").hint("save it as UTF-8"),
+                Finding::new(format!("{shown}:1:1"), "not_text", "the file is no UTF-8 text").hint("save it as UTF-8"),
             ),
         }
     }
@@ -73,7 +73,7 @@ fn walk(folder: &Path, relative: &str, found: &mut Vec<String>) -> io::Result<()
         } else if kind.is_file()
             && Path::new(&name)
                 .extension()
-                .is_some_and(|extension| extension == "json")
+                .is_some_and(|extension| extension == "json" || extension == "yaml" || extension == "yml")
         {
             found.push(path);
         }
@@ -99,6 +99,7 @@ mod tests {
         for (name, text) in [
             ("workflows/deep/b.json", "{}".as_bytes()),
             ("workflows/a.json", b"[]"),
+            ("workflows/c.yml", b"name: c"),
             ("workflows/a.py", b"x = 1"),
             ("data.json", b"{}"),
             ("workflows/large.json", large.as_bytes()),
@@ -108,7 +109,11 @@ mod tests {
         }
         let (files, findings) = graph_files(&bundle).unwrap();
         let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(paths, ["workspace/workflows/a.json", "workspace/workflows/deep/b.json"]);
+        assert_eq!(paths, [
+                "workspace/workflows/a.json",
+                "workspace/workflows/c.yml",
+                "workspace/workflows/deep/b.json"
+            ]);
         let found: Vec<_> = findings
             .iter()
             .map(|one| (one.pointer.as_str(), one.code.as_str()))
@@ -117,7 +122,7 @@ mod tests {
             found,
             [
                 ("workspace/workflows/large.json:1:1", "too_large"),
-                ("workspace/workflows/odd.json:1:1", "not_json")
+                ("workspace/workflows/odd.json:1:1", "not_text")
             ]
         );
     }

@@ -1,0 +1,35 @@
+//! A file that is a workflow by itself: a graph as JSON, or YAML steps.
+
+use super::graph::{ReadGraph, place_of, read_graph};
+use super::yaml::{ReadYaml, read_yaml};
+
+/// In which form a workflow is written, with what its findings need to be found again.
+#[derive(Debug)]
+pub enum Source {
+    /// A graph.
+    Json,
+    /// YAML steps.
+    Yaml(ReadYaml),
+}
+
+impl Source {
+    /// Reads a file by the ending of its name.
+    #[must_use]
+    pub fn read(path: &str, text: &str) -> (ReadGraph, Self) {
+        if path.ends_with(".yaml") || path.ends_with(".yml") {
+            let mut yaml = read_yaml(text);
+            let read = std::mem::take(&mut yaml.read);
+            return (read, Self::Yaml(yaml));
+        }
+        (read_graph(text), Self::Json)
+    }
+
+    /// Line and column, from 1, of what a pointer leads to.
+    #[must_use]
+    pub fn place_of(&self, text: &str, pointer: &str) -> (usize, usize) {
+        match self {
+            Self::Json => place_of(text, pointer),
+            Self::Yaml(yaml) => yaml.place_of(pointer),
+        }
+    }
+}
