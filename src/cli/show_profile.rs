@@ -115,6 +115,9 @@ impl ShowProfile {
                 vec![name.to_owned(), text(&says), text(&holds), origin.to_owned()]
             });
             output::table(&["FIGURE", "PROFILE", "HERE", "ORIGIN"], &rows.collect::<Vec<_>>());
+            for Figure(_, says, ..) in programs {
+                output::data(&format!("programs of shell steps: {}", text(&says)));
+            }
             output::data("");
         }
         output::note(&format!(
