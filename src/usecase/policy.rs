@@ -13,7 +13,7 @@ use super::{Context, Error, Result, catalog};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
-use crate::domain::{Chosen, ChosenBy, Declared, Limits, Network, OrgId, Rights, SecurityProfile, settle, stricter};
+use crate::domain::{Chosen, ChosenBy, Declared, Limits, Network, OrgId, Rights, SecurityProfile, Trust, settle, stricter};
 pub use crate::domain::{Holder, LimitCeilings, Policy, Reason, Restricted, Subject};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{Code, Plan};
@@ -308,9 +308,24 @@ pub(super) async fn admit_plan(
 /// Brings the steps of a plan below ceilings; what is refused of them.
 pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut Plan) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
-    for code in plan.steps.iter_mut().filter_map(|step| step.work.code_mut()) {
+    for step in &mut plan.steps {
+        let id = step.id.as_str();
+        let Some(code) = step.work.code_mut() else { continue };
         let below = ceilings.restrict(&code.rights, &code.limits);
-        if below.reasons.iter().any(|reason| reason.refused)
+        if code.is_built_in() {
+            let place = format!("{}#{id}", plan.workflow);
+            let refused = below.reasons.iter().filter(|reason| reason.refused);
+            let refused = refused.map(|reason| {
+                Finding::new(place.as_str(), reason.code, reason.message.as_str()).hint(reason.remedy.as_str())
+            });
+            findings.extend(refused);
+            if code.kind() == "shell" && below.rights.trust == Trust::Restricted {
+                let message = format!("step `{id}` is a command, and restricted code starts no programs");
+                let hint = below.reasons.iter().find(|reason| reason.code == "trust_lowered");
+                let hint = hint.map_or("a platform administrator trusts who has written it", |reason| &reason.remedy);
+                findings.push(Finding::new(place.as_str(), "programs_not_allowed", message).hint(hint));
+            }
+        } else if below.reasons.iter().any(|reason| reason.refused)
             && let Some(declared) = current.catalog.function(&code.name)
         {
             let new = refusals(declared, &below.reasons).into_iter();
