@@ -109,11 +109,14 @@ mod tests {
         }
         let (files, findings) = graph_files(&bundle).unwrap();
         let paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(paths, [
+        assert_eq!(
+            paths,
+            [
                 "workspace/workflows/a.json",
                 "workspace/workflows/c.yml",
                 "workspace/workflows/deep/b.json"
-            ]);
+            ]
+        );
         let found: Vec<_> = findings
             .iter()
             .map(|one| (one.pointer.as_str(), one.code.as_str()))

@@ -25,7 +25,7 @@ pub use draft::child;
 pub use effect::{Effect, Fact};
 pub use event::{Event, Verdict};
 pub use of_graph::MissingFunction;
-pub use plan::{Action, Code, Dependency, GRACE_MS, MAIN_STEP, Output, Plan, StepPlan, Work};
+pub use plan::{Action, BUILT_IN, Code, Dependency, GRACE_MS, MAIN_STEP, Output, Plan, Starts, StepPlan, Work};
 pub use state::{Activity, Decision, Doing, Many, RunState, Slot, StepState, Unit};
 pub use transition::{Counts, Ended, LEGAL, Rejected, Transition};
 

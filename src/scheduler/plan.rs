@@ -372,12 +372,6 @@ impl Code {
         }
     }
 
-    /// Whether it is a step that is built in.
-    #[must_use]
-    pub fn is_built_in(&self) -> bool {
-        self.module == BUILT_IN
-    }
-
     /// As written in a graph's `type`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

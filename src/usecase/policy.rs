@@ -13,10 +13,12 @@ use super::{Context, Error, Result, catalog};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
-use crate::domain::{Chosen, ChosenBy, Declared, Limits, Network, OrgId, Rights, SecurityProfile, Trust, settle, stricter};
+use crate::domain::{
+    Chosen, ChosenBy, Declared, Limits, Network, OrgId, Programs, Rights, SecurityProfile, Trust, settle, stricter,
+};
 pub use crate::domain::{Holder, LimitCeilings, Policy, Reason, Restricted, Subject};
 use crate::error::{Finding, Kind};
-use crate::scheduler::{Code, Plan};
+use crate::scheduler::{BUILT_IN, Code, Plan, Starts};
 use crate::store;
 pub use crate::store::repo::identity::Written;
 use crate::store::repo::policies::Both;
@@ -118,6 +120,39 @@ impl Ceilings {
         })
     }
 
+    /// Programs of a command that the profile doesn't list.
+    fn programs(&self, step: &str, code: &Code) -> Vec<Finding> {
+        let (allowed, profile) = (self.chosen.profile.figures().programs, self.chosen.profile);
+        let place = format!("/nodes/{step}/command");
+        let hint = || {
+            format!(
+                "docs/profiles.md says which programs it lists; the profile was chosen by {}",
+                self.chosen.by.place()
+            )
+        };
+        match &code.starts {
+            Starts::Nothing => Vec::new(),
+            Starts::Unknown if allowed == Programs::Any => Vec::new(),
+            Starts::Unknown => {
+                let message = format!(
+                    "step `{step}`: which programs the command starts can't be told, and the security profile `{profile}` lists those \
+                     that may be started"
+                );
+                vec![Finding::new(place, "program_not_told", message).hint(hint())]
+            }
+            Starts::Programs(programs) => programs
+                .iter()
+                .filter(|program| !allowed.allow(program))
+                .map(|program| {
+                    let message = format!(
+                        "step `{step}` starts `{program:.60}`, which the security profile `{profile}` doesn't list"
+                    );
+                    Finding::new(place.as_str(), "program_not_allowed", message).hint(hint())
+                })
+                .collect(),
+        }
+    }
+
     /// Texts among arguments that are longer than the profile lets them be.
     pub(super) fn too_long(&self, arguments: &Map<String, Value>) -> Vec<Finding> {
         let most = self.chosen.profile.figures().input_chars;
@@ -195,10 +230,13 @@ pub fn refused_by_platform(policy: &Policy, declared: &Declared) -> Vec<Finding>
 }
 
 fn refusals(declared: &Declared, reasons: &[Reason]) -> Vec<Finding> {
-    let place = format!("{}:{}:1", declared.path, declared.line.max(1));
+    refusals_at(&format!("{}:{}:1", declared.path, declared.line.max(1)), reasons)
+}
+
+fn refusals_at(place: &str, reasons: &[Reason]) -> Vec<Finding> {
     let refused = reasons.iter().filter(|reason| reason.refused);
     refused
-        .map(|reason| Finding::new(place.as_str(), reason.code, reason.message.as_str()).hint(reason.remedy.as_str()))
+        .map(|reason| Finding::new(place, reason.code, reason.message.as_str()).hint(reason.remedy.as_str()))
         .collect()
 }
 
@@ -309,28 +347,28 @@ pub(super) async fn admit_plan(
 pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut Plan) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for step in &mut plan.steps {
-        let id = step.id.as_str();
+        let id = step.id.clone();
         let Some(code) = step.work.code_mut() else { continue };
         let below = ceilings.restrict(&code.rights, &code.limits);
-        if code.is_built_in() {
-            let place = format!("{}#{id}", plan.workflow);
-            let refused = below.reasons.iter().filter(|reason| reason.refused);
-            let refused = refused.map(|reason| {
-                Finding::new(place.as_str(), reason.code, reason.message.as_str()).hint(reason.remedy.as_str())
-            });
-            findings.extend(refused);
-            if code.kind() == "shell" && below.rights.trust == Trust::Restricted {
-                let message = format!("step `{id}` is a command, and restricted code starts no programs");
-                let hint = below.reasons.iter().find(|reason| reason.code == "trust_lowered");
-                let hint = hint.map_or("a platform administrator trusts who has written it", |reason| &reason.remedy);
-                findings.push(Finding::new(place.as_str(), "programs_not_allowed", message).hint(hint));
+        let new = if code.module == BUILT_IN {
+            let mut own = refusals_at(&format!("/nodes/{id}"), &below.reasons);
+            own.extend(ceilings.programs(&id, code));
+            if code.starts != Starts::Nothing && below.rights.trust == Trust::Restricted {
+                let message = format!("step `{id}` is a command, and restricted code starts no processes");
+                own.push(
+                    Finding::new(format!("/nodes/{id}"), "shell_not_allowed", message)
+                        .hint("a platform administrator raises `trust` of the policy to `trusted`"),
+                );
             }
-        } else if below.reasons.iter().any(|reason| reason.refused)
-            && let Some(declared) = current.catalog.function(&code.name)
-        {
-            let new = refusals(declared, &below.reasons).into_iter();
-            findings.extend(new.filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
-        }
+            own
+        } else {
+            match current.catalog.function(&code.name) {
+                Some(declared) => refusals(declared, &below.reasons),
+                None => Vec::new(),
+            }
+        };
+        let new = new.into_iter().filter(|finding| !findings.contains(finding));
+        findings.extend(new.collect::<Vec<_>>());
         (code.rights, code.limits) = (below.rights, below.limits);
     }
     findings

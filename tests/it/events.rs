@@ -18,7 +18,7 @@ use weft::runner::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, Isolation, NodeRunner, RunnerError, RunnerTimings,
     WorkerMessage,
 };
-use weft::scheduler::{self, Action, Code, Output, Plan, StepPlan, Work};
+use weft::scheduler::{self, Action, Code, Output, Plan, Starts, StepPlan, Work};
 use weft::store::fault::{Call, Fault, Plan as Faults, Rule};
 use weft::store::key::{self, PlatformTable};
 use weft::store::port::Query;
@@ -125,6 +125,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
     let current = cx.catalogs.current().await.unwrap();
     let step = |id: &&str| {
         let code = Code {
+            starts: Starts::Nothing,
             declared_as: DeclaredAs::default(),
             name: WORKFLOW.into(),
             module: "workflows.hello".into(),

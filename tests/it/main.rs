@@ -37,3 +37,4 @@ mod seccomp;
 mod secrets;
 mod sqlite;
 mod tenancy_matrix;
+mod yaml_golden;

@@ -38,6 +38,11 @@ async fn app() -> TestApp {
         .graph(graph("careful", Some("restricted")))
         .graph(graph("shown", Some("plan_only")))
         .graph(parent)
+        .graph(json!({"name": "deploys", "nodes": [
+            {"id": "list", "type": "shell", "command": "cd /tmp && ls | wc -l"},
+            {"id": "apply", "type": "shell", "command": ["kubectl", "apply"]},
+            {"id": "any", "type": "shell", "command": "$TOOL x"},
+        ]}))
         .graph(hosts)
         .start()
         .await
@@ -143,6 +148,38 @@ async fn restricted_has_no_network_and_says_which_profile_keeps_it_off() {
         "security profile `restricted` allows its steps no network"
     );
     assert!(error["hint"].as_str().unwrap().contains("the request"), "{error}");
+}
+
+#[tokio::test]
+async fn commands_start_what_the_profile_lists() {
+    let app = app().await;
+    let codes = async |profile: &str| {
+        let answer = execute(&app, "deploys", &format!("?securityProfile={profile}"), json!({})).await;
+        let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
+        let errors = errors
+            .iter()
+            .map(|error| format!("{} {}", error["pointer"], error["code"]).replace('"', ""));
+        (answer.status, errors.collect::<Vec<_>>())
+    };
+    let (apply, any) = (
+        "/nodes/apply/command program_not_allowed",
+        "/nodes/any/command program_not_told",
+    );
+    assert_eq!(codes("restricted").await, (403, vec![apply.to_owned(), any.to_owned()]));
+    assert_eq!(
+        codes("standard").await,
+        (403, vec![any.to_owned()]),
+        "kubectl is listed"
+    );
+    assert_eq!(codes("elevated").await.0, 200);
+    ask(&app, "ann", "PUT", "/api/policy", Some(json!({"trust": "restricted"}))).await;
+    let (status, errors) = codes("elevated").await;
+    assert_eq!(status, 403);
+    assert_eq!(errors.len(), 3);
+    assert!(
+        errors.iter().all(|error| error.ends_with("shell_not_allowed")),
+        "{errors:?}"
+    );
 }
 
 /// What a run starts is held to what the run was held to.

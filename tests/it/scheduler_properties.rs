@@ -13,7 +13,7 @@ use weft::domain::{
 };
 use weft::scheduler::{
     Action, Carried, Code, Decision, Dependency, Doing, Effect, Event, Fact, LEGAL, Output, Plan, Rejected, RunState,
-    Slot, StepPlan, StepState, Transition, Unit, Verdict, Work, begin, decide,
+    Slot, Starts, StepPlan, StepState, Transition, Unit, Verdict, Work, begin, decide,
 };
 
 const START: i64 = 1_795_219_200_000;
@@ -24,6 +24,7 @@ type Checked = Result<(), TestCaseError>;
 
 fn action() -> impl Strategy<Value = Action> {
     let code = Code {
+        starts: Starts::Nothing,
         declared_as: DeclaredAs::default(),
         name: "any".into(),
         module: "workflows.any".into(),
