@@ -44,7 +44,11 @@ pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
             at = raw_end(text, end + 2).ok_or("`{% raw %}` is not closed by `{% endraw %}`")?;
             continue;
         }
-        let code = if close == "}}" { Part::Code(code) } else { Part::Statement(code) };
+        let code = if close == "}}" {
+            Part::Code(code)
+        } else {
+            Part::Statement(code)
+        };
         parts.extend([Part::Text(&text[from..inside]), code]);
         (from, at) = (end, end + 2);
     }
@@ -77,13 +81,13 @@ pub(super) fn wrong_statement(statement: &str) -> Option<String> {
     match *first {
         "if" | "elif" | "else" | "endif" | "endfor" => None,
         "for" if rest.contains(&"recursive") => Some("`for` can't be recursive".to_owned()),
-        "for" if rest.contains(&"if") => {
-            Some("`for` takes no `if`: write `{% if … %}` inside of it".to_owned())
-        }
+        "for" if rest.contains(&"if") => Some("`for` takes no `if`: write `{% if … %}` inside of it".to_owned()),
         "for" => None,
         other => {
             let other: String = other.chars().take(30).collect();
-            Some(format!("there is no `{{% {other} %}}` in templates; there are `if`, `for` and `raw`"))
+            Some(format!(
+                "there is no `{{% {other} %}}` in templates; there are `if`, `for` and `raw`"
+            ))
         }
     }
 }
@@ -135,8 +139,18 @@ mod tests {
             assert_eq!(wrong_statement(good), None, "{good}");
         }
         for bad in [
-            " set a = 1 ", " macro m() ", " include 'x' ", " import 'x' as y ", " extends 'x' ", " call m() ", " filter upper ",
-            " with a = 1 ", " block b ", " for x in y recursive ", " for x in y if x ", " do x ",
+            " set a = 1 ",
+            " macro m() ",
+            " include 'x' ",
+            " import 'x' as y ",
+            " extends 'x' ",
+            " call m() ",
+            " filter upper ",
+            " with a = 1 ",
+            " block b ",
+            " for x in y recursive ",
+            " for x in y if x ",
+            " do x ",
         ] {
             assert!(wrong_statement(bad).is_some(), "{bad}");
         }
