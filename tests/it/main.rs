@@ -36,6 +36,7 @@ mod scheduler_properties;
 mod schedules;
 mod seccomp;
 mod secrets;
+mod shell_attacks;
 mod sqlite;
 mod tenancy_matrix;
 mod yaml_golden;
