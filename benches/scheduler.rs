@@ -36,6 +36,7 @@ fn plan(edges: impl Fn(usize) -> Vec<usize>) -> Plan {
         workflow: "large".into(),
         bundle: "sha256:0".into(),
         environment: None,
+        profile: None,
         steps: (0..STEPS).map(step).collect(),
         output: Output::Step(STEPS - 1),
         active: 32,

@@ -1,18 +1,32 @@
-//! `weft check`: the workspace without a server.
+//! `weft check`: the workspace, or single workflow files, without a server.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
+use super::place::Place;
 use super::{Failure, Outcome, Places, block_on, output, prepare};
 use crate::boot;
+use crate::config::Config;
+use crate::definition::Catalog;
 use crate::error::Finding;
 use crate::usecase::policy::refused_by_platform;
 
+/// Longest line that is shown, in characters.
+const LONGEST_LINE: usize = 160;
+
 /// Flags of `weft check`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 nothing is wrong; 1 there are findings, or it could not be checked; 2 wrong usage."
+)]
 pub(super) struct Check {
+    /// Workflow files (.json, .yaml, .yml, .py); the whole workspace without any. What a file calls is looked for in the workspace
+    /// that it lies in, or in --workspace
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     #[command(flatten)]
     places: Places,
     /// Print findings and what was found as JSON
@@ -23,55 +37,129 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> Outcome {
         let config = prepare(&self.places)?;
+        if self.files.is_empty() {
+            let json = self.json;
+            return block_on(async move { workspace(config, json).await });
+        }
+        let named = self.places.workspace.clone();
         block_on(async move {
-            let policy = boot::platform_policy(&config).await;
-            let checked = boot::check_workspace(config).await.map_err(Failure::from)?;
-            let declared = checked.workflows.values().chain(checked.data_providers.values());
-            let warnings: Vec<Finding> = match &policy {
-                Ok(policy) => declared.flat_map(|one| refused_by_platform(policy, one)).collect(),
-                Err(_) => Vec::new(),
-            };
-            if self.json {
-                output::json(&json!({
-                    "files": checked.files,
-                    "ms": checked.ms,
-                    "workflows": checked.workflows.keys().collect::<Vec<_>>(),
-                    "dataProviders": checked.data_providers.keys().collect::<Vec<_>>(),
-                    "findings": checked.findings,
-                    "warnings": warnings,
-                    "policyRead": policy.is_ok(),
-                }));
-            } else {
-                for finding in &checked.findings {
-                    output::data(&format!("{}: {}", finding.pointer, finding.message));
-                    if let Some(hint) = &finding.hint {
-                        output::note(&format!("  hint: {hint}"));
-                    }
-                }
-                for warning in &warnings {
-                    output::data(&format!("{}: warning: {}", warning.pointer, warning.message));
-                    if let Some(hint) = &warning.hint {
-                        output::note(&format!("  hint: {hint}"));
-                    }
-                }
-                if let Err(reason) = &policy {
-                    output::note(&format!(
-                        "declarations were not compared with the platform's policy: {reason}"
-                    ));
-                }
-                output::note(&format!(
-                    "{} files, {} workflows, {} data providers, {} findings",
-                    checked.files,
-                    checked.workflows.len(),
-                    checked.data_providers.len(),
-                    checked.findings.len()
-                ));
+            let mut findings = Vec::new();
+            let mut names = Vec::new();
+            for file in &self.files {
+                let (catalog, mut wrong) = one(&config, file, named.as_deref()).await?;
+                names.extend(catalog.workflows.keys().cloned());
+                findings.append(&mut wrong);
             }
-            Ok(if checked.findings.is_empty() {
-                ExitCode::SUCCESS
+            names.sort();
+            names.dedup();
+            if self.json {
+                output::json(&json!({"files": self.files.len(), "findings": findings}));
             } else {
-                ExitCode::from(1)
-            })
+                show(&findings);
+                output::note(&format!("{} file(s), {} finding(s)", self.files.len(), findings.len()));
+            }
+            Ok(code(&findings))
         })
     }
+}
+
+/// What is wrong with one file.
+async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Catalog, Vec<Finding>), Failure> {
+    let home = tempfile::Builder::new().prefix("weft-check-").tempdir();
+    let home = home.map_err(|error| Failure::new(format!("no temporary folder can be made: {error}")))?;
+    let place = Place::find(file, named.map(Path::to_owned))?;
+    let mut config = config.clone();
+    config.runner.workspace_dir = place.lay_out(home.path())?;
+    let checked = boot::check_workspace(config).await.map_err(Failure::from)?;
+    let inside = format!("workspace/{}", place.inside);
+    let own = checked.findings.iter().filter_map(|finding| {
+        let rest = finding.pointer.strip_prefix(&inside)?;
+        rest.starts_with(':').then(|| Finding {
+            pointer: format!("{}{rest}", file.display()),
+            ..finding.clone()
+        })
+    });
+    let own = own.collect();
+    Ok((checked, own))
+}
+
+/// Everything that is wrong with the workspace.
+async fn workspace(config: Config, json: bool) -> Outcome {
+    let policy = boot::platform_policy(&config).await;
+    let checked = boot::check_workspace(config).await.map_err(Failure::from)?;
+    let declared = checked.workflows.values().chain(checked.data_providers.values());
+    let warnings: Vec<Finding> = match &policy {
+        Ok(policy) => declared.flat_map(|one| refused_by_platform(policy, one)).collect(),
+        Err(_) => Vec::new(),
+    };
+    if json {
+        output::json(&json!({
+            "files": checked.files,
+            "ms": checked.ms,
+            "workflows": checked.workflows.keys().collect::<Vec<_>>(),
+            "dataProviders": checked.data_providers.keys().collect::<Vec<_>>(),
+            "findings": checked.findings,
+            "warnings": warnings,
+            "policyRead": policy.is_ok(),
+        }));
+        return Ok(code(&checked.findings));
+    }
+    show(&checked.findings);
+    for warning in &warnings {
+        output::data(&format!("{}: warning: {}", warning.pointer, warning.message));
+        if let Some(hint) = &warning.hint {
+            output::note(&format!("  hint: {hint}"));
+        }
+    }
+    if let Err(reason) = &policy {
+        output::note(&format!(
+            "declarations were not compared with the platform's policy: {reason}"
+        ));
+    }
+    output::note(&format!(
+        "{} files, {} workflows, {} data providers, {} findings",
+        checked.files,
+        checked.workflows.len(),
+        checked.data_providers.len(),
+        checked.findings.len()
+    ));
+    Ok(code(&checked.findings))
+}
+
+fn code(findings: &[Finding]) -> ExitCode {
+    if findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    }
+}
+
+/// `file:line:column: message` each, and on stderr the line with a caret below it, and what to do.
+fn show(findings: &[Finding]) {
+    for finding in findings {
+        output::data(&format!("{}: {}", finding.pointer, finding.message));
+        if let Some((line, caret)) = line_of(&finding.pointer) {
+            output::note(&format!("  | {line}"));
+            output::note(&format!("  | {caret}"));
+        }
+        if let Some(hint) = &finding.hint {
+            output::note(&format!("  hint: {hint}"));
+        }
+    }
+}
+
+/// The line that `file:line:column` names, and a caret below the column, where the file can be read.
+fn line_of(place: &str) -> Option<(String, String)> {
+    let (rest, column) = place.rsplit_once(':')?;
+    let (file, line) = rest.rsplit_once(':')?;
+    let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    if line.chars().count() > LONGEST_LINE || line.chars().any(|c| c.is_control() && c != '\t') {
+        return None;
+    }
+    // Tabs stay tabs, so that the caret stands below whatever width they have.
+    let before = line.chars().take(column.saturating_sub(1));
+    let caret: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    Some((line.to_owned(), format!("{caret}^")))
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Failure, Outcome, output};
 use crate::domain::modules;
 use crate::runner::jail::seccomp::{self, Arch, Filter};
-use crate::{authz, codes, config, http};
+use crate::{authz, codes, config, definition, http};
 
 /// Flags of `weft emit`.
 #[derive(Debug, Args)]
@@ -29,6 +29,10 @@ pub fn files() -> Vec<(PathBuf, Vec<u8>)> {
         (
             PathBuf::from("docs/env-vars.md"),
             config::env_var::markdown().into_bytes(),
+        ),
+        (
+            PathBuf::from("docs/workflow.schema.json"),
+            (serde_json::to_string_pretty(&definition::json_schema_of_yaml()).unwrap_or_default() + "\n").into_bytes(),
         ),
         (PathBuf::from("docs/authz-matrix.txt"), authz::matrix().into_bytes()),
         (PathBuf::from("docs/modules.md"), modules::markdown().into_bytes()),

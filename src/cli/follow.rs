@@ -199,6 +199,14 @@ fn sentence(error: &StepError) -> String {
     format!("{}: {}{step}", error.kind, error.message)
 }
 
+/// The same without what follows its first line, which the log has.
+fn first_line(error: &StepError) -> String {
+    match error.message.split_once('\n') {
+        Some((first, _)) => format!("{}: {first} …", error.kind),
+        None => sentence(error),
+    }
+}
+
 /// A status as a sentence has it.
 fn words(status: Status) -> &'static str {
     match status {
@@ -237,7 +245,7 @@ fn line(what: &Happening) -> Option<String> {
         } => format!(
             "{} attempt {attempt} failed, the next is at {due}: {}",
             of(step, *item),
-            sentence(error)
+            first_line(error)
         ),
         Happening::StepsEnded { status, steps, count } => {
             let more = count.saturating_sub(steps.len());

@@ -16,6 +16,7 @@ mod keys;
 mod lock;
 mod org;
 mod output;
+mod place;
 mod policy;
 mod run;
 mod schedules;
@@ -77,7 +78,7 @@ enum Command {
     /// Show when a schedule fires
     #[command(subcommand)]
     Schedules(schedules::Schedules),
-    /// Check the workspace: syntax, forbidden imports, declarations
+    /// Check the workspace, or workflow files: syntax, imports, declarations, graphs and YAML steps
     Check(check::Check),
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
     #[command(subcommand)]

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::dev::ticks;
 use super::follow::{Manner, follow, origin};
 use super::inputs::{Inputs, read_text};
+use super::place::Place;
 use super::run::local;
 use super::{Failure, Outcome, Settings, block_on, load, output, quiet};
 use crate::boot;
@@ -23,17 +24,11 @@ use crate::definition::{DryStep, dry_run};
 use crate::domain::{self, Ask, Declared, RunId, StepError};
 use crate::error::Finding;
 use crate::runner::NodeRunner;
-use crate::runner::folders::make_passable;
 use crate::runner::played::Played;
 use crate::tenancy::{self, Scope, operator_in};
 use crate::usecase::approval::{self, Word};
 use crate::usecase::start_run::{StartRun, start_run};
 use crate::usecase::{Context, deliver, signal};
-
-/// Endings of files that hold workflows.
-const WORKFLOW_FILES: [&str; 4] = ["json", "py", "yaml", "yml"];
-/// Where workflows lie in a workspace.
-const WORKFLOWS: &str = "workflows";
 
 /// Flags of `weft simulate`.
 #[derive(Debug, Args)]
@@ -385,97 +380,4 @@ fn read_outcomes(path: &str) -> Result<Outcomes, Failure> {
         );
     }
     Ok(outcomes)
-}
-
-/// Where a workflow file lies.
-#[derive(Debug)]
-struct Place {
-    file: PathBuf,
-    /// The workspace with what it calls, if there is one.
-    workspace: Option<PathBuf>,
-    /// The file's path in the workspace, as it will be.
-    inside: String,
-    /// Whether it is there already.
-    is_inside: bool,
-}
-
-impl Place {
-    /// The workspace of a file is the one that is named, else the nearest folder above it in whose `workflows` it lies.
-    fn find(file: &Path, named: Option<PathBuf>) -> Result<Self, Failure> {
-        let shown = file.display();
-        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if !WORKFLOW_FILES.contains(&ending) {
-            return Err(Failure::new(format!("`{shown}` is no workflow file"))
-                .hint("workflow files end with `.json`, `.yaml`, `.yml` or `.py`"));
-        }
-        let file = file
-            .canonicalize()
-            .map_err(|error| Failure::new(format!("`{shown}` can't be read: {error}")))?;
-        let workspace = match named {
-            Some(folder) => Some(
-                folder
-                    .canonicalize()
-                    .map_err(|error| Failure::new(format!("`{}` can't be read: {error}", folder.display())))?,
-            ),
-            None => file
-                .ancestors()
-                .skip(1)
-                .find(|folder| folder.file_name().is_some_and(|name| name == WORKFLOWS))
-                .and_then(Path::parent)
-                .map(Path::to_owned),
-        };
-        let inside = workspace.as_ref().and_then(|folder| file.strip_prefix(folder).ok());
-        let inside = inside
-            .filter(|inside| inside.starts_with(WORKFLOWS))
-            .map(|inside| inside.display().to_string());
-        let name = file
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Ok(Self {
-            is_inside: inside.is_some(),
-            inside: inside.unwrap_or_else(|| format!("{WORKFLOWS}/{name}")),
-            file,
-            workspace,
-        })
-    }
-
-    /// The folder to take as the workspace: the file's own, or one below `home` with the file in it.
-    fn lay_out(&self, home: &Path) -> Result<PathBuf, Failure> {
-        if let (Some(workspace), true) = (&self.workspace, self.is_inside) {
-            return Ok(workspace.clone());
-        }
-        let folder = home.join("workspace");
-        let fail = |error: std::io::Error| Failure::new(format!("`{}` can't be copied: {error}", self.file.display()));
-        make_passable(&folder.join(WORKFLOWS)).map_err(fail)?;
-        if let Some(workspace) = &self.workspace {
-            let bundle = crate::runner::bundle::snapshot(workspace, &home.join("copies"))
-                .map_err(|error| Failure::new(output::chain(&error)))?;
-            copy(&bundle.dir, &folder).map_err(fail)?;
-        }
-        let target = folder.join(&self.inside);
-        if target.exists() {
-            return Err(
-                Failure::new(format!("the workspace has a file `{}` of its own", self.inside))
-                    .hint("give the file another name, or simulate the one in the workspace"),
-            );
-        }
-        std::fs::copy(&self.file, target).map_err(fail)?;
-        Ok(folder)
-    }
-}
-
-/// Copies files and folders.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            make_passable(&target)?;
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

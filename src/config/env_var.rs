@@ -102,7 +102,7 @@ pub enum Files {
     Machine,
     /// Every one.
     Any,
-    /// Every one; a project's may only lower it, or take an earlier word.
+    /// Every one; a project's may only lower it, or take an earlier word; of true and false, false.
     Lower,
     /// Every one; a project's may only raise it, or take a later word.
     Higher,
@@ -285,13 +285,13 @@ variables! {
         "Whether all steps together get a control group, with bounds on memory and tasks. `auto`: where one with both controllers is delegated to this process (version 2). `v1`: also with version 1, where nothing tells whether that is so.";
     WEFT_EGRESS_PRIVATE = "WEFT_EGRESS_PRIVATE", Runner, List, Value(""),
         "Private networks that steps may reach where their `network` names a host in them, each with a port, as `10.1.0.0/16:5432,[fd12:3456::/48]:443`; `*` is every port. Loopback, link-local and metadata addresses can't be opened.";
-    WEFT_ALLOW_OUTBOUND_REQUESTS = "WEFT_ALLOW_OUTBOUND_REQUESTS", Runner, Switch, Value("true"),
+    WEFT_ALLOW_OUTBOUND_REQUESTS = "WEFT_ALLOW_OUTBOUND_REQUESTS", Runner, Switch, Value("true"), files Lower,
         "Whether steps may use the network at all. `false` comes before every policy: a step that declares hosts is refused.";
     WEFT_ALLOWED_DOMAINS = "WEFT_ALLOWED_DOMAINS", Runner, List, Value(""),
         "The only hosts that steps may declare, whatever policies allow besides: `api.example.com`, `*.example.com`, either with `:port`. Without it, policies decide alone.";
 
     WEFT_SECURITY_PROFILE = "WEFT_SECURITY_PROFILE", Isolation, Choice(&["plan_only", "restricted", "standard", "elevated"]),
-        Words("`elevated` in development, else `standard`"),
+        Words("`elevated` in development, else `standard`"), files Lower,
         "The security profile under which everything runs at most; policies, workflows and requests may choose a stricter one. `weft config show-profile` shows what each allows.";
     WEFT_ISOLATION_MINIMUM = "WEFT_ISOLATION_MINIMUM", Isolation, Choice(&["process", "confined", "namespaces"]),
         Words("`process` in development, else `confined`"), files Higher,

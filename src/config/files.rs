@@ -201,12 +201,15 @@ fn is_stricter(variable: &Variable, value: &str, below: &Environment) -> bool {
             .iter()
             .position(|word| word.eq_ignore_ascii_case(text))
             .map(|at| at as u64),
+        Shape::Switch => Some(u64::from(!matches!(text.to_ascii_lowercase().as_str(), "false" | "0"))),
         _ => text.parse().ok(),
     };
     let before = below.files.iter().rev().find_map(|file| file.get(variable.name));
     let before = match (before, variable.fallback) {
         (Some(entry), _) => Some(entry.value.as_str()),
         (None, Fallback::Value(value)) => Some(value),
+        // What holds where nobody develops.
+        (None, _) if variable.name == env_var::WEFT_SECURITY_PROFILE.name => Some("standard"),
         // It depends on something else; of words, the strictest is taken.
         (None, Fallback::Words(_) | Fallback::Unset) => match (variable.shape, variable.files) {
             (Shape::Choice(words), Files::Lower) => words.first().copied(),

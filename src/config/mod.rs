@@ -530,7 +530,8 @@ mod tests {
     fn a_projects_file_does_not_weaken_the_machine() {
         let weak = "signing_key: abcdefghijklmnopqrstuvwxyzabcdefghijklmnop\nprincipal_source: swa\nenvironment: development\n\
                     isolation_minimum: process\nisolation_off: landlock\nstep_memory_mib: 4096\nstep_timeout_seconds: 10\n\
-                    egress_private: 10.0.0.0/8:443\npython: ./python\nsecrets_shared: x\n";
+                    egress_private: 10.0.0.0/8:443\npython: ./python\nsecrets_shared: x\n\
+                    allow_outbound_requests: false\nsecurity_profile: elevated\n";
         let (folder, environment) = with_files([("weft.yaml", weak)], &[]);
         let found = Config::from_env(&environment).expect_err("it may not");
         let mut codes: Vec<_> = found.iter().map(|one| one.code.as_str()).collect();
@@ -538,7 +539,7 @@ mod tests {
         let no = std::iter::repeat_n("not_for_projects", 6);
         assert_eq!(
             codes,
-            no.chain(std::iter::repeat_n("project_may_not_weaken", 3))
+            no.chain(std::iter::repeat_n("project_may_not_weaken", 4))
                 .collect::<Vec<_>>()
         );
         assert!(

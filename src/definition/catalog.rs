@@ -105,7 +105,7 @@ impl Catalog {
             }
             let mut placed: Vec<_> = wrong
                 .drain(..)
-                .map(|finding| (source.place_of(&text, &finding.pointer), finding))
+                .map(|finding| (source.place_of(&text, &finding.pointer), source.in_words(finding)))
                 .collect();
             placed.sort_by_key(|(place, _)| *place);
             self.findings

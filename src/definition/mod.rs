@@ -20,4 +20,4 @@ pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, r
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
 pub use source::Source;
-pub use yaml::{ReadYaml, read_yaml, to_yaml};
+pub use yaml::{ReadYaml, json_schema_of_yaml, read_yaml, to_yaml};

@@ -1,7 +1,8 @@
 //! A file that is a workflow by itself: a graph as JSON, or YAML steps.
 
 use super::graph::{ReadGraph, place_of, read_graph};
-use super::yaml::{ReadYaml, read_yaml};
+use super::yaml::{ReadYaml, in_yaml, read_yaml};
+use crate::error::Finding;
 
 /// In which form a workflow is written, with what its findings need to be found again.
 #[derive(Debug)]
@@ -22,6 +23,19 @@ impl Source {
             return (read, Self::Yaml(yaml));
         }
         (read_graph(text), Self::Json)
+    }
+
+    /// A finding in the words of this form.
+    #[must_use]
+    pub fn in_words(&self, finding: Finding) -> Finding {
+        match self {
+            Self::Json => finding,
+            Self::Yaml(_) => Finding {
+                message: in_yaml(&finding.message),
+                hint: finding.hint.as_deref().map(in_yaml),
+                ..finding
+            },
+        }
     }
 
     /// Line and column, from 1, of what a pointer leads to.

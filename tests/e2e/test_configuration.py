@@ -183,3 +183,15 @@ def test_the_cache_is_bounded(places: list[str]) -> None:
     second = dice()
     assert first != second
     assert dice() == second
+
+
+def test_the_profile_may_come_from_anywhere(places: list[str], tmp_path: Path) -> None:
+    refused = weft("run", "dice", *places, environment={"CLAUDE_SECURITY_PROFILE": "plan_only"})
+    assert refused.status == 1
+    assert "plan_only" in refused.stderr
+    file = tmp_path / "c.yaml"
+    assert weft("config", "template", file, "--profile", "plan_only").status == 0
+    assert weft("run", "dice", *places, "--config", file).status == 1
+    assert weft("config", "template", "--profile", "nonsense").status == 2
+    (tmp_path / "weft.yaml").write_text("security_profile: elevated\n")
+    assert "project_may_not_weaken" in weft("config", "validate", tmp_path / "weft.yaml", "--project").stdout

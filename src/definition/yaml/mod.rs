@@ -6,7 +6,10 @@
 
 mod compose;
 mod read;
+mod schema;
 mod write;
 
+pub(super) use read::in_yaml;
 pub use read::{ReadYaml, read_yaml};
+pub use schema::json_schema_of_yaml;
 pub use write::to_yaml;

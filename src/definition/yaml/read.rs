@@ -11,7 +11,7 @@ use crate::definition::parameters::nearest;
 use crate::definition::template::code_end;
 use crate::error::Finding;
 
-const WORKFLOW: [&str; 17] = [
+const WORKFLOW: [&str; 15] = [
     "name",
     "version",
     "description",
@@ -27,10 +27,8 @@ const WORKFLOW: [&str; 17] = [
     "environment",
     "on_failure",
     "finally",
-    "notes",
-    "kind",
 ];
-const INPUT: [&str; 15] = [
+const INPUT: [&str; 14] = [
     "type",
     "label",
     "required",
@@ -45,9 +43,8 @@ const INPUT: [&str; 15] = [
     "pattern",
     "enum",
     "data_provider",
-    "name",
 ];
-const COMMON: [&str; 7] = ["id", "type", "name", "depends_on", "when", "join", "on_failure"];
+const COMMON: [&str; 6] = ["id", "type", "depends_on", "when", "join", "on_failure"];
 const TRIES: [&str; 4] = ["retry", "on_crash", "timeout", "cache"];
 const RETRY: [(&str, &str); 6] = [
     ("attempts", "attempts"),
@@ -60,7 +57,7 @@ const RETRY: [(&str, &str); 6] = [
 
 /// How a member is translated.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum As {
+pub(super) enum As {
     /// As it stands.
     Plain,
     /// A value: `{{ }}` in its texts are expressions.
@@ -74,7 +71,7 @@ enum As {
 }
 
 /// A step type: its name here and in a graph, whether it is tried again, whether it is given inputs, its own members here and there.
-type StepType = (
+pub(super) type StepType = (
     &'static str,
     &'static str,
     bool,
@@ -82,7 +79,7 @@ type StepType = (
     &'static [(&'static str, &'static str, As)],
 );
 
-const TYPES: [StepType; 13] = [
+pub(super) const TYPES: [StepType; 13] = [
     (
         "python",
         "python",
@@ -202,7 +199,7 @@ const TYPES: [StepType; 13] = [
     ),
     ("conditional", "choose", false, false, &[]),
 ];
-const CONDITIONAL: [&str; 7] = [
+pub(super) const CONDITIONAL: [&str; 7] = [
     "condition",
     "then",
     "else",
@@ -1027,7 +1024,7 @@ fn interpolated(text: &str) -> Value {
 }
 
 /// What a finding of a graph says, in the words of YAML.
-fn in_yaml(text: &str) -> String {
+pub(in crate::definition) fn in_yaml(text: &str) -> String {
     let mut text = text.to_owned();
     for (graph, yaml) in [
         ("`timeoutSeconds`", "`timeout`"),
@@ -1060,6 +1057,24 @@ fn in_yaml(text: &str) -> String {
         ("two nodes", "two steps"),
         ("each node", "each step"),
         ("docs/graphs.md", "docs/yaml.md"),
+        ("has no nodes", "has no steps"),
+        (
+            "write at least one node: `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`",
+            "write at least one step: `- {id: fetch, type: python, use: fetch_order}`",
+        ),
+        ("nodes wait", "steps wait"),
+        ("node 0", "step 0"),
+        ("take one of these edges out", "take one of these `depends_on` out"),
+        ("take the edge out", "take it out of `depends_on`"),
+        ("add an edge from", "let it lead by `depends_on` from"),
+        ("or to a node before it", "or to a step before it"),
+        ("the members of a parameter", "the members of an input"),
+        ("the name of a parameter", "the name of an input"),
+        ("`\"network\": [\"api.example.com\"]`", "`network: [api.example.com]`"),
+        (
+            "`{\"$\": \"steps.fetch.output.lines\"}`",
+            "`\"{{ steps.fetch.output.lines }}\"`",
+        ),
     ] {
         text = text.replace(graph, yaml);
     }
