@@ -94,7 +94,7 @@ GRAPHS = [
     graph("missing", shell("one", ["no-such-program"])),
     graph("named", shell("one", [{"$": "inputs.value"}, "a"])),
     graph(
-        "surroundings",
+        "what-it-sees",
         shell("one", 'env | sort; pwd; echo "$0"; cat; ls /proc/1/environ; kill -9 1 2>/dev/null; echo on'),
         output={"$": "steps.one.stdout"},
     ),
@@ -163,7 +163,7 @@ def test_a_command_greets_and_guards(one: Weft) -> None:
 
 def test_failures_say_what_happened(one: Weft) -> None:
     error = one.run("fails")["error"]
-    assert error["type"] == "weft.ShellFailed" or error["type"] == "ShellFailed", error
+    assert error["type"] == "ShellFailed", error
     assert error["message"] == "the command ended with exit code 7: no such order"
     assert error["data"] == {"exit_code": 7, "stdout": "out\n", "stderr": "no such order\n"}
     run = one.run("retries")
@@ -178,7 +178,7 @@ def test_failures_say_what_happened(one: Weft) -> None:
 
 
 def test_a_command_sees_nothing_of_the_engine(one: Weft) -> None:
-    lines = one.run("surroundings")["result"].splitlines()
+    lines = one.run("what-it-sees")["result"].splitlines()
     names = {line.partition("=")[0] for line in lines if "=" in line}
     assert names <= {"HOME", "LANG", "PATH", "PWD", "TMPDIR", "OLDPWD", "SHLVL", "_"}, lines
     assert "sh" in lines and lines[-1] == "on"
@@ -203,13 +203,13 @@ def test_output_is_bounded_and_goes_to_the_log(one: Weft) -> None:
 
 def test_requests_go_where_steps_may_go(one: Weft) -> None:
     run = one.run("connects")
-    assert run["status"] == "failed" and run["error"]["type"] in ("Denied", "HttpBusy"), run
+    assert run["status"] == "failed" and run["error"]["type"] == "Denied", run["error"]
 
 
 def test_a_secret_is_a_variable_and_masked(one: Weft) -> None:
     assert "no secret `STEP_TOKEN`" in one.run("secretive")["error"]["message"]
     value = "s3cret-" + os.urandom(8).hex()
-    one.put("/secrets/STEP_TOKEN", {"value": value})
+    assert one.call("PUT", "/secrets/STEP_TOKEN", {"value": value}).status in (200, 201)
     run = one.run("secretive")
     assert run["result"] == "token: ***\n", run
     assert value not in json.dumps(one.log(run["runId"]))
