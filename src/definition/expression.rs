@@ -943,8 +943,14 @@ mod tests {
             ),
             ("{% set a = inputs.name ~ 1 %}{{ a }}", "Ada1"),
             ("{% if inputs.name == 'Ada' %}yes{% else %}no{% endif %}", "yes"),
-            ("{% raw %}{{ steps.nobody }}{% endraw %} {{- '|' | lower }}", "{{ steps.nobody }}|"),
-            ("{% for n in inputs.list | reverse %}{{ n | string | length }}{% endfor %}", "11"),
+            (
+                "{% raw %}{{ steps.nobody }}{% endraw %} {{- '|' | lower }}",
+                "{{ steps.nobody }}|",
+            ),
+            (
+                "{% for n in inputs.list | reverse %}{{ n | string | length }}{% endfor %}",
+                "11",
+            ),
         ] {
             assert_eq!(value(text), Ok(json!(expected)), "{text}");
         }

@@ -37,12 +37,66 @@ const BY_ITSELF: &[&str] = &[
     "esac", "}", "break", "continue",
 ];
 /// Commands that start the command behind them.
-const STARTS_ANOTHER: &[&str] = &["exec", "command", "builtin"];
+const STARTS_ANOTHER: &[&str] = &["exec", "command", "builtin", "time", "coproc"];
+/// Programs that start the program which is an argument of theirs.
+const LAUNCHERS: &[&str] = &[
+    "env", "nohup", "nice", "timeout", "xargs", "setsid", "stdbuf", "sudo", "doas", "chroot", "watch", "flock",
+];
 /// Commands that read their arguments as code, or change the parameters.
-const READS_AGAIN: &[&str] = &["eval", ".", "source", "trap", "alias", "set", "shift"];
+const READS_AGAIN: &[&str] = &[
+    "eval", ".", "source", "trap", "alias", "set", "shift", "enable", "bind", "complete", "compgen", "fc", "history",
+];
+/// Those that would make of a variable, or of a word, what an interpolation has put there.
+const UNTRACED: &[&str] = &["eval", "alias"];
+/// Variables that a shell, the loader or an interpreter runs or loads something from.
+const RUNS_SOMETHING: &[&str] = &[
+    "BASH_ENV",
+    "ENV",
+    "PS4",
+    "PS1",
+    "PS2",
+    "PROMPT_COMMAND",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "IFS",
+    "PATH",
+    "CDPATH",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "LD_AUDIT",
+    "GCONV_PATH",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "PYTHONHOME",
+    "PERL5OPT",
+    "PERL5LIB",
+    "RUBYOPT",
+    "RUBYLIB",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "JAVA_TOOL_OPTIONS",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_PAGER",
+    "GIT_EDITOR",
+    "PAGER",
+    "EDITOR",
+    "VISUAL",
+    "LESSOPEN",
+];
 /// Commands whose arguments are names of variables, or sums; some shells look for commands in them.
 const NAMES_VARIABLES: &[&str] = &[
-    "unset", "read", "let", "getopts", "[[", "declare", "typeset", "local", "mapfile", "readarray",
+    "unset",
+    "read",
+    "let",
+    "getopts",
+    "[[",
+    "declare",
+    "typeset",
+    "local",
+    "mapfile",
+    "readarray",
 ];
 /// The same, but for what stands behind `=`.
 const ASSIGNS: &[&str] = &["export", "readonly"];
@@ -203,6 +257,14 @@ impl Lexer<'_> {
                 "take it out: what is interpolated needs no quoting",
             );
         }
+        if behind.starts_with('\n')
+            && self
+                .script
+                .text
+                .ends_with(['$', '<', '>', '&', '|', '(', '{', ';', '`'])
+        {
+            self.unclear = Some("a `\\` at the end of a line that parts what belongs together");
+        }
         let length = self.keep(rest);
         match behind.chars().next() {
             Some('\n') => length + self.keep(behind),
@@ -222,7 +284,11 @@ impl Lexer<'_> {
                 length += line.len();
                 self.script.text.push_str(line);
                 let bare = line.strip_suffix('\n').unwrap_or(line);
-                let bare = if strips_tabs { bare.trim_start_matches('\t') } else { bare };
+                let bare = if strips_tabs {
+                    bare.trim_start_matches('\t')
+                } else {
+                    bare
+                };
                 if bare == delimiter {
                     found = true;
                     break;
@@ -280,6 +346,9 @@ impl Lexer<'_> {
         let is_double = self.stack.last() == Some(&In::Double);
         if rest.starts_with("$'") && !is_double {
             self.unclear = Some("`$'`");
+        }
+        if rest.starts_with("$[") {
+            self.unclear = Some("`$[`");
         }
         let name = rest[1..].trim_start_matches('{');
         if name.starts_with(|c: char| matches!(c, '1'..='9' | '@' | '*'))
@@ -356,8 +425,17 @@ impl Lexer<'_> {
             (b')', Some(In::Substitution(0))) => {
                 self.stack.pop();
                 let inside = &self.script.text[self.substitution..];
-                if ["case", "<<", " #", "\t#", "\n#"].iter().any(|text| inside.contains(text)) {
+                if ["case", "<<", " #", "\t#", "\n#"]
+                    .iter()
+                    .any(|text| inside.contains(text))
+                {
                     self.unclear = Some("`case`, `<<` or a comment inside of `$(…)`");
+                }
+                if inside.starts_with('(') && inside.contains(|c: char| c.is_ascii_alphabetic() || c == '_') {
+                    self.unclear = Some("a sum of variables, in which some shells look for commands,");
+                }
+                if inside.contains("eval") {
+                    self.unclear = Some("`eval`");
                 }
                 return self.keep(rest);
             }
@@ -403,15 +481,26 @@ impl Lexer<'_> {
                 length
             }
             b'\n' | b';' | b'&' | b'|' | b'(' | b')' => {
+                if rest.starts_with("((") {
+                    self.unclear = Some("`((`, behind which some shells look for a sum,");
+                }
                 self.end_word();
                 self.next_command();
                 self.keep(rest)
             }
             b'<' | b'>' => {
+                let is_descriptor = |word: &String| {
+                    word.bytes().all(|byte| byte.is_ascii_digit())
+                        || (word.starts_with('{') && word.ends_with('}') && word.len() > 2)
+                };
+                if !self.is_open && self.word.as_ref().is_some_and(is_descriptor) {
+                    // It belongs to the redirection, and is no word of the command.
+                    self.word = None;
+                }
                 self.end_word();
                 self.is_file = true;
                 let length = self.keep(rest);
-                if rest[1..].starts_with('&') {
+                if rest[1..].starts_with('&') || rest.starts_with(">|") {
                     return length + self.keep(&rest[1..]);
                 }
                 length
@@ -428,12 +517,13 @@ impl Lexer<'_> {
 
     fn interpolation(&mut self, code: &str, top: Option<In>) {
         let shown: String = code.chars().take(60).collect();
-        let place = match top {
-            Some(In::Substitution(_)) => Some("inside of `$(…)`"),
-            Some(In::Backtick) => Some("inside of backticks"),
-            Some(In::Parameter) => Some("inside of `${…}`"),
+        // Also in quotes in there: what a command inside of it does with a word is looked at outside only.
+        let place = self.stack.iter().find_map(|kind| match kind {
+            In::Substitution(_) => Some("inside of `$(…)`"),
+            In::Backtick => Some("inside of backticks"),
+            In::Parameter => Some("inside of `${…}`"),
             _ => None,
-        };
+        });
         if let Some(place) = place {
             self.wrong(
                 format!("`{{{{ {shown} }}}}` stands {place}, where its value would be read as code"),
@@ -445,6 +535,12 @@ impl Lexer<'_> {
             self.wrong(
                 format!("`{{{{ {shown} }}}}` would be the name of the program, or a part of it"),
                 "write the program, or use the list form: `command: [\"{{ … }}\", \"argument\"]`",
+            );
+        }
+        if let Some(name) = runs_something(&begun) {
+            self.wrong(
+                format!("`{{{{ {shown} }}}}` would be the value of `{name}`, from which programs take what they run"),
+                "write that value, and choose between values with `when`",
             );
         }
         if let Some((message, hint)) = self.read_again(&begun, code) {
@@ -477,16 +573,38 @@ impl Lexer<'_> {
         let behind = |options: &[&str]| self.words.iter().any(|word| is_one_of(word, options));
         if is_one_of(first, NAMES_VARIABLES)
             || (is_one_of(first, ASSIGNS) && !is_assignment(begun))
-            || (is_one_of(first, &["printf", "test", "["]) && behind(&["-v"]))
+            || (is_one_of(first, &["printf", "test", "["]) && behind(&["-v", "-R"]))
         {
             return Some((
                 format!("would be the name of a variable for `{first}`"),
                 "write the name, and give only its value by an interpolation: `NAME={{ … }}`".to_owned(),
             ));
         }
+        let may_be_option = begun.is_empty() || begun.starts_with('-');
+        if first == "printf" && self.words.len() == 1 && may_be_option {
+            return Some((
+                "would be the format of `printf`, or an option".to_owned(),
+                "write the format: `printf '%s' {{ … }}`".to_owned(),
+            ));
+        }
+        if is_one_of(first, &["test", "["]) && self.words.len() > 1 && self.words.last().is_some_and(String::is_empty) {
+            return Some((
+                format!("would be an operator of `{first}`"),
+                "write the operator between the two".to_owned(),
+            ));
+        }
+        if self
+            .words
+            .last()
+            .is_some_and(|last| is_one_of(last, &["-exec", "-execdir", "-ok", "-okdir"]))
+        {
+            return Some((
+                "would be the name of the program".to_owned(),
+                "write the program behind `-exec`".to_owned(),
+            ));
+        }
         let bases = || self.words.iter().map(|word| word.rsplit('/').next().unwrap_or(word));
         let last = self.words.last().map_or("", String::as_str);
-        let is_interpreter = |name: &str| is_one_of(name, INTERPRETERS) || name.starts_with("python");
         if let Some(program) = bases().find(|name| is_interpreter(name))
             && (takes_code(last) || holds_code(begun))
         {
@@ -494,6 +612,22 @@ impl Lexer<'_> {
                 format!("stands in code that `{program}` runs"),
                 "give it to the code as an argument: `sh -c 'echo \"$1\"' sh {{ … }}`".to_owned(),
             ));
+        }
+        if let Some(place) = bases().position(is_interpreter)
+            && may_be_option
+            && self.words[place + 1..].iter().all(|word| word.starts_with('-'))
+        {
+            return Some((
+                format!("would be what `{}` runs, or an option of it", self.words[place]),
+                "write the name of the script, or begin it with a folder: `scripts/{{ … }}`".to_owned(),
+            ));
+        }
+        if let Some(place) = bases().position(|name| is_one_of(name, LAUNCHERS))
+            && place == 0
+            && !self.words[1..].iter().any(|word| is_program(word))
+        {
+            let message = format!("may be an option of `{first}`, or the program that it starts");
+            return Some((message, format!("write the options and the program of `{first}`")));
         }
         if let Some(place) = bases().position(|name| is_one_of(name, SCRIPTED)) {
             let mut arguments = self.words[place + 1..].iter().peekable();
@@ -505,11 +639,16 @@ impl Lexer<'_> {
                     has_script |= !argument.starts_with('-');
                 }
             }
-            let is_code = !has_script && !begun.starts_with("-v") && !begun.starts_with("-F") && !is_one_of(last, NOT_CODE);
+            let is_code =
+                !has_script && !begun.starts_with("-v") && !begun.starts_with("-F") && !is_one_of(last, NOT_CODE);
             if is_code || is_one_of(last, &["-e", "--expression", "-f", "--file", "--source"]) {
                 return Some((
-                    format!("stands in the script of `{}`, which can start programs", self.words[place]),
-                    "give it as a value, `awk -v name={{ … }} '…'`, or work the text out in a step of type `template`".to_owned(),
+                    format!(
+                        "stands in the script of `{}`, which can start programs",
+                        self.words[place]
+                    ),
+                    "give it as a value, `awk -v name={{ … }} '…'`, or work the text out in a step of type `template`"
+                        .to_owned(),
                 ));
             }
         }
@@ -532,6 +671,19 @@ impl Lexer<'_> {
             return;
         }
         if !self.wants_command {
+            if is_open
+                && self.words.last().is_some_and(|last| takes_code(last))
+                && self
+                    .words
+                    .iter()
+                    .any(|word| is_interpreter(word.rsplit('/').next().unwrap_or(word)))
+            {
+                self.unclear = Some("code that is put together from variables");
+            }
+            if word == "do" && self.words.len() == 2 && self.words[0] == "for" {
+                self.next_command();
+                return;
+            }
             self.words.push(word);
             return;
         }
@@ -588,6 +740,12 @@ impl Lexer<'_> {
                 "take `set` or `shift` out, or give values in `environment`",
             );
         }
+        if let Some(name) = self.programs.iter().find(|name| is_one_of(name, UNTRACED))
+            && !self.script.parameters.is_empty()
+        {
+            let message = format!("`{name}` stands in a command with interpolations, and may read them as code");
+            self.wrong(message, format!("write the command without `{name}`"));
+        }
         if let (Some(what), false) = (self.unclear, self.script.parameters.is_empty()) {
             self.wrong(
                 format!("{what} stands in a command with interpolations, so what is quoted can't be told for certain"),
@@ -622,6 +780,26 @@ impl Lexer<'_> {
 
 fn is_one_of(word: &str, words: &[&str]) -> bool {
     words.contains(&word)
+}
+
+fn is_interpreter(name: &str) -> bool {
+    is_one_of(name, INTERPRETERS) || name.starts_with("python")
+}
+
+/// Whether a word behind a launcher can be told to be the program: no option, no variable, no number.
+fn is_program(word: &str) -> bool {
+    !word.starts_with('-') && !word.contains('=') && word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+}
+
+/// The variable that a word gives a value to, where programs take what they run from it.
+fn runs_something(word: &str) -> Option<&str> {
+    let (name, _) = word.split_once('=')?;
+    decides_what_runs(name).then_some(name)
+}
+
+/// Whether programs take what they run or load from a variable of this name.
+pub(super) fn decides_what_runs(name: &str) -> bool {
+    is_one_of(name, RUNS_SOMETHING) || name.starts_with("BASH_FUNC_") || name.starts_with("GIT_CONFIG")
 }
 
 /// Whether code follows an option of an interpreter: `-c`, `-lc`, `-e`, `--eval`.
@@ -673,7 +851,10 @@ mod tests {
             ("> {{ x }} echo a", "> \"${1}\" echo a"),
             ("exec tool {{ x }}", "exec tool \"${1}\""),
             ("sh -c 'echo \"$1\"' sh {{ x }}", "sh -c 'echo \"$1\"' sh \"${1}\""),
-            ("awk -v n={{ x }} '{ print $1, n }' {{ y }}", "awk -v n=\"${1}\" '{ print $1, n }' \"${2}\""),
+            (
+                "awk -v n={{ x }} '{ print $1, n }' {{ y }}",
+                "awk -v n=\"${1}\" '{ print $1, n }' \"${2}\"",
+            ),
             ("ssh host rm {{ x | shell_quote }}", "ssh host rm \"${1}\""),
             ("export A={{ x }}; echo \"${#A}\"", "export A=\"${1}\"; echo \"${#A}\""),
             ("sed -n 1p {{ x }}", "sed -n 1p \"${1}\""),
@@ -762,7 +943,12 @@ mod tests {
         assert_eq!(programs("> log exec curl"), names(&["curl"]));
         assert_eq!(programs("cat <<'E'\nit's `x`\nE\nls"), names(&["cat", "ls"]));
         for text in [
-            "$A b", "echo $(id)", "./tool", "echo a; `b`", "exec -a echo curl", "cat <<E\n$(id)\nE",
+            "$A b",
+            "echo $(id)",
+            "./tool",
+            "echo a; `b`",
+            "exec -a echo curl",
+            "cat <<E\n$(id)\nE",
         ] {
             assert_eq!(programs(text), None, "{text}");
         }
@@ -818,11 +1004,18 @@ mod tests {
     #[test]
     fn none_of_the_known_attempts_gets_through() {
         let read = |name: &str| {
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/injection").join(name);
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/golden/injection")
+                .join(name);
             serde_json::from_str::<Vec<serde_json::Value>>(&std::fs::read_to_string(path).unwrap()).unwrap()
         };
         let (values, contexts) = (read("values.json"), read("contexts.json"));
-        assert!(values.len() >= 60 && contexts.len() >= 6, "{} {}", values.len(), contexts.len());
+        assert!(
+            values.len() >= 60 && contexts.len() >= 6,
+            "{} {}",
+            values.len(),
+            contexts.len()
+        );
         let shells = ["/bin/sh", "/bin/bash", "/bin/dash"].map(std::path::Path::new);
         for shell in shells.iter().filter(|shell| shell.exists()) {
             for context in &contexts {

@@ -44,7 +44,11 @@ pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
             at = raw_end(text, end + 2).ok_or("`{% raw %}` is not closed by `{% endraw %}`")?;
             continue;
         }
-        let code = if close == "}}" { Part::Code(code) } else { Part::Statement(code) };
+        let code = if close == "}}" {
+            Part::Code(code)
+        } else {
+            Part::Statement(code)
+        };
         parts.extend([Part::Text(&text[from..inside]), code]);
         (from, at) = (end, end + 2);
     }
@@ -78,7 +82,9 @@ pub(super) fn wrong_statement(statement: &str) -> Option<String> {
         "if" | "elif" | "else" | "endif" | "for" | "endfor" | "set" | "endset" => None,
         other => {
             let other: String = other.chars().take(30).collect();
-            Some(format!("there is no `{{% {other} %}}` in templates; there are `if`, `for`, `set` and `raw`"))
+            Some(format!(
+                "there is no `{{% {other} %}}` in templates; there are `if`, `for`, `set` and `raw`"
+            ))
         }
     }
 }
@@ -126,12 +132,27 @@ mod tests {
 
     #[test]
     fn templates_decide_and_repeat() {
-        for good in [" if x ", "- elif not x -", " else ", " for x in list if x ", "+endfor+", " set a = 1 "] {
+        for good in [
+            " if x ",
+            "- elif not x -",
+            " else ",
+            " for x in list if x ",
+            "+endfor+",
+            " set a = 1 ",
+        ] {
             assert_eq!(wrong_statement(good), None, "{good}");
         }
         for bad in [
-            " macro m() ", " include 'x' ", " import 'x' as y ", " extends 'x' ", " call m() ", " filter upper ",
-            " with a = 1 ", " block b ", " for x in y recursive ", " do x ",
+            " macro m() ",
+            " include 'x' ",
+            " import 'x' as y ",
+            " extends 'x' ",
+            " call m() ",
+            " filter upper ",
+            " with a = 1 ",
+            " block b ",
+            " for x in y recursive ",
+            " do x ",
         ] {
             assert!(wrong_statement(bad).is_some(), "{bad}");
         }

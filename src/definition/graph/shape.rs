@@ -13,8 +13,8 @@ use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::script;
 use crate::domain::{
     Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter, SecretName,
-    RetryPolicy, SecurityProfile,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
+    RetryPolicy, SecretName, SecurityProfile,
 };
 use crate::error::Finding;
 
@@ -53,7 +53,11 @@ const TYPES: [(&str, &[&str], bool); 12] = [
         ],
         true,
     ),
-    ("http", &["method", "url", "query", "headers", "body", "expect", "network"], true),
+    (
+        "http",
+        &["method", "url", "query", "headers", "body", "expect", "network"],
+        true,
+    ),
     ("assert", &["condition", "message", "onFalse"], false),
     ("template", &["template"], false),
     ("choose", &["branches", "otherwise"], false),
@@ -714,7 +718,9 @@ impl Reader {
         };
         let address = written.parse::<url::Url>().ok();
         let address = address.filter(|address| matches!(address.scheme(), "http" | "https"));
-        let host = address.as_ref().and_then(|address| Some((address, address.host_str()?)));
+        let host = address
+            .as_ref()
+            .and_then(|address| Some((address, address.host_str()?)));
         let Some((address, host)) = host else {
             self.wrong_type(object, "url", "an address that begins with `https://` or `http://`");
             return None;

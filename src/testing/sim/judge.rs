@@ -11,7 +11,8 @@ use super::process::Process;
 use super::tally::Tally;
 use crate::definition::TEXT_MARK;
 use crate::domain::{
-    Called, DependsOn, Edge, Graph, ItemFailure, Join, Node, NodeWork, OnFailure, OnFalse, Payload, Phase, Status, Timestamp,
+    Called, DependsOn, Edge, Graph, ItemFailure, Join, Node, NodeWork, OnFailure, OnFalse, Payload, Phase, Status,
+    Timestamp,
 };
 use crate::store::repo::runs::{AttemptRecord, StoredItem, StoredRun, StoredStep};
 use crate::tenancy::Scope;
