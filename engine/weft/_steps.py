@@ -69,7 +69,8 @@ def shell(
         os.makedirs(folder, exist_ok=True)
     pipe = PIPE if capture_output else None
     try:
-        child = Popen(
+        # What is started is what the step is for; the walls are the jail.
+        child = Popen(  # noqa: S603
             words,
             cwd=folder,
             env={**os.environ, **variables},
@@ -79,7 +80,8 @@ def shell(
         )
     except FileNotFoundError:
         raise FatalError(
-            f"there is no program `{words[0]:.100}`: steps see what is installed on the machine in /usr and /bin"
+            f"there is no program `{words[0]:.100}`: "
+            "steps see what is installed on the machine in /usr and /bin"
         ) from None
     except PermissionError as error:
         raise FatalError(f"`{words[0]:.100}` can't be started: {error.strerror}") from None

@@ -1,4 +1,5 @@
-"""The steps that are built in, by themselves: what a request sends and what is made of an answer, what a command is given."""
+"""The steps that are built in, by themselves: what a request sends, what is made of an answer, and what a
+command is given."""
 
 from __future__ import annotations
 
@@ -45,7 +46,12 @@ def test_a_status_that_is_not_expected_is_a_failure(status: int, error: type[Htt
 
 
 def command(*argv: Any, **more: Any) -> Any:
-    given: dict[str, Any] = {"environment": {}, "secret_environment": {}, "working_directory": "", "expect": [0]}
+    given: dict[str, Any] = {
+        "environment": {},
+        "secret_environment": {},
+        "working_directory": "",
+        "expect": [0],
+    }
     return run(shell, argv=list(argv), **{**given, "capture_output": True, **more}).value
 
 
@@ -60,7 +66,11 @@ def test_a_command_gets_texts() -> None:
 
 
 def test_what_a_command_can_t_be_given_is_told() -> None:
-    for wrong, told in [(["echo", "a\0b"], "NUL"), ([""], "has no program"), (["echo", "x" * 200_000], "128 KiB")]:
+    for wrong, told in [
+        (["echo", "a\0b"], "NUL"),
+        ([""], "has no program"),
+        (["echo", "x" * 200_000], "128 KiB"),
+    ]:
         with pytest.raises(FatalError, match=told):
             command(*wrong)
     with pytest.raises(ShellFailed, match="exit code 2: last words"):
