@@ -83,8 +83,9 @@ async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Vec<
     // A Python file may declare nothing. Any other that neither offers anything nor has a finding was not looked at.
     if declared.is_empty() && own.is_empty() && file.extension().is_none_or(|ending| ending != "py") {
         return Err(
-            Failure::new(format!("`{}` was not read: no workspace takes it in", file.display()))
-                .hint("hidden files and folders, `venv`, `tests` and `node_modules` are left out; so are files beyond 1,000"),
+            Failure::new(format!("`{}` was not read: no workspace takes it in", file.display())).hint(
+                "hidden files and folders, `venv`, `tests` and `node_modules` are left out; so are files beyond 1,000",
+            ),
         );
     }
     Ok((declared, own))

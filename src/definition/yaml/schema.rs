@@ -158,7 +158,9 @@ fn own_member(step: &str, member: &str) -> Value {
         ("shell", "working_directory") => {
             json!({"type": "string", "description": "A folder below the step's own, which is empty at first"})
         }
-        ("shell", "capture_output") => json!({"type": "boolean", "description": "Whether `stdout` and `stderr` are kept"}),
+        ("shell", "capture_output") => {
+            json!({"type": "boolean", "description": "Whether `stdout` and `stderr` are kept"})
+        }
         ("shell", "expect") => json!({
             "type": "array",
             "items": {"type": "integer", "minimum": 0, "maximum": 255},
