@@ -6,6 +6,7 @@
 //! `run-tests`. Values are never evaluated again, so nothing that a caller sends becomes an expression.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
@@ -28,10 +29,18 @@ const LOOKED_AT: usize = 64 << 20;
 /// The filter that lets numbers through. It stands on both sides of `*`, which would repeat a list or a text a hundred million
 /// times.
 const NUMBER: &str = "weft_number";
+/// The filter that counts what filters are given in a template that repeats.
+const COUNTED: &str = "weft_counted";
+/// Most bytes that a template with `for` may look at, counted once.
+const REPEATED: usize = 2 << 20;
+/// Most bytes that all filters of a template with `for` are given together.
+const FILTERED: usize = 256 << 20;
 /// The member that makes an object an expression: `{"$": "inputs.amount"}`.
 pub const MARK: &str = "$";
 /// The member that makes an object a template: `{"$text": "Hello {{ inputs.name }}!"}`.
 pub const TEXT_MARK: &str = "$text";
+/// The member that makes a variable of a command a secret: `{"$secret": "API_KEY"}`.
+pub const SECRET_MARK: &str = "$secret";
 /// Longest template, in bytes.
 const LONGEST_TEMPLATE: usize = 64 * 1024;
 
@@ -86,6 +95,10 @@ pub struct Expression {
     text: String,
     rewritten: String,
     is_template: bool,
+    /// Whether it repeats something.
+    repeats: bool,
+    /// How many words of it could name something.
+    words: usize,
     steps: BTreeSet<String>,
     names: BTreeSet<String>,
 }
@@ -120,9 +133,11 @@ impl Expression {
         let is_own = |name: &String| !strict.globals().any(|(global, _)| global == name);
         let names = names.into_iter().filter(is_own).collect();
         Ok(Self {
+            words: words(text),
             text: text.to_owned(),
             rewritten,
             is_template: false,
+            repeats: false,
             steps,
             names,
         })
@@ -142,16 +157,30 @@ impl Expression {
             return Err(wrong(format!("it is longer than {LONGEST_TEMPLATE} bytes")));
         }
         let (mut rewritten, mut steps) = (String::with_capacity(text.len()), BTreeSet::new());
-        for part in template::parts(text).map_err(wrong)? {
-            let template::Part::Code(code) = part else {
-                rewritten.push_str(part.text());
-                continue;
+        let parts = template::parts(text).map_err(wrong)?;
+        let repeats = parts
+            .iter()
+            .any(|part| matches!(part, template::Part::Statement(code) if template::bare(code).starts_with("for")));
+        let mut counted = 0;
+        for part in parts {
+            let code = match part {
+                template::Part::Text(text) => {
+                    rewritten.push_str(text);
+                    continue;
+                }
+                template::Part::Code(code) => code,
+                template::Part::Statement(code) => match template::wrong_statement(code) {
+                    Some(message) => return Err(wrong(message)),
+                    None => code,
+                },
             };
+            counted += words(code);
             let (code, named) = with_quoted_steps(code, ids).map_err(|(message, names_no_step)| ExpressionError {
                 names_no_step,
                 ..wrong(message)
             })?;
-            rewritten.push_str(&with_numbers_multiplied(&code).map_err(wrong)?);
+            let code = with_numbers_multiplied(&code).map_err(wrong)?;
+            rewritten.push_str(&if repeats { with_filters_counted(&code) } else { code });
             steps.extend(named);
         }
         let strict = environment();
@@ -165,6 +194,8 @@ impl Expression {
             text: text.to_owned(),
             rewritten,
             is_template: true,
+            repeats,
+            words: counted,
             steps,
             names,
         })
@@ -215,8 +246,9 @@ impl Expression {
             message,
             names_no_step: false,
         };
-        let names = words(&self.text);
-        let room = (LOOKED_AT / names.max(1)).min(LOOKED_AT);
+        let names = self.words;
+        let most_looked_at = if self.repeats { REPEATED } else { LOOKED_AT };
+        let room = (LOOKED_AT / names.max(1)).min(most_looked_at);
         if self.is_heavy() && measured(known, room, usize::MAX).is_err() {
             return Err(wrong(format!(
                 "it names {names} things in values of more than {room} bytes; look at less of them, or do it in Python"
@@ -334,6 +366,18 @@ fn environment() -> Environment<'static> {
         serde_json::to_string(&value)
             .map_err(|error| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.to_string()))
     });
+    let left = AtomicUsize::new(FILTERED);
+    environment.add_filter(COUNTED, move |value: minijinja::Value| {
+        let bytes = size(&value);
+        let enough = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        match enough {
+            Ok(_) => Ok(value),
+            Err(_) => Err(minijinja::Error::new(
+                minijinja::ErrorKind::InvalidOperation,
+                format!("its filters are given more than {FILTERED} bytes together"),
+            )),
+        }
+    });
     environment.add_filter(NUMBER, |value: minijinja::Value| {
         use minijinja::value::ValueKind::{Bool, Number, Undefined};
         match value.kind() {
@@ -345,6 +389,39 @@ fn environment() -> Environment<'static> {
         }
     });
     environment
+}
+
+/// About how many bytes a filter looks at.
+fn size(value: &minijinja::Value) -> usize {
+    let text = |value: &minijinja::Value| 16 + value.as_str().map_or(0, str::len);
+    match value.kind() {
+        minijinja::value::ValueKind::Seq | minijinja::value::ValueKind::Iterable => {
+            value.try_iter().map_or(16, |items| items.map(|item| text(&item)).sum())
+        }
+        _ => text(value),
+    }
+}
+
+/// `a | upper` → `a | weft_counted| upper`.
+fn with_filters_counted(code: &str) -> String {
+    let bytes = code.as_bytes();
+    let mut out = String::with_capacity(code.len() + 16);
+    let (mut from, mut at) = (0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' | b'\'' => at = string_end(bytes, at),
+            b'|' => {
+                out.push_str(&code[from..at]);
+                out.push('|');
+                out.push_str(COUNTED);
+                from = at;
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    out.push_str(&code[from.min(code.len())..]);
+    out
 }
 
 /// All but letters, digits, `-`, `.`, `_` and `~` as `%` and two digits (RFC 3986, section 2.3).
@@ -893,7 +970,8 @@ mod tests {
     #[test]
     fn templates_are_texts_in_which_nothing_is_read_again() {
         let known = json!({
-            "inputs": {"name": "Ada", "evil": "{{ inputs.name }}{% for x in range(9) %}", "list": [1, 2], "q": "it's a&b"},
+            "inputs": {"name": "Ada", "evil": "{{ inputs.name }}{% for x in range(9) %}", "list": [1, 2], "q": "it's a&b",
+                "large": "x".repeat(100_000)},
             "steps": {"run-tests": {"output": 3}},
         });
         let value = |text: &str| {
@@ -914,6 +992,14 @@ mod tests {
                 "[1,2] {{ steps.nobody",
             ),
             ("{% if inputs.name == 'Ada' %}yes{% else %}no{% endif %}", "yes"),
+            (
+                "{% raw %}{{ steps.nobody }}{% endraw %} {{- '|' | lower }}",
+                "{{ steps.nobody }}|",
+            ),
+            (
+                "{% for n in inputs.list | reverse %}{{ n | string | length }}{% endfor %}",
+                "11",
+            ),
         ] {
             assert_eq!(value(text), Ok(json!(expected)), "{text}");
         }
@@ -923,7 +1009,12 @@ mod tests {
             ("{{ inputs.nmae }}", "there is `name`"),
             ("{{ steps.nobody.output }}", "no step `nobody`"),
             ("{{ inputs.name", "is not closed"),
-            ("{% include 'x' %}", ""),
+            ("{% include 'x' %}", "no `{% include %}`"),
+            ("{% set a = inputs.q ~ inputs.q %}", "no `{% set %}`"),
+            (
+                "{% for a in range(9999) %}{% if (inputs.large | upper) == 'x' %}y{% endif %}{% endfor %}",
+                "filters are given more",
+            ),
             (
                 "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
                 "",

@@ -70,6 +70,8 @@ pub(super) struct Attempt {
     pub(super) environment: Option<String>,
     /// The security profile that was asked for.
     pub(super) profile: Option<SecurityProfile>,
+    /// The plan that the run is held to.
+    pub(super) plan: Option<String>,
     pub(super) stop: CancellationToken,
     door: Door,
 }
@@ -227,6 +229,7 @@ impl Attempt {
             bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
             environment: run.new.plan.environment.clone(),
             profile: run.new.plan.profile,
+            plan: run.new.ask.plan.clone(),
             stop: stop.child_token(),
             door: Door::Line(Turn::own()),
         })
@@ -403,6 +406,7 @@ impl Attempt {
             attempt: self.attempt.clone(),
             rights: self.code.rights.clone(),
             profile: self.profile,
+            plan: self.plan.clone(),
             secrets: self.code.secrets.clone(),
             config,
         };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Context, Result, admission, catalog, drive_run, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Ask, Payload, RunId, SecurityProfile, sha256_hex};
+use crate::domain::{Ask, Declared, Payload, RunId, SecurityProfile, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -46,16 +46,7 @@ pub(super) async fn prepare(
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
-    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
-    let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
-    let plan = match &declared.graph {
-        None => Plan::of_python(bundle, declared, limits),
-        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
-            // The catalog offers no such graph.
-            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
-    };
-    let plan = plan.in_environment(environment);
-    let plan = if cx.pauses { plan } else { plan.without_pauses() };
+    let plan = plan_of(cx, &current, declared)?;
     let asked = policy::Asked {
         workflow: declared.security_profile,
         run: profile,
@@ -67,6 +58,20 @@ pub(super) async fn prepare(
         arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
         arguments_digest: digest(given),
     })
+}
+
+/// What is executed of a workflow, before any policy.
+pub(super) fn plan_of(cx: &Context, current: &catalog::Current, declared: &Declared) -> Result<Plan> {
+    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
+    let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
+    let plan = match &declared.graph {
+        None => Plan::of_python(bundle, declared, limits),
+        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
+            // The catalog offers no such graph.
+            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
+    };
+    let plan = plan.in_environment(environment);
+    Ok(if cx.pauses { plan } else { plan.without_pauses() })
 }
 
 /// The digest of arguments as they were given.

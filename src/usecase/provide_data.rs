@@ -155,6 +155,7 @@ pub(super) async fn call(
         attempt: attempt.clone(),
         rights,
         profile: None,
+        plan: None,
         secrets: Vec::new(),
         config,
     };
