@@ -174,6 +174,7 @@ fn own_member(step: &str, member: &str) -> Value {
         (_, "network") => json!({"description": "The hosts that it may reach"}),
         ("http", "method") => json!({"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]}),
         ("http", "url") => json!({"description": "An address that begins with `https://` or `http://`"}),
+        ("http", "query") => json!({"type": "object", "description": "What follows `?` in the address, by name"}),
         ("http", "headers") => json!({"type": "object", "description": "Headers of the request"}),
         ("http", "body") => json!({"description": "A text as it is; anything else is sent as JSON"}),
         ("assert" | "conditional", "condition") => {
