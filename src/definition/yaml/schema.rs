@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::read::{CONDITIONAL, TYPES};
+use crate::domain::SecurityProfile;
 
 /// The schema (draft 2020-12). It knows the members and their types; what names what is checked by `weft check` alone.
 #[must_use]
@@ -24,7 +25,7 @@ pub fn json_schema_of_yaml() -> Value {
             "timeout": {"$ref": "#/$defs/time", "description": "Time limit of a run"},
             "concurrency": {"type": "integer", "minimum": 1, "maximum": 64, "description": "Steps at the same time"},
             "security_profile": {
-                "enum": ["plan_only", "restricted", "standard", "elevated"],
+                "enum": SecurityProfile::ALL.map(SecurityProfile::as_str),
                 "description": "To what its runs are held; the strictest of all that apply counts",
             },
             "environment": {"type": "object", "description": "Variables of all shell steps"},
@@ -216,5 +217,24 @@ fn own_member(step: &str, member: &str) -> Value {
             json!({"type": "string", "description": "The branch that is taken when none of them is"})
         }
         _ => json!({}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::ParameterType;
+
+    #[test]
+    fn every_type_of_an_input_is_in_the_schema() {
+        let refusal = serde_json::from_value::<ParameterType>(json!("?")).unwrap_err().to_string();
+        // Unknown variant `?`, expected one of `string`, …
+        let known: BTreeSet<&str> = refusal.split('`').skip(3).step_by(2).collect();
+        let schema = json_schema_of_yaml();
+        let listed = schema["$defs"]["type"]["enum"].as_array().unwrap();
+        let listed: BTreeSet<&str> = listed.iter().filter_map(Value::as_str).collect();
+        assert_eq!(listed, known);
     }
 }
