@@ -37,6 +37,9 @@ impl Place {
         let file = file
             .canonicalize()
             .map_err(|error| Failure::new(format!("`{shown}` can't be read: {error}")))?;
+        if !file.is_file() {
+            return Err(Failure::new(format!("`{shown}` is no file")).hint("name the files themselves"));
+        }
         let workspace = match named {
             Some(folder) => Some(
                 folder
