@@ -33,7 +33,7 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
                 &bound.cx,
                 &bound.scope,
                 &bound.origin,
-                &bound.requester,
+                (&bound.requester, bound.profile),
                 &provider,
                 inputs,
             );
