@@ -68,7 +68,9 @@ pub(super) async fn start(
     if run.new.ask.plan.is_some() && prepared.plan.bundle != run.new.plan.bundle {
         return refused(
             "plan_changed",
-            format!("the run is held to a plan, and the code of workflow `{workflow}` has changed since; plan it again"),
+            format!(
+                "the run is held to a plan, and the code of workflow `{workflow}` has changed since; plan it again"
+            ),
         );
     }
     let prepared = Prepared {

@@ -374,7 +374,8 @@ outputs:
   said: "{{ steps.says.stdout }}"
 "#;
 
-const ABOVE: &str = r#"{"name": "above", "nodes": [{"id": "below", "type": "workflow", "workflow": "provides", "inputs": {}}]}"#;
+const ABOVE: &str =
+    r#"{"name": "above", "nodes": [{"id": "below", "type": "workflow", "workflow": "provides", "inputs": {}}]}"#;
 
 async fn jailed() -> (TestApp, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
