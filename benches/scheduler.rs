@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weft::domain::{DeclaredAs, Limits, Outcome, Rights, RunId, Timestamp};
-use weft::scheduler::{Action, Code, Dependency, Event, Output, Plan, StepPlan, Work, begin, decide};
+use weft::scheduler::{Action, Code, Dependency, Event, Output, Plan, Starts, StepPlan, Work, begin, decide};
 
 const STEPS: usize = 1_000;
 
@@ -16,6 +16,7 @@ fn report(what: &str, figure: &str) {
 
 fn plan(edges: impl Fn(usize) -> Vec<usize>) -> Plan {
     let code = Code {
+        starts: Starts::Nothing,
         declared_as: DeclaredAs::default(),
         name: "hello".into(),
         module: "workflows.hello".into(),

@@ -95,6 +95,7 @@ codes! {
     "organization_inactive" 403 "The organization is switched off." "An administrator can switch it on again."
     "organization_not_found" 404 "The organization does not exist, or the caller is no member and may not know." "Check the id; ask for a membership."
     "parameter_invalid" 400 "A header, path or query parameter can't be read. `errors` names it." "Mend the parameter."
+    "plan_changed" 409 "The run was to be the one that was planned (`plan=HASH`), and it would be another. Nothing was started." "Look at the plan again: the code, the arguments, a policy or the profile has changed."
     "plan_only" 403 "The security profile that holds lets nothing run. Nothing was started, and the refusal is on record." "Look at what would happen with `POST /api/workflows/{name}/plan`; `hint` says who has chosen the profile."
     "policy_changed" 412 "The policy is no longer the one that was to be replaced: `If-Match` names another, or somebody wrote one at the same moment." "Read it again, apply the change to it, and send its `ETag` as `If-Match`."
     "policy_invalid" 400 "The policy can't be read. `errors` lists every mistake, each with a JSON pointer." "Mend them all; [policies.md](../policies.md) describes every member."

@@ -45,11 +45,13 @@ def shell(
     ctx: Context,
     argv: list[Any],
     environment: dict[str, Any],
+    secret_environment: dict[str, str],
     working_directory: str,
     capture_output: bool,
     expect: list[int],
 ) -> dict[str, Any]:
     """Run a program with arguments, without a shell in between."""
+    from errno import E2BIG
     from subprocess import DEVNULL, PIPE, Popen
 
     words = [as_text(word) for word in argv]
@@ -57,6 +59,8 @@ def shell(
     for what, text in [("an argument", word) for word in words] + list(variables.items()):
         if "\0" in text:
             raise FatalError(f"{what} has a NUL in it, which no program can be given")
+    for name, secret in secret_environment.items():
+        variables[name] = ctx.secrets.get(secret)
     if not words or not words[0]:
         raise FatalError("the command has no program: the first item of `command` is empty")
     folder = os.getcwd()
@@ -65,7 +69,8 @@ def shell(
         os.makedirs(folder, exist_ok=True)
     pipe = PIPE if capture_output else None
     try:
-        child = Popen(
+        # What is started is what the step is for; the walls are the jail.
+        child = Popen(  # noqa: S603
             words,
             cwd=folder,
             env={**os.environ, **variables},
@@ -75,12 +80,22 @@ def shell(
         )
     except FileNotFoundError:
         raise FatalError(
-            f"there is no program `{words[0]:.100}`: steps see what is installed on the machine in /usr and /bin"
+            f"there is no program `{words[0]:.100}`: "
+            "steps see what is installed on the machine in /usr and /bin"
         ) from None
     except PermissionError as error:
         raise FatalError(f"`{words[0]:.100}` can't be started: {error.strerror}") from None
+    except OSError as error:
+        if error.errno == E2BIG:
+            raise FatalError(
+                "the arguments and variables are longer than the system lets them be: "
+                "128 KiB each, and about 2 MiB together"
+            ) from None
+        raise
     captured = _follow(child) if capture_output else (b"", b"")
     code = child.wait()
+    sys.stdout.flush()
+    sys.stderr.flush()
     stdout, stderr = (data.decode("utf-8", "replace") for data in captured)
     # A signal is what a shell makes of it.
     code = 128 - code if code < 0 else code
@@ -94,16 +109,30 @@ def shell(
 
 
 def _follow(child: Any) -> tuple[bytes, bytes]:
-    """What a program writes, handed on to the log as it comes."""
+    """What a program writes, handed on to the log as it comes.
+
+    What it has left running may keep its output open: when it has ended itself, what there is by then is all.
+    """
     from selectors import EVENT_READ, DefaultSelector
+    from time import monotonic
 
     kept = {1: bytearray(), 2: bytearray()}
+    ended: float | None = None
     with DefaultSelector() as selector:
         for stream, number in ((child.stdout, 1), (child.stderr, 2)):
+            os.set_blocking(stream.fileno(), False)
             selector.register(stream, EVENT_READ, number)
         while selector.get_map():
-            for key, _ in selector.select():
-                data = os.read(key.fd, 65536)
+            if ended is None and child.poll() is not None:
+                ended = monotonic()
+            ready = selector.select(0.1 if ended is None else 0)
+            if ended is not None and (not ready or monotonic() - ended > 1):
+                break
+            for key, _ in ready:
+                try:
+                    data = os.read(key.fd, 65536)
+                except BlockingIOError:
+                    continue
                 if not data:
                     selector.unregister(key.fileobj)
                     continue
@@ -111,6 +140,8 @@ def _follow(child: Any) -> tuple[bytes, bytes]:
                 room = CAPTURED_BYTES - len(kept[number])
                 kept[number] += data[: max(room, 0)]
                 _write(number, data)
+    child.stdout.close()
+    child.stderr.close()
     return bytes(kept[1]), bytes(kept[2])
 
 
@@ -120,18 +151,31 @@ def _write(number: int, data: bytes) -> None:
         data = data[os.write(number, data) :]
 
 
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 @node
 def http(
     ctx: Context,
     method: str,
     url: str,
+    query: dict[str, Any],
     headers: dict[str, Any],
-    body: Any,
     expect: list[int],
+    body: Any = None,
 ) -> dict[str, Any]:
     """Make a request through the engine."""
     sent = {name: as_text(value) for name, value in headers.items()}
     options: dict[str, Any] = {"headers": sent}
+    if query:
+        from urllib.parse import quote
+
+        pairs = [(name, one) for name, value in query.items() for one in _each(value)]
+        url, mark, fragment = url.partition("#")
+        url += "&" if "?" in url else "?"
+        url += "&".join(f"{quote(name, safe='')}={quote(as_text(one), safe='')}" for name, one in pairs)
+        url += mark + fragment
     if isinstance(body, str):
         options["body"] = body
     elif body is not None:

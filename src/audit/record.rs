@@ -247,6 +247,8 @@ events! {
     PolicyChanged = "policy.changed", Warning, Succeeded;
     /// A run was not started because its code declares what a policy refuses.
     PolicyRefused = "policy.refused", Warning, Denied;
+    /// The code of a run that is held to a plan asked for something that is not in it.
+    PlanExceeded = "plan.exceeded", Warning, Denied;
     /// An attempt got a secret's value, or had it sent to a host; the first time of each attempt.
     SecretUsed = "secret.used", Info, Allowed;
     /// An attempt wanted a secret that it may not have, or wanted it sent where it may not go.

@@ -1,5 +1,6 @@
 //! `weft check`: the workspace, or single workflow files, without a server.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +11,6 @@ use super::place::Place;
 use super::{Failure, Outcome, Places, block_on, output, prepare};
 use crate::boot;
 use crate::config::Config;
-use crate::definition::Catalog;
 use crate::error::Finding;
 use crate::usecase::policy::refused_by_platform;
 
@@ -44,16 +44,14 @@ impl Check {
         let named = self.places.workspace.clone();
         block_on(async move {
             let mut findings = Vec::new();
-            let mut names = Vec::new();
+            let mut names = BTreeSet::new();
             for file in &self.files {
-                let (catalog, mut wrong) = one(&config, file, named.as_deref()).await?;
-                names.extend(catalog.workflows.keys().cloned());
+                let (declared, mut wrong) = one(&config, file, named.as_deref()).await?;
+                names.extend(declared);
                 findings.append(&mut wrong);
             }
-            names.sort();
-            names.dedup();
             if self.json {
-                output::json(&json!({"files": self.files.len(), "findings": findings}));
+                output::json(&json!({"files": self.files.len(), "workflows": names, "findings": findings}));
             } else {
                 show(&findings);
                 output::note(&format!("{} file(s), {} finding(s)", self.files.len(), findings.len()));
@@ -63,8 +61,8 @@ impl Check {
     }
 }
 
-/// What is wrong with one file.
-async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Catalog, Vec<Finding>), Failure> {
+/// The workflows of one file, and what is wrong with it.
+async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Vec<String>, Vec<Finding>), Failure> {
     let home = tempfile::Builder::new().prefix("weft-check-").tempdir();
     let home = home.map_err(|error| Failure::new(format!("no temporary folder can be made: {error}")))?;
     let place = Place::find(file, named.map(Path::to_owned))?;
@@ -79,8 +77,18 @@ async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Cata
             ..finding.clone()
         })
     });
-    let own = own.collect();
-    Ok((checked, own))
+    let own: Vec<_> = own.collect();
+    let declared = checked.workflows.values().filter(|workflow| workflow.path == inside);
+    let declared: Vec<_> = declared.map(|workflow| workflow.name.clone()).collect();
+    // A Python file may declare nothing. Any other that neither offers anything nor has a finding was not looked at.
+    if declared.is_empty() && own.is_empty() && file.extension().is_none_or(|ending| ending != "py") {
+        return Err(
+            Failure::new(format!("`{}` was not read: no workspace takes it in", file.display())).hint(
+                "hidden files and folders, `venv`, `tests` and `node_modules` are left out; so are files beyond 1,000",
+            ),
+        );
+    }
+    Ok((declared, own))
 }
 
 /// Everything that is wrong with the workspace.
@@ -137,13 +145,13 @@ fn code(findings: &[Finding]) -> ExitCode {
 /// `file:line:column: message` each, and on stderr the line with a caret below it, and what to do.
 fn show(findings: &[Finding]) {
     for finding in findings {
-        output::data(&format!("{}: {}", finding.pointer, finding.message));
+        output::data(&output::plain(&format!("{}: {}", finding.pointer, finding.message)));
         if let Some((line, caret)) = line_of(&finding.pointer) {
             output::note(&format!("  | {line}"));
             output::note(&format!("  | {caret}"));
         }
         if let Some(hint) = &finding.hint {
-            output::note(&format!("  hint: {hint}"));
+            output::note(&output::plain(&format!("  hint: {hint}")));
         }
     }
 }
@@ -155,7 +163,7 @@ fn line_of(place: &str) -> Option<(String, String)> {
     let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().nth(line.checked_sub(1)?)?;
-    if line.chars().count() > LONGEST_LINE || line.chars().any(|c| c.is_control() && c != '\t') {
+    if line.chars().count() > LONGEST_LINE || output::plain(&line.replace('\t', " ")) != line.replace('\t', " ") {
         return None;
     }
     // Tabs stay tabs, so that the caret stands below whatever width they have.

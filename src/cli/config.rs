@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::show_profile;
 use super::{Failure, Outcome, Settings, load, output};
 use crate::config::{Config, Environment, Explained, FileKind, WantedTemplate, env_var, template};
 use crate::error::Finding;
@@ -19,6 +20,8 @@ pub(super) enum ConfigCommand {
     Explain(Explain),
     /// Write a file with every setting, commented
     Template(Template),
+    /// Show a security profile with its figures, or all of them; and which holds here
+    ShowProfile(show_profile::ShowProfile),
     /// Check a file of settings: `file:line:column: code message` for each mistake, and exit code 1
     Validate(Validate),
 }
@@ -81,6 +84,7 @@ impl ConfigCommand {
             Self::Explain(explain) => explain.run(),
             Self::Template(template) => template.run(),
             Self::Validate(validate) => Ok(validate.run()),
+            Self::ShowProfile(show) => show.run(),
         }
     }
 }

@@ -17,12 +17,14 @@ mod lock;
 mod org;
 mod output;
 mod place;
+mod plan;
 mod policy;
 mod run;
 mod schedules;
 mod secrets;
 mod seed;
 mod serve;
+mod show_profile;
 mod simulate;
 mod user;
 
@@ -73,6 +75,8 @@ enum Command {
     Secrets(secrets::Secrets),
     /// Run a workflow of the workspace here, without a server, and show what happens
     Run(run::Run),
+    /// Show what a run would do, and what it may reach, without doing it
+    Plan(plan::PlanCommand),
     /// Try a workflow file: no server, no data that is kept; with `--dry-run` nothing is executed
     Simulate(simulate::Simulate),
     /// Show when a schedule fires
@@ -218,6 +222,7 @@ pub fn main() -> ExitCode {
         Command::Policy(policy) => policy.run(),
         Command::Secrets(secrets) => secrets.run(),
         Command::Run(run) => run.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),

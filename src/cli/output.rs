@@ -40,6 +40,20 @@ pub(super) fn progress_done() {
     }
 }
 
+/// A text from elsewhere for one line of a terminal: what would move the cursor, colour, break or turn the line is shown as its code.
+pub(super) fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
+            shown.extend(c.escape_debug());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Why a command was not done.
 pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
     drop(writeln!(std::io::stderr(), "error: {message}"));
@@ -47,11 +61,11 @@ pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
         drop(writeln!(
             std::io::stderr(),
             "  {}: {}",
-            finding.pointer,
-            finding.message
+            plain(&finding.pointer),
+            plain(&finding.message)
         ));
         if let Some(hint) = &finding.hint {
-            drop(writeln!(std::io::stderr(), "    hint: {hint}"));
+            drop(writeln!(std::io::stderr(), "    hint: {}", plain(hint)));
         }
     }
     if let Some(hint) = hint {

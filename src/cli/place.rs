@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Failure, output};
+use crate::definition::Catalog;
+use crate::domain::Declared;
+use crate::error::Finding;
 use crate::runner::folders::make_passable;
 
 /// Endings of files that hold workflows.
@@ -34,6 +37,9 @@ impl Place {
         let file = file
             .canonicalize()
             .map_err(|error| Failure::new(format!("`{shown}` can't be read: {error}")))?;
+        if !file.is_file() {
+            return Err(Failure::new(format!("`{shown}` is no file")).hint("name the files themselves"));
+        }
         let workspace = match named {
             Some(folder) => Some(
                 folder
@@ -101,4 +107,49 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The workflow of the file, or everything that keeps it out.
+pub(super) fn chosen<'a>(
+    catalog: &'a Catalog,
+    inside: &str,
+    (file, name): (&Path, Option<&str>),
+) -> Result<&'a Declared, Failure> {
+    let shown = format!("workspace/{inside}");
+    let here: Vec<_> = catalog
+        .workflows
+        .values()
+        .filter(|workflow| workflow.path == shown)
+        .collect();
+    let found = match (name, here.as_slice()) {
+        (Some(name), _) => here.iter().find(|workflow| workflow.name == name).copied(),
+        (None, [one]) => Some(*one),
+        (None, _) => None,
+    };
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let own = |finding: &&Finding| finding.pointer.starts_with(&format!("{shown}:")) || finding.pointer == shown;
+    let findings: Vec<_> = catalog
+        .findings
+        .iter()
+        .filter(own)
+        .map(|finding| Finding {
+            // As the caller has named it.
+            pointer: finding.pointer.replacen(&shown, &file.display().to_string(), 1),
+            ..finding.clone()
+        })
+        .collect();
+    let file = file.display();
+    if !findings.is_empty() {
+        let mut failure = Failure::new(format!("`{file}` has {} finding(s)", findings.len()));
+        failure.findings = findings;
+        return Err(failure);
+    }
+    let names: Vec<_> = here.iter().map(|workflow| format!("`{}`", workflow.name)).collect();
+    Err(match names.as_slice() {
+        [] => Failure::new(format!("`{file}` declares no workflow"))
+            .hint("a Python file has functions with `@workflow`; `weft check` shows what is in a workspace"),
+        _ => Failure::new(format!("`{file}` declares {}", names.join(", "))).hint("choose one with `--workflow NAME`"),
+    })
 }

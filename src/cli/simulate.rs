@@ -15,14 +15,13 @@ use serde_json::{Map, Value, json};
 use super::dev::ticks;
 use super::follow::{Manner, follow, origin};
 use super::inputs::{Inputs, read_text};
-use super::place::Place;
+use super::place::{Place, chosen};
 use super::run::local;
 use super::{Failure, Outcome, Settings, block_on, load, output, quiet};
 use crate::boot;
 use crate::config::Config;
 use crate::definition::{DryStep, dry_run};
 use crate::domain::{self, Ask, Declared, RunId, StepError};
-use crate::error::Finding;
 use crate::runner::NodeRunner;
 use crate::runner::played::Played;
 use crate::tenancy::{self, Scope, operator_in};
@@ -141,7 +140,7 @@ impl Simulate {
         manner: Manner,
     ) -> Outcome {
         let current = cx.catalogs.current().await?;
-        let workflow = self.chosen(&current.catalog, inside)?;
+        let workflow = chosen(&current.catalog, inside, (&self.file, self.workflow.as_deref()))?;
         let arguments = self.inputs.of(workflow)?;
         if let (Some(outcomes), Some(graph)) = (outcomes, &workflow.graph) {
             let unknown: Vec<_> = outcomes
@@ -200,48 +199,6 @@ impl Simulate {
             task.abort();
         }
         done
-    }
-
-    /// The workflow of the file, or everything that keeps it out.
-    fn chosen<'a>(&self, catalog: &'a crate::definition::Catalog, inside: &str) -> Result<&'a Declared, Failure> {
-        let shown = format!("workspace/{inside}");
-        let here: Vec<_> = catalog
-            .workflows
-            .values()
-            .filter(|workflow| workflow.path == shown)
-            .collect();
-        let found = match (&self.workflow, here.as_slice()) {
-            (Some(name), _) => here.iter().find(|workflow| workflow.name == *name).copied(),
-            (None, [one]) => Some(*one),
-            (None, _) => None,
-        };
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        let own = |finding: &&Finding| finding.pointer.starts_with(&format!("{shown}:")) || finding.pointer == shown;
-        let findings: Vec<_> = catalog
-            .findings
-            .iter()
-            .filter(own)
-            .map(|finding| Finding {
-                // As the caller has named it.
-                pointer: finding.pointer.replacen(&shown, &self.file.display().to_string(), 1),
-                ..finding.clone()
-            })
-            .collect();
-        let file = self.file.display();
-        if !findings.is_empty() {
-            let mut failure = Failure::new(format!("`{file}` has {} finding(s)", findings.len()));
-            failure.findings = findings;
-            return Err(failure);
-        }
-        let names: Vec<_> = here.iter().map(|workflow| format!("`{}`", workflow.name)).collect();
-        Err(match names.as_slice() {
-            [] => Failure::new(format!("`{file}` declares no workflow"))
-                .hint("a Python file has functions with `@workflow`; `weft check` shows what is in a workspace"),
-            _ => Failure::new(format!("`{file}` declares {}", names.join(", ")))
-                .hint("choose one with `--workflow NAME`"),
-        })
     }
 
     fn show(&self, workflow: &Declared, arguments: &Map<String, Value>) -> ExitCode {

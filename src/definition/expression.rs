@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::template;
 
-/// How much an expression may do; a loop over a list of a thousand takes some thousands.
+/// How much an expression may do; a loop over a list of a thousand takes some thousands. What it makes and what filters look at is
+/// counted as well, 64 bytes each.
 const FUEL: u64 = 200_000;
 /// Longest expression, in bytes.
 const LONGEST: usize = 4 * 1024;
@@ -28,10 +29,14 @@ const LOOKED_AT: usize = 64 << 20;
 /// The filter that lets numbers through. It stands on both sides of `*`, which would repeat a list or a text a hundred million
 /// times.
 const NUMBER: &str = "weft_number";
+/// Most bytes that a template with `for` may look at, counted once.
+const REPEATED: usize = 2 << 20;
 /// The member that makes an object an expression: `{"$": "inputs.amount"}`.
 pub const MARK: &str = "$";
 /// The member that makes an object a template: `{"$text": "Hello {{ inputs.name }}!"}`.
 pub const TEXT_MARK: &str = "$text";
+/// The member that makes a variable of a command a secret: `{"$secret": "API_KEY"}`.
+pub const SECRET_MARK: &str = "$secret";
 /// Longest template, in bytes.
 const LONGEST_TEMPLATE: usize = 64 * 1024;
 
@@ -86,6 +91,10 @@ pub struct Expression {
     text: String,
     rewritten: String,
     is_template: bool,
+    /// Whether it repeats something.
+    repeats: bool,
+    /// How many words of it could name something.
+    words: usize,
     steps: BTreeSet<String>,
     names: BTreeSet<String>,
 }
@@ -120,9 +129,11 @@ impl Expression {
         let is_own = |name: &String| !strict.globals().any(|(global, _)| global == name);
         let names = names.into_iter().filter(is_own).collect();
         Ok(Self {
+            words: words(text),
             text: text.to_owned(),
             rewritten,
             is_template: false,
+            repeats: false,
             steps,
             names,
         })
@@ -142,11 +153,24 @@ impl Expression {
             return Err(wrong(format!("it is longer than {LONGEST_TEMPLATE} bytes")));
         }
         let (mut rewritten, mut steps) = (String::with_capacity(text.len()), BTreeSet::new());
-        for part in template::parts(text).map_err(wrong)? {
-            let template::Part::Code(code) = part else {
-                rewritten.push_str(part.text());
-                continue;
+        let parts = template::parts(text).map_err(wrong)?;
+        let repeats = parts
+            .iter()
+            .any(|part| matches!(part, template::Part::Statement(code) if template::bare(code).starts_with("for")));
+        let mut counted = 0;
+        for part in parts {
+            let code = match part {
+                template::Part::Text(text) => {
+                    rewritten.push_str(text);
+                    continue;
+                }
+                template::Part::Code(code) => code,
+                template::Part::Statement(code) => match template::wrong_statement(code) {
+                    Some(message) => return Err(wrong(message)),
+                    None => code,
+                },
             };
+            counted += words(code);
             let (code, named) = with_quoted_steps(code, ids).map_err(|(message, names_no_step)| ExpressionError {
                 names_no_step,
                 ..wrong(message)
@@ -165,6 +189,8 @@ impl Expression {
             text: text.to_owned(),
             rewritten,
             is_template: true,
+            repeats,
+            words: counted,
             steps,
             names,
         })
@@ -215,8 +241,9 @@ impl Expression {
             message,
             names_no_step: false,
         };
-        let names = words(&self.text);
-        let room = (LOOKED_AT / names.max(1)).min(LOOKED_AT);
+        let names = self.words;
+        let most_looked_at = if self.repeats { REPEATED } else { LOOKED_AT };
+        let room = (LOOKED_AT / names.max(1)).min(most_looked_at);
         if self.is_heavy() && measured(known, room, usize::MAX).is_err() {
             return Err(wrong(format!(
                 "it names {names} things in values of more than {room} bytes; look at less of them, or do it in Python"
@@ -893,7 +920,8 @@ mod tests {
     #[test]
     fn templates_are_texts_in_which_nothing_is_read_again() {
         let known = json!({
-            "inputs": {"name": "Ada", "evil": "{{ inputs.name }}{% for x in range(9) %}", "list": [1, 2], "q": "it's a&b"},
+            "inputs": {"name": "Ada", "evil": "{{ inputs.name }}{% for x in range(9) %}", "list": [1, 2], "q": "it's a&b",
+                "large": "x".repeat(1_500_000)},
             "steps": {"run-tests": {"output": 3}},
         });
         let value = |text: &str| {
@@ -914,6 +942,14 @@ mod tests {
                 "[1,2] {{ steps.nobody",
             ),
             ("{% if inputs.name == 'Ada' %}yes{% else %}no{% endif %}", "yes"),
+            (
+                "{% raw %}{{ steps.nobody }}{% endraw %} {{- '|' | lower }}",
+                "{{ steps.nobody }}|",
+            ),
+            (
+                "{% for n in inputs.list | reverse %}{{ n | string | length }}{% endfor %}",
+                "11",
+            ),
         ] {
             assert_eq!(value(text), Ok(json!(expected)), "{text}");
         }
@@ -923,7 +959,12 @@ mod tests {
             ("{{ inputs.nmae }}", "there is `name`"),
             ("{{ steps.nobody.output }}", "no step `nobody`"),
             ("{{ inputs.name", "is not closed"),
-            ("{% include 'x' %}", ""),
+            ("{% include 'x' %}", "no `{% include %}`"),
+            ("{% macro m() %}x{% endmacro %}", "no `{% macro %}`"),
+            (
+                "{% for a in range(9999) %}{% if (inputs.large | upper) == 'x' %}y{% endif %}{% endfor %}",
+                "out of fuel",
+            ),
             (
                 "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
                 "",

@@ -14,7 +14,8 @@ mod yaml;
 pub use catalog::Catalog;
 pub use dry_run::{DryStep, dry_run};
 pub use expression::{
-    DEEPEST, Expression, ExpressionError, MARK, Marked, StepIds, TEXT_MARK, expressions, filled, is_too_deep, marked,
+    DEEPEST, Expression, ExpressionError, MARK, Marked, SECRET_MARK, StepIds, TEXT_MARK, expressions, filled,
+    is_too_deep, marked,
 };
 pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
 pub use parameters::{json_schema, validate};

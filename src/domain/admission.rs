@@ -112,6 +112,9 @@ pub struct Ask {
     /// The security profile that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<SecurityProfile>,
+    /// The hash of the plan that the run is held to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
 }
 
 impl Ask {

@@ -120,7 +120,7 @@ pub enum NodeWork {
         /// Of a command line, what `sh` gets.
         #[serde(skip)]
         script: Option<Script>,
-        /// Variables, each a value.
+        /// Variables, each a value, or `{"$secret": "NAME"}`.
         #[serde(skip_serializing_if = "Map::is_empty")]
         environment: Map<String, Value>,
         /// The folder in which it begins, below the step's own; none for that.
@@ -140,6 +140,9 @@ pub enum NodeWork {
         method: String,
         /// Where to, a value.
         url: Value,
+        /// What is put behind the `?` of the address, each a value.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        query: Map<String, Value>,
         /// Headers, each a value.
         #[serde(skip_serializing_if = "Map::is_empty")]
         headers: Map<String, Value>,
@@ -269,6 +272,8 @@ pub enum OnFalse {
     /// The step fails.
     #[default]
     Fail,
+    /// As `continue`, and the log of the instance has a warning.
+    Warn,
     /// The step succeeds, and says so: its output has `passed` and the message.
     Continue,
 }

@@ -5,7 +5,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, plans, policy, quarantine,
     queue_triggers, run_events, runs, schedules, secrets, workflows,
 };
 
@@ -13,7 +13,7 @@ use super::api::{
 #[openapi(
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
-        workflows::list, workflows::get, workflows::execute,
+        workflows::list, workflows::get, workflows::execute, plans::make,
     approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, quarantine::list, quarantine::requeue, run_events::events, runs::again, runs::cancel, runs::get, runs::items, runs::list, runs::logs, runs::output, runs::resume, runs::steps,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,

@@ -3,7 +3,7 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, policy, quarantine,
+    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, plans, policy, quarantine,
     queue_triggers, run_events, runs, schedules, secrets, workflows,
 };
 use super::state::Gate;
@@ -75,6 +75,7 @@ pub fn table() -> Vec<Route> {
         at("/api/workflows", Organization, get(workflows::list)),
         at("/api/workflows/{name}", Organization, get(workflows::get)),
         to("/api/workflows/{name}/execute", Organization, post(workflows::execute)),
+        to("/api/workflows/{name}/plan", Organization, post(plans::make)),
         at("/api/runs", Organization, get(runs::list)),
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::plan::{Action, Code, Dependency, Output, Plan, Starts, StepPlan, Work};
 use crate::domain::{
@@ -119,9 +119,11 @@ fn inputs(node: &Node) -> Option<Value> {
                 }
                 None => command.clone(),
             };
+            let (secrets, environment) = parted(environment);
             Some(json!({
                 "argv": argv,
                 "environment": environment,
+                "secret_environment": secrets,
                 "working_directory": working_directory.as_deref().unwrap_or_default(),
                 "capture_output": capture_output,
                 "expect": expect,
@@ -130,6 +132,7 @@ fn inputs(node: &Node) -> Option<Value> {
         NodeWork::Http {
             method,
             url,
+            query,
             headers,
             body,
             expect,
@@ -137,12 +140,26 @@ fn inputs(node: &Node) -> Option<Value> {
         } => Some(json!({
             "method": method,
             "url": url,
+            "query": query,
             "headers": headers,
             "body": body,
             "expect": expect,
         })),
         _ => node.inputs.clone().map(Value::Object),
     }
+}
+
+/// The variables of a command that are secrets, by the secrets' names; and the others.
+fn parted(environment: &Map<String, Value>) -> (BTreeMap<&str, &str>, BTreeMap<&str, &Value>) {
+    let secret = |value: &'_ Value| value.get("$secret").is_some();
+    let secrets = environment
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.get("$secret")?.as_str()?)));
+    let others = environment.iter().filter(|(_, value)| !secret(value));
+    (
+        secrets.collect(),
+        others.map(|(name, value)| (name.as_str(), value)).collect(),
+    )
 }
 
 /// The programs that a command starts, as far as they can be told.
@@ -174,10 +191,14 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
         NodeWork::Shell {
             command,
             script,
+            environment,
             network,
             ..
         } => {
-            let code = Code::built_in("shell", limits, network, starts(command, script.as_ref()));
+            let mut code = Code::built_in("shell", limits, network, starts(command, script.as_ref()));
+            let (secrets, _) = parted(environment);
+            code.secrets = secrets.values().map(|name| (*name).to_owned()).collect();
+            code.secrets.dedup();
             Work::Once(Action::Code(Box::new(code)))
         }
         NodeWork::Http { network, .. } => {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Context, Result, admission, catalog, drive_run, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Ask, Payload, RunId, SecurityProfile, sha256_hex};
+use crate::domain::{Ask, Declared, Payload, RunId, SecurityProfile, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -28,6 +28,8 @@ pub(super) struct Prepared {
     pub(super) arguments: Payload,
     /// Digest of the arguments as given.
     pub(super) arguments_digest: String,
+    /// The plan that a run is held to which [`enqueue`] writes.
+    pub(super) held_to: Option<String>,
 }
 
 /// Finds a workflow, checks its arguments and plans it below the policies and the security profile that holds; `profile` is what
@@ -46,16 +48,7 @@ pub(super) async fn prepare(
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
-    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
-    let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
-    let plan = match &declared.graph {
-        None => Plan::of_python(bundle, declared, limits),
-        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
-            // The catalog offers no such graph.
-            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
-    };
-    let plan = plan.in_environment(environment);
-    let plan = if cx.pauses { plan } else { plan.without_pauses() };
+    let plan = plan_of(cx, &current, declared)?;
     let asked = policy::Asked {
         workflow: declared.security_profile,
         run: profile,
@@ -66,7 +59,22 @@ pub(super) async fn prepare(
         plan,
         arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
         arguments_digest: digest(given),
+        held_to: None,
     })
+}
+
+/// What is executed of a workflow, before any policy.
+pub(super) fn plan_of(cx: &Context, current: &catalog::Current, declared: &Declared) -> Result<Plan> {
+    let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
+    let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
+    let plan = match &declared.graph {
+        None => Plan::of_python(bundle, declared, limits),
+        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
+            // The catalog offers no such graph.
+            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
+    };
+    let plan = plan.in_environment(environment);
+    Ok(if cx.pauses { plan } else { plan.without_pauses() })
 }
 
 /// The digest of arguments as they were given.
@@ -121,7 +129,10 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         idempotent: true,
         parent,
         resumes,
-        ask: Ask::default(),
+        ask: Ask {
+            plan: prepared.held_to,
+            ..Ask::default()
+        },
     };
     let mut detail = json!({"workflow": new.workflow});
     if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {

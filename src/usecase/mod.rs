@@ -20,6 +20,7 @@ pub mod hook_delivery;
 pub mod me;
 pub mod organization;
 pub mod person;
+pub mod plan;
 pub mod policy;
 pub mod provide_data;
 pub mod quarantine;

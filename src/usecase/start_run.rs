@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::driver::{After, Driver};
 use super::values::Known;
-use super::{Context, Error, LEASE, Result, admission, drive_run, launch, policy, sub_run};
+use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, policy, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{DEEPEST, is_too_deep, validate};
@@ -65,6 +65,10 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         Ok(id) => id,
         Err(started) => return Ok(started),
     };
+    if let Some(hash) = &input.ask.plan {
+        let asked = (hash.as_str(), input.ask.profile);
+        plan::same(cx, scope, &input.workflow, &input.arguments, asked).await?;
+    }
     let prepared = launch::prepare(
         cx,
         scope,

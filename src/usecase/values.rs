@@ -179,7 +179,13 @@ impl Values<'_> {
                             let message = message.chars().take(LONGEST_MESSAGE).collect::<String>();
                             (Verdict::Wrong(StepError::new("assertion_failed", message)), None)
                         }
-                        OnFalse::Continue => (Verdict::Done, Some(json!({"passed": false, "message": message}))),
+                        OnFalse::Warn | OnFalse::Continue => {
+                            if *on_false == OnFalse::Warn {
+                                // The message is made of values, which are nobody's but the run's.
+                                tracing::warn!(run.id = %self.run.new.run, step = %step.id, "an assertion is not so");
+                            }
+                            (Verdict::Done, Some(json!({"passed": false, "message": message})))
+                        }
                     }
                 }
                 Err(error) => (wrong(&error), None),

@@ -163,3 +163,20 @@ def test_a_workspace_that_goes_away_and_comes_back(one: Weft) -> None:
     assert one.call("GET", "/health").status == 200
     away.rename(one.workspace)
     one.lives()
+
+
+def test_a_yaml_file_is_live_and_kept_out_while_it_is_broken(one: Weft) -> None:
+    text = "name: edited\nsteps:\n  - {{id: say-it, type: compute, value: {value}}}\noutput: '{{{{ steps.say-it.output }}}}'\n"
+    write(one, text.format(value="'yes'"), "edited.yaml")
+    assert one.run("edited")["result"] == "yes"
+    path = write(one, text.format(value="12"), "edited.yaml")
+    assert one.run("edited")["result"] == 12
+    write(one, text.format(value="1, valeu: 2"), "edited.yaml")
+    problem(one.execute("edited"), 404, "workflow_not_found")
+    # The others are there.
+    write(one, ANSWERS.format(answer="python").replace("edited", "another"), "another.py")
+    assert one.run("another")["result"] == "python"
+    write(one, text.format(value="13"), "edited.yaml")
+    assert one.run("edited")["result"] == 13
+    path.unlink()
+    problem(one.execute("edited"), 404, "workflow_not_found")

@@ -211,3 +211,29 @@ def test_a_workspace_with_a_broken_file_runs_the_others(tmp_path: Path) -> None:
     broken = weft("simulate", workspace / "workflows" / "broken.json")
     assert broken.status == 1
     assert f"{workspace}/workflows/broken.json:1:" in broken.stderr
+
+
+def test_check_of_single_files(tmp_path: Path, workspace: Path) -> None:
+    good = workspace / "workflows" / "asked.json"
+    assert weft("check", good).status == 0
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        "name: bad\nsteps:\n  - id: a\n    type: shel\n    command: echo\n  - id: a\n    type: wait\n    seconds: 1\n"
+    )
+    done = weft("check", bad, good)
+    assert done.status == 1
+    lines = done.stdout.splitlines()
+    assert len(lines) >= 2, done
+    for line in lines:
+        assert re.match(rf"{re.escape(str(bad))}:\d+:\d+: ", line), line
+    assert "|     type: shel\n  |           ^\n" in done.stderr, done
+    as_json = weft("check", bad, good, "--json")
+    assert len(as_json.json["findings"]) == len(lines)
+    # What a file calls is looked for in the workspace that is named.
+    calls = tmp_path / "calls.json"
+    calls.write_text(
+        '{"name": "calls", "nodes": [{"id": "a", "type": "python", "use": "slow", "inputs": {}}]}'
+    )
+    assert "`slow`" in weft("check", calls).stdout
+    assert weft("check", calls, "--workspace", workspace).status == 0
+    assert weft("check", tmp_path / "nothing.json").status == 1

@@ -26,6 +26,7 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/workflows", Action::List, Resource::Workflow),
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
+    ("POST", "/api/workflows/{name}/plan", Action::Run, Resource::Workflow),
     ("GET", "/api/runs", Action::List, Resource::Run),
     ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),

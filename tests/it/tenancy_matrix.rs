@@ -57,6 +57,7 @@ const COVERED: &[&str] = &[
     "hook::list",
     "hook::replace",
     "hook::rotate",
+    "plan::make",
     "policy::effective",
     "policy::organization",
     "policy::put_organization",
@@ -492,6 +493,10 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             }
         }
         // Everything about it is the stranger's own.
+        "plan::make" => match weft::usecase::plan::make(cx, scope, &origin, WORKFLOW, &Map::new(), None).await {
+            Ok(planned) => assert!(!planned.manifest.to_string().contains("contoso"), "{of}: {planned:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
         "policy::effective" => match policy::effective(cx, scope, Some(WORKFLOW)).await {
             Ok(effective) => assert!(effective.startable(), "{of}: {effective:?}"),
             Err(error) => assert!(!there, "{of}: {error}"),

@@ -79,8 +79,15 @@ pub(super) fn check(read: &mut ReadGraph) {
             NodeWork::Map { items, .. } => look("items", items, &[]),
             NodeWork::Compute { value } => look("value", value, &[]),
             NodeWork::Assert { message, .. } => look("message", message, &[]),
-            NodeWork::Http { url, headers, body, .. } => {
+            NodeWork::Http {
+                url,
+                query,
+                headers,
+                body,
+                ..
+            } => {
                 look("url", url, &[]);
+                look("query", &Value::Object(query.clone()), &[]);
                 look("headers", &Value::Object(headers.clone()), &[]);
                 look("body", body.as_ref().unwrap_or(&Value::Null), &[]);
             }

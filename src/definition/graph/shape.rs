@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{ReadGraph, escaped, listed, shown};
-use crate::definition::expression;
+use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::script;
 use crate::domain::{
     Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
     MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
-    RetryPolicy, SecurityProfile,
+    RetryPolicy, SecretName, SecurityProfile,
 };
 use crate::error::Finding;
 
@@ -53,7 +53,11 @@ const TYPES: [(&str, &[&str], bool); 12] = [
         ],
         true,
     ),
-    ("http", &["method", "url", "headers", "body", "expect", "network"], true),
+    (
+        "http",
+        &["method", "url", "query", "headers", "body", "expect", "network"],
+        true,
+    ),
     ("assert", &["condition", "message", "onFalse"], false),
     ("template", &["template"], false),
     ("choose", &["branches", "otherwise"], false),
@@ -585,7 +589,7 @@ impl Reader {
                 condition: self.needed_text(object, "condition", "an expression that must be true"),
                 message: object.get("message").cloned().unwrap_or_default(),
                 on_false: self
-                    .choice(object, "onFalse", &["fail", "continue"])
+                    .choice(object, "onFalse", &["fail", "warn", "continue"])
                     .unwrap_or_default(),
             },
             "template" => {
@@ -663,7 +667,8 @@ impl Reader {
             }
         };
         let environment = self.values(object, "environment");
-        for name in environment.keys() {
+        for (name, value) in &environment {
+            self.secret(object, name, value);
             let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             if !is_name {
@@ -684,25 +689,60 @@ impl Reader {
         }
     }
 
+    /// The name of a secret in a variable of a command.
+    fn secret(&mut self, object: &Object<'_>, name: &str, value: &Value) {
+        let Some(secret) = value.get(SECRET_MARK) else { return };
+        let is_name = secret.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok());
+        if !is_name || value.as_object().is_some_and(|members| members.len() > 1) {
+            let message = format!("`{}` of `environment` of {} names no secret", shown(name), object.what);
+            let hint = "write `{\"$secret\": \"API_KEY\"}`, the name of a secret of the organization";
+            let at = format!("{}/{}", object.pointer("environment"), escaped(name));
+            self.add(at, "bad_name", message, hint);
+        }
+    }
+
+    /// The host that stands in an address as it is written, with its port where it has one.
+    fn host_of(&mut self, object: &Object<'_>, url: &Value) -> Option<String> {
+        let written = match (url, expression::marked(url)) {
+            (Value::String(text), _) => text.as_str(),
+            // What is worked out behind the host can't change it.
+            (_, Some(Marked::Template(text))) => {
+                let before = text.split('{').next().unwrap_or_default();
+                let behind = before.split_once("://").map_or("", |(_, behind)| behind);
+                if !behind.contains('/') {
+                    return None;
+                }
+                before
+            }
+            _ => return None,
+        };
+        let address = written.parse::<url::Url>().ok();
+        let address = address.filter(|address| matches!(address.scheme(), "http" | "https"));
+        let host = address
+            .as_ref()
+            .and_then(|address| Some((address, address.host_str()?)));
+        let Some((address, host)) = host else {
+            self.wrong_type(object, "url", "an address that begins with `https://` or `http://`");
+            return None;
+        };
+        Some(match address.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        })
+    }
+
     fn http(&mut self, object: &Object<'_>) -> NodeWork {
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         let url = self.needed_value(object, "url", "an address, as `https://api.example.com/orders`");
         let mut network = self.hosts(object);
+        if let Some(host) = self.host_of(object, &url)
+            && !network.contains(&host)
+        {
+            // What stands in the file is what is declared.
+            network.push(host);
+        }
         match &url {
-            Value::String(text) => match text.parse::<url::Url>() {
-                Ok(address) if matches!(address.scheme(), "http" | "https") && address.host_str().is_some() => {
-                    let host = address.host_str().unwrap_or_default();
-                    let host = match address.port() {
-                        Some(port) => format!("{host}:{port}"),
-                        None => host.to_owned(),
-                    };
-                    // What stands in the file is what is declared.
-                    if !network.contains(&host) {
-                        network.push(host);
-                    }
-                }
-                _ => self.wrong_type(object, "url", "an address that begins with `https://` or `http://`"),
-            },
+            Value::String(_) => {}
             other if expression::marked(other).is_some() => {
                 if network.is_empty() {
                     let message = format!(
@@ -736,6 +776,7 @@ impl Reader {
                 .choice(object, "method", &methods)
                 .unwrap_or_else(|| "GET".to_owned()),
             url,
+            query: self.values(object, "query"),
             headers: self.values(object, "headers"),
             body: object.get("body").cloned(),
             expect,

@@ -7,9 +7,14 @@
 mod compose;
 mod read;
 mod schema;
+mod words;
 mod write;
 
-pub(super) use read::in_yaml;
 pub use read::{ReadYaml, read_yaml};
 pub use schema::json_schema_of_yaml;
 pub use write::to_yaml;
+
+/// What a finding of a graph says, in the words of YAML.
+pub(super) fn in_yaml(text: &str) -> String {
+    words::of_edges(&read::in_yaml(text))
+}

@@ -155,6 +155,7 @@ pub(super) const TYPES: [StepType; 13] = [
         &[
             ("method", "method", As::Plain),
             ("url", "url", As::Value),
+            ("query", "query", As::Value),
             ("headers", "headers", As::Written),
             ("body", "body", As::Value),
             ("expect", "expect", As::Plain),
@@ -919,9 +920,7 @@ impl Reader {
         if kind == "assert" {
             let text = found.text().unwrap_or_default();
             self.places.insert(format!("{at}/onFalse"), found.place);
-            // What is only warned of goes on.
-            let word = if text == "warn" { "continue" } else { text };
-            node.insert("onFalse".to_owned(), json!(word));
+            node.insert("onFalse".to_owned(), json!(text));
             return None;
         }
         self.put(node, at, "onFailure", found, As::Plain);

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::read::{CONDITIONAL, TYPES};
+use crate::domain::SecurityProfile;
 
 /// The schema (draft 2020-12). It knows the members and their types; what names what is checked by `weft check` alone.
 #[must_use]
@@ -18,15 +19,18 @@ pub fn json_schema_of_yaml() -> Value {
         "properties": {
             "name": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$", "description": "By which it is called"},
             "version": {"type": ["string", "number"], "description": "The author's own version, kept as it is written"},
-            "description": {"type": "string"},
-            "category": {"type": "string"},
-            "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 50},
+            "description": {"type": "string", "description": "What the workflow is for"},
+            "category": {"type": "string", "description": "Under what it is listed"},
+            "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 50, "description": "Words to find it by"},
             "timeout": {"$ref": "#/$defs/time", "description": "Time limit of a run"},
             "concurrency": {"type": "integer", "minimum": 1, "maximum": 64, "description": "Steps at the same time"},
-            "security_profile": {"enum": ["plan_only", "restricted", "standard", "elevated"]},
+            "security_profile": {
+                "enum": SecurityProfile::ALL.map(SecurityProfile::as_str),
+                "description": "To what its runs are held; the strictest of all that apply counts",
+            },
             "environment": {"type": "object", "description": "Variables of all shell steps"},
-            "inputs": {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/type"}, {"$ref": "#/$defs/input"}]}},
-            "steps": {"minItems": 1, "$ref": "#/$defs/steps"},
+            "inputs": {"type": "object", "description": "What the workflow takes, by name", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/type"}, {"$ref": "#/$defs/input"}]}},
+            "steps": {"minItems": 1, "$ref": "#/$defs/steps", "description": "Steps that wait for nothing begin at the same time"},
             "on_failure": {"$ref": "#/$defs/steps", "description": "Steps that run when the workflow has failed"},
             "finally": {"$ref": "#/$defs/steps", "description": "Steps that run in any case"},
             "outputs": {"description": "The result, by name: a value, or {from: expression}"},
@@ -39,8 +43,13 @@ pub fn json_schema_of_yaml() -> Value {
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
-                    "type": {"$ref": "#/$defs/type"}, "label": {"type": "string"}, "required": {"type": "boolean"}, "default": {},
-                    "description": {"type": "string"}, "help": {"type": "string"}, "data_provider": {"type": "string"},
+                    "type": {"$ref": "#/$defs/type"},
+                    "label": {"type": "string", "description": "Shown in forms"},
+                    "required": {"type": "boolean", "description": "Whether it must be given; it need not be otherwise"},
+                    "default": {"description": "What it is where nothing is given"},
+                    "description": {"type": "string", "description": "Shown below the field in forms"},
+                    "help": {"type": "string", "description": "Another word for `description`"},
+                    "data_provider": {"type": "string", "description": "The function that offers its choices"},
                     "min": {"type": "number"}, "max": {"type": "number"}, "min_length": {"type": "integer"},
                     "max_length": {"type": "integer"}, "pattern": {"type": "string"}, "enum": {"type": "array"},
                     "validation": {"type": "object", "additionalProperties": false, "properties": {
@@ -50,7 +59,7 @@ pub fn json_schema_of_yaml() -> Value {
                 },
             },
             "steps": steps,
-            "depends_on": {"anyOf": [
+            "depends_on": {"description": "The steps that must have ended before", "anyOf": [
                 {"type": "string"},
                 {"type": "array", "items": {"anyOf": [
                     {"type": "string"},
@@ -59,8 +68,9 @@ pub fn json_schema_of_yaml() -> Value {
                     }},
                 ]}},
             ]},
-            "retry": {"type": "object", "additionalProperties": false, "properties": {
-                "attempts": {"type": "integer", "minimum": 1, "maximum": 100}, "delay": {"$ref": "#/$defs/time"},
+            "retry": {"type": "object", "description": "What happens when it fails", "additionalProperties": false, "properties": {
+                "attempts": {"type": "integer", "minimum": 1, "maximum": 100, "description": "The first one counted"},
+                "delay": {"$ref": "#/$defs/time"},
                 "backoff": {"enum": ["fixed", "linear", "exponential"]}, "max_delay": {"$ref": "#/$defs/time"},
                 "jitter": {"type": "number", "minimum": 0, "maximum": 1}, "on": {"type": "array", "items": {"type": "string"}},
             }},
@@ -71,25 +81,28 @@ pub fn json_schema_of_yaml() -> Value {
                 "allOf": TYPES.map(|(name, _, tries, takes_inputs, own)| {
                     let mut members = common();
                     for (member, ..) in own {
-                        members.insert((*member).to_owned(), json!({}));
+                        members.insert((*member).to_owned(), own_member(name, member));
                     }
                     if tries {
                         for (member, schema) in [
                             ("retry", json!({"$ref": "#/$defs/retry"})), ("timeout", json!({"$ref": "#/$defs/time"})),
-                            ("on_crash", json!({"enum": ["retry", "fail"]})), ("cache", json!({})),
+                            ("on_crash", json!({"enum": ["retry", "fail"]})), ("cache", json!({
+                                "type": ["boolean", "number", "string", "object"],
+                                "description": "How long the output is taken again for the same inputs: true for an hour, or a time",
+                            })),
                         ] {
                             members.insert(member.to_owned(), schema);
                         }
                     }
                     if takes_inputs {
-                        members.insert("inputs".to_owned(), json!({"type": "object"}));
-                        members.insert("with".to_owned(), json!({"type": "object"}));
+                        for member in ["inputs", "with"] {
+                            let schema = json!({"type": "object", "description": "What it is given, by name"});
+                            members.insert(member.to_owned(), schema);
+                        }
                     }
                     if name == "conditional" {
                         for member in CONDITIONAL {
-                            let is_steps = matches!(member, "then" | "else" | "then_steps" | "else_steps");
-                            let schema = if is_steps { json!({"$ref": "#/$defs/steps"}) } else { json!({}) };
-                            members.insert(member.to_owned(), schema);
+                            members.insert(member.to_owned(), own_member(name, member));
                         }
                     }
                     json!({
@@ -104,17 +117,126 @@ pub fn json_schema_of_yaml() -> Value {
 
 fn common() -> Map<String, Value> {
     Map::from_iter([
-        ("id".to_owned(), json!({})),
-        ("type".to_owned(), json!({})),
+        (
+            "id".to_owned(),
+            json!({"description": "By which other steps and expressions name it"}),
+        ),
+        ("type".to_owned(), json!({"description": "What the step does"})),
         ("depends_on".to_owned(), json!({"$ref": "#/$defs/depends_on"})),
         (
             "when".to_owned(),
             json!({"type": ["string", "boolean"], "description": "An expression; false skips the step"}),
         ),
-        ("join".to_owned(), json!({"enum": ["all", "any"]})),
+        (
+            "join".to_owned(),
+            json!({"enum": ["all", "any"], "description": "Whether it waits for all that it depends on, or for the first"}),
+        ),
         (
             "on_failure".to_owned(),
-            json!({"anyOf": [{"enum": ["fail", "continue", "warn"]}, {"$ref": "#/$defs/steps"}]}),
+            json!({"description": "Whether the run fails or goes on, or the steps that handle it", "anyOf": [{"enum": ["fail", "continue", "warn"]}, {"$ref": "#/$defs/steps"}]}),
         ),
     ])
+}
+
+/// What a member may be that only this type of step has.
+fn own_member(step: &str, member: &str) -> Value {
+    match (step, member) {
+        (_, "use" | "function") => json!({"type": "string", "description": "A function with `@workflow` or `@node`"}),
+        (_, "workflow") => json!({"type": "string", "description": "The workflow that it starts"}),
+        ("map", "items") => json!({"description": "A list, or an expression that gives one; one call for each item"}),
+        ("map", "at_once") => json!({"type": "integer", "minimum": 1, "description": "Most items at the same time"}),
+        ("map", "on_item_failure") => json!({"description": "Whether the step fails with an item, or goes on"}),
+        ("loop", "until") => {
+            json!({"type": ["string", "boolean"], "description": "An expression; the loop ends when it is true"})
+        }
+        ("loop", "most") => json!({"type": "integer", "minimum": 1, "description": "Iterations after which it fails"}),
+        ("shell", "command") => json!({
+            "type": ["string", "array"],
+            "minItems": 1,
+            "description": "A line for the shell, or a list of a program and its arguments; values never become code",
+        }),
+        ("shell", "environment") => json!({"type": "object", "description": "Variables of the command"}),
+        ("shell", "working_directory") => {
+            json!({"type": "string", "description": "A folder below the step's own, which is empty at first"})
+        }
+        ("shell", "capture_output") => {
+            json!({"type": "boolean", "description": "Whether `stdout` and `stderr` are kept"})
+        }
+        ("shell", "expect") => json!({
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": 255},
+            "description": "Exit codes that are no failure",
+        }),
+        ("http", "expect") => json!({
+            "type": "array",
+            "items": {"type": "integer", "minimum": 100, "maximum": 599},
+            "description": "Statuses that are no failure; 200 to 299 without it",
+        }),
+        (_, "network") => json!({"description": "The hosts that it may reach"}),
+        ("http", "method") => json!({"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]}),
+        ("http", "url") => json!({"description": "An address that begins with `https://` or `http://`"}),
+        ("http", "query") => json!({"type": "object", "description": "What follows `?` in the address, by name"}),
+        ("http", "headers") => json!({"type": "object", "description": "Headers of the request"}),
+        ("http", "body") => json!({"description": "A text as it is; anything else is sent as JSON"}),
+        ("assert" | "conditional", "condition") => {
+            json!({"type": ["string", "boolean"], "description": "An expression, as `inputs.total > 100`"})
+        }
+        ("assert", "message") => json!({"description": "What is said when the condition is not true"}),
+        ("template", "template") => {
+            json!({"type": "string", "description": "A text with `{{ }}`, `{% if %}` and `{% for %}`"})
+        }
+        ("compute", "value") => json!({"description": "A value with expressions in it"}),
+        (_, "seconds" | "duration") => json!({"$ref": "#/$defs/time", "description": "How long it waits"}),
+        ("approval", "question" | "message") => json!({"description": "What people are asked"}),
+        ("approval", "needed") => {
+            json!({"type": "integer", "minimum": 1, "maximum": 20, "description": "How many people must agree"})
+        }
+        ("approval", "within") => json!({"$ref": "#/$defs/time", "description": "After which it has failed"}),
+        ("conditional", "then" | "then_steps") => {
+            json!({"$ref": "#/$defs/steps", "description": "Steps that begin when the condition is true"})
+        }
+        ("conditional", "else" | "else_steps") => {
+            json!({"$ref": "#/$defs/steps", "description": "Steps that begin when it is not"})
+        }
+        ("conditional", "branches") => json!({
+            "type": "array",
+            "minItems": 1,
+            "description": "The first branch whose expression is true is taken",
+            "items": {
+                "type": "object",
+                "required": ["name", "when"],
+                "additionalProperties": false,
+                "properties": {
+                    "name": {"type": "string"},
+                    "when": {"type": ["string", "boolean"]},
+                    "steps": {"$ref": "#/$defs/steps"},
+                },
+            },
+        }),
+        ("conditional", "otherwise") => {
+            json!({"type": "string", "description": "The branch that is taken when none of them is"})
+        }
+        _ => json!({}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::ParameterType;
+
+    #[test]
+    fn every_type_of_an_input_is_in_the_schema() {
+        let refusal = serde_json::from_value::<ParameterType>(json!("?"))
+            .unwrap_err()
+            .to_string();
+        // Unknown variant `?`, expected one of `string`, …
+        let known: BTreeSet<&str> = refusal.split('`').skip(3).step_by(2).collect();
+        let schema = json_schema_of_yaml();
+        let listed = schema["$defs"]["type"]["enum"].as_array().unwrap();
+        let listed: BTreeSet<&str> = listed.iter().filter_map(Value::as_str).collect();
+        assert_eq!(listed, known);
+    }
 }

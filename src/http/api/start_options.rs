@@ -34,6 +34,37 @@ pub struct StartOptions {
     /// `plan_only`, `restricted`, `standard` or `elevated`: the run is held to this security profile, where that is stricter
     /// than those of the installation, the policies and the workflow.
     security_profile: Option<String>,
+    /// The hash of a plan: the run is the one that was planned, or it isn't started (409 `plan_changed`).
+    plan: Option<String>,
+}
+
+/// Under which security profile a run is planned.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanOptions {
+    /// As at `execute`.
+    security_profile: Option<String>,
+}
+
+impl PlanOptions {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A problem where it is no profile.
+    pub fn read(self) -> Result<Option<SecurityProfile>, ApiError> {
+        let Some(text) = self.security_profile.filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        SecurityProfile::parse(&text).map(Some).ok_or_else(|| {
+            let message = "`securityProfile` must be `plan_only`, `restricted`, `standard` or `elevated`";
+            ApiError::new(Kind::Invalid, "parameter_invalid", message).findings(vec![Finding::new(
+                "query:securityProfile",
+                "invalid",
+                message,
+            )])
+        })
+    }
 }
 
 impl StartOptions {
@@ -116,6 +147,14 @@ impl StartOptions {
                 None
             }),
         };
+        let plan = some(self.plan);
+        if plan
+            .as_ref()
+            .is_some_and(|plan| plan.len() != 64 || !plan.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            let message = "`plan` is the `hash` of a plan: 64 hexadecimal digits".to_owned();
+            wrong("plan", "invalid", message);
+        }
         let key = some(self.concurrency_key);
         if let Some(key) = &key
             && (key.chars().count() > ConcurrencyKey::LONGEST || key.chars().any(char::is_control))
@@ -158,6 +197,7 @@ impl StartOptions {
             }),
             rerun_of: None,
             profile,
+            plan,
         })
     }
 }
@@ -192,6 +232,7 @@ mod tests {
             on_conflict: Some("wait".into()),
             concurrency_key: Some("x".repeat(201)),
             security_profile: Some("paranoid".into()),
+            plan: None,
             delay: None,
         };
         let error = options.read(&HeaderMap::new(), now()).unwrap_err();

@@ -85,6 +85,8 @@ pub(super) struct Bound {
     pub(super) rights: Rights,
     /// The security profile that its run was asked to keep, and whatever it starts.
     pub(super) profile: Option<SecurityProfile>,
+    /// The plan that its run is held to.
+    pub(super) plan: Option<String>,
     /// Secrets that it may ask for, by name.
     pub(super) secrets: Vec<String>,
     /// The organization's configuration when the attempt began.
@@ -236,8 +238,12 @@ impl Broker {
             attempt,
             asker,
             rights,
+            plan,
             ..
         } = &self.bound;
+        if let Some(plan) = plan {
+            detail["plan"] = json!(plan);
+        }
         detail["attempt"] = json!(attempt);
         detail["trust"] = json!(rights.trust.as_str());
         let (kind, id) = match asker {
@@ -246,7 +252,14 @@ impl Broker {
         };
         let record = cx
             .audit
-            .by(scope, AuditEvent::StepOverreached)
+            .by(
+                scope,
+                if plan.is_some() {
+                    AuditEvent::PlanExceeded
+                } else {
+                    AuditEvent::StepOverreached
+                },
+            )
             .came_from(origin)
             .resource(kind, id)
             .detail(&detail);

@@ -106,6 +106,16 @@ async fn start(broker: &Broker, asked: Start) -> Answer {
     let Asker::Step { run, step, parent, .. } = &broker.bound.asker else {
         return Err(broker.not_available("runs.start"));
     };
+    if broker.bound.plan.is_some() {
+        // What code starts is not known before it runs, so no plan has it.
+        return Err(refusal(
+            "denied",
+            format!(
+                "the run is held to a plan, in which this step starts no run of `{:.63}`: let a node of type `workflow` start it",
+                asked.workflow
+            ),
+        ));
+    }
     let depth = parent.as_ref().map_or(0, |parent| parent.depth) + 1;
     if depth > MAX_DEPTH {
         return Err(refusal(

@@ -1,0 +1,100 @@
+//! What findings say of edges, in the words of a file that has none: `depends_on`.
+
+/// A finding's message or hint without edges and without numbers of nodes.
+pub(super) fn of_edges(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(rest) = behind_number(&text, "edge ") {
+        text = format!("`depends_on`{}", rest.replace(" needs `from`", " needs `step`"));
+    } else if let Some(rest) = behind_number(&text, "step ").or_else(|| behind_number(&text, "node ")) {
+        text = format!("the step{rest}");
+    } else if let Some((before, rest)) = text.split_once(" of edge ")
+        && let Some(rest) = behind_number(&format!("edge {rest}"), "edge ")
+    {
+        text = format!("{before} of `depends_on`{rest}");
+    }
+    if let Some((from, to)) = text
+        .strip_prefix("let it lead by `depends_on` from `")
+        .or_else(|| text.strip_prefix("add an edge from `"))
+        .and_then(|rest| rest.split_once("` to `"))
+        && let Some((to, rest)) = to.split_once('`')
+    {
+        let rest = rest
+            .replace(", or to a node", ", or in a step")
+            .replace(", or to a step", ", or in a step");
+        text = format!("write `depends_on: [{from}]` in step `{to}`{rest}");
+    }
+    if let Some((from, to)) = text
+        .strip_prefix("the edge from `")
+        .and_then(|rest| rest.split_once("` to `"))
+        && let Some(to) = to.strip_suffix("` is there twice")
+    {
+        text = format!("`depends_on` of step `{to}` names `{from}` twice");
+    }
+    for (graph, yaml) in [
+        (
+            "by which edges and expressions name it",
+            "by which other steps and expressions name it",
+        ),
+        (
+            "the id of the earlier node",
+            "the id of the step that must have ended before",
+        ),
+        (
+            "let the edge begin at a node of type `choose`",
+            "name a step of type `conditional`",
+        ),
+        (
+            "let the edge begin at a step of type `choose`",
+            "name a step of type `conditional`",
+        ),
+        ("every node of", "every step of"),
+    ] {
+        text = text.replace(graph, yaml);
+    }
+    text
+}
+
+/// What follows a word and a number at the beginning of a text, from the blank on.
+fn behind_number(text: &str, word: &str) -> Option<String> {
+    let rest = text.strip_prefix(word)?;
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    (end > 0 && rest[end..].starts_with(' ')).then(|| rest[end..].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_are_what_a_step_depends_on() {
+        for (graph, yaml) in [
+            (
+                "edge 12 names step `a`, which there isn't",
+                "`depends_on` names step `a`, which there isn't",
+            ),
+            ("edge 0 needs `from`", "`depends_on` needs `step`"),
+            (
+                "`on` of edge 3 must be one of `end`",
+                "`on` of `depends_on` must be one of `end`",
+            ),
+            ("node 0 needs `id`", "the step needs `id`"),
+            ("step 4 needs `id`", "the step needs `id`"),
+            (
+                "the edge from `a` to `b-c` is there twice",
+                "`depends_on` of step `b-c` names `a` twice",
+            ),
+            (
+                "add an edge from `a` to `b`, or to a node before it",
+                "write `depends_on: [a]` in step `b`, or in a step before it",
+            ),
+            // What only looks like it.
+            ("edge case", "edge case"),
+            ("edge 1", "edge 1"),
+            ("step `a` needs `id`", "step `a` needs `id`"),
+            ("step 2b is odd", "step 2b is odd"),
+            ("add an edge from `a", "add an edge from `a"),
+        ] {
+            assert_eq!(of_edges(graph), yaml);
+        }
+    }
+}
