@@ -1,7 +1,7 @@
 //! The text of a YAML file → a tree in which everything has its place, or what keeps it from being one.
 //!
 //! YAML 1.2, core schema. What is refused, each with its place: keys that stand twice, keys that are no plain texts, tags, merge
-//! keys, further documents, and anchors whose use makes the file much larger than it is written.
+//! keys, further documents, large files, and anchors whose use makes a file much larger or deeper than it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,11 @@ use crate::error::Finding;
 
 /// Most values of a file, those that aliases repeat counted each time.
 const MOST_NODES: usize = 50_000;
-/// How deep a file may be nested.
+/// Largest file, in bytes.
+const LARGEST: usize = 1 << 20;
+/// Most bytes of text that anchors and aliases may keep and repeat.
+const MOST_REPEATED: usize = 4 << 20;
+/// How deep a file may be nested, aliases followed.
 const DEEPEST: usize = 60;
 
 /// Line and column, from 1.
@@ -81,10 +85,10 @@ impl Tree {
 fn number(text: &str) -> Option<Value> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if let Some(octal) = text.strip_prefix("0o") {
-        return u64::from_str_radix(octal, 8).ok().map(|number| json!(number));
+        return in_digits(octal, 8);
     }
     if let Some(hex) = text.strip_prefix("0x") {
-        return u64::from_str_radix(hex, 16).ok().map(|number| json!(number));
+        return in_digits(hex, 16);
     }
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') || digits == "." {
         return None;
@@ -104,20 +108,37 @@ fn number(text: &str) -> Option<Value> {
     number.is_finite().then(|| json!(number))
 }
 
+fn in_digits(text: &str, radix: u32) -> Option<Value> {
+    // The library would take a sign.
+    let all = text.chars().all(|c| c.is_digit(radix));
+    u64::from_str_radix(text, radix)
+        .ok()
+        .filter(|_| all)
+        .map(|number| json!(number))
+}
+
 struct Composer<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     findings: Vec<(Place, Finding)>,
     anchors: BTreeMap<usize, Tree>,
     nodes: usize,
+    repeated: usize,
 }
 
 /// Reads a file.
 pub(super) fn compose(text: &str) -> (Option<Tree>, Vec<(Place, Finding)>) {
+    if text.len() > LARGEST {
+        let message = format!("the file has {} bytes, more than {LARGEST}", text.len());
+        let hint =
+            "write less; data belongs into a file or a store of its own, and a part of the workflow can be a workflow";
+        return (None, vec![((1, 1), finding("too_large", message, hint))]);
+    }
     let mut composer = Composer {
         parser: Parser::new_from_str(text),
         findings: Vec::new(),
         anchors: BTreeMap::new(),
         nodes: 0,
+        repeated: 0,
     };
     let tree = match composer.document() {
         Ok(tree) => tree,
@@ -184,21 +205,9 @@ impl<'a> Composer<'a> {
 
     fn tree(&mut self, (event, span): (Event<'a>, Span), depth: usize) -> Step<Tree> {
         let at = place(span.start);
-        self.nodes += 1;
-        if self.nodes > MOST_NODES {
-            let message =
-                format!("the file has more than {MOST_NODES} values, those that aliases repeat counted each time");
-            return Err((
-                at,
-                finding("too_large", message, "write less, and repeat less by aliases"),
-            ));
-        }
+        self.count(at, 1)?;
         if depth > DEEPEST {
-            let message = format!("the file is nested more than {DEEPEST} deep");
-            return Err((
-                at,
-                finding("too_deep", message, "nest less; a workflow of its own can be a step"),
-            ));
+            return Err(too_deep(at));
         }
         if let Event::Scalar(_, _, _, Some(tag))
         | Event::SequenceStart(_, Some(tag))
@@ -215,8 +224,12 @@ impl<'a> Composer<'a> {
         match event {
             Event::Alias(id) => match self.anchors.get(&id) {
                 Some(tree) => {
+                    let measure = Measure::of(tree);
+                    if depth + measure.height > DEEPEST {
+                        return Err(too_deep(at));
+                    }
                     let tree = tree.clone();
-                    self.nodes += size(&tree);
+                    self.repeat(at, measure)?;
                     Ok(Tree { place: at, ..tree })
                 }
                 None => Err((
@@ -230,7 +243,7 @@ impl<'a> Composer<'a> {
             },
             Event::Scalar(text, style, anchor, _) => {
                 let kind = Kind::Scalar(text.into_owned(), style == ScalarStyle::Plain);
-                Ok(self.anchored(anchor, Tree { place: at, kind }))
+                self.anchored(anchor, Tree { place: at, kind })
             }
             Event::SequenceStart(anchor, _) => {
                 let mut items = Vec::new();
@@ -241,11 +254,11 @@ impl<'a> Composer<'a> {
                     }
                 }
                 let kind = Kind::List(items);
-                Ok(self.anchored(anchor, Tree { place: at, kind }))
+                self.anchored(anchor, Tree { place: at, kind })
             }
             Event::MappingStart(anchor, _) => {
                 let kind = Kind::Map(self.members(depth)?);
-                Ok(self.anchored(anchor, Tree { place: at, kind }))
+                self.anchored(anchor, Tree { place: at, kind })
             }
             _ => Err((at, finding("not_yaml", "this is no YAML", "write `name: value` lines"))),
         }
@@ -257,10 +270,12 @@ impl<'a> Composer<'a> {
         loop {
             let (event, span) = self.next()?;
             let at = place(span.start);
+            let mut is_merge = false;
             let name = match event {
                 Event::MappingEnd => return Ok(members),
                 Event::Scalar(name, style, ..) => {
-                    if name == "<<" && style == ScalarStyle::Plain {
+                    is_merge = name == "<<" && style == ScalarStyle::Plain;
+                    if is_merge {
                         self.add(
                             at,
                             "merge_key",
@@ -285,7 +300,7 @@ impl<'a> Composer<'a> {
             };
             let value = self.next()?;
             let value = self.tree(value, depth + 1)?;
-            if name == "<<" {
+            if is_merge {
                 continue;
             }
             if !seen.insert(name.clone()) {
@@ -302,18 +317,81 @@ impl<'a> Composer<'a> {
         }
     }
 
-    fn anchored(&mut self, anchor: usize, tree: Tree) -> Tree {
+    /// Keeps what has an anchor. That is a copy, so it counts: an anchor at each level would keep the innermost once for each.
+    fn anchored(&mut self, anchor: usize, tree: Tree) -> Step<Tree> {
         if anchor > 0 {
+            self.repeat(tree.place, Measure::of(&tree))?;
             self.anchors.insert(anchor, tree.clone());
         }
-        tree
+        Ok(tree)
+    }
+
+    fn count(&mut self, at: Place, nodes: usize) -> Step<()> {
+        self.nodes += nodes;
+        if self.nodes <= MOST_NODES {
+            return Ok(());
+        }
+        let message =
+            format!("the file has more than {MOST_NODES} values, those that aliases repeat counted each time");
+        Err((
+            at,
+            finding("too_large", message, "write less, and repeat less by aliases"),
+        ))
+    }
+
+    fn repeat(&mut self, at: Place, measure: Measure) -> Step<()> {
+        self.count(at, measure.nodes)?;
+        self.repeated += measure.bytes;
+        if self.repeated <= MOST_REPEATED {
+            return Ok(());
+        }
+        let message = format!("anchors and aliases repeat more than {MOST_REPEATED} bytes of text");
+        Err((at, finding("too_large", message, "repeat less by aliases")))
     }
 }
 
-fn size(tree: &Tree) -> usize {
-    match &tree.kind {
-        Kind::Scalar(..) => 1,
-        Kind::List(items) => 1 + items.iter().map(size).sum::<usize>(),
-        Kind::Map(members) => 1 + members.iter().map(|(.., value)| size(value)).sum::<usize>(),
+fn too_deep(at: Place) -> (Place, Finding) {
+    let message = format!("the file is nested more than {DEEPEST} deep");
+    (
+        at,
+        finding("too_deep", message, "nest less; a workflow of its own can be a step"),
+    )
+}
+
+/// What a copy of a tree costs.
+#[derive(Clone, Copy)]
+struct Measure {
+    nodes: usize,
+    bytes: usize,
+    /// Levels below it.
+    height: usize,
+}
+
+impl Measure {
+    fn of(tree: &Tree) -> Self {
+        let mut whole = Self {
+            nodes: 1,
+            bytes: 0,
+            height: 0,
+        };
+        let mut add = |inner: Self| {
+            whole.nodes += inner.nodes;
+            whole.bytes += inner.bytes;
+            whole.height = whole.height.max(inner.height + 1);
+        };
+        match &tree.kind {
+            Kind::Scalar(text, _) => whole.bytes = text.len(),
+            Kind::List(items) => items.iter().for_each(|item| add(Self::of(item))),
+            Kind::Map(members) => {
+                for (name, _, member) in members {
+                    let inner = Self::of(member);
+                    add(Self {
+                        bytes: inner.bytes + name.len(),
+                        ..inner
+                    });
+                }
+            }
+        }
+        whole
     }
 }

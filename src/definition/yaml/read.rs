@@ -1,6 +1,6 @@
 //! A tree of YAML → what a graph file says, with the place of everything in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -9,6 +9,7 @@ use crate::definition::expression::{MARK, TEXT_MARK};
 use crate::definition::graph::{ReadGraph, read_value};
 use crate::definition::parameters::nearest;
 use crate::definition::template::code_end;
+use crate::domain::MAX_NODES;
 use crate::error::Finding;
 
 const WORKFLOW: [&str; 15] = [
@@ -66,8 +67,21 @@ pub(super) enum As {
     Expression,
     /// Seconds, or a text as `10m`.
     Seconds,
-    /// A text, or a list of values.
+    /// A text, or a list of values whose texts are as they are written.
     Command,
+    /// Values whose texts are as they are written: `1.10` stays that, as whoever reads it gets a text anyway.
+    Written,
+}
+
+impl As {
+    /// How what is inside of a list or a mapping is translated.
+    const fn inside(self) -> Self {
+        match self {
+            Self::Plain => Self::Plain,
+            Self::Command | Self::Written => Self::Written,
+            Self::Value | Self::Expression | Self::Seconds => Self::Value,
+        }
+    }
 }
 
 /// A step type: its name here and in a graph, whether it is tried again, whether it is given inputs, its own members here and there.
@@ -126,7 +140,7 @@ pub(super) const TYPES: [StepType; 13] = [
         false,
         &[
             ("command", "command", As::Command),
-            ("environment", "environment", As::Value),
+            ("environment", "environment", As::Written),
             ("working_directory", "workingDirectory", As::Plain),
             ("capture_output", "captureOutput", As::Plain),
             ("expect", "expect", As::Plain),
@@ -142,7 +156,7 @@ pub(super) const TYPES: [StepType; 13] = [
             ("method", "method", As::Plain),
             ("url", "url", As::Value),
             ("query", "query", As::Value),
-            ("headers", "headers", As::Value),
+            ("headers", "headers", As::Written),
             ("body", "body", As::Value),
             ("expect", "expect", As::Plain),
             ("network", "network", As::Plain),
@@ -210,6 +224,22 @@ pub(super) const CONDITIONAL: [&str; 7] = [
     "otherwise",
 ];
 
+/// Members of steps of which one is meant.
+const SAME: &[(&str, &str)] = &[
+    ("use", "function"),
+    ("inputs", "with"),
+    ("seconds", "duration"),
+    ("question", "message"),
+    ("then", "then_steps"),
+    ("else", "else_steps"),
+    ("branches", "condition"),
+    ("branches", "then"),
+    ("branches", "then_steps"),
+    ("branches", "else"),
+    ("branches", "else_steps"),
+    ("otherwise", "condition"),
+];
+
 /// A YAML file as far as it could be read, and the place of what a pointer of its findings leads to.
 #[derive(Debug)]
 pub struct ReadYaml {
@@ -271,14 +301,24 @@ pub fn read_yaml(text: &str) -> ReadYaml {
     reader.done(Some(value))
 }
 
+/// Where a conditional's branches meet again.
+struct Meet {
+    id: String,
+    place: Place,
+    /// Of each branch, its name and the edges from what ends it.
+    branches: Vec<(String, Vec<Value>)>,
+}
+
 #[derive(Default)]
 struct Reader {
     findings: Vec<Finding>,
     places: BTreeMap<String, Place>,
     nodes: Vec<Value>,
     edges: Vec<Value>,
-    /// Where a conditional's branches meet again: by its id, the last steps of its branches.
-    meets: BTreeMap<String, Vec<Value>>,
+    /// The conditionals with steps in their branches, the outer ones first.
+    meets: Vec<Meet>,
+    /// The steps in whose branches or handlers a step stands, the outermost first.
+    within: Vec<String>,
     environment: Map<String, Value>,
 }
 
@@ -328,8 +368,25 @@ impl Reader {
         }
     }
 
+    /// Two members of which one is meant: the second would be left unread.
+    fn once(&mut self, what: &str, tree: &Tree, pairs: &[(&str, &str)]) {
+        let Kind::Map(members) = &tree.kind else { return };
+        for (one, other) in pairs {
+            let mut found = members.iter().filter(|(name, ..)| name == one || name == other);
+            if let (Some(_), Some((_, place, _))) = (found.next(), found.next()) {
+                self.wrong(
+                    *place,
+                    "duplicate_key",
+                    format!("`{one}` and `{other}` of {what} say the same"),
+                    "take one of them out",
+                );
+            }
+        }
+    }
+
     fn workflow(&mut self, whole: &Tree) -> Value {
         self.unknown("a workflow", whole, &WORKFLOW);
+        self.once("the workflow", whole, &[("outputs", "output")]);
         let mut graph = Map::new();
         for (name, into) in [
             ("name", "name"),
@@ -360,7 +417,7 @@ impl Reader {
             self.put(&mut graph, "", "deadlineSeconds", timeout, As::Seconds);
         }
         if let Some(environment) = whole.get("environment") {
-            match self.value(environment, "/environment", As::Value) {
+            match self.value(environment, "/environment", As::Written) {
                 Value::Object(variables) => self.environment = variables,
                 _ => self.wrong(
                     environment.place,
@@ -424,6 +481,13 @@ impl Reader {
             (Kind::Scalar(text, _), As::Expression) => json!(bare(text)),
             (Kind::Scalar(text, _), As::Command) => json!(text),
             (Kind::Scalar(text, _), As::Seconds) => self.seconds(tree, text),
+            (Kind::Scalar(text, _), As::Written) => {
+                if text.contains("{{") {
+                    interpolated(text)
+                } else {
+                    as_written(tree, text)
+                }
+            }
             (Kind::Scalar(text, _), As::Value | As::Plain) => {
                 if how == As::Value && text.contains("{{") {
                     interpolated(text)
@@ -432,7 +496,7 @@ impl Reader {
                 }
             }
             (Kind::List(items), _) => {
-                let how = if how == As::Plain { As::Plain } else { As::Value };
+                let how = how.inside();
                 let items = items.iter().enumerate().map(|(index, item)| {
                     let pointer = format!("{pointer}/{index}");
                     self.places.insert(pointer.clone(), item.place);
@@ -441,7 +505,7 @@ impl Reader {
                 Value::Array(items.collect())
             }
             (Kind::Map(members), _) => {
-                let how = if how == As::Plain { As::Plain } else { As::Value };
+                let how = how.inside();
                 let members = members.iter().map(|(name, _, member)| {
                     let pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
                     self.places.insert(pointer.clone(), member.place);
@@ -528,7 +592,18 @@ impl Reader {
     fn input(&mut self, name: &str, tree: &Tree, at: &str, parameter: &mut Map<String, Value>) {
         let what = format!("input `{name:.60}`");
         self.unknown(&what, tree, &INPUT);
+        self.once(&what, tree, &[("description", "help")]);
         let validation = tree.get("validation");
+        for name in &INPUT[7..13] {
+            if let (Some(_), Some(inner)) = (tree.get(name), validation.and_then(|inner| inner.get(name))) {
+                self.wrong(
+                    inner.place,
+                    "duplicate_key",
+                    format!("`{name}` of {what} stands twice"),
+                    "take one of them out",
+                );
+            }
+        }
         if let Some(validation) = validation {
             self.unknown(&format!("`validation` of {what}"), validation, &INPUT[7..13]);
             if !matches!(validation.kind, Kind::Map(_)) {
@@ -571,6 +646,15 @@ impl Reader {
         {
             parameter.insert("default".to_owned(), json!(text));
         }
+        let choices = tree
+            .get("enum")
+            .or_else(|| validation.and_then(|validation| validation.get("enum")));
+        if let (true, Some(Kind::List(choices))) = (is_text, choices.map(|choices| &choices.kind))
+            && choices.iter().all(|choice| choice.text().is_some())
+        {
+            let texts = choices.iter().filter_map(Tree::text).map(|text| json!(text));
+            parameter.insert("enum".to_owned(), texts.collect());
+        }
     }
 
     fn outputs(&mut self, outputs: &Tree) -> Value {
@@ -580,6 +664,11 @@ impl Reader {
         let members = members.iter().map(|(name, _, tree)| {
             let pointer = format!("/output/{}", name.replace('~', "~0").replace('/', "~1"));
             self.places.insert(pointer.clone(), tree.place);
+            if tree.get("from").is_some() {
+                self.unknown(&format!("output `{name:.60}`"), tree, &["from"]);
+            } else if tree.get("value").is_some() {
+                self.unknown(&format!("output `{name:.60}`"), tree, &["value"]);
+            }
             let value = match tree.get("from").and_then(Tree::text) {
                 Some(from) => json!({MARK: bare(from)}),
                 None => match tree.get("value") {
@@ -608,8 +697,13 @@ impl Reader {
             }
             return Vec::new();
         };
-        let mut last: Vec<String> = Vec::new();
+        let known: BTreeSet<&str> = items.iter().filter_map(|item| item.get("id")?.text()).collect();
+        let mut ids: Vec<String> = Vec::new();
         for item in items {
+            // What is beyond is not read: that there are too many is a finding.
+            if self.nodes.len() > MAX_NODES {
+                break;
+            }
             if !matches!(item.kind, Kind::Map(_)) {
                 self.wrong(
                     item.place,
@@ -619,20 +713,18 @@ impl Reader {
                 );
                 continue;
             }
-            let before = self.edges.len();
-            let id = self.step(item, first, phase);
-            let follows: Vec<String> = self.edges[before..]
-                .iter()
-                .filter(|edge| edge["to"] == id.as_str())
-                .filter_map(|edge| edge["from"].as_str().map(str::to_owned))
-                .collect();
-            last.retain(|earlier| !follows.contains(earlier));
-            last.push(id);
+            ids.push(self.step(item, first.map(|edge| (edge, &known)), phase));
         }
-        last
+        let followed: BTreeSet<&str> = self
+            .edges
+            .iter()
+            .filter(|edge| edge["to"].as_str().is_some_and(|to| known.contains(to)))
+            .filter_map(|edge| edge["from"].as_str())
+            .collect();
+        ids.into_iter().filter(|id| !followed.contains(id.as_str())).collect()
     }
 
-    fn step(&mut self, tree: &Tree, first: Option<&Value>, phase: &str) -> String {
+    fn step(&mut self, tree: &Tree, first: Option<(&Value, &BTreeSet<&str>)>, phase: &str) -> String {
         let index = self.nodes.len();
         let id = tree.get("id").and_then(Tree::text).unwrap_or_default().to_owned();
         let (by_id, by_place) = (format!("/nodes/{id}"), format!("/nodes/[{index}]"));
@@ -697,6 +789,11 @@ impl Reader {
             known.extend(CONDITIONAL);
         }
         self.unknown(&what, tree, &known);
+        for (one, other) in SAME {
+            if known.contains(one) && known.contains(other) {
+                self.once(&what, tree, &[(one, other)]);
+            }
+        }
         node.insert("type".to_owned(), json!(json_type));
         if let Some(kind) = tree.get("type") {
             self.places.insert(format!("{by_id}/type"), kind.place);
@@ -749,7 +846,9 @@ impl Reader {
         }
         if let Some(handlers) = handlers {
             let edge = json!({"from": id, "on": "failure"});
+            self.within.push(id.clone());
             self.steps(handlers, Some(&edge), phase);
+            self.within.pop();
         }
         id
     }
@@ -828,25 +927,21 @@ impl Reader {
         None
     }
 
-    /// The edges that lead to a step.
-    fn waits(&mut self, tree: &Tree, id: &str, first: Option<&Value>) {
-        let Some(waits) = tree.get("depends_on").filter(|tree| !tree.is_null()) else {
-            if let Some(first) = first {
-                let mut edge = first.clone();
-                edge["to"] = json!(id);
-                self.places.insert(format!("/edges/{}", self.edges.len()), tree.place);
-                self.edges.push(edge);
-            }
-            return;
+    /// The edges that lead to a step. `first` is the edge to what stands in a branch or handles a failure, with the ids of the
+    /// steps beside it: a step begins there whatever else it waits for, so what waits only for steps outside has that edge too.
+    fn waits(&mut self, tree: &Tree, id: &str, first: Option<(&Value, &BTreeSet<&str>)>) {
+        let waits = tree.get("depends_on").filter(|tree| !tree.is_null());
+        let items: Vec<&Tree> = match waits.map(|waits| (&waits.kind, waits)) {
+            Some((Kind::List(items), _)) => items.iter().collect(),
+            Some((_, one)) => vec![one],
+            None => Vec::new(),
         };
-        let items: Vec<&Tree> = match &waits.kind {
-            Kind::List(items) => items.iter().collect(),
-            _ => vec![waits],
-        };
+        let is_any = tree.get("join").and_then(Tree::text) == Some("any");
+        let (mut inside, mut outside) = (false, None);
         for item in items {
+            let mut edge = Map::new();
             let at = format!("/edges/{}", self.edges.len());
             self.places.insert(at.clone(), item.place);
-            let mut edge = Map::new();
             match &item.kind {
                 Kind::Scalar(from, _) => drop(edge.insert("from".to_owned(), json!(from))),
                 Kind::Map(_) => {
@@ -867,8 +962,36 @@ impl Reader {
                     continue;
                 }
             }
+            let from = edge.get("from").and_then(Value::as_str).unwrap_or_default();
+            let is_plain = edge.keys().all(|name| name == "from");
+            // A step in a branch waits for its conditional anyway.
+            if is_plain && self.within.iter().any(|outer| outer == from) {
+                continue;
+            }
+            let is_same = first.is_some_and(|(first, _)| first.as_object().is_some_and(|first| *first == edge));
+            let is_beside = first.is_some_and(|(_, beside)| beside.contains(from));
+            if is_same || is_beside && edge.get("on").is_none_or(|on| on == "success") {
+                inside = true;
+            } else if !(is_beside && edge.get("on").is_some_and(|on| on == "failure")) {
+                outside = Some(item.place);
+            }
             edge.insert("to".to_owned(), json!(id));
             self.edges.push(Value::Object(edge));
+        }
+        let Some((first, _)) = first else { return };
+        if let (true, Some(place)) = (is_any, outside) {
+            self.wrong(
+                place,
+                "wrong_join",
+                format!("step `{id:.63}` would begin by this though its branch isn't taken, as `join` is `any`"),
+                "wait for steps beside it only, take `join` out, or move the step out of the branch",
+            );
+        }
+        if !(inside || is_any && self.edges.iter().any(|edge| edge["to"] == id)) {
+            let mut edge = first.clone();
+            edge["to"] = json!(id);
+            self.places.insert(format!("/edges/{}", self.edges.len()), tree.place);
+            self.edges.push(edge);
         }
     }
 
@@ -939,23 +1062,32 @@ impl Reader {
         if nested.iter().all(|(_, steps)| steps.is_none()) {
             return;
         }
-        let mut ends = Vec::new();
+        let index = self.meets.len();
+        self.meets.push(Meet {
+            id: id.to_owned(),
+            place: tree.place,
+            branches: Vec::new(),
+        });
+        self.within.push(id.to_owned());
         for (branch, steps) in nested {
             let edge = json!({"from": id, "branch": branch});
             let last = steps
                 .map(|steps| self.steps(steps, Some(&edge), phase))
                 .unwrap_or_default();
-            if last.is_empty() {
-                ends.push(edge);
-            }
-            ends.extend(last.into_iter().map(|last| json!({"from": last})));
+            let ends = if last.is_empty() {
+                vec![edge]
+            } else {
+                last.into_iter().map(|last| json!({"from": last})).collect()
+            };
+            self.meets[index].branches.push((branch, ends));
         }
-        self.meets.insert(id.to_owned(), ends);
+        self.within.pop();
     }
 
-    /// Whoever waits for a conditional waits for what is in its branches.
+    /// Whoever waits for a conditional waits for all that is in the branch that is taken. An outer conditional comes before those
+    /// in its branches: where it ends, it waits for them.
     fn meet(&mut self) {
-        for (id, ends) in std::mem::take(&mut self.meets) {
+        for Meet { id, place, branches } in std::mem::take(&mut self.meets) {
             let inner: Vec<String> = self.inside(&id);
             let waits: Vec<usize> = (0..self.edges.len())
                 .filter(|place| {
@@ -970,25 +1102,49 @@ impl Reader {
             if waits.is_empty() {
                 continue;
             }
-            let end = format!("{id}-end");
-            for place in waits {
-                self.edges[place]["from"] = json!(end);
-            }
             let phase = self
                 .nodes
                 .iter()
                 .find(|node| node["id"] == id.as_str())
                 .and_then(|node| node.get("phase"))
                 .cloned();
-            let mut node = json!({"id": end, "type": "compute", "value": null, "join": "any"});
-            if let Some(phase) = phase {
-                node["phase"] = phase;
+            let end = self.gather(&format!("{id:.50}-end"), "any", phase.as_ref(), place);
+            for wait in waits {
+                self.edges[wait]["from"] = json!(end);
             }
-            self.nodes.push(node);
-            for mut edge in ends {
-                edge["to"] = json!(end);
-                self.edges.push(edge);
+            for (branch, mut ends) in branches {
+                if ends.len() > 1 {
+                    let all = self.gather(&format!("{id:.30}-{branch:.20}-end"), "all", phase.as_ref(), place);
+                    self.lead(ends, &all, place);
+                    ends = vec![json!({"from": all})];
+                }
+                self.lead(ends, &end, place);
             }
+        }
+    }
+
+    /// A step that does nothing but wait; its id, which nobody else has.
+    fn gather(&mut self, name: &str, join: &str, phase: Option<&Value>, place: Place) -> String {
+        let mut id = name.to_owned();
+        let mut count = 1;
+        while self.nodes.iter().any(|node| node["id"] == id.as_str()) {
+            count += 1;
+            id = format!("{name}-{count}");
+        }
+        let mut node = json!({"id": id, "type": "compute", "value": null, "join": join});
+        if let Some(phase) = phase {
+            node["phase"] = phase.clone();
+        }
+        self.places.insert(format!("/nodes/{id}"), place);
+        self.nodes.push(node);
+        id
+    }
+
+    fn lead(&mut self, edges: Vec<Value>, to: &str, place: Place) {
+        for mut edge in edges {
+            edge["to"] = json!(to);
+            self.places.insert(format!("/edges/{}", self.edges.len()), place);
+            self.edges.push(edge);
         }
     }
 
@@ -1001,6 +1157,14 @@ impl Reader {
         edges
             .filter_map(|edge| edge["to"].as_str().map(str::to_owned))
             .collect()
+    }
+}
+
+/// A plain scalar where a text is meant: a value only where it would be written just so.
+fn as_written(tree: &Tree, text: &str) -> Value {
+    match tree.scalar() {
+        Some(value @ (Value::Number(_) | Value::Bool(_))) if value.to_string() == text => value,
+        _ => json!(text),
     }
 }
 
