@@ -23,6 +23,9 @@ const NAMES: [(&str, &str); 10] = [
     ("onFalse", "on_failure"),
 ];
 
+/// Longest key that is written before a `:` at once, in characters; YAML allows 1,024.
+const LONGEST_KEY: usize = 1_000;
+
 /// The graph as a YAML file, which reads as the same graph.
 #[must_use]
 pub fn to_yaml(graph: &Graph) -> String {
@@ -226,7 +229,13 @@ fn written(value: &Value) -> Value {
 
 fn members(out: &mut String, all: &Map<String, Value>, indent: usize) {
     for (name, value) in all {
-        let _ = write!(out, "{:indent$}{}:", "", key(name));
+        let key = key(name);
+        // A longer one is no key unless it says that it is one.
+        if key.chars().count() > LONGEST_KEY {
+            let _ = write!(out, "{:indent$}? {key}\n{:indent$}:", "", "");
+        } else {
+            let _ = write!(out, "{:indent$}{key}:", "");
+        }
         below(out, value, indent);
     }
 }
