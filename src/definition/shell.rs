@@ -798,7 +798,7 @@ fn runs_something(word: &str) -> Option<&str> {
 }
 
 /// Whether programs take what they run or load from a variable of this name.
-pub(super) fn decides_what_runs(name: &str) -> bool {
+pub fn decides_what_runs(name: &str) -> bool {
     is_one_of(name, RUNS_SOMETHING) || name.starts_with("BASH_FUNC_") || name.starts_with("GIT_CONFIG")
 }
 

@@ -209,6 +209,37 @@ fn a_value_that_could_be_code_is_refused() {
     assert!(wrong.is_empty(), "let through: {wrong:#?}");
 }
 
+/// In which variables a value may stand.
+#[test]
+fn a_variable_that_decides_what_runs_is_not_worked_out() {
+    let codes = |name: &str, value: Value| {
+        let node = json!({"id": "a", "type": "shell", "command": "bash run.sh", "environment": {name: value}});
+        let read = read_graph(&json!({"name": "g", "parameters": [{"name": "x"}], "nodes": [node]}).to_string());
+        read.findings
+            .into_iter()
+            .map(|finding| finding.code)
+            .collect::<Vec<_>>()
+    };
+    for name in [
+        "BASH_ENV",
+        "PS4",
+        "LD_PRELOAD",
+        "PATH",
+        "GIT_SSH_COMMAND",
+        "BASH_FUNC_ls%%",
+    ] {
+        for value in [json!({"$": "inputs.x"}), json!({"$text": "/opt/{{ inputs.x }}"})] {
+            let found = codes(name, value);
+            assert!(
+                found.iter().any(|code| code == "shell_interpolation"),
+                "{name}: {found:?}"
+            );
+        }
+    }
+    assert_eq!(codes("PATH", json!("/opt/bin:/usr/bin:/bin")), [""; 0]);
+    assert_eq!(codes("NAME", json!({"$": "inputs.x"})), [""; 0]);
+}
+
 #[test]
 fn what_is_let_through_gives_the_program_the_value_in_every_shell() {
     let shells: &[(&str, &[&str])] = &[

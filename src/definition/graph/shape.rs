@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{ReadGraph, escaped, listed, shown};
 use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
-use crate::definition::shell::script;
+use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::{
     Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
     MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
@@ -669,6 +669,13 @@ impl Reader {
         let environment = self.values(object, "environment");
         for (name, value) in &environment {
             self.secret(object, name, value);
+            if decides_what_runs(name) && !expression::expressions(value).is_empty() {
+                let message =
+                    format!("the value of `{name}`, from which programs take what they run, would be worked out");
+                let hint = "write that value, and choose between values with `when`";
+                let at = format!("{}/{}", object.pointer("environment"), escaped(name));
+                self.add(at, "shell_interpolation", message, hint);
+            }
             let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             if !is_name {
