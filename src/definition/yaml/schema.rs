@@ -229,7 +229,9 @@ mod tests {
 
     #[test]
     fn every_type_of_an_input_is_in_the_schema() {
-        let refusal = serde_json::from_value::<ParameterType>(json!("?")).unwrap_err().to_string();
+        let refusal = serde_json::from_value::<ParameterType>(json!("?"))
+            .unwrap_err()
+            .to_string();
         // Unknown variant `?`, expected one of `string`, …
         let known: BTreeSet<&str> = refusal.split('`').skip(3).step_by(2).collect();
         let schema = json_schema_of_yaml();
