@@ -45,7 +45,7 @@ def shell(
     ctx: Context,
     argv: list[Any],
     environment: dict[str, Any],
-    secrets: dict[str, str],
+    secret_environment: dict[str, str],
     working_directory: str,
     capture_output: bool,
     expect: list[int],
@@ -59,7 +59,7 @@ def shell(
     for what, text in [("an argument", word) for word in words] + list(variables.items()):
         if "\0" in text:
             raise FatalError(f"{what} has a NUL in it, which no program can be given")
-    for name, secret in secrets.items():
+    for name, secret in secret_environment.items():
         variables[name] = ctx.secrets.get(secret)
     if not words or not words[0]:
         raise FatalError("the command has no program: the first item of `command` is empty")
@@ -69,7 +69,8 @@ def shell(
         os.makedirs(folder, exist_ok=True)
     pipe = PIPE if capture_output else None
     try:
-        child = Popen(
+        # What is started is what the step is for; the walls are the jail.
+        child = Popen(  # noqa: S603
             words,
             cwd=folder,
             env={**os.environ, **variables},
@@ -79,7 +80,8 @@ def shell(
         )
     except FileNotFoundError:
         raise FatalError(
-            f"there is no program `{words[0]:.100}`: steps see what is installed on the machine in /usr and /bin"
+            f"there is no program `{words[0]:.100}`: "
+            "steps see what is installed on the machine in /usr and /bin"
         ) from None
     except PermissionError as error:
         raise FatalError(f"`{words[0]:.100}` can't be started: {error.strerror}") from None
@@ -138,6 +140,8 @@ def _follow(child: Any) -> tuple[bytes, bytes]:
                 room = CAPTURED_BYTES - len(kept[number])
                 kept[number] += data[: max(room, 0)]
                 _write(number, data)
+    child.stdout.close()
+    child.stderr.close()
     return bytes(kept[1]), bytes(kept[2])
 
 
@@ -158,8 +162,8 @@ def http(
     url: str,
     query: dict[str, Any],
     headers: dict[str, Any],
-    body: Any,
     expect: list[int],
+    body: Any = None,
 ) -> dict[str, Any]:
     """Make a request through the engine."""
     sent = {name: as_text(value) for name, value in headers.items()}

@@ -111,7 +111,9 @@ impl ShowProfile {
                 Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
                 other => other.to_string(),
             };
-            let rows = figures(profile).into_iter().map(|Figure(name, says, holds, origin)| {
+            let (programs, others): (Vec<_>, Vec<_>) =
+                figures(profile).into_iter().partition(|figure| figure.0 == "programs");
+            let rows = others.into_iter().map(|Figure(name, says, holds, origin)| {
                 vec![name.to_owned(), text(&says), text(&holds), origin.to_owned()]
             });
             output::table(&["FIGURE", "PROFILE", "HERE", "ORIGIN"], &rows.collect::<Vec<_>>());

@@ -606,7 +606,7 @@ impl Lexer<'_> {
         let bases = || self.words.iter().map(|word| word.rsplit('/').next().unwrap_or(word));
         let last = self.words.last().map_or("", String::as_str);
         if let Some(program) = bases().find(|name| is_interpreter(name))
-            && (takes_code(last) || takes_code(begun))
+            && (takes_code(last) || holds_code(begun))
         {
             return Some((
                 format!("stands in code that `{program}` runs"),
@@ -811,6 +811,12 @@ fn takes_code(option: &str) -> bool {
     }
 }
 
+/// Whether code stands right behind such an option, in the same word: `-pes/a/b/`.
+fn holds_code(word: &str) -> bool {
+    let options = word.strip_prefix('-').filter(|options| !options.starts_with('-'));
+    options.is_some_and(|options| options.chars().take(3).any(|option| "ceErp".contains(option)))
+}
+
 /// `NAME=…`
 fn is_assignment(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| {
@@ -993,6 +999,46 @@ mod tests {
             "\t ",
         ]);
         prop_oneof![known.prop_map(str::to_owned), "[^\u{0}]{0,12}"]
+    }
+
+    #[test]
+    fn none_of_the_known_attempts_gets_through() {
+        let read = |name: &str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/golden/injection")
+                .join(name);
+            serde_json::from_str::<Vec<serde_json::Value>>(&std::fs::read_to_string(path).unwrap()).unwrap()
+        };
+        let (values, contexts) = (read("values.json"), read("contexts.json"));
+        assert!(
+            values.len() >= 60 && contexts.len() >= 6,
+            "{} {}",
+            values.len(),
+            contexts.len()
+        );
+        let shells = ["/bin/sh", "/bin/bash", "/bin/dash"].map(std::path::Path::new);
+        for shell in shells.iter().filter(|shell| shell.exists()) {
+            for context in &contexts {
+                let script = script(context["command"].as_str().unwrap()).unwrap();
+                for value in &values {
+                    let (value, folder) = (value.as_str().unwrap(), tempfile::tempdir().unwrap());
+                    let run = Command::new(shell)
+                        .args(["-c", &script.text, "sh"])
+                        .args(script.parameters.iter().map(|_| value))
+                        .current_dir(&folder)
+                        .output()
+                        .unwrap();
+                    let expected = context["prints"].as_str().unwrap().replace("VALUE", value);
+                    assert_eq!(
+                        String::from_utf8_lossy(&run.stdout),
+                        expected,
+                        "{} {context} {value:?}: {run:?}",
+                        shell.display()
+                    );
+                    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{context} {value:?}");
+                }
+            }
+        }
     }
 
     proptest! {

@@ -123,7 +123,7 @@ fn inputs(node: &Node) -> Option<Value> {
             Some(json!({
                 "argv": argv,
                 "environment": environment,
-                "secrets": secrets,
+                "secret_environment": secrets,
                 "working_directory": working_directory.as_deref().unwrap_or_default(),
                 "capture_output": capture_output,
                 "expect": expect,

@@ -141,6 +141,7 @@ pub(super) const TYPES: [StepType; 13] = [
         &[
             ("method", "method", As::Plain),
             ("url", "url", As::Value),
+            ("query", "query", As::Value),
             ("headers", "headers", As::Value),
             ("body", "body", As::Value),
             ("expect", "expect", As::Plain),
