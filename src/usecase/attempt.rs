@@ -16,7 +16,8 @@ use super::policy::{Asked, Ceilings, Reason};
 use super::watch::Making;
 use super::{Context, Error, Result};
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Outcome, RunId, SecurityProfile, StepError, Timestamp};
+use crate::domain::{AttemptId, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp};
+use crate::error::Coded as _;
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::{Code, Slot};
@@ -303,8 +304,21 @@ impl Attempt {
             ..Asked::default()
         };
         let ceilings = Ceilings::of(&self.cx, &self.scope, asked).await?;
-        ceilings.runs("the attempt")?;
         let allowed = ceilings.settled(&self.code.rights, &self.code.limits);
+        if let Err(error) = ceilings.attempts(&self.step, &self.code, allowed.rights.trust) {
+            let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
+            super::isolation::record(
+                &self.cx,
+                &self.scope,
+                &self.origin,
+                run,
+                step,
+                error.code(),
+                &error.to_string(),
+            )
+            .await;
+            return Err(error);
+        }
         let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
@@ -324,7 +338,7 @@ impl Attempt {
             is_first: true,
             messages,
         };
-        let broker = self.broker(config);
+        let broker = self.broker(config, spec.rights.clone());
         let run = async {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
@@ -391,7 +405,8 @@ impl Attempt {
         }
     }
 
-    fn broker(&self, config: Merged) -> Broker {
+    /// Answers what the attempt asks for, by the rights that it has now and not by those of the plan.
+    fn broker(&self, config: Merged, rights: Rights) -> Broker {
         let bound = Bound {
             cx: self.cx.clone(),
             scope: self.scope.clone(),
@@ -404,7 +419,7 @@ impl Attempt {
                 parent: self.parent.clone(),
             },
             attempt: self.attempt.clone(),
-            rights: self.code.rights.clone(),
+            rights,
             profile: self.profile,
             plan: self.plan.clone(),
             secrets: self.code.secrets.clone(),
@@ -693,7 +708,6 @@ fn handed_config(config: &Merged) -> Value {
 }
 
 fn not_made(error: &Error) -> AttemptReport {
-    use crate::error::Coded as _;
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::launch::{self, Launch};
+use super::launch::{self, Launch, Prepared};
 use super::sub_run::MAX_DEPTH;
 use super::{Context, Error, Result, control_run, drive_run};
 use crate::authz::Origin;
@@ -63,6 +63,19 @@ pub(super) async fn start(
             return refused(code, message);
         }
         Err(error) => return Err(error),
+    };
+    // A plan names the workflows that the run starts, and the code of all of them.
+    if run.new.ask.plan.is_some() && prepared.plan.bundle != run.new.plan.bundle {
+        return refused(
+            "plan_changed",
+            format!(
+                "the run is held to a plan, and the code of workflow `{workflow}` has changed since; plan it again"
+            ),
+        );
+    }
+    let prepared = Prepared {
+        held_to: run.new.ask.plan.clone(),
+        ..prepared
     };
     let parent = Parent {
         run: run.new.run.clone(),

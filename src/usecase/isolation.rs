@@ -1,4 +1,4 @@
-//! The record of a step that was not run because there is too little isolation for it here.
+//! The record of a step that was not run: because there is too little isolation for it here, or because of what holds by now.
 
 use serde_json::json;
 
@@ -27,13 +27,36 @@ pub(super) async fn record_refusal(
     (step, attempt): (&str, &AttemptId),
     report: &AttemptReport,
 ) {
-    let Some(error) = refusal(report) else { return };
+    if let Some(error) = refusal(report) {
+        record(
+            cx,
+            scope,
+            origin,
+            resource,
+            (step, attempt),
+            &error.kind,
+            &error.message,
+        )
+        .await;
+    }
+}
+
+/// Records that a step was not run. Failing to is logged: the step has not run either way.
+pub(super) async fn record(
+    cx: &Context,
+    scope: &Scope,
+    origin: &Origin,
+    resource: (&str, &str),
+    (step, attempt): (&str, &AttemptId),
+    reason: &str,
+    message: &str,
+) {
     let record = cx
         .audit
         .by(scope, AuditEvent::StepRefused)
         .came_from(origin)
         .resource(resource.0, resource.1)
-        .detail(&json!({"step": step, "attempt": attempt, "reason": error.kind, "message": error.message}));
+        .detail(&json!({"step": step, "attempt": attempt, "reason": reason, "message": message}));
     let recorded = async {
         let linked = cx.audit.append(scope, record).await?;
         cx.audit.index(scope, &[linked]).await

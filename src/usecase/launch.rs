@@ -28,6 +28,8 @@ pub(super) struct Prepared {
     pub(super) arguments: Payload,
     /// Digest of the arguments as given.
     pub(super) arguments_digest: String,
+    /// The plan that a run is held to which [`enqueue`] writes.
+    pub(super) held_to: Option<String>,
 }
 
 /// Finds a workflow, checks its arguments and plans it below the policies and the security profile that holds; `profile` is what
@@ -57,6 +59,7 @@ pub(super) async fn prepare(
         plan,
         arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
         arguments_digest: digest(given),
+        held_to: None,
     })
 }
 
@@ -126,7 +129,10 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         idempotent: true,
         parent,
         resumes,
-        ask: Ask::default(),
+        ask: Ask {
+            plan: prepared.held_to,
+            ..Ask::default()
+        },
     };
     let mut detail = json!({"workflow": new.workflow});
     if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {

@@ -120,6 +120,42 @@ impl Ceilings {
         })
     }
 
+    /// Whether an attempt may be made by what holds now: a profile or a trust may have become stricter since the run began.
+    ///
+    /// # Errors
+    /// `plan_only`, or `policy_refused` with all that is wrong with a command.
+    pub(super) fn attempts(&self, step: &str, code: &Code, trust: Trust) -> Result<()> {
+        self.runs("the attempt")?;
+        let findings = self.command(step, code, trust);
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let refused: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
+        Err(Error::Request {
+            kind: Kind::Denied,
+            code: "policy_refused",
+            detail: format!(
+                "what holds has become stricter since the run began: {}",
+                refused.join("; ")
+            ),
+            hint: findings.first().and_then(|finding| finding.hint.clone()),
+            findings,
+        })
+    }
+
+    /// What is refused of a step that is a command.
+    fn command(&self, step: &str, code: &Code, trust: Trust) -> Vec<Finding> {
+        let mut findings = self.programs(step, code);
+        if code.starts != Starts::Nothing && trust == Trust::Restricted {
+            let message = format!("step `{step}` is a command, and restricted code starts no processes");
+            findings.push(
+                Finding::new(format!("/nodes/{step}"), "shell_not_allowed", message)
+                    .hint("a platform administrator raises `trust` of the policy to `trusted`"),
+            );
+        }
+        findings
+    }
+
     /// Programs of a command that the profile doesn't list.
     fn programs(&self, step: &str, code: &Code) -> Vec<Finding> {
         let (allowed, profile) = (self.chosen.profile.figures().programs, self.chosen.profile);
@@ -240,23 +276,28 @@ fn refusals_at(place: &str, reasons: &[Reason]) -> Vec<Finding> {
         .collect()
 }
 
-/// A declaration brought below the policies, or the refusal with everything that they don't allow. The refusal is on record.
+/// What a worker is given of a declaration, below the policies and the profile that holds; or the refusal with everything that they
+/// don't allow. The refusal is on record. `profile` is what is asked for beside those of the installation and the policies.
 pub(super) async fn admit(
     cx: &Context,
     scope: &Scope,
     origin: &Origin,
     declared: &Declared,
+    profile: Option<SecurityProfile>,
     (rights, limits): (&Rights, &Limits),
 ) -> Result<Restricted> {
     let kind = declared.declared_as.as_str();
-    let ceilings = Ceilings::of(cx, scope, Asked::default()).await?;
+    let asked = Asked {
+        run: profile,
+        ..Asked::default()
+    };
+    let ceilings = Ceilings::of(cx, scope, asked).await?;
     if let Err(error) = ceilings.runs(&format!("{} `{}`", kind.replace('_', " "), declared.name)) {
         return Err(recorded(cx, scope, origin, (kind, &declared.name), error).await?);
     }
-    let restricted = ceilings.restrict(rights, limits);
-    let findings = refusals(declared, &restricted.reasons);
+    let findings = refusals(declared, &ceilings.restrict(rights, limits).reasons);
     if findings.is_empty() {
-        return Ok(restricted);
+        return Ok(ceilings.settled(rights, limits));
     }
     Err(refused(cx, scope, origin, (kind, &declared.name), findings).await?)
 }
@@ -352,14 +393,7 @@ pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut 
         let below = ceilings.restrict(&code.rights, &code.limits);
         let new = if code.module == BUILT_IN {
             let mut own = refusals_at(&format!("/nodes/{id}"), &below.reasons);
-            own.extend(ceilings.programs(&id, code));
-            if code.starts != Starts::Nothing && below.rights.trust == Trust::Restricted {
-                let message = format!("step `{id}` is a command, and restricted code starts no processes");
-                own.push(
-                    Finding::new(format!("/nodes/{id}"), "shell_not_allowed", message)
-                        .hint("a platform administrator raises `trust` of the policy to `trusted`"),
-                );
-            }
+            own.extend(ceilings.command(&id, code, below.rights.trust));
             own
         } else {
             match current.catalog.function(&code.name) {

@@ -12,7 +12,7 @@ use super::broker::{Asker, Bound, Broker};
 use super::{Context, Error, Result, policy};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::validate;
-use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights};
+use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights, SecurityProfile};
 use crate::error::Kind;
 use crate::runner::{AttemptSpec, Entry, WorkerMessage};
 use crate::secrets::mask::Masker;
@@ -63,10 +63,11 @@ pub async fn provide(
     inputs: Map<String, Value>,
 ) -> Result<Value> {
     scope.authorize(Action::Run, Resource::DataProvider)?;
-    call(cx, scope, origin, &super::start_run::requester(scope), name, inputs).await
+    let requester = super::start_run::requester(scope);
+    call(cx, scope, origin, (&requester, None), name, inputs).await
 }
 
-/// As [`provide`], for somebody who has the right to.
+/// As [`provide`], for somebody who has the right to, and held to the security profile of the run that asks.
 ///
 /// # Errors
 /// When there is none of this name, the inputs are wrong, or its code fails.
@@ -74,7 +75,7 @@ pub(super) async fn call(
     cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
-    requester: &Requester,
+    (requester, profile): (&Requester, Option<SecurityProfile>),
     name: &str,
     inputs: Map<String, Value>,
 ) -> Result<Value> {
@@ -116,10 +117,7 @@ pub(super) async fn call(
         ..cx.bounds.attempt.clone()
     });
     let declared = Rights::of_workspace(&provider.network);
-    policy::admit(cx, scope, origin, provider, (&declared, &limits)).await?;
-    let allowed = policy::Ceilings::of(cx, scope, policy::Asked::default())
-        .await?
-        .settled(&declared, &limits);
+    let allowed = policy::admit(cx, scope, origin, provider, profile, (&declared, &limits)).await?;
     let (rights, limits) = (allowed.rights, allowed.limits);
     let attempt = AttemptId::generate(now, cx.entropy.bytes());
     let (messages, mut received) = mpsc::channel(64);

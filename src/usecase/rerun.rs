@@ -60,6 +60,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
                 plan: original.new.plan.as_ref().clone(),
                 arguments: original.new.arguments.clone(),
                 arguments_digest: original.new.arguments_digest.clone(),
+                held_to: None,
             }
         }
         Code::Current => {
@@ -89,6 +90,8 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
             priority: original.new.ask.priority,
             concurrency: original.new.ask.concurrency.clone(),
             rerun_of: Some(original.new.run),
+            // Of the same code with the same arguments it is the same plan.
+            plan: original.new.ask.plan.filter(|_| input.code == Code::Pinned),
             ..Ask::default()
         },
         unindexed: input.unindexed,

@@ -59,6 +59,7 @@ pub async fn resume(
             plan: Plan::clone(&before.new.plan),
             arguments: before.new.arguments.clone(),
             arguments_digest: before.new.arguments_digest.clone(),
+            held_to: before.new.ask.plan.clone(),
         },
         CodeOf::Current => {
             let Value::Object(arguments) = cx.runs.resolve(scope, &before.new.arguments).await? else {

@@ -249,3 +249,230 @@ async fn figures_hold_for_arguments_limits_and_time() {
     assert_eq!((answer.status, answer.code().as_str()), (400, "parameter_invalid"));
     assert_eq!(answer.json()["errors"][0]["pointer"], "query:securityProfile");
 }
+
+// ── what holds by now ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Leaves a run to the queue, lets something happen, and drives it then.
+async fn later(app: &TestApp, workflow: &str, query: &str, meanwhile: Value) -> Value {
+    let pending = app
+        .request("POST", &format!("/api/workflows/{workflow}/execute{query}"))
+        .person("ann")
+        .organization("contoso")
+        .header("prefer", "respond-async")
+        .json(&json!({}))
+        .send()
+        .await;
+    assert_eq!(pending.status, 202, "{}", pending.text());
+    let run = pending.json()["runId"].as_str().unwrap().to_owned();
+    let set = ask(app, "ann", "PUT", "/api/policy", Some(meanwhile)).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    let reference = weft::tenancy::RunRef {
+        org: "contoso".parse().unwrap(),
+        run: run.parse().unwrap(),
+    };
+    weft::usecase::drive_run::continue_run(&app.cx, &reference, app.cx.clock.now())
+        .await
+        .unwrap();
+    ask(app, "ann", "GET", &format!("/api/runs/{run}"), None).await.json()
+}
+
+async fn events(app: &TestApp, event: &str) -> usize {
+    let scope = operator_in(&operator(), &"contoso".parse().unwrap());
+    let query = AuditQuery {
+        limit: 200,
+        ..AuditQuery::default()
+    };
+    let records = app.cx.audit.list(&scope, query).await.unwrap().items;
+    records.iter().filter(|entry| entry.plain.event == event).count()
+}
+
+#[tokio::test]
+async fn a_profile_that_became_stricter_holds_for_commands_of_runs_that_have_begun() {
+    for (profile, kind) in [("restricted", "policy_refused"), ("plan_only", "plan_only")] {
+        let app = app().await;
+        let run = later(&app, "deploys", "", json!({"profile": profile})).await;
+        assert_eq!(
+            (&run["status"], &run["error"]["type"]),
+            (&json!("failed"), &json!(kind)),
+            "{run:#}"
+        );
+        let started = app.scripted.asked();
+        let wanted = if profile == "restricted" { 1 } else { 0 };
+        assert!(started.len() <= wanted, "only `list` may be started: {started:#?}");
+        assert!(events(&app, "step.refused").await >= 1, "{profile}");
+    }
+    let app = app().await;
+    let run = later(&app, "deploys", "", json!({"trust": "restricted"})).await;
+    assert_eq!(run["error"]["type"], "policy_refused", "{run:#}");
+    assert!(app.scripted.asked().is_empty());
+}
+
+// ── in the real jail ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+const STEPS: &str = r#"
+import socket
+from weft import Context, WeftError, node, workflow
+
+def refused(call, *args):
+    try:
+        return call(*args)
+    except WeftError as error:
+        return type(error).__name__
+    except OSError as error:
+        return "OSError"
+
+def keeps(mib: int) -> int:
+    with open("large", "wb") as file:
+        for _ in range(mib):
+            file.write(bytes(1 << 20))
+    return mib
+
+@workflow()
+def fills(mib: int) -> object:
+    return refused(keeps, mib)
+
+@workflow()
+def connects() -> object:
+    return refused(socket.create_connection, ("192.0.2.1", 80), 2)
+
+@workflow()
+def provides(ctx: Context) -> object:
+    return refused(ctx.data.get, "reaching")
+
+@workflow(network=["nowhere.invalid"])
+def requests(ctx: Context) -> object:
+    return refused(ctx.http.get, "https://nowhere.invalid/")
+
+@workflow()
+def starts(ctx: Context) -> object:
+    return refused(ctx.runs.start, "connects")
+
+@workflow()
+def asks_for_a_secret(ctx: Context) -> object:
+    return refused(ctx.secrets.get, "anything")
+
+@workflow(network=["nowhere.invalid"], security_profile="restricted")
+def never() -> None:
+    pass
+"#;
+
+const PROVIDER: &str = r#"
+from weft import data_provider
+
+@data_provider(network=["nowhere.invalid"])
+def reaching() -> list:
+    return ["there"]
+"#;
+
+const COMMANDS: &str = r#"
+name: commands
+steps:
+  - id: says
+    type: shell
+    command: echo "it is {{ 1 + 1 }}" | tr a-z A-Z
+outputs:
+  said: "{{ steps.says.stdout }}"
+"#;
+
+const ABOVE: &str =
+    r#"{"name": "above", "nodes": [{"id": "below", "type": "workflow", "workflow": "provides", "inputs": {}}]}"#;
+
+async fn jailed() -> (TestApp, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("workflows/steps.py", STEPS),
+        ("workflows/commands.yaml", COMMANDS),
+        ("workflows/above.json", ABOVE),
+        ("data_providers/reaching.py", PROVIDER),
+    ] {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let app = Builder::default().python().workspace(folder.path()).start().await;
+    (app, folder)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_jail_and_the_broker_hold_what_a_profile_says() {
+    let (app, _folder) = jailed().await;
+    let result = async |workflow: &str, profile: &str, body: Value| {
+        let answer = execute(&app, workflow, &format!("?securityProfile={profile}"), body).await;
+        let run = answer.json();
+        assert_eq!(run["status"], "succeeded", "{workflow} {profile}: {run:#}");
+        run["result"].clone()
+    };
+    // Its folder: 64 MiB by the installation, 50 MiB by `restricted`.
+    assert_eq!(result("fills", "elevated", json!({"mib": 55})).await, json!(55));
+    assert_eq!(result("fills", "restricted", json!({"mib": 40})).await, json!(40));
+    assert_eq!(
+        result("fills", "restricted", json!({"mib": 55})).await,
+        json!("OSError")
+    );
+    assert_eq!(result("connects", "restricted", json!({})).await, json!("OSError"));
+    // What a step has others do for it is held to the same.
+    assert_eq!(result("provides", "elevated", json!({})).await, json!(["there"]));
+    assert_eq!(result("provides", "standard", json!({})).await, json!(["there"]));
+    assert_eq!(result("provides", "restricted", json!({})).await, json!("Denied"));
+    assert_eq!(
+        result("commands", "restricted", json!({})).await,
+        json!({"said": "IT IS 2\n"})
+    );
+    let never = execute(&app, "never", "", json!({})).await;
+    assert_eq!(
+        (never.status, never.code().as_str()),
+        (403, "policy_refused"),
+        "{}",
+        never.text()
+    );
+}
+
+/// The plan of the run would still let it: what was taken away since counts for requests that the engine makes, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_makes_no_request_that_was_forbidden_meanwhile() {
+    for meanwhile in [
+        json!({"profile": "restricted"}),
+        json!({"network": {"mode": "none"}}),
+        json!({"network": {"domains": ["other.example"]}}),
+        json!({"trust": "restricted"}),
+    ] {
+        let (app, _folder) = jailed().await;
+        let run = later(&app, "requests", "", meanwhile.clone()).await;
+        assert_eq!(run["result"], "Denied", "{meanwhile}: {run:#}");
+        assert!(events(&app, "step.overreached").await >= 1, "{meanwhile}");
+    }
+}
+
+// ── held to a plan ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_held_to_a_plan_does_no_more_in_the_real_broker() {
+    let (app, _folder) = jailed().await;
+    let held = async |workflow: &str| {
+        let plan = ask(
+            &app,
+            "ann",
+            "POST",
+            &format!("/api/workflows/{workflow}/plan"),
+            Some(json!({})),
+        )
+        .await
+        .json();
+        let query = format!("?plan={}", plan["hash"].as_str().unwrap());
+        let run = execute(&app, workflow, &query, json!({})).await.json();
+        assert_eq!(run["status"], "succeeded", "{workflow}: {run:#}");
+        run["result"].clone()
+    };
+    let queue = tokio::spawn(weft::usecase::deliver::consume(app.cx.clone()));
+    // By its plan it has no hosts, and a provider has some.
+    assert_eq!(held("provides").await, json!("Denied"));
+    assert_eq!(held("starts").await, json!("Denied"));
+    assert_eq!(held("asks_for_a_secret").await, json!("Denied"));
+    assert_eq!(events(&app, "plan.exceeded").await, 3);
+    // Nor has it what it starts do it.
+    let free = execute(&app, "above", "", json!({})).await.json();
+    assert_eq!(free["result"], json!(["there"]), "{free:#}");
+    assert_eq!(held("above").await, json!("Denied"));
+    assert_eq!(events(&app, "plan.exceeded").await, 4);
+    queue.abort();
+}

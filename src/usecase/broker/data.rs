@@ -24,6 +24,16 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
         ("get", Asker::Step { .. }) => {
             let Get { provider, inputs } = args::read("data.get", args)?;
             let bound = &broker.bound;
+            if bound.plan.is_some() {
+                // It has hosts of its own, which no plan has.
+                return Err(refusal(
+                    "denied",
+                    format!(
+                        "the run is held to a plan, in which this step asks no data provider `{provider:.63}`: give the data as an \
+                         argument"
+                    ),
+                ));
+            }
             let place = tokio::time::timeout(PATIENCE, bound.cx.waiting.acquire()).await;
             let Ok(Ok(_place)) = place else {
                 let message = "every worker slot but one is held by steps that wait; try again later";
@@ -33,7 +43,7 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
                 &bound.cx,
                 &bound.scope,
                 &bound.origin,
-                &bound.requester,
+                (&bound.requester, bound.profile),
                 &provider,
                 inputs,
             );
