@@ -273,6 +273,7 @@ mod generated {
             ])
             .prop_map(str::to_owned),
         ]
+        .prop_map(|text: String| text.replace("{{", "{ {"))
     }
 
     fn value() -> impl Strategy<Value = Value> {

@@ -270,7 +270,7 @@ impl<'a> Composer<'a> {
         loop {
             let (event, span) = self.next()?;
             let at = place(span.start);
-            let mut is_merge = false;
+            let is_merge;
             let name = match event {
                 Event::MappingEnd => return Ok(members),
                 Event::Scalar(name, style, ..) => {
