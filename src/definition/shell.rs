@@ -957,6 +957,7 @@ mod tests {
     /// What the shell's program sees, by the real shell.
     fn words(text: &str, values: &[String]) -> Vec<u8> {
         let script = script(text).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the shell that is tested")]
         let output = Command::new("/bin/sh")
             .arg("-c")
             .arg(&script.text)
@@ -1022,6 +1023,7 @@ mod tests {
                 let script = script(context["command"].as_str().unwrap()).unwrap();
                 for value in &values {
                     let (value, folder) = (value.as_str().unwrap(), tempfile::tempdir().unwrap());
+                    #[expect(clippy::disallowed_methods, reason = "the shell that is tested")]
                     let run = Command::new(shell)
                         .args(["-c", &script.text, "sh"])
                         .args(script.parameters.iter().map(|_| value))

@@ -10,7 +10,7 @@ pub enum Source {
     /// A graph.
     Json,
     /// YAML steps.
-    Yaml(ReadYaml),
+    Yaml(Box<ReadYaml>),
 }
 
 impl Source {
@@ -20,7 +20,7 @@ impl Source {
         if path.ends_with(".yaml") || path.ends_with(".yml") {
             let mut yaml = read_yaml(text);
             let read = std::mem::take(&mut yaml.read);
-            return (read, Self::Yaml(yaml));
+            return (read, Self::Yaml(Box::new(yaml)));
         }
         (read_graph(text), Self::Json)
     }

@@ -255,6 +255,7 @@ fn what_is_let_through_gives_the_program_the_value_in_every_shell() {
             assert_eq!(argv[..2], ["/bin/sh", "-c"], "{command}");
             for (shell, options) in shells.iter().filter(|(shell, _)| Path::new(shell).exists()) {
                 let folder = tempfile::tempdir().unwrap();
+                #[expect(clippy::disallowed_methods, reason = "the shell that is tested")]
                 let output = Command::new(shell)
                     .args(*options)
                     .args(&argv[1..])

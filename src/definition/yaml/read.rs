@@ -1163,7 +1163,7 @@ impl Reader {
 /// A plain scalar where a text is meant: a value only where it would be written just so.
 fn as_written(tree: &Tree, text: &str) -> Value {
     match tree.scalar() {
-        Some(value @ (Value::Number(_) | Value::Bool(_))) if value.to_string() == text => value,
+        Some(value @ (Value::Number(_) | Value::Bool(_))) if is_written_as(&value, text) => value,
         _ => json!(text),
     }
 }
@@ -1244,4 +1244,10 @@ pub(in crate::definition) fn in_yaml(text: &str) -> String {
         text = text.replace(graph, yaml);
     }
     text
+}
+
+/// Whether a value is written just like that.
+fn is_written_as(value: &Value, text: &str) -> bool {
+    let written = value.to_string();
+    written == text
 }

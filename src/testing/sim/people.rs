@@ -89,7 +89,7 @@ async fn one(
         let process = somebody(&fleet, &mut random).await;
         let (name, step) = (format!("guest {person}"), (&question.run, question.step.as_str()));
         let made = approval::link(&process.cx, &scope, &origin, step, &name, None);
-        match ask(&process, made).await {
+        match Box::pin(ask(&process, made)).await {
             Heard::Answer(made) => Some(made),
             _ => None,
         }
