@@ -111,8 +111,8 @@ def workflow(
     ports 80 and 443 where none is named; `"none"` by default, `"*"` for any. Policies may refuse some.
     secrets: names of the secrets that it may ask for by `ctx.secrets`.
     on_crash: `retry` an attempt whose machine died, or `fail`, where a second effect would do harm.
-    security_profile: `plan_only`, `restricted`, `standard` or `elevated`, to be held to it where the installation
-    and the policies would allow more.
+    security_profile: `plan_only`, `restricted`, `standard` or `elevated`, to be held to it where the
+    installation and the policies would allow more.
 
     Raises DeclarationError, which says what to change.
     """
