@@ -54,7 +54,7 @@ pub async fn make(
     Ok(planned)
 }
 
-/// Whether a run with these arguments is the one that was planned.
+/// Whether a run with these arguments is the one that was planned; the bundle of which it is.
 ///
 /// # Errors
 /// `plan_changed` when it is not, or as [`make`].
@@ -64,23 +64,25 @@ pub(super) async fn same(
     workflow: &str,
     given: &Map<String, Value>,
     (hash, profile): (&str, Option<SecurityProfile>),
-) -> Result<()> {
+) -> Result<String> {
     let planned = of(cx, scope, workflow, given, profile).await?;
     if planned.hash == hash {
-        return Ok(());
+        return Ok(planned.manifest["revision"].as_str().unwrap_or_default().to_owned());
     }
-    Err(Error::Request {
+    Err(changed(workflow, &planned.hash))
+}
+
+/// That a run is not the one that was planned.
+pub(super) fn changed(workflow: &str, now: &str) -> Error {
+    Error::Request {
         kind: Kind::Conflict,
         code: "plan_changed",
-        detail: format!(
-            "the run would not be the one that was planned: its plan is `{}` now",
-            planned.hash
-        ),
+        detail: format!("the run would not be the one that was planned: its plan is `{now}` now"),
         hint: Some(format!(
             "the code, the arguments, a policy or the profile has changed since; look at `POST /api/workflows/{workflow}/plan` again"
         )),
         findings: Vec::new(),
-    })
+    }
 }
 
 async fn of(

@@ -65,10 +65,13 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         Ok(id) => id,
         Err(started) => return Ok(started),
     };
-    if let Some(hash) = &input.ask.plan {
-        let asked = (hash.as_str(), input.ask.profile);
-        plan::same(cx, scope, &input.workflow, &input.arguments, asked).await?;
-    }
+    let planned = match &input.ask.plan {
+        Some(hash) => {
+            let asked = (hash.as_str(), input.ask.profile);
+            Some(plan::same(cx, scope, &input.workflow, &input.arguments, asked).await?)
+        }
+        None => None,
+    };
     let prepared = launch::prepare(
         cx,
         scope,
@@ -78,6 +81,10 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         input.ask.profile,
     )
     .await?;
+    // The workspace may have changed between the two looks at it.
+    if planned.is_some_and(|bundle| bundle != prepared.plan.bundle) {
+        return Err(plan::changed(&input.workflow, "another"));
+    }
     begin(cx, scope, input, id, prepared).await
 }
 
