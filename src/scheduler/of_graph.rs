@@ -198,6 +198,7 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
             let mut code = Code::built_in("shell", limits, network, starts(command, script.as_ref()));
             let (secrets, _) = parted(environment);
             code.secrets = secrets.values().map(|name| (*name).to_owned()).collect();
+            code.secrets.sort();
             code.secrets.dedup();
             Work::Once(Action::Code(Box::new(code)))
         }

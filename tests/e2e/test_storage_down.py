@@ -131,7 +131,7 @@ def test_a_disk_that_is_full(make: Any, tmp_path: Path, small_disk: Path) -> Non
 
     # Small writes may still fit into pages that are there; large ones don't.
     def full_now() -> bool:
-        answer = one.execute("echo", {"value": "y" * 200_000})
+        answer = one.execute("echo", {"value": ["y" * 40_000] * 5})
         if answer.status == 200:
             return False
         code = answer.json["code"]
