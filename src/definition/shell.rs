@@ -743,8 +743,12 @@ impl Lexer<'_> {
         if let Some(name) = self.programs.iter().find(|name| is_one_of(name, UNTRACED))
             && !self.script.parameters.is_empty()
         {
-            let message = format!("`{name}` stands in a command with interpolations, and may read them as code");
-            self.wrong(message, format!("write the command without `{name}`"));
+            let hint = format!("write the command without `{name}`");
+            // An interpolation among its arguments has said so already.
+            if !self.errors.iter().any(|error| error.hint == hint) {
+                let message = format!("`{name}` stands in a command with interpolations, and may read them as code");
+                self.wrong(message, hint);
+            }
         }
         if let (Some(what), false) = (self.unclear, self.script.parameters.is_empty()) {
             self.wrong(
