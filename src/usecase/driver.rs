@@ -445,6 +445,7 @@ impl Driver {
         let mut claims: Vec<Key> = Vec::new();
         let epoch = run.state.epoch;
         for (row, letter) in letters {
+            let outputs = turn.additions.outputs.len();
             let event = match letter {
                 Letter::Decided { place, decision } => Some(Event::Decided {
                     epoch,
@@ -495,6 +496,8 @@ impl Driver {
             match rejected {
                 None => turn.additions.taken.push(row),
                 Some(rejected) => {
+                    // Its value would be written over what has ended already.
+                    turn.additions.outputs.truncate(outputs);
                     tracing::info!(run.id = %run.new.run, "a letter says nothing any more: {rejected}");
                     useless.push(row);
                 }
@@ -672,7 +675,7 @@ impl Driver {
     }
 
     async fn ended(&mut self, run: &StoredRun, turn: &mut Turn, ending: Ending, now: Timestamp) -> Result<()> {
-        let epoch = run.state.epoch;
+        let (epoch, outputs) = (run.state.epoch, turn.additions.outputs.len());
         let event = match ending {
             // It is counted where it is taken out of what is made here.
             Ending::Gone(_) => return Ok(()),
@@ -714,7 +717,12 @@ impl Driver {
                 }
             }
         };
-        self.decide(run, turn, event, now).await
+        if let Some(rejected) = self.fold(run, turn, event, now).await? {
+            // It has ended by another way.
+            turn.additions.outputs.truncate(outputs);
+            tracing::info!(run.id = %run.new.run, "a late event was dropped: {rejected}");
+        }
+        Ok(())
     }
 
     /// Adds what an attempt has left to what is committed with its end.
