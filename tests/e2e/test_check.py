@@ -157,7 +157,9 @@ def test_functions_are_looked_for_in_the_workspace(tmp_path: Path) -> None:
     assert "has a file `workflows/calls.yaml` of its own" in again.stderr
     whole = weft("check", "--workspace", workflows.parent, "--data", tmp_path / "data")
     assert whole.status == 1
-    assert re.fullmatch(r"workspace/workflows/other.yaml:1:1: a workflow needs `steps`\n", whole.stdout), whole
+    assert re.fullmatch(r"workspace/workflows/other.yaml:1:1: a workflow needs `steps`\n", whole.stdout), (
+        whole
+    )
 
 
 def test_what_is_not_read_is_not_called_good(tmp_path: Path) -> None:

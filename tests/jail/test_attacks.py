@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -55,11 +56,9 @@ def aftermath(siege: Siege, zygotes: dict[int, str]) -> list[str]:
         until(lambda: not siege.strays(), "no stray process", 2)
     except AssertionError:
         found += [f"process {one}" for one in siege.strays()]
-    try:
-        # A worker that was just forked has the zygote's name until it takes its own.
+    # A worker that was just forked has the zygote's name until it takes its own.
+    with contextlib.suppress(AssertionError):
         until(lambda: siege.zygotes().keys() == zygotes.keys(), "the zygotes of before", 2)
-    except AssertionError:
-        pass
     now = siege.zygotes()
     if set(now) - set(zygotes) or set(zygotes) - set(now):
         found.append(f"zygotes were {sorted(zygotes)} and are {sorted(now)}")
