@@ -17,6 +17,7 @@ mod payload;
 mod policy;
 mod profile;
 mod retry;
+mod revision;
 mod rights;
 mod run;
 mod schedule;
@@ -50,6 +51,7 @@ pub use policy::{
 };
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use retry::{Backoff, RetryPolicy};
+pub use revision::WorkflowRevision;
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
 pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};
