@@ -218,7 +218,7 @@ impl From<usecase::Error> for ApiError {
         let mut api = Self::new(kind, error.code(), detail).findings(error.findings().to_vec());
         api.0.hint = hint;
         if let usecase::Error::Outdated { current, .. } = error {
-            api.0.current = Some(current);
+            api.0.current = Some(*current);
         }
         api
     }

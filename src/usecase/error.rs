@@ -59,7 +59,7 @@ pub enum Error {
         /// The next step.
         hint: String,
         /// What is there now: its tag, who has written it, when.
-        current: serde_json::Value,
+        current: Box<serde_json::Value>,
     },
 }
 

@@ -656,7 +656,7 @@ fn as_expected(name: &str, known: Option<&DraftHead>, expected: &Expected) -> Re
                 code: "draft_changed",
                 detail: format!("workflow `{name}` has no draft any more: it was published or discarded"),
                 hint: "look at what is called now; `If-None-Match: *` begins another draft".to_owned(),
-                current: json!({"etag": null}),
+                current: Box::new(json!({"etag": null})),
             });
         }
     };
@@ -666,12 +666,12 @@ fn as_expected(name: &str, known: Option<&DraftHead>, expected: &Expected) -> Re
             detail: format!("{} has saved another draft at {}", known.saved_by.name, known.saved_at),
             hint: "read it, bring both together, and send its `ETag` as `If-Match`; nothing of yours was saved"
                 .to_owned(),
-            current: json!({
+            current: Box::new(json!({
                 "etag": format!("\"{}\"", known.tag()),
                 "savedAt": known.saved_at,
                 "savedBy": known.saved_by,
                 "digest": known.digest,
-            }),
+            })),
         }),
         _ => Ok(()),
     }
@@ -684,11 +684,11 @@ fn unchanged(head: &Head, expected: &Expected) -> Result<()> {
             code: "workflow_changed",
             detail: format!("workflow `{}` was changed at {}", head.name, head.updated_at),
             hint: "read it again, and send its `ETag` as `If-Match`".to_owned(),
-            current: json!({
+            current: Box::new(json!({
                 "etag": format!("\"{}\"", head.tag()),
                 "revision": head.current.as_ref().map(|current| &current.revision),
                 "archived": head.archived.is_some(),
-            }),
+            })),
         }),
         _ => Ok(()),
     }

@@ -119,10 +119,10 @@ pub async fn import(
                 detail: format!("there is a workflow `{name}` already, last changed at {}", head.updated_at),
                 hint: "send the `ETag` of its draft, or of the workflow where it has none, as `If-Match`; or give the file another name"
                     .to_owned(),
-                current: json!({
+                current: Box::new(json!({
                     "etag": format!("\"{}\"", head.draft.as_ref().map_or_else(|| head.tag(), workflow::DraftHead::tag)),
                     "updatedAt": head.updated_at,
-                }),
+                })),
             });
         }
         // What was seen is what is called, of which there is no draft.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft::clock::ManualClock;
 use weft::domain::{Payload, Timestamp};
+use weft::store::fault::Call;
+use weft::store::key;
 use weft::store::port::Ports;
 use weft::store::repo::workflows::{
     About, By, CACHED_FOR, DraftHead, Head, KEPT_REVISIONS, RevisionHead, StoredRevision, StoredWorkflow, Workflows,
@@ -801,10 +803,67 @@ async fn ended(world: &World, id: &str) -> Value {
     panic!("run {id} does not end");
 }
 
+#[tokio::test]
+async fn what_it_costs_is_known() {
+    let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-06-01T12:00:00Z").unwrap()));
+    let world = World::of(builder().clock(clock.clone())).await;
+    let large = |active: u32| graph("talk", json!({"active": active, "tags": vec!["long ".repeat(200); 40]}));
+    let saved = world.put("talk", None, &large(1)).await;
+    let calls = || {
+        let counted = [Call::Get, Call::Query, Call::Commit, Call::PutBlob, Call::GetBlob];
+        counted.map(|call| world.app.faults.count(call))
+    };
+    let cost = |before: [u64; 5]| -> Vec<u64> {
+        calls()
+            .iter()
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect()
+    };
+    let before = calls();
+    let again = world.put("talk", Some(saved.header("etag")), &large(2)).await;
+    assert_eq!(again.status, 200, "{again:?}");
+    assert_eq!(cost(before), [1, 0, 1, 1, 0], "a save that is no new record");
+    let before = calls();
+    let published = world
+        .to("POST", "/api/workflows/talk/publish")
+        .header("If-Match", again.header("etag"))
+        .send()
+        .await;
+    assert_eq!(published.status, 200, "{published:?}");
+    let publishing = cost(before);
+    assert_eq!(
+        (publishing[1], publishing[3], publishing[4]),
+        (0, 0, 1),
+        "{publishing:?}"
+    );
+    assert!(
+        publishing[0] <= 3 && publishing[2] <= 3,
+        "its transaction, and two for its record: {publishing:?}"
+    );
+    // What the workspace's costs, and once in ten seconds one row more, with its blob.
+    for name in ["a", "talk"] {
+        world.execute(name, json!({"x": 1})).await;
+    }
+    let gets = async |name: &str| {
+        let before = calls();
+        assert_eq!(world.execute(name, json!({"x": 1})).await.status, 200);
+        let cost = cost(before);
+        (cost[0], cost[4])
+    };
+    let usual = gets("a").await;
+    assert_eq!(gets("talk").await, usual);
+    clock.advance(CACHED_FOR);
+    // What is kept for a shorter time is read by this one.
+    let usual = gets("a").await;
+    clock.advance(CACHED_FOR);
+    assert_eq!(gets("talk").await, (usual.0 + 1, usual.1 + 1));
+}
+
 // ── rows, over both backends ───────────────────────────────────────────────────────────────────────────────────────────
 
 /// Writes, publishes, reads and counts, where an organization's table is.
-pub(crate) async fn keeps_what_was_written(ports: &Ports, scope: &Scope) {
+async fn keeps_what_was_written(ports: &Ports, scope: &Scope) {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
     let repo = Workflows::new(ports.clone(), clock.clone());
     let by = By {
@@ -907,4 +966,19 @@ pub(crate) async fn keeps_what_was_written(ports: &Ports, scope: &Scope) {
 async fn the_embedded_store_keeps_what_was_written() {
     let app = TestApp::start().await;
     keeps_what_was_written(&app.ports, &contoso()).await;
+}
+
+#[tokio::test]
+async fn azure_tables_and_blobs_keep_what_was_written() {
+    let Some((_, ports)) = super::azure::azurite() else {
+        return;
+    };
+    let random: [u8; 6] = weft::clock::Entropy::System.bytes();
+    let org = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let org = format!("w{org}").parse().unwrap();
+    ports.tables.create_table(&key::org_table(&org)).await.unwrap();
+    ports.blobs.create_container(&key::org_container(&org)).await.unwrap();
+    keeps_what_was_written(&ports, &operator_in(&operator(), &org)).await;
+    ports.tables.delete_table(&key::org_table(&org)).await.unwrap();
+    ports.blobs.delete_container(&key::org_container(&org)).await.unwrap();
 }
