@@ -42,6 +42,7 @@ macro_rules! codes {
 }
 
 codes! {
+    "activation_changed" 412 "Somebody else has activated something, or rolled it back, since what was active was read; nothing was changed." "Look at `GET /api/bundles/active`, and repeat it if it is still right."
     "approval_decided" 409 "This person has decided on the step already." "A decision can't be taken back; cancel the run instead."
     "approval_link_expired" 409 "The link for a decision is no longer good." "Ask whoever sent it for another one."
     "approval_link_invalid" 404 "The link for a decision was not made by this installation, or is not whole." "Use the whole link, as it was sent."
@@ -55,7 +56,13 @@ codes! {
     "body_not_text" 400 "The body is no text in UTF-8." "Save the file as UTF-8."
     "body_too_large" 413 "The body is over the limit." "Send less, or raise `WEFT_MAX_BODY_BYTES`."
     "body_unreadable" 400 "The connection ended before the body was whole." "Send the request again."
-    "bundle_unavailable" 503 "The run is pinned to code that this instance doesn't have." "Start a new run, which takes the current code."
+    "bundle_damaged" 503 "The archive of a published bundle is missing from storage, or is not the one that was published. Nothing of it was run." "Publish it again: the same files give the same bundle. Find out who can write to the container `weft-bundles`."
+    "bundle_in_use" 409 "The bundle is active, was active until just now, or kept runs are pinned to it." "Activate another one, and delete it when those runs are no longer kept."
+    "bundle_invalid" 422 "The archive can't be a bundle, or the bundle's discovery found something wrong, so that it can't be activated. `errors` has everything; nothing was changed." "Mend it all; `weft check` shows it for a workspace, and [bundles.md](../bundles.md) says what a bundle may be."
+    "bundle_not_found" 404 "There is no such bundle." "`weft bundles list` shows those that there are."
+    "bundle_unavailable" 503 "Code that a run is pinned to, or that is active, can't be had on this instance: it was not published, or there is no room for it." "`/api/status` says what is in the way. A run of code that was never published goes on where that code is deployed; a new run takes the current code."
+    "bundle_untrusted" 503 "What says which code is active, or what a bundle is, is not signed with the key of this installation. Nothing of it was run." "If the signing key was changed, publish and activate again what is to run. If not, somebody has written to the table `WeftBundles`."
+    "bundles_full" 409 "There are as many published bundles as there may be." "Delete some: `weft bundles prune`."
     "concurrency_key_taken" 409 "The run was to be started only if its concurrency key is free (`onConflict=skip`), and it is not; nothing was started." "Repeat it when the run that `detail` names has ended, or choose another `onConflict`."
     "config_not_found" 404 "There is no configuration entry of this name." "`weft entry list` shows those that there are."
     "conflict" 409 "Somebody else changed the same thing at the same moment." "Repeat the request."
@@ -93,6 +100,7 @@ codes! {
     "method_not_allowed" 405 "The route does not have this method." "`Allow` lists those that it has."
     "not_a_graph" 400 "The body is no graph, not even an unfinished one: it has no list of `nodes`." "Send a graph, as [graphs.md](../graphs.md) describes it."
     "not_permitted" 403 "The caller's role or the key's scopes don't allow this verb." "`hint` says what would be enough; `docs/authz-matrix.txt` has the whole table."
+    "nothing_to_roll_back" 409 "Nothing was active before what is active now." "Activate what is to run by its digest."
     "organization_header_duplicated" 400 "`X-Organization-Id` was sent more than once." "Send it once."
     "organization_header_malformed" 400 "`X-Organization-Id` is not an organization id." "Ids have 3 to 40 of a–z and 0–9."
     "organization_header_missing" 400 "The route needs `X-Organization-Id`." "Send the organization's id."

@@ -192,6 +192,10 @@ events! {
     BundlePublished = "bundle.published", Info, Succeeded;
     /// A code bundle became the one that new runs use.
     BundleActivated = "bundle.activated", Info, Succeeded;
+    /// The code that new runs used before was brought back.
+    BundleRolledBack = "bundle.rolled_back", Warning, Succeeded;
+    /// A code bundle was deleted.
+    BundleDeleted = "bundle.deleted", Warning, Succeeded;
 
     /// An organization was made.
     OrganizationCreated = "organization.created", Info, Succeeded;

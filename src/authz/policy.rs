@@ -70,7 +70,7 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
     use Action::{Administer, Create, Delete, List, Modify, Read, Run};
     match (role, resource, action) {
         (Role::Administrator, _, _) => Extent::All,
-        (_, Resource::Platform, _) => Extent::None,
+        (_, Resource::Platform | Resource::Bundle, _) => Extent::None,
         (Role::OrgAdmin, Resource::Organization, Create | Delete) => Extent::None,
         (Role::OrgAdmin, _, _) => Extent::All,
         (_, Resource::Organization, Read) => Extent::All,

@@ -3,9 +3,9 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, plans, policy, quarantine,
-    queue_triggers, run_events, runs, schedules, secrets, workflow_drafts, workflow_files, workflow_revisions,
-    workflows,
+    approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, plans, policy,
+    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_drafts, workflow_files,
+    workflow_revisions, workflows,
 };
 use super::state::Gate;
 
@@ -73,6 +73,20 @@ pub fn table() -> Vec<Route> {
         at("/api/me", Caller, get(me::get)),
         at("/api/status", Caller, get(health::status)),
         at("/api/environments/current", Caller, get(environments::current)),
+        at("/api/bundles", Caller, get(bundles::list)),
+        to("/api/bundles", Caller, post(bundles::publish)),
+        at("/api/bundles/active", Caller, get(bundles::active)),
+        to("/api/bundles/rollback", Caller, post(bundles::rollback)),
+        to("/api/bundles/prune", Caller, post(bundles::prune)),
+        at("/api/bundles/{digest}", Caller, get(bundles::get)),
+        at("/api/bundles/{digest}/diff", Caller, get(bundles::diff)),
+        to("/api/bundles/{digest}/activate", Caller, post(bundles::activate)),
+        Route {
+            method: "DELETE",
+            path: "/api/bundles/{digest}",
+            access: Caller,
+            handler: delete(bundles::delete),
+        },
         at("/api/workflows", Organization, get(workflows::list)),
         at("/api/workflows/{name}", Organization, get(workflows::get)),
         to("/api/workflows/{name}/execute", Organization, post(workflows::execute)),

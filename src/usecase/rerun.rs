@@ -54,7 +54,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
     let prepared = match input.code {
         Code::Pinned => {
             // Said now rather than by an attempt that fails.
-            cx.catalogs.pinned(&original.new.plan.bundle)?;
+            cx.catalogs.pinned(&original.new.plan.bundle).await?;
             Prepared {
                 workflow: original.new.workflow.clone(),
                 plan: original.new.plan.as_ref().clone(),

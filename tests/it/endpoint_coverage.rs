@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use weft::authz::{Action, Extent, KeyScope, Origin, Resource, Role, permitted};
 use weft::codes;
 use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
 use weft::http::openapi;
 use weft::http::routes::{self, Access};
+use weft::runner::archive;
+use weft::runner::bundle::Files;
 use weft::store::port::{Message, MessageReceipt};
 use weft::store::repo::artifacts;
 use weft::tenancy::{operator, operator_in};
@@ -17,7 +20,7 @@ use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
 use weft::usecase::workflow::Expected;
-use weft::usecase::{api_key, queue_trigger, schedule, workflow};
+use weft::usecase::{api_key, bundle, queue_trigger, schedule, workflow};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -267,7 +270,7 @@ async fn kept(app: &TestApp, run: &str) -> ArtifactId {
         attempt: AttemptId::generate(app.cx.clock.now(), [7; 10]),
         created_at: app.cx.clock.now(),
     };
-    let bytes = bytes::Bytes::from_static(b"kept");
+    let bytes = Bytes::from_static(b"kept");
     app.cx.artifacts.put(&scope, &run, &artifact, bytes).await.unwrap();
     artifact.id
 }
@@ -370,6 +373,19 @@ async fn queued(app: &TestApp) -> (String, [String; 2]) {
     (id.to_string(), aside.try_into().unwrap())
 }
 
+/// The archive of a bundle, and of no other.
+fn an_archive(text: &str) -> Vec<u8> {
+    let file = ("workflows/coverage.py".to_owned(), Bytes::from(text.to_owned()));
+    archive::pack(&Files::new([file])).unwrap()
+}
+
+/// A bundle that is not active.
+async fn published(app: &TestApp) -> String {
+    let archive = an_archive("# published\n").into();
+    let made = bundle::publish(&app.cx, &operator(), &Origin::default(), archive, None).await;
+    made.unwrap().0.digest.to_string()
+}
+
 /// A route with its parameters filled in.
 #[derive(Clone)]
 struct Target {
@@ -399,6 +415,7 @@ impl World {
         let schedule = scheduled(&app).await;
         let (queue_trigger, aside) = queued(&app).await;
         authored(&app).await;
+        let bundle = published(&app).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -415,6 +432,7 @@ impl World {
                         .replace("{name}", name)
                         .replace("{step}", "main")
                         .replace("{number}", "1")
+                        .replace("{digest}", &bundle)
                         .replace(
                             "{id}",
                             if route.path.contains("/schedules/") {
@@ -480,7 +498,12 @@ impl World {
             "PUT" | "POST" if target.path.starts_with("/api/schedules") && !target.path.contains("/trigger") => {
                 request.json(&written_schedule())
             }
+            "POST" if target.template == "/api/bundles" => {
+                let archive = an_archive(&format!("# {number}\n"));
+                request.header("content-type", "application/gzip").body(archive)
+            }
             "PUT" => request.json(&json!({})),
+            "POST" if target.template.starts_with("/api/bundles") => request.json(&json!({})),
             _ => request,
         }
     }

@@ -3,6 +3,7 @@
 pub mod approvals;
 pub mod artifacts;
 pub mod audit;
+pub mod bundles;
 pub mod data_providers;
 pub mod docs;
 pub mod environments;
