@@ -48,6 +48,7 @@ pub(super) async fn prepare(
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
+    start_run::secrets_are_there(cx, scope, declared, &arguments).await?;
     let plan = plan_of(cx, &current, declared)?;
     let asked = policy::Asked {
         workflow: declared.security_profile,

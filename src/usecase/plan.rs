@@ -95,6 +95,7 @@ async fn of(
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
+    start_run::secrets_are_there(cx, scope, declared, &arguments).await?;
     let mut plan = launch::plan_of(cx, &current, declared)?;
     let asked = Asked {
         workflow: declared.security_profile,
