@@ -255,7 +255,7 @@ class Declaration:
         """A caller chooses among the secrets that the code declares, and no others."""
         declared = self.options.get("secrets") or []
         chosen = declared if parameter.enum is None else parameter.enum
-        if not chosen or not set(chosen) <= set(declared):
+        if not chosen or not all(name in declared for name in chosen):
             raise DeclarationError(
                 f"function `{self.function.__name__}`: parameter `{parameter.name}` chooses a secret, so the "
                 'decorator must name those that there are to choose from, as in secrets=["API_KEY"]'

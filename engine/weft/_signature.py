@@ -25,7 +25,7 @@ File = NewType("File", dict[str, Any])
 """
 
 Secret = NewType("Secret", str)
-"""Annotation for the name of a secret, one of those that `secrets=` of the decorator names; never its value."""
+"""Annotation for the name of a secret, one of those in `secrets=` of the decorator; never its value."""
 
 TYPES = (
     "string",

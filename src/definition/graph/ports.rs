@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::{Offer, escaped, listed, shown};
+use super::{Offer, listed, shown};
 use crate::definition::node_kinds::built_in_kinds;
 use crate::definition::parameters::nearest;
 use crate::domain::{
@@ -140,7 +140,7 @@ pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding
     let ports = Ports::new(Some(offer));
     let places = graph.places();
     let mut inputs: HashMap<usize, Side> = HashMap::new();
-    let mut taken: HashMap<(usize, &str), usize> = HashMap::new();
+    let mut taken: HashSet<(usize, &str)> = HashSet::new();
     for (index, edge) in graph.edges.iter().enumerate() {
         let (Some(from), Some(to), Some(input)) = (
             places.get(edge.from.as_str()),
@@ -196,22 +196,17 @@ pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding
             add("/input", "port_type", message, reason.to_owned());
         }
         if is_set(later, input) {
-            let message = format!("`{input}` of node `{}` is set, and edge {index} feeds it", later.id);
-            let at = if later.work.own_inputs().contains(&input) {
-                input.to_owned()
-            } else {
-                format!("inputs/{}", escaped(input))
-            };
-            let hint = format!("take `/nodes/{}/{at}` or the edge out", later.id);
+            let message = format!("`{input}` of node `{}` is set, and an edge feeds it", later.id);
+            let hint = "take the value or the edge out".to_owned();
             add("/input", "port_set_and_fed", message, hint);
         }
         if port.multiple {
             continue;
         }
-        if let Some(first) = taken.insert((*to, input), index) {
-            let message = format!("`{input}` of node `{}` is fed by edge {first} already", later.id);
-            let hint = "an input takes one edge, unless it is declared as `multiple`: take one out, or put the values together \
-                        with a node of type `compute`";
+        if !taken.insert((*to, input)) {
+            let message = format!("`{input}` of node `{}` is fed by two edges", later.id);
+            let hint = "an input takes one, unless it is declared as `multiple`: take one out, or put the values together with a \
+                        node of type `compute`";
             add("/input", "port_fed_twice", message, hint.to_owned());
         }
     }
