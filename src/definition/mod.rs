@@ -6,6 +6,7 @@ mod difference;
 mod dry_run;
 mod expression;
 mod graph;
+mod node_kinds;
 mod parameters;
 mod policy;
 mod shell;
@@ -21,7 +22,8 @@ pub use expression::{
     DEEPEST, Expression, ExpressionError, MARK, Marked, SECRET_MARK, StepIds, TEXT_MARK, expressions, filled,
     is_too_deep, marked,
 };
-pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
+pub use graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, place_of, read_graph};
+pub use node_kinds::built_in_kinds;
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
 pub use source::Source;

@@ -75,6 +75,7 @@ pub(super) async fn check(
     };
     resolve::fits(cx, &found)?;
     let arguments = start_run::checked(found.declared(), given)?;
+    start_run::secrets_are_there(cx, scope, found.declared(), &arguments).await?;
     let plan = plan_of(cx, &found)?;
     let asked = policy::Asked {
         workflow: found.declared().security_profile,
@@ -141,6 +142,8 @@ fn plan_of(cx: &Context, found: &Found) -> Result<Plan> {
     let plan = match &declared.graph {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
+            let connected = found.of_organization().map(|one| one.authored.connected(&current.catalog));
+            let graph = connected.as_ref().unwrap_or(graph);
             Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits).map_err(|missing| {
                 Error::conflict(
                     "workflow_broken",

@@ -25,6 +25,7 @@ mod kept;
 mod key_vault;
 mod plans;
 mod policies;
+mod ports;
 mod profiles;
 mod protocol;
 mod quarantine;
