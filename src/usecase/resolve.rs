@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::catalog::Current;
-use super::{Context, Error, Result, catalog};
+use super::{Context, Error, Result, catalog, workflow_assignment};
 use crate::definition::{Authored, calls_of, read_authored};
 use crate::domain::{Declared, Timestamp, Trust, WorkflowRevision};
 use crate::error::{Finding, Kind};
@@ -131,6 +131,11 @@ async fn of_organization(cx: &Context, scope: &Scope, name: &str) -> Result<Opti
     let Some(current) = &head.current else {
         return Ok(None);
     };
+    if let Some(given) = workflow_assignment::given(cx, scope).await?
+        && !given.contains(name)
+    {
+        return Ok(None);
+    }
     if let Some((at, by)) = &head.archived {
         return Err(Error::conflict(
             "workflow_archived",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::organization::keep;
-use super::{Context, Error, Result, resolve};
+use super::{Context, Error, Result, resolve, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{Authored, Change, difference, is_graph, nodes_of, read_authored};
@@ -551,7 +551,10 @@ async fn stored(cx: &Context, scope: &Scope, name: &str) -> Result<Option<Stored
 }
 
 async fn existing(cx: &Context, scope: &Scope, name: &str) -> Result<StoredWorkflow> {
-    stored(cx, scope, name).await?.ok_or_else(|| not_found(name))
+    let given = workflow_assignment::given(cx, scope).await?;
+    let stored = stored(cx, scope, name).await?;
+    let stored = stored.filter(|_| given.is_none_or(|given| given.contains(name)));
+    stored.ok_or_else(|| not_found(name))
 }
 
 async fn revision(cx: &Context, scope: &Scope, name: &str, number: u32) -> Result<StoredRevision> {
@@ -720,7 +723,7 @@ fn about(graph: &Graph) -> About {
     }
 }
 
-fn by(scope: &Scope) -> By {
+pub(super) fn by(scope: &Scope) -> By {
     By {
         id: scope.principal().id(),
         name: scope.principal().name().to_owned(),

@@ -860,6 +860,114 @@ async fn what_it_costs_is_known() {
     assert_eq!(gets("talk").await, (usual.0 + 1, usual.1 + 1));
 }
 
+#[tokio::test]
+async fn whoever_only_sees_what_was_given_sees_what_is_assigned() {
+    let world = World::new().await;
+    world.publish(&graph("talk", json!({}))).await;
+    world.publish(&graph("chat", json!({}))).await;
+    let cleo = |method: &str, path: &str| world.app.request(method, path).person("cleo").organization("contoso");
+    let seen = async || -> Vec<String> {
+        let list = cleo("GET", "/api/workflows").send().await.json();
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // The workspace's are everybody's.
+    assert_eq!(seen().await, ["a", WORKFLOW]);
+    let run = |name: &str| {
+        cleo("POST", &format!("/api/workflows/{name}/execute"))
+            .json(&json!({"x": 1}))
+            .send()
+    };
+    refused(&run("talk").await, 404, "workflow_not_found");
+    let ran = world.execute("talk", json!({"x": "by ben"})).await.json()["runId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let ran = format!("/api/runs/{ran}");
+    refused(&cleo("GET", &ran).send().await, 404, "run_not_found");
+
+    let user = weft::domain::UserId::derived(Timestamp::from_millis(0), "sample:cleo");
+    let place = format!("/api/workflows/talk/assignments/{user}");
+    refused(&world.to("GET", &place).send().await, 404, "assignment_not_found");
+    refused(&cleo("PUT", &place).send().await, 403, "not_permitted");
+    assert_eq!(world.to("PUT", &place).send().await.status, 201);
+    assert_eq!(world.to("PUT", &place).send().await.status, 200);
+    let listed = world.get("/api/workflows/talk/assignments").await;
+    assert_eq!(
+        (&listed["items"][0]["user"], &listed["items"][0]["assignedBy"]["name"]),
+        (&json!(user), &json!("Ben Baker"))
+    );
+    let stranger = weft::domain::UserId::derived(Timestamp::from_millis(0), "sample:dora");
+    let stranger = world
+        .to("PUT", &format!("/api/workflows/talk/assignments/{stranger}"))
+        .send()
+        .await;
+    refused(&stranger, 404, "member_not_found");
+
+    assert_eq!(seen().await, ["a", WORKFLOW, "talk"]);
+    refused(
+        &cleo("GET", "/api/workflows/chat").send().await,
+        404,
+        "workflow_not_found",
+    );
+    refused(
+        &cleo("GET", "/api/workflows/chat/revisions").send().await,
+        404,
+        "workflow_not_found",
+    );
+    assert_eq!(
+        cleo("GET", "/api/workflows/talk").send().await.json()["graph"]["name"],
+        "talk"
+    );
+    assert_eq!(run("talk").await.status, 200);
+    refused(&run("chat").await, 404, "workflow_not_found");
+    // Its runs, whoever started them; to be looked at, and not to be ended.
+    assert_eq!(
+        cleo("GET", &ran).send().await.json()["arguments"],
+        json!({"x": "by ben"})
+    );
+    refused(
+        &cleo("POST", &format!("{ran}/cancel")).send().await,
+        404,
+        "run_not_found",
+    );
+    world.execute("chat", json!({"x": 1})).await;
+    world.put("talk", None, &graph("talk", json!({}))).await;
+    let test = world
+        .post("/api/workflows/talk/execute?draft=true", json!({"x": 1}))
+        .await
+        .json();
+    refused(
+        &cleo("GET", &format!("/api/runs/{}", test["runId"].as_str().unwrap()))
+            .send()
+            .await,
+        404,
+        "run_not_found",
+    );
+    let runs = async || {
+        cleo("GET", "/api/runs").send().await.json()["items"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!(runs().await, 2);
+    // More than storage is asked for at once.
+    for number in 0..9 {
+        let name = format!("more-{number}");
+        world.publish(&graph(&name, json!({}))).await;
+        let place = format!("/api/workflows/{name}/assignments/{user}");
+        assert_eq!(world.to("PUT", &place).send().await.status, 201);
+    }
+    assert_eq!(runs().await, 2);
+    assert_eq!(world.to("DELETE", &place).send().await.status, 204);
+    refused(&world.to("DELETE", &place).send().await, 404, "assignment_not_found");
+    assert!(!seen().await.contains(&"talk".to_owned()));
+    // What they have started themselves stays theirs.
+    assert_eq!(runs().await, 1);
+    let events = world.events().await;
+    assert!(events.contains(&"workflow.assigned".to_owned()) && events.contains(&"workflow.unassigned".to_owned()));
+}
+
 // ── rows, over both backends ───────────────────────────────────────────────────────────────────────────────────────────
 
 /// Writes, publishes, reads and counts, where an organization's table is.
