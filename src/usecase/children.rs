@@ -111,7 +111,9 @@ pub(super) async fn start(
 async fn planned_by(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<Option<Timestamp>> {
     let earlier = |run: &StoredRun| {
         let parent = run.new.parent.as_ref().map(|parent| parent.run.clone());
-        parent.or_else(|| run.new.resumes.clone()).or_else(|| run.new.ask.rerun_of.clone())
+        parent
+            .or_else(|| run.new.resumes.clone())
+            .or_else(|| run.new.ask.rerun_of.clone())
     };
     let (mut at, mut next) = (run.new.created_at, earlier(run));
     for _ in 0..MOST_EARLIER {
