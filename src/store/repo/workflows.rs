@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::cache::Cache;
 use super::runs::{payload, put_payload};
 use crate::clock::Clock;
-use crate::domain::{OrgId, Payload, Timestamp, UserId};
+use crate::domain::{OrgId, Payload, Timestamp, Trust, UserId};
 use crate::store::claim_check;
 use crate::store::error::Error;
 use crate::store::key;
@@ -100,6 +100,8 @@ pub struct RevisionHead {
     pub published_by: By,
     /// What they said about it.
     pub message: String,
+    /// The tag of the draft that it was.
+    pub draft: String,
 }
 
 /// Which revision is called.
@@ -136,8 +138,8 @@ pub struct Head {
     pub changes: u64,
     /// Since when it is not called any more, and by whom.
     pub archived: Option<(Timestamp, By)>,
-    /// The digest of the graph whose commands and requests are trusted as the workspace's code is.
-    pub trusted: Option<String>,
+    /// The digests of the graphs whose commands and requests are trusted as the workspace's code is, the last ones.
+    pub trusted: Vec<String>,
     /// Who made it.
     pub created_by: By,
     /// When.
@@ -151,6 +153,24 @@ impl Head {
     #[must_use]
     pub fn tag(&self) -> String {
         format!("w{}-{}", self.changes, self.created_at.millis())
+    }
+
+    /// How far the commands and requests of a graph are trusted: what people of the organization write is when an administrator has
+    /// looked at it, and not before.
+    #[must_use]
+    pub fn trust_of(&self, digest: &str) -> Trust {
+        if self.trusted.iter().any(|trusted| trusted == digest) {
+            Trust::Trusted
+        } else {
+            Trust::Restricted
+        }
+    }
+
+    /// The same of what is called.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        let current = self.current.as_ref();
+        current.map_or(Trust::Restricted, |current| self.trust_of(&current.revision.digest))
     }
 
     /// What lists show of it.
