@@ -314,6 +314,10 @@ events! {
     WorkflowUnarchived = "workflow.unarchived", Info, Succeeded;
     /// The commands and requests of a workflow's revision are trusted more or less than before.
     WorkflowTrusted = "workflow.trusted", Warning, Succeeded;
+    /// A workflow was assigned to somebody, who sees it from then on, and its runs.
+    WorkflowAssigned = "workflow.assigned", Info, Succeeded;
+    /// A workflow is no longer assigned to somebody.
+    WorkflowUnassigned = "workflow.unassigned", Info, Succeeded;
 
     /// The installation's sample data was written.
     SeedApplied = "seed.applied", Info, Succeeded;

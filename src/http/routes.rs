@@ -4,8 +4,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
     approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, plans, policy,
-    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_drafts, workflow_files,
-    workflow_revisions, workflows,
+    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_assignments, workflow_drafts,
+    workflow_files, workflow_revisions, workflows,
 };
 use super::state::Gate;
 
@@ -149,6 +149,26 @@ pub fn table() -> Vec<Route> {
             get(workflow_files::export),
         ),
         to("/api/workflows/import", Organization, post(workflow_files::import)),
+        at(
+            "/api/workflows/{name}/assignments",
+            Organization,
+            get(workflow_assignments::list),
+        ),
+        at(
+            "/api/workflows/{name}/assignments/{user}",
+            Organization,
+            get(workflow_assignments::get),
+        ),
+        on(
+            "PUT",
+            "/api/workflows/{name}/assignments/{user}",
+            put(workflow_assignments::put),
+        ),
+        on(
+            "DELETE",
+            "/api/workflows/{name}/assignments/{user}",
+            delete(workflow_assignments::delete),
+        ),
         on("PUT", "/api/workflows/{name}/trust", put(workflow_revisions::trust)),
         at("/api/runs", Organization, get(runs::list)),
         at("/api/runs/{id}", Organization, get(runs::get)),

@@ -727,6 +727,36 @@ pub fn workflow_revision_row(name: &str, number: u32) -> super::port::Result<Key
     Key::new(format!("{}{falling:010}", workflow_revisions(name)?))
 }
 
+/// The prefix of those to whom a workflow is assigned.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assignments(name: &str) -> super::port::Result<String> {
+    Ok(Key::new(format!("assignment:{name}:"))?.as_str().to_owned())
+}
+
+/// The row that says that a workflow is assigned to somebody, found by the workflow.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assignment_row(name: &str, user: &UserId) -> super::port::Result<Key> {
+    Key::new(format!("{}{user}", workflow_assignments(name)?))
+}
+
+/// The prefix of the workflows that are assigned to somebody.
+#[must_use]
+pub fn workflows_assigned(user: &UserId) -> String {
+    format!("assigned:{user}:")
+}
+
+/// The row that says that a workflow is assigned to somebody, found by the person.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assigned_row(user: &UserId, name: &str) -> super::port::Result<Key> {
+    Key::new(format!("{}{name}", workflows_assigned(user)))
+}
+
 // ── queue triggers: WeftQueueTriggers, organizations' tables, and queues of their own ─────────────────────────────────
 
 /// The partition of `WeftQueueTriggers` with every trigger of every organization.

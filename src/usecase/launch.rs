@@ -142,7 +142,9 @@ fn plan_of(cx: &Context, found: &Found) -> Result<Plan> {
     let plan = match &declared.graph {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
-            let connected = found.of_organization().map(|one| one.authored.connected(&current.catalog));
+            let connected = found
+                .of_organization()
+                .map(|one| one.authored.connected(&current.catalog));
             let graph = connected.as_ref().unwrap_or(graph);
             Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits).map_err(|missing| {
                 Error::conflict(

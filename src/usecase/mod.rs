@@ -41,6 +41,7 @@ pub mod status;
 pub mod tick;
 pub mod watch;
 pub mod workflow;
+pub mod workflow_assignment;
 pub mod workflow_file;
 mod written;
 

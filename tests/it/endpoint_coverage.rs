@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weft::authz::{Action, Extent, KeyScope, Origin, Resource, Role, permitted};
 use weft::codes;
-use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
+use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, Timestamp, UserId, sha256_hex};
 use weft::http::openapi;
 use weft::http::routes::{self, Access};
 use weft::runner::archive;
@@ -20,7 +20,7 @@ use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
 use weft::usecase::workflow::Expected;
-use weft::usecase::{api_key, bundle, queue_trigger, schedule, workflow};
+use weft::usecase::{api_key, bundle, queue_trigger, schedule, workflow, workflow_assignment};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -95,6 +95,30 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ),
     ("GET", "/api/workflows/{name}/export", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/import", Action::Modify, Resource::Workflow),
+    (
+        "GET",
+        "/api/workflows/{name}/assignments",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "GET",
+        "/api/workflows/{name}/assignments/{user}",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "PUT",
+        "/api/workflows/{name}/assignments/{user}",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "DELETE",
+        "/api/workflows/{name}/assignments/{user}",
+        Action::Modify,
+        Resource::Workflow,
+    ),
     (
         "PUT",
         "/api/workflows/{name}/trust",
@@ -311,6 +335,12 @@ fn a_file() -> Value {
     json!({"name": "authored", "nodes": a_graph()["nodes"]})
 }
 
+/// A person to whom the workflows of contoso are assigned; another one for what takes one away.
+fn person_of(method: &str) -> String {
+    let name = if method == "DELETE" { "ben" } else { "cleo" };
+    UserId::derived(Timestamp::from_millis(0), &format!("sample:{name}")).to_string()
+}
+
 /// Workflows of contoso, each with a revision and a draft.
 async fn authored(app: &TestApp) {
     let (scope, origin) = (operator_in(&operator(), &org("contoso")), Origin::default());
@@ -326,6 +356,12 @@ async fn authored(app: &TestApp) {
             .await
             .unwrap();
         workflow::save_draft(&app.cx, &scope, &origin, save()).await.unwrap();
+        for method in ["GET", "DELETE"] {
+            let user = person_of(method).parse().unwrap();
+            workflow_assignment::put(&app.cx, &scope, &origin, (name, &user))
+                .await
+                .unwrap();
+        }
         if is_archived {
             workflow::archive(&app.cx, &scope, &origin, (name, true), &Expected::Anything)
                 .await
@@ -433,6 +469,7 @@ impl World {
                         .replace("{step}", "main")
                         .replace("{number}", "1")
                         .replace("{digest}", &bundle)
+                        .replace("{user}", &person_of(route.method))
                         .replace(
                             "{id}",
                             if route.path.contains("/schedules/") {
@@ -937,6 +974,7 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                         "queue_message_not_found",
                         "draft_not_found",
                         "workflow_not_found",
+                        "assignment_not_found",
                     ];
                     assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
                 }
