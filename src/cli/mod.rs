@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod config_entry;
+mod debugging;
 mod dev;
 mod doctor;
 pub mod emit;
@@ -14,6 +15,7 @@ mod follow;
 mod inputs;
 mod keys;
 mod lock;
+mod new;
 mod org;
 mod output;
 mod place;
@@ -79,6 +81,9 @@ enum Command {
     Plan(plan::PlanCommand),
     /// Try a workflow file: no server, no data that is kept; with `--dry-run` nothing is executed
     Simulate(simulate::Simulate),
+    /// Write the first files of a workflow, a node or a data provider, with a test
+    #[command(subcommand)]
+    New(new::New),
     /// Show when a schedule fires
     #[command(subcommand)]
     Schedules(schedules::Schedules),
@@ -224,6 +229,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::New(new) => new.run(),
         Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod debug;
 mod disk_usage;
 mod environment;
 pub mod environments;

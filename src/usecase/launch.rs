@@ -74,7 +74,8 @@ pub(super) fn plan_of(cx: &Context, current: &catalog::Current, declared: &Decla
             .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
     };
     let plan = plan.in_environment(environment);
-    Ok(if cx.pauses { plan } else { plan.without_pauses() })
+    let plan = if cx.pauses { plan } else { plan.without_pauses() };
+    Ok(if cx.hurries { plan } else { plan.without_deadline() })
 }
 
 /// The digest of arguments as they were given.

@@ -214,6 +214,8 @@ pub struct Context {
     keep_runs: Option<Duration>,
     /// Whether pauses take their time.
     pauses: bool,
+    /// Whether runs are ended when their time is up.
+    hurries: bool,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -279,6 +281,13 @@ impl Context {
         self
     }
 
+    /// The same, in which runs have a week: for somebody who stands at a breakpoint.
+    #[must_use]
+    pub const fn without_hurry(mut self) -> Self {
+        self.hurries = false;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -307,6 +316,7 @@ impl Context {
             retention: Retention::new(ports.clone()),
             keep_runs: None,
             pauses: true,
+            hurries: true,
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
