@@ -34,15 +34,6 @@ pub(super) struct Debugging {
 }
 
 impl Debugging {
-    /// One without a step of its own, for commands that choose the step themselves.
-    pub(super) const fn of(debug: bool, debug_port: u16) -> Self {
-        Self {
-            debug,
-            step: None,
-            debug_port,
-        }
-    }
-
     /// Whether it was asked for.
     pub(super) const fn is_on(&self) -> bool {
         self.debug

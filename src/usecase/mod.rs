@@ -216,6 +216,8 @@ pub struct Context {
     pauses: bool,
     /// Whether runs are ended when their time is up.
     hurries: bool,
+    /// When storage last took a write.
+    last_written: status::LastWritten,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -317,6 +319,7 @@ impl Context {
             keep_runs: None,
             pauses: true,
             hurries: true,
+            last_written: status::LastWritten::default(),
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
