@@ -32,6 +32,7 @@ use crate::store::repo::policies::Policies;
 use crate::store::repo::secrets::{Secrets, key_file};
 use crate::store::secret::SecretStore;
 use crate::store::{self, azure, sqlite};
+use crate::usecase::recording::Record;
 use crate::usecase::{Bounds, CodeSource, Context, Parts};
 use crate::{host, telemetry, tenancy, usecase};
 
@@ -360,6 +361,11 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
                 Duration::from_secs(config.limits.cache_seconds),
             ),
             save_logs: config.telemetry.save_logs,
+            record: match config.telemetry.record {
+                config::Recorded::All => Record::All,
+                config::Recorded::Failed => Record::Failed,
+                config::Recorded::Off => Record::Off,
+            },
             network: network_of(&config.egress),
         },
         code: CodeSource {

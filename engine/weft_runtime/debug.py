@@ -1,4 +1,4 @@
-"""A debugger for one attempt: debugpy on a socket that came with the fork, so that no network is needed for it.
+"""A debugger for one attempt: debugpy on a socket that came with the fork, so that it needs no network.
 
 The other end of the socket is the handler's, which carries what a debugger's client says there. Imported in
 workers that are debugged only. Development only; the handler sees to that.
@@ -19,7 +19,7 @@ def wait_for_client(fd: int, root: str) -> None:
     root: the folder of the workspace as the developer knows it; code says that it is from there, and it need
     not be visible here. Raises ImportError where debugpy is not installed.
     """
-    # Both would be noise: nobody here chooses how Python was started, and files are where the editor has them.
+    # Nobody here chooses how Python was started, and files are where the editor has them.
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     # What counts as the developer's own code; the engine's frames are none of it.
     os.environ["IDE_PROJECT_ROOTS"] = root
@@ -29,7 +29,7 @@ def wait_for_client(fd: int, root: str) -> None:
     pydevd: Any = sys.modules["pydevd"]
     file_utils: Any = sys.modules["pydevd_file_utils"]
     connection = socket.socket(fileno=fd)
-    pydevd.start_client = lambda host, port: connection
+    pydevd.start_client = lambda *_: connection
     is_there = file_utils.exists
     below = root.rstrip("/") + "/"
     file_utils.exists = lambda path: path.startswith(below) or is_there(path)

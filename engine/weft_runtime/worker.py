@@ -336,11 +336,23 @@ def _reseed() -> None:
         numpy.seed(int.from_bytes(os.urandom(4), "big"))
 
 
+def _seed(run: dict[str, Any]) -> None:
+    """Random numbers begin with what is recorded of the attempt, so that it can be made again as it was."""
+    seed = run.get("seed")
+    random = sys.modules.get("random")
+    if random is not None and isinstance(seed, int):
+        random.seed(seed)
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None and isinstance(seed, int):
+        numpy.seed(seed & 0xFFFFFFFF)
+
+
 def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int) -> bytes:
     context = Context(attempt.get("context") or {}, link)
     started = time.perf_counter()
     try:
         function, positional, named = _prepare(attempt, module, context)
+        _seed((attempt.get("context") or {}).get("run") or {})
         started = time.perf_counter()
         value = function(*positional, **named)
         if hasattr(value, "__await__"):

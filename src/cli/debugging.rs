@@ -34,6 +34,11 @@ pub(super) struct Debugging {
 }
 
 impl Debugging {
+    /// The chosen step.
+    pub(super) fn step(&self) -> Option<&str> {
+        self.step.as_deref()
+    }
+
     /// Whether it was asked for.
     pub(super) const fn is_on(&self) -> bool {
         self.debug

@@ -16,6 +16,7 @@ mod outcome;
 mod payload;
 mod policy;
 mod profile;
+mod recording;
 mod retry;
 mod rights;
 mod run;
@@ -49,6 +50,9 @@ pub use policy::{
     Holder, LimitCeilings, ModulePolicy, NetworkMode, NetworkPolicy, Policy, Reason, Restricted, Subject, settle,
 };
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
+pub use recording::{
+    RECORDING_SCHEMA, RecordedAnswer, RecordedCall, RecordedEntry, RecordedOutcome, RecordedRun, Recording, reduced,
+};
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;

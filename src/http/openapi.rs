@@ -6,7 +6,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
     approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, plans, policy, quarantine,
-    queue_triggers, run_events, runs, schedules, secrets, workflows,
+    queue_triggers, recordings, run_events, runs, schedules, secrets, workflows,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -14,7 +14,7 @@ use super::api::{
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute, plans::make,
-    approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, quarantine::list, quarantine::requeue, run_events::events, runs::again, runs::cancel, runs::get, runs::items, runs::list, runs::logs, runs::output, runs::resume, runs::steps,
+    approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, quarantine::list, quarantine::requeue, recordings::get, run_events::events, runs::again, runs::cancel, runs::get, runs::items, runs::list, runs::logs, runs::output, runs::resume, runs::steps,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         schedules::list, schedules::create, schedules::get, schedules::put, schedules::delete, schedules::trigger,

@@ -4,7 +4,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
     approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, plans, policy, quarantine,
-    queue_triggers, run_events, runs, schedules, secrets, workflows,
+    queue_triggers, recordings, run_events, runs, schedules, secrets, workflows,
 };
 use super::state::Gate;
 
@@ -82,6 +82,7 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}/steps/{step}/items", Organization, get(runs::items)),
         at("/api/runs/{id}/steps/{step}/output", Organization, get(runs::output)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/recording", Organization, get(recordings::get)),
         at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
         at(

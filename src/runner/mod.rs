@@ -24,9 +24,11 @@ mod process;
 mod process_tree;
 pub mod protocol;
 pub mod python;
+pub mod replayed;
 mod remove;
 #[cfg(feature = "testing")]
 pub mod scripted;
+pub mod tools;
 mod worker;
 mod zygote;
 

@@ -26,6 +26,7 @@ pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
 pub mod queue_trigger;
+pub mod recording;
 pub mod rerun;
 pub mod resume_run;
 pub mod run_event;
@@ -82,6 +83,7 @@ use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::quarantines::Quarantines;
 use crate::store::repo::queue_triggers::QueueTriggers;
+use crate::store::repo::recordings::Recordings;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
@@ -126,6 +128,8 @@ pub struct Bounds {
     pub cache: (u32, Duration),
     /// Whether output and log lines of steps are kept.
     pub save_logs: bool,
+    /// Of which attempts what they were given and answered is kept.
+    pub record: recording::Record,
     /// What of the network steps may use, whatever policies allow; none for what those allow.
     pub network: Option<NetworkPolicy>,
 }
@@ -158,6 +162,8 @@ pub struct Context {
     pub results: Results,
     /// What has happened to them.
     pub history: History,
+    /// What is kept of attempts for replaying them.
+    recordings: Recordings,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -315,6 +321,7 @@ impl Context {
             failures: quarantine::Failures::default(),
             results: Results::new(ports.clone(), clock.clone(), bounds.cache.0),
             history: History::new(ports.clone()),
+            recordings: Recordings::new(ports.clone()),
             retention: Retention::new(ports.clone()),
             keep_runs: None,
             pauses: true,

@@ -1,9 +1,7 @@
 """`weft run --debug`: breakpoints in a workspace's code, through debugpy's own protocol."""
 
 import contextlib
-import importlib.util
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -16,7 +14,8 @@ from typing import Any
 import pytest
 
 from dap import Client
-from weft import clean_environment, program, until, weft
+from debugged import Debugged
+from weft import weft
 
 CODE = '''\
 from weft import Context, node, workflow
@@ -58,67 +57,40 @@ AFTER_GREETING = 9
 IN_STRICT = 24
 
 
-class Debugged:
-    """A `weft run --debug` under way."""
-
-    def __init__(self, folder: Path, off: str, *arguments: str) -> None:
-        self.workspace = folder / "workspace"
-        (self.workspace / "workflows").mkdir(parents=True)
-        self.file = str((self.workspace / "workflows" / "loud.py").resolve())
-        Path(self.file).write_text(CODE)
-        (self.workspace / "workflows" / "both.json").write_text(json.dumps(GRAPH))
-        self.places = ["--workspace", str(self.workspace), "--data", str(folder / "data")]
-        made = weft("org", "create", "Local", "--id", "local", *self.places)
-        assert made.status == 0, made.stderr
-        entry = weft("entry", "set", "greeting", "Servus", "--organization", "local", *self.places)
-        assert entry.status == 0, entry.stderr
-        self.errors = folder / "stderr"
-        with self.errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [program(), "run", *arguments, "--debug", "--debug-port", "0", *self.places],
-                env=clean_environment({"WEFT_PYTHON": sys.executable, "WEFT_ISOLATION_OFF": off}),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-
-    def said(self) -> str:
-        return self.errors.read_text()
-
-    def port(self, step: str) -> int:
-        """Where this step waits for a debugger."""
-        pattern = rf"^{step} waits for a debugger at 127\.0\.0\.1:(\d+)$"
-
-        def found() -> int | None:
-            assert self.process.poll() is None or re.search(pattern, self.said(), re.M), self.said()
-            match = re.search(pattern, self.said(), re.M)
-            return int(match[1]) if match else None
-
-        return until(found, f"{step} waits", 60)
-
-    def end(self) -> tuple[int, str]:
-        out, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, out
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    (folder / "workflows").mkdir(parents=True)
+    (folder / "workflows" / "loud.py").write_text(CODE)
+    (folder / "workflows" / "both.json").write_text(json.dumps(GRAPH))
+    return folder
 
 
 @pytest.fixture
-def debugged(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Debugged]:
-    assert importlib.util.find_spec("debugpy"), "debugpy is missing: tests/requirements.txt names it"
-    one = Debugged(tmp_path, *request.param)
+def debugged(tmp_path: Path, workspace: Path, request: pytest.FixtureRequest) -> Iterator[Debugged]:
+    off, *arguments = request.param
+    places = ["--workspace", str(workspace), "--data", str(tmp_path / "data")]
+    made = weft("org", "create", "Local", "--id", "local", *places)
+    assert made.status == 0, made.stderr
+    entry = weft("entry", "set", "greeting", "Servus", "--organization", "local", *places)
+    assert entry.status == 0, entry.stderr
+    one = Debugged(tmp_path, ["run", *arguments, *places], off=off)
     yield one
-    if one.process.poll() is None:
-        one.process.kill()
-        one.process.communicate()
+    one.kill()
+
+
+@pytest.fixture
+def file(workspace: Path) -> str:
+    """As an editor names it."""
+    return str((workspace / "workflows" / "loud.py").resolve())
 
 
 @pytest.mark.parametrize(
     "debugged", [[off, "shout", "--input", "name=Ada", "--json"] for off in ("", NAMESPACES)], indirect=True
 )
-def test_a_breakpoint_shows_the_real_context(debugged: Debugged) -> None:
+def test_a_breakpoint_shows_the_real_context(debugged: Debugged, file: str) -> None:
     with closing(Client(debugged.port("main"))) as client:
-        look_around(debugged, client)
+        look_around(debugged, client, file)
     status, out = debugged.end()
     assert status == 0, debugged.said()
     run = json.loads(out)
@@ -127,14 +99,14 @@ def test_a_breakpoint_shows_the_real_context(debugged: Debugged) -> None:
     assert "main has a debugger" in debugged.said()
 
 
-def look_around(debugged: Debugged, client: Client) -> None:
+def look_around(debugged: Debugged, client: Client, file: str) -> None:
     """What a developer does at a breakpoint."""
-    client.attach(debugged.file, [AFTER_GREETING])
+    client.attach(file, [AFTER_GREETING])
     stopped = client.event("stopped")
     assert stopped["reason"] == "breakpoint"
     frames = client.request("stackTrace", {"threadId": stopped["threadId"]})["stackFrames"]
     assert (frames[0]["name"], frames[0]["line"]) == ("shout", AFTER_GREETING)
-    assert frames[0]["source"]["path"] == debugged.file
+    assert frames[0]["source"]["path"] == file
     assert not [frame for frame in frames if "weft_runtime" in frame["source"]["path"]], frames
     scope = next(
         scope
@@ -158,7 +130,7 @@ def look_around(debugged: Debugged, client: Client) -> None:
 
 
 @pytest.mark.parametrize("debugged", [["", "both", "--step", "second"]], indirect=True)
-def test_only_the_chosen_step_waits(debugged: Debugged) -> None:
+def test_only_the_chosen_step_waits(debugged: Debugged, file: str) -> None:
     port = debugged.port("second")
     # A page in a browser can reach the port, and is not heard.
     with socket.create_connection(("127.0.0.1", port), timeout=10) as browser:
@@ -166,7 +138,7 @@ def test_only_the_chosen_step_waits(debugged: Debugged) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert browser.recv(100) == b""
     client = Client(port)
-    client.attach(debugged.file, [IN_STRICT])
+    client.attach(file, [IN_STRICT])
     stopped = client.event("stopped")
     # An editor that is closed lets the step go on.
     client.close()
@@ -184,14 +156,6 @@ def test_who_waits_can_give_up(debugged: Debugged) -> None:
     debugged.process.send_signal(signal.SIGINT)
     status, out = debugged.end()
     assert (status, out) == (130, ""), debugged.said()
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    folder = tmp_path / "workspace"
-    (folder / "workflows").mkdir(parents=True)
-    (folder / "workflows" / "loud.py").write_text(CODE)
-    return folder
 
 
 @pytest.mark.parametrize(
