@@ -117,7 +117,12 @@ impl Backtest {
                 different += usize::from(differs);
                 if !self.json {
                     let how = if differs { "would differ" } else { "would end as it did" };
-                    output::data(&format!("{} {how}: {}, now {}", run.run, run.status.as_str(), tried.status.as_str()));
+                    output::data(&format!(
+                        "{} {how}: {}, now {}",
+                        run.run,
+                        run.status.as_str(),
+                        tried.status.as_str()
+                    ));
                     if let Some(difference) = &tried.difference {
                         output::data(&output::plain(&format!(
                             "  {} recorded: {}",
@@ -218,7 +223,12 @@ impl Backtest {
 
 /// Nobody is there to decide.
 fn refuse_people(workflow: &Declared) -> Result<(), Failure> {
-    let asks = |graph: &Graph| graph.nodes.iter().any(|node| matches!(node.work, NodeWork::Approval { .. }));
+    let asks = |graph: &Graph| {
+        graph
+            .nodes
+            .iter()
+            .any(|node| matches!(node.work, NodeWork::Approval { .. }))
+    };
     if workflow.graph.as_ref().is_some_and(|graph| asks(graph)) {
         return Err(Failure::new(format!(
             "`{}` asks people, and nobody decides in a backtest",

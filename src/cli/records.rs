@@ -44,9 +44,18 @@ pub(super) enum Source {
     /// In files, read already.
     Files(Vec<RecordedRun>),
     /// From a server.
-    Server { client: reqwest::Client, base: String, key: String, organization: OrgId },
+    Server {
+        client: reqwest::Client,
+        base: String,
+        key: String,
+        organization: OrgId,
+    },
     /// On this machine.
-    Here { base: Box<boot::Base>, cx: Box<Context>, scope: Scope },
+    Here {
+        base: Box<boot::Base>,
+        cx: Box<Context>,
+        scope: Scope,
+    },
 }
 
 impl Records {
@@ -56,7 +65,11 @@ impl Records {
     /// When a file is none, the server has no key, or the data can't be opened.
     pub(super) async fn open(&self, environment: &Environment, config: &Config) -> Result<Source, Failure> {
         if !self.from.is_empty() {
-            let runs: Result<_, _> = self.from.iter().map(|path| read_file(&environment.current_dir().join(path))).collect();
+            let runs: Result<_, _> = self
+                .from
+                .iter()
+                .map(|path| read_file(&environment.current_dir().join(path)))
+                .collect();
             return Ok(Source::Files(runs?));
         }
         let local = || {
@@ -66,8 +79,9 @@ impl Records {
         };
         if let Some(server) = &self.server {
             let key = environment.get(&env_var::WEFT_SERVER_KEY).ok_or_else(|| {
-                Failure::new(format!("there is no key for `{server}`"))
-                    .hint("set `WEFT_SERVER_KEY` to a function key with the scope `run:read`; `weft keys create` makes one")
+                Failure::new(format!("there is no key for `{server}`")).hint(
+                    "set `WEFT_SERVER_KEY` to a function key with the scope `run:read`; `weft keys create` makes one",
+                )
             })?;
             let client = reqwest::Client::builder().timeout(PATIENCE).build();
             return Ok(Source::Server {
@@ -86,7 +100,9 @@ impl Records {
         let base = boot::base(config.clone())?;
         let cx = boot::context(&base).await?;
         let platform = tenancy::operator();
-        let org = organization::get(&cx, &platform, &self.organization.clone().map_or_else(local, Ok)?).await?.id;
+        let org = organization::get(&cx, &platform, &self.organization.clone().map_or_else(local, Ok)?)
+            .await?
+            .id;
         Ok(Source::Here {
             scope: operator_in(&platform, &org),
             base: Box::new(base),
@@ -104,7 +120,8 @@ impl Source {
         let run = match self {
             Self::Files(runs) => runs.iter().find(|run| run.run == *id).cloned().ok_or_else(|| {
                 let names: Vec<_> = runs.iter().map(|run| run.run.as_str()).collect();
-                Failure::new(format!("run {id} is in none of the files")).hint(format!("they hold {}", names.join(", ")))
+                Failure::new(format!("run {id} is in none of the files"))
+                    .hint(format!("they hold {}", names.join(", ")))
             })?,
             Self::Server { .. } => self.ask(&format!("/api/runs/{id}/recording")).await?,
             Self::Here { cx, scope, .. } => recording::of_run(cx, scope, id, None).await?,
@@ -154,8 +171,13 @@ impl Source {
             let ids: Vec<RunId> = match self {
                 Self::Files(_) => Vec::new(),
                 Self::Server { .. } => {
-                    let after = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-                    let page: Page = self.ask(&format!("/api/runs?workflow={workflow}&limit={PAGE}{after}")).await?;
+                    let after = cursor
+                        .as_ref()
+                        .map(|cursor| format!("&cursor={cursor}"))
+                        .unwrap_or_default();
+                    let page: Page = self
+                        .ask(&format!("/api/runs?workflow={workflow}&limit={PAGE}{after}"))
+                        .await?;
                     cursor = page.next_cursor;
                     let ended = |run: &Listed| matches!(run.status.as_str(), "succeeded" | "failed" | "timed_out");
                     page.items.into_iter().filter(ended).map(|run| run.run_id).collect()
@@ -169,7 +191,10 @@ impl Source {
                     };
                     let (runs, next) = query_run::list(cx, scope, query).await?;
                     page_after = next;
-                    runs.into_iter().filter(|run| run.status.is_terminal()).map(|run| run.run).collect()
+                    runs.into_iter()
+                        .filter(|run| run.status.is_terminal())
+                        .map(|run| run.run)
+                        .collect()
                 }
             };
             for id in ids {
@@ -199,7 +224,13 @@ impl Source {
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let Self::Server { client, base, key, organization } = self else {
+        let Self::Server {
+            client,
+            base,
+            key,
+            organization,
+        } = self
+        else {
             return Err(Failure::new("there is no server to ask"));
         };
         let url = format!("{base}{path}");
@@ -208,25 +239,33 @@ impl Source {
             .header("x-functions-key", key)
             .header("X-Organization-Id", organization.as_str());
         let failed = |error: reqwest::Error| {
-            Failure::new(format!("`{base}` can't be asked: {error}")).hint("check `--server`; `curl …/api/health` shows whether it is there")
+            Failure::new(format!("`{base}` can't be asked: {error}"))
+                .hint("check `--server`; `curl …/api/health` shows whether it is there")
         };
         let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(failed)?;
         if bytes.len() as u64 > LARGEST {
-            return Err(Failure::new(format!("the answer of `{base}` has more than {LARGEST} bytes")));
+            return Err(Failure::new(format!(
+                "the answer of `{base}` has more than {LARGEST} bytes"
+            )));
         }
         if !status.is_success() {
             let problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
-            let detail = if problem.detail.is_empty() { status.to_string() } else { problem.detail };
+            let detail = if problem.detail.is_empty() {
+                status.to_string()
+            } else {
+                problem.detail
+            };
             let failure = Failure::new(format!("`{base}` says: {}", output::plain(&detail)));
             return Err(match problem.hint {
                 Some(hint) => failure.hint(output::plain(&hint)),
                 None => failure,
             });
         }
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::new(format!("what `{base}` answers can't be read: {error}")).hint("is it a Weft of this version?"))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::new(format!("what `{base}` answers can't be read: {error}")).hint("is it a Weft of this version?")
+        })
     }
 }
 
@@ -261,6 +300,7 @@ fn read_file(path: &std::path::Path) -> Result<RecordedRun, Failure> {
     };
     let text = text.map_err(|error| Failure::new(format!("`{shown}` can't be read: {error}")))?;
     serde_json::from_slice(&text).map_err(|error| {
-        Failure::new(format!("`{shown}` holds no recording: {error}")).hint("`weft replay RUN --export FILE` writes one")
+        Failure::new(format!("`{shown}` holds no recording: {error}"))
+            .hint("`weft replay RUN --export FILE` writes one")
     })
 }

@@ -80,7 +80,11 @@ impl Replay {
 
     /// Leaves the attempts that are wanted.
     fn choose(&self, recorded: &mut RecordedRun) -> Result<(), Failure> {
-        let known: Vec<_> = recorded.attempts.iter().map(|one| format!("{} {}", name_of(one), one.number)).collect();
+        let known: Vec<_> = recorded
+            .attempts
+            .iter()
+            .map(|one| format!("{} {}", name_of(one), one.number))
+            .collect();
         if let Some(step) = self.debugging.step() {
             recorded.attempts.retain(|one| one.step == step);
         }
@@ -89,14 +93,17 @@ impl Replay {
         } else if self.debugging.is_on() {
             // Whoever debugs wants the one that decided.
             let last = |one: &Recording, all: &[Recording]| {
-                all.iter().all(|other| (&other.step, other.item) != (&one.step, one.item) || other.number <= one.number)
+                all.iter()
+                    .all(|other| (&other.step, other.item) != (&one.step, one.item) || other.number <= one.number)
             };
             let all = recorded.attempts.clone();
             recorded.attempts.retain(|one| last(one, &all));
         }
         if recorded.attempts.is_empty() {
-            return Err(Failure::new(format!("run {} has no such attempt on record", recorded.run))
-                .hint(format!("it has {}", known.join(", "))));
+            return Err(
+                Failure::new(format!("run {} has no such attempt on record", recorded.run))
+                    .hint(format!("it has {}", known.join(", "))),
+            );
         }
         Ok(())
     }
@@ -238,7 +245,11 @@ fn ended(outcome: &domain::Outcome) -> String {
 /// An attempt in a line, and below it what differs first.
 pub(super) fn show(one: &Comparison) {
     let name = named(&one.step, one.item);
-    let how = if one.difference.is_none() { "as recorded" } else { "NOT as recorded" };
+    let how = if one.difference.is_none() {
+        "as recorded"
+    } else {
+        "NOT as recorded"
+    };
     output::data(&format!(
         "{name} attempt {}: {how}, {}, {} call(s)",
         one.number,
@@ -247,15 +258,25 @@ pub(super) fn show(one: &Comparison) {
     ));
     let Some(difference) = &one.difference else { return };
     let shown = |value: &Option<Value>| match value {
-        Some(value) => output::plain(&format!("{} {}", value["name"].as_str().unwrap_or_default(), value["args"])),
+        Some(value) => output::plain(&format!(
+            "{} {}",
+            value["name"].as_str().unwrap_or_default(),
+            value["args"]
+        )),
         None => "nothing".to_owned(),
     };
     match difference {
         Difference::NotRecorded => output::data("  nothing was recorded of it, so whatever it asked for was refused"),
         Difference::Answer { number, call } => {
-            output::data(&format!("  call {number}: the answer to `{call}` was not recorded, or was too large to be"));
+            output::data(&format!(
+                "  call {number}: the answer to `{call}` was not recorded, or was too large to be"
+            ));
         }
-        Difference::Call { number, recorded, replayed } => {
+        Difference::Call {
+            number,
+            recorded,
+            replayed,
+        } => {
             output::data(&format!("  call {number} recorded: {}", shown(recorded)));
             output::data(&format!("  call {number} now:      {}", shown(replayed)));
         }

@@ -49,7 +49,9 @@ print(json.dumps({"version": weft.__version__, "names": names, "testing": sorted
 
 /// Flags of `weft upgrade-check`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 nothing would break; 1 something would, or it could not be checked; 2 wrong usage.")]
+#[command(
+    after_help = "Exit codes: 0 nothing would break; 1 something would, or it could not be checked; 2 wrong usage."
+)]
 pub(super) struct UpgradeCheck {
     /// The other engine: a checkout of the repository, or its `engine` folder
     #[arg(long, value_name = "DIR")]
@@ -146,7 +148,9 @@ impl UpgradeCheck {
 /// The folder with `weft` and `weft_runtime` in it.
 fn engine_in(given: &Path) -> Result<PathBuf, Failure> {
     let found = [given.join("engine"), given.to_owned()];
-    let found = found.iter().find(|folder| folder.join("weft_runtime").is_dir() && folder.join("weft").is_dir());
+    let found = found
+        .iter()
+        .find(|folder| folder.join("weft_runtime").is_dir() && folder.join("weft").is_dir());
     let folder = found.ok_or_else(|| {
         Failure::new(format!("`{}` holds no engine", given.display()))
             .hint("name a checkout of the repository, as `git worktree add ../weft-next upstream/main` makes one")
@@ -158,11 +162,12 @@ fn engine_in(given: &Path) -> Result<PathBuf, Failure> {
 
 async fn look(config: &Config, engine: &Path) -> Result<Vec<Look>, Failure> {
     let python = boot::interpreter(config)?.path;
-    let workspace = config
-        .runner
-        .workspace_dir
-        .canonicalize()
-        .map_err(|error| Failure::new(format!("`{}` can't be read: {error}", config.runner.workspace_dir.display())))?;
+    let workspace = config.runner.workspace_dir.canonicalize().map_err(|error| {
+        Failure::new(format!(
+            "`{}` can't be read: {error}",
+            config.runner.workspace_dir.display()
+        ))
+    })?;
     let looks = vec![
         surface(&python, config, engine, &workspace).await?,
         discovery(config, engine).await,
@@ -189,16 +194,28 @@ async fn surface(python: &Path, config: &Config, engine: &Path, workspace: &Path
         let finding = Finding::new(format!("workspace/{file}:{line}:1"), "name_missing", message);
         let known = if module == "weft" { &now.names } else { &now.testing };
         finding.hint(if known.contains(name) {
-            format!("version {} has it; engine/CHANGELOG.md there says what to use instead", now.version)
+            format!(
+                "version {} has it; engine/CHANGELOG.md there says what to use instead",
+                now.version
+            )
         } else {
             format!("version {} doesn't have it either", now.version)
         })
     });
-    let gone: Vec<_> = now.names.difference(&then.names).map(|name| format!("`{name}`")).collect();
+    let gone: Vec<_> = now
+        .names
+        .difference(&then.names)
+        .map(|name| format!("`{name}`"))
+        .collect();
     let good = if gone.is_empty() {
         format!("{} → {}", now.version, then.version)
     } else {
-        format!("{} → {}; gone and not used here: {}", now.version, then.version, gone.join(", "))
+        format!(
+            "{} → {}; gone and not used here: {}",
+            now.version,
+            then.version,
+            gone.join(", ")
+        )
     };
     Ok(Look::of("sdk", findings.collect(), good))
 }
@@ -250,7 +267,15 @@ async fn types(python: &Path, engine: &Path, workspace: &Path) -> Look {
         "--no-error-summary",
         ".",
     ];
-    tool(python, ("types", "mypy"), &arguments, &[("MYPYPATH", search)], workspace, 1).await
+    tool(
+        python,
+        ("types", "mypy"),
+        &arguments,
+        &[("MYPYPATH", search)],
+        workspace,
+        1,
+    )
+    .await
 }
 
 async fn tests(python: &Path, engine: &Path, workspace: &Path) -> Look {
@@ -259,8 +284,27 @@ async fn tests(python: &Path, engine: &Path, workspace: &Path) -> Look {
     }
     let search = joined(engine, workspace);
     // The repository's own settings would put this engine before the other.
-    let arguments = ["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir=.", "tests"];
-    tool(python, ("tests", "pytest"), &arguments, &[("PYTHONPATH", search)], workspace, 5).await
+    let arguments = [
+        "-B",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        "--rootdir=.",
+        "tests",
+    ];
+    tool(
+        python,
+        ("tests", "pytest"),
+        &arguments,
+        &[("PYTHONPATH", search)],
+        workspace,
+        5,
+    )
+    .await
 }
 
 fn joined(engine: &Path, workspace: &Path) -> OsString {
@@ -289,7 +333,10 @@ async fn tool(
         Ok(ran) if ran.output.contains(&format!("No module named {module}")) => Look::without(
             name,
             State::Skipped,
-            format!("{module} is not installed: `{} -m pip install -r workspace/requirements-dev.txt`", python.display()),
+            format!(
+                "{module} is not installed: `{} -m pip install -r workspace/requirements-dev.txt`",
+                python.display()
+            ),
         ),
         Ok(ran) if name == "tests" && ran.code == Some(nothing) => {
             Look::without(name, State::Skipped, "there are no tests".to_owned())
@@ -309,7 +356,10 @@ fn show(look: &Look) {
     };
     output::data(&format!("{word} {:<10} {}", look.name, output::plain(&look.detail)));
     for finding in &look.findings {
-        output::data(&output::plain(&format!("     {}: {}", finding.pointer, finding.message)));
+        output::data(&output::plain(&format!(
+            "     {}: {}",
+            finding.pointer, finding.message
+        )));
         if let Some(hint) = &finding.hint {
             output::note(&output::plain(&format!("       hint: {hint}")));
         }

@@ -198,9 +198,15 @@ mod tests {
         let large = reduced("kv.set", json!({"key": "a", "value": "x".repeat(20_000)}));
         assert_eq!(large["value"]["bytes"], 20_002);
         assert_eq!(large["key"], "a");
-        let sent = reduced("http.request", json!({"url": "https://a.example", "body_base64": "eA=="}));
+        let sent = reduced(
+            "http.request",
+            json!({"url": "https://a.example", "body_base64": "eA=="}),
+        );
         assert_eq!(sent["body_base64"]["bytes"], 6);
-        assert_eq!(reduced("http.request", json!({"body_base64": null}))["body_base64"], Value::Null);
+        assert_eq!(
+            reduced("http.request", json!({"body_base64": null}))["body_base64"],
+            Value::Null
+        );
         let (one, two) = (json!({"data": "eA=="}), json!({"data": "eQ=="}));
         assert_ne!(reduced("artifacts.append", one), reduced("artifacts.append", two));
     }

@@ -24,8 +24,8 @@ mod process;
 mod process_tree;
 pub mod protocol;
 pub mod python;
-pub mod replayed;
 mod remove;
+pub mod replayed;
 #[cfg(feature = "testing")]
 pub mod scripted;
 pub mod tools;

@@ -398,9 +398,23 @@ mod tests {
         assert_eq!(answers.answer("kv.get", json!({"key": "a"})), Ok(json!(1)));
         assert_eq!(answers.answer("secrets.get", json!({"key": "c"})), Ok(json!("***")));
         let first = answers.first.clone();
-        assert!(matches!(&first, Some(Difference::Call { number: 2, recorded: Some(_), replayed: Some(_) })));
-        assert_eq!(answers.answer("kv.get", json!({"key": "x"})), Ok(json!(2)), "the next of its kind");
-        assert_eq!(answers.answer("http.request", json!({})).unwrap_err().code, "not_available");
+        assert!(matches!(
+            &first,
+            Some(Difference::Call {
+                number: 2,
+                recorded: Some(_),
+                replayed: Some(_)
+            })
+        ));
+        assert_eq!(
+            answers.answer("kv.get", json!({"key": "x"})),
+            Ok(json!(2)),
+            "the next of its kind"
+        );
+        assert_eq!(
+            answers.answer("http.request", json!({})).unwrap_err().code,
+            "not_available"
+        );
         answers.end();
         assert_eq!(answers.first, first);
     }
@@ -408,11 +422,21 @@ mod tests {
     #[test]
     fn what_was_not_asked_is_a_difference() {
         let mut answers = Answers::new(vec![call("kv.get", "a", RecordedAnswer::Cut(9))]);
-        assert_eq!(answers.answer("kv.get", json!({"key": "a"})).unwrap_err().code, "unavailable");
+        assert_eq!(
+            answers.answer("kv.get", json!({"key": "a"})).unwrap_err().code,
+            "unavailable"
+        );
         assert!(matches!(answers.first, Some(Difference::Answer { number: 1, .. })));
         let mut answers = Answers::new(vec![call("kv.get", "a", RecordedAnswer::Never)]);
         answers.end();
-        assert!(matches!(answers.first, Some(Difference::Call { number: 1, replayed: None, .. })));
+        assert!(matches!(
+            answers.first,
+            Some(Difference::Call {
+                number: 1,
+                replayed: None,
+                ..
+            })
+        ));
     }
 
     #[test]
@@ -432,7 +456,10 @@ mod tests {
         let at = differs(succeeded(value.clone()), succeeded(other));
         assert_eq!(at.as_deref(), Some("/succeeded/a/1/b~1c"));
         assert_eq!(differs(failed("E", "m"), failed("E", "m")), None);
-        assert_eq!(differs(failed("E", "m"), failed("E", "n")).as_deref(), Some("/failed/message"));
+        assert_eq!(
+            differs(failed("E", "m"), failed("E", "n")).as_deref(),
+            Some("/failed/message")
+        );
         assert_eq!(differs(failed("E", "m"), succeeded(value.clone())).as_deref(), Some(""));
         let cut = RecordedOutcome::Cut {
             outcome: "succeeded".to_owned(),

@@ -18,8 +18,8 @@ use super::watch::Making;
 use super::{Context, Error, Result};
 use crate::authz::Origin;
 use crate::domain::{
-    AttemptId, Outcome, RECORDING_SCHEMA, RecordedEntry, Recording, Rights, RunId, SecurityProfile, StepError, Timestamp,
-    Trust,
+    AttemptId, Outcome, RECORDING_SCHEMA, RecordedEntry, Recording, Rights, RunId, SecurityProfile, StepError,
+    Timestamp, Trust,
 };
 use crate::error::Coded as _;
 use crate::runner::environments::EnvironmentRef;
@@ -436,7 +436,9 @@ impl Attempt {
             outcome: recording::outcome(&report.outcome),
         };
         // As a whole, so that a secret that was learned late is found in what was said early.
-        let whole = serde_json::to_value(recording).map(masked).and_then(serde_json::from_value);
+        let whole = serde_json::to_value(recording)
+            .map(masked)
+            .and_then(serde_json::from_value);
         whole
             .inspect_err(|error| tracing::warn!(run.id = %self.run, error = %error, "an attempt can't be recorded"))
             .ok()

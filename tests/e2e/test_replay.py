@@ -257,7 +257,11 @@ def test_a_past_run_stops_at_a_breakpoint(past: Past, tmp_path: Path) -> None:
         stopped = client.event("stopped")
         frame = client.request("stackTrace", {"threadId": stopped["threadId"]})["stackFrames"][0]
         assert frame["line"] == RAISES
-        asked = {"frameId": frame["id"], "context": "repl", "expression": "(order, cursor, said, ctx.run.id)"}
+        asked = {
+            "frameId": frame["id"],
+            "context": "repl",
+            "expression": "(order, cursor, said[0]['label'], ctx.run.id)",
+        }
         said = client.request("evaluate", asked)["result"]
         assert f"'{past.bad['runId']}'" in said
         assert "'open'" in said

@@ -30,6 +30,8 @@ pub async fn get(admitted: Admitted, Path(id): Path<String>, Query(of): Query<Of
     let run = recording::of_run(&admitted.app.cx, &admitted.scope, &run_id(&id)?, of.step.as_deref()).await?;
     let shown = serde_json::to_value(run);
     Ok(Json(shown.map_err(|error| {
-        ApiError::from(crate::usecase::Error::from(crate::store::Error::corrupt(error.to_string())))
+        ApiError::from(crate::usecase::Error::from(crate::store::Error::corrupt(
+            error.to_string(),
+        )))
     })?))
 }

@@ -178,7 +178,10 @@ impl Broker {
     /// As [`Broker::call`], sending the answer on.
     pub(super) fn serve<'a>(&'a self, name: String, args: Value, reply: oneshot::Sender<Answer>) -> BoxFuture<'a, ()> {
         // Here, and not when it is answered: the order is that of the questions.
-        let noted = self.recorder.as_ref().and_then(|recorder| Some((recorder, recorder.asked(&name, &args)?)));
+        let noted = self
+            .recorder
+            .as_ref()
+            .and_then(|recorder| Some((recorder, recorder.asked(&name, &args)?)));
         Box::pin(async move {
             let answer = self.call(&name, args).await;
             if let Some((recorder, place)) = noted {
