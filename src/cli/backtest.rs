@@ -22,7 +22,7 @@ use crate::runner::NodeRunner;
 use crate::runner::replayed::{Comparison, Replayed, first_difference};
 use crate::tenancy::{self, Scope, operator_in};
 use crate::usecase::start_run::{StartRun, start_run};
-use crate::usecase::{Context, catalog, deliver, query_run, signal};
+use crate::usecase::{Context, deliver, offer, query_run, signal};
 
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -101,7 +101,7 @@ impl Backtest {
 
     async fn all(&self, cx: &Arc<Context>, replayed: &Replayed, runs: &[RecordedRun]) -> Outcome {
         let scope = operator_in(&tenancy::operator(), &local(cx).await?);
-        let (_, offered) = catalog::get(cx, &scope, &self.workflow).await?;
+        let (_, offered) = offer::get(cx, &scope, &self.workflow, None).await?;
         refuse_people(&offered.declared)?;
         let background = [
             tokio::spawn(deliver::consume(cx.clone())),
@@ -178,6 +178,7 @@ impl Backtest {
             received_at: cx.clock.now(),
             origin: super::follow::origin("weft backtest"),
             ask: Ask::default(),
+            draft: false,
             unindexed: Vec::new(),
         };
         let started = match start_run(cx, scope, input).await {

@@ -18,6 +18,7 @@ mod policy;
 mod profile;
 mod recording;
 mod retry;
+mod revision;
 mod rights;
 mod run;
 mod schedule;
@@ -54,6 +55,7 @@ pub use recording::{
     RECORDING_SCHEMA, RecordedAnswer, RecordedCall, RecordedEntry, RecordedOutcome, RecordedRun, Recording, reduced,
 };
 pub use retry::{Backoff, RetryPolicy};
+pub use revision::WorkflowRevision;
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
 pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};
