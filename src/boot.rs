@@ -17,6 +17,7 @@ use crate::error::{Coded as _, Finding};
 use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
 use crate::runner::cgroup;
+use crate::runner::debug::Debugger;
 use crate::runner::environments::{self, Environments, Hidden, Index};
 use crate::runner::fetched::Fetched;
 use crate::runner::folders::make_passable;
@@ -32,6 +33,7 @@ use crate::store::repo::policies::Policies;
 use crate::store::repo::secrets::{Secrets, key_file};
 use crate::store::secret::SecretStore;
 use crate::store::{self, azure, sqlite};
+use crate::usecase::recording::Record;
 use crate::usecase::{Bounds, CodeSource, Context, Parts};
 use crate::{host, integrity, telemetry, tenancy, usecase};
 
@@ -188,6 +190,14 @@ pub fn engine(config: &Config) -> integrity::Report {
 /// # Errors
 /// When Python is missing or the settings are wrong.
 pub fn base(config: Config) -> Result<Base, Error> {
+    debugged(config, None)
+}
+
+/// The same, in which attempts wait for a debugger.
+///
+/// # Errors
+/// As [`base`].
+pub fn debugged(config: Config, debugger: Option<Arc<Debugger>>) -> Result<Base, Error> {
     if config.runner.require_intact_engine {
         let report = engine(&config);
         if report.state != integrity::State::Intact {
@@ -200,7 +210,7 @@ pub fn base(config: Config) -> Result<Base, Error> {
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = open_store(&config, clock.clone())?;
-    let runner = start_runner(&config, clock.clone())?;
+    let runner = start_runner(&config, clock.clone(), debugger)?;
     Ok(Base {
         egress: egress(&config.egress)?,
         config: Arc::new(config),
@@ -243,7 +253,11 @@ pub fn environments(config: &Config, clock: Arc<dyn Clock>) -> Environments {
     Environments::new(settings, clock)
 }
 
-fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRunner>, Error> {
+fn start_runner(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    debugger: Option<Arc<Debugger>>,
+) -> Result<Arc<dyn NodeRunner>, Error> {
     let runner = &config.runner;
     let python = python::find(Some(&runner.python.display().to_string()))?;
     make_dir(&runner.scratch_dir)?;
@@ -269,7 +283,16 @@ fn start_runner(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn NodeRu
         hide: hidden(config),
         ..IsolationSettings::default()
     };
+    settings.debugger = debugger;
     Ok(Arc::new(Pool::start(settings, clock)?))
+}
+
+/// The interpreter that steps run with.
+///
+/// # Errors
+/// When there is none that is new enough.
+pub fn interpreter(config: &Config) -> Result<python::Python, Error> {
+    Ok(python::find(Some(&config.runner.python.display().to_string()))?)
 }
 
 /// Folders that no step may look into: the data, and that of the installation where this one is a simulation's.
@@ -289,6 +312,7 @@ pub fn ephemeral(
     mut config: Config,
     home: &Path,
     wrap: impl FnOnce(Arc<dyn NodeRunner>) -> Arc<dyn NodeRunner>,
+    debugger: Option<Arc<Debugger>>,
 ) -> Result<Base, Error> {
     make_dir(home)?;
     config.storage.backend = config::Backend::Sqlite;
@@ -304,7 +328,7 @@ pub fn ephemeral(
     Ok(Base {
         egress: egress(&config.egress)?,
         ports: sqlite::open(None, clock.clone())?,
-        runner: wrap(start_runner(&config, clock.clone())?),
+        runner: wrap(start_runner(&config, clock.clone(), debugger)?),
         config: Arc::new(config),
         clock,
         entropy: Arc::new(Entropy::System),
@@ -354,6 +378,11 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
                 Duration::from_secs(config.limits.cache_seconds),
             ),
             save_logs: config.telemetry.save_logs,
+            record: match config.telemetry.record {
+                config::Recorded::All => Record::All,
+                config::Recorded::Failed => Record::Failed,
+                config::Recorded::Off => Record::Off,
+            },
             network: network_of(&config.egress),
         },
         code: CodeSource {
@@ -621,7 +650,7 @@ pub async fn platform_policy(config: &Config) -> Result<Policy, String> {
 /// # Errors
 /// When Python is missing or does not start.
 pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
-    let runner = start_runner(config, Arc::new(SystemClock))?;
+    let runner = start_runner(config, Arc::new(SystemClock), None)?;
     let found = runner.posture().await;
     runner.shutdown().await;
     Ok(found?)
@@ -633,7 +662,7 @@ pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
 /// When Python is missing or the workspace can't be read; what is wrong with it is in the catalog.
 pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalog, Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let runner = start_runner(&config, clock.clone())?;
+    let runner = start_runner(&config, clock.clone(), None)?;
     let bundles = config.storage.data_dir.join("bundles");
     let mut bundle =
         crate::runner::bundle::snapshot(&config.runner.workspace_dir, &bundles).map_err(usecase::Error::from)?;

@@ -44,6 +44,8 @@ ATTEMPT_FD = 3
 LISTENER_FD = 4
 """Where the worker hands over what its connections are asked for at; closed before any code of a
 workspace."""
+DEBUG_FD = 5
+"""What a debugger's client says, where the attempt is debugged."""
 
 # `inspect.CO_COROUTINE`; importing `inspect` for it would make every fork dearer.
 _CO_COROUTINE = 0x80
@@ -145,6 +147,7 @@ class Order:
     __slots__ = (
         "bundle_dir",
         "cell",
+        "debug",
         "fds",
         "forked_at",
         "limits",
@@ -176,9 +179,26 @@ class Order:
             disk_files=self.limits.get("disk_files") or limits.DEFAULT_DISK_FILES,
             proxy=message.get("proxy"),
         )
+        debug = message.get("debug")
+        self.debug: str | None = debug if isinstance(debug, str) else None
+        """The workspace's folder as its developer knows it, where a debugger is to be waited for."""
         self.fds = fds
         self.zygote = os.getpid()
         self.forked_at = time.perf_counter()
+
+    @property
+    def asks(self) -> bool:
+        """Whether its connections are asked for at a descriptor that it hands over."""
+        return len(self.fds) == (4 if self.debug is None else 5)
+
+    def numbers(self) -> list[int]:
+        """Which numbers the descriptors get, in their order."""
+        given = [ATTEMPT_FD, 1, 2]
+        if self.asks:
+            given.append(LISTENER_FD)
+        if self.debug is not None:
+            given.append(DEBUG_FD)
+        return given
 
     def read_names(self) -> None:
         """In the worker."""
@@ -196,9 +216,14 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
         if order.task == "describe":
             # Ahead of guard and walls: it is part of the engine, and no other worker needs it.
             describe = guard.import_hidden(f"{__package__}.describe")
+        debug = guard.import_hidden(f"{__package__}.debug") if order.debug is not None else None
         link = _set_up(order, process, walls)
         guard.install(order.cell.trusted, order.cell.network, order.modules)
-        finder = loader.install(walls.inside(order.bundle_dir), [walls.inside(path) for path in order.paths])
+        finder = loader.install(
+            walls.inside(order.bundle_dir),
+            [walls.inside(path) for path in order.paths],
+            order.debug or loader.DEFAULT_ROOT_NAME,
+        )
         weft.__path__ = [walls.inside(path) for path in weft.__path__]
     except BaseException as error:
         leave(exitcodes.SETUP_FAILED, f"weft: the worker's set-up failed: {type(error).__name__}: {error}")
@@ -222,7 +247,20 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
         link.finish(_failed(error, booted, None))
     link.send({"t": "ready", "import_ms": _milliseconds(time.perf_counter() - booted), "boot_ms": boot_ms})
     attempt = link.receive("attempt")
-    _attempt(attempt, module, link, order.limits.get("result_bytes") or limits.DEFAULT_RESULT_BYTES)
+    if debug is not None:
+        try:
+            debug.wait_for_client(DEBUG_FD, order.debug)
+        except BaseException as error:
+            link.finish(_failed(error, time.perf_counter(), None))
+    result_bytes = order.limits.get("result_bytes") or limits.DEFAULT_RESULT_BYTES
+    body = _attempt(attempt, module, link, result_bytes)
+    if debug is not None:
+        try:
+            debug.say_goodbye()
+        except BaseException as error:
+            # What the attempt came to is not lost for it.
+            os.write(2, f"the debugger did not end well: {type(error).__name__}\n".encode())
+    link.finish(body)
 
 
 def leave(code: int, reason: str = "") -> NoReturn:
@@ -246,7 +284,7 @@ def _set_up(order: Order, process: Process, walls: Walls) -> Link:
     for number in (SIGCHLD, SIGTERM, SIGHUP):
         signal(number, SIG_DFL)
     signal(SIGINT, default_int_handler)
-    _move_descriptors(order.fds)
+    _move_descriptors(order.numbers(), order.fds)
     process.adopt_orphans()
     cell = order.cell
     walls.enter_files(cell)
@@ -262,8 +300,12 @@ def _set_up(order: Order, process: Process, walls: Walls) -> Link:
     gc.freeze()
     gc.enable()
     walls.enter_landlock(cell)
-    last = ATTEMPT_FD if len(order.fds) == 3 else LISTENER_FD
-    os.closerange(last + 1, limits.highest_descriptor())
+    last = LISTENER_FD if order.asks else ATTEMPT_FD
+    if order.debug is None:
+        os.closerange(last + 1, limits.highest_descriptor())
+    else:
+        os.closerange(last + 1, DEBUG_FD)
+        os.closerange(DEBUG_FD + 1, limits.highest_descriptor())
     walls.enter_seccomp(cell, LISTENER_FD)
     # Closed by then, unless there is no filter to ask.
     os.closerange(LISTENER_FD, LISTENER_FD + 1)
@@ -279,9 +321,9 @@ def _name_network(cell: Cell, *, asked: bool) -> None:
             os.environ[name] = cell.proxy
 
 
-def _move_descriptors(fds: tuple[int, ...]) -> None:
+def _move_descriptors(numbers: list[int], fds: tuple[int, ...]) -> None:
     """Standard input is /dev/null already. All are above 9, so that none is overwritten unread."""
-    for number, fd in zip((ATTEMPT_FD, 1, 2, LISTENER_FD), fds, strict=False):
+    for number, fd in zip(numbers, fds, strict=True):
         os.dup2(fd, number, inheritable=number in (1, 2))
         # Non-blocking mode belongs to the open file, so the handler's way of making it may have set it.
         os.set_blocking(number, True)
@@ -294,20 +336,31 @@ def _reseed() -> None:
         numpy.seed(int.from_bytes(os.urandom(4), "big"))
 
 
-def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int) -> NoReturn:
+def _seed(run: dict[str, Any]) -> None:
+    """Random numbers begin with what is recorded of the attempt, so that it can be made again as it was."""
+    seed = run.get("seed")
+    random = sys.modules.get("random")
+    if random is not None and isinstance(seed, int):
+        random.seed(seed)
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None and isinstance(seed, int):
+        numpy.seed(seed & 0xFFFFFFFF)
+
+
+def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int) -> bytes:
     context = Context(attempt.get("context") or {}, link)
     started = time.perf_counter()
     try:
         function, positional, named = _prepare(attempt, module, context)
+        _seed((attempt.get("context") or {}).get("run") or {})
         started = time.perf_counter()
         value = function(*positional, **named)
         if hasattr(value, "__await__"):
             value = _wait_for(value)
         user_ms = _milliseconds(time.perf_counter() - started)
-        body = _succeeded(value, user_ms, context, result_bytes)
+        return _succeeded(value, user_ms, context, result_bytes)
     except BaseException as error:
-        body = _failed(error, started, context)
-    link.finish(body)
+        return _failed(error, started, context)
 
 
 def _prepare(

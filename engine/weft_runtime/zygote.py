@@ -294,10 +294,12 @@ class Zygote:
         # Without a filter nothing is closed, and there is nothing to ask for.
         filtered = self._walls is None or self._walls.seccomp is not None
         asks = bool(jail.get("network")) and message.get("proxy") is None and filtered
-        if len(fds) != (4 if asks else 3):
+        debugged = isinstance(message.get("debug"), str)
+        if len(fds) != 3 + asks + debugged:
             raise ValueError(
                 f"{len(fds)} descriptors came along; attempt socket, stdout and stderr are needed"
                 + (", and the socket for what connections are asked for at" if asks else "")
+                + (", and the debugger's" if debugged else "")
             )
         if message["task"] not in ("attempt", "describe"):
             raise ValueError(f"unknown task {message['task']!r:.40}")

@@ -3,10 +3,12 @@
 //! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`); those of runs are in `follow.rs`. `serve` never exits with 0: the
 //! Functions host would take that for "still there" and not start it again.
 
+mod backtest;
 mod bundles;
 mod check;
 mod config;
 mod config_entry;
+mod debugging;
 mod dev;
 mod doctor;
 pub mod emit;
@@ -15,12 +17,15 @@ mod follow;
 mod inputs;
 mod keys;
 mod lock;
+mod new;
 mod org;
 mod output;
 mod place;
 mod plan;
 mod policy;
 mod publish;
+mod records;
+mod replay;
 mod run;
 mod schedules;
 mod secrets;
@@ -29,6 +34,7 @@ mod serve;
 mod show_profile;
 mod simulate;
 mod site;
+mod upgrade_check;
 mod user;
 
 use std::path::PathBuf;
@@ -82,6 +88,15 @@ enum Command {
     Plan(plan::PlanCommand),
     /// Try a workflow file: no server, no data that is kept; with `--dry-run` nothing is executed
     Simulate(simulate::Simulate),
+    /// Make recorded attempts again, here and offline, and say in what they differ
+    Replay(replay::Replay),
+    /// Try a workflow as it is now over recorded runs, without effects
+    Backtest(backtest::Backtest),
+    /// Say what of the workspace would break with another engine, before it is synced
+    UpgradeCheck(upgrade_check::UpgradeCheck),
+    /// Write the first files of a workflow, a node or a data provider, with a test
+    #[command(subcommand)]
+    New(new::New),
     /// Show when a schedule fires
     #[command(subcommand)]
     Schedules(schedules::Schedules),
@@ -232,6 +247,10 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::Replay(replay) => replay.run(),
+        Command::Backtest(backtest) => backtest.run(),
+        Command::UpgradeCheck(check) => check.run(),
+        Command::New(new) => new.run(),
         Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),

@@ -63,7 +63,7 @@ impl PlanCommand {
         let place = Place::find(&here.join(&self.file), workspace)?;
         config.runner.workspace_dir = place.lay_out(home.path())?;
         block_on(async {
-            let base = boot::ephemeral(config, home.path(), |runner| runner)?;
+            let base = boot::ephemeral(config, home.path(), |runner| runner, None)?;
             let cx = Arc::new(boot::context(&base).await?);
             let planned = Box::pin(self.plan(&cx, &place.inside)).await;
             cx.leave().await;

@@ -5,10 +5,12 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
+use super::debugging::{self, Debugging};
 use super::dev::ticks;
 use super::follow::{self, Manner, follow};
 use super::inputs::Inputs;
@@ -23,6 +25,9 @@ use crate::usecase::{Context, deliver, offer, signal};
 
 /// The organization of those who have none.
 pub(super) const LOCAL: &str = "local";
+
+/// How long a run is waited for that begins here; then it is followed.
+const BEGINNING: Duration = Duration::from_millis(1);
 
 /// Flags of `weft run`.
 #[derive(Debug, Args)]
@@ -45,6 +50,8 @@ pub(super) struct Run {
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
+    debugging: Debugging,
+    #[command(flatten)]
     places: Places,
     /// Print the run as JSON, and not its result alone
     #[arg(long)]
@@ -66,15 +73,20 @@ impl Run {
             json: self.json,
             debug: config.telemetry.debug,
         };
-        let base = boot::base(config)?;
-        let cx = Arc::new(boot::context(&base).await?);
-        let done = Box::pin(self.start(&cx, is_embedded, manner)).await;
+        let debugger = self.debugging.listen(&config).await?;
+        if self.no_wait && debugger.is_some() {
+            return Err(Failure::new("a run that nobody waits for can't be debugged").hint("leave `--no-wait` out"));
+        }
+        let base = boot::debugged(config, debugger.clone())?;
+        let cx = boot::context(&base).await?;
+        let cx = Arc::new(if debugger.is_some() { cx.without_hurry() } else { cx });
+        let done = Box::pin(self.start(&base, &cx, is_embedded, manner)).await;
         cx.leave().await;
         base.runner.shutdown().await;
         done
     }
 
-    async fn start(&self, cx: &Arc<Context>, is_embedded: bool, manner: Manner) -> Outcome {
+    async fn start(&self, base: &boot::Base, cx: &Arc<Context>, is_embedded: bool, manner: Manner) -> Outcome {
         let platform = tenancy::operator();
         let org = match &self.organization {
             Some(org) => organization::get(cx, &platform, org).await?.id,
@@ -88,11 +100,15 @@ impl Run {
         };
         let scope = operator_in(&platform, &org);
         let (_, offered) = offer::get(cx, &scope, &self.name, None).await?;
+        if self.debugging.is_on() {
+            self.debugging.check(&base.config, cx, &offered.declared).await?;
+        }
         let input = StartRun {
             draft: false,
             workflow: self.name.clone(),
             arguments: self.inputs.of(&offered.declared)?.given,
-            wait: None,
+            // What is debugged begins here, and is left to no other instance.
+            wait: self.debugging.is_on().then_some(BEGINNING),
             idempotency_key: None,
             received_at: cx.clock.now(),
             origin: follow::origin("weft run"),
@@ -120,6 +136,9 @@ impl Run {
         let done = async {
             let started = start_run(cx, &scope, input).await?;
             let id = &started.run.new.run;
+            if self.debugging.is_on() {
+                debugging::is_here(cx, &scope, &started.run).await?;
+            }
             output::note(&format!("run {id} of `{}` in organization `{org}`", self.name));
             follow(cx, &scope, id, manner, |step, _| async move {
                 output::note(&format!(

@@ -122,7 +122,7 @@ impl Simulate {
             Some(played) => Arc::new(Played::new(runner, played)) as Arc<dyn NodeRunner>,
             None => runner,
         };
-        let base = boot::ephemeral(config, home, wrap)?;
+        let base = boot::ephemeral(config, home, wrap, None)?;
         let cx = boot::context(&base).await?;
         let cx = Arc::new(if outcomes.is_some() { cx.without_pauses() } else { cx });
         let done = Box::pin(self.simulate(&cx, &inside, outcomes.as_ref(), &decisions, manner)).await;

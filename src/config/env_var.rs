@@ -355,6 +355,8 @@ variables! {
 
     WEFT_SIGNING_KEY = "WEFT_SIGNING_KEY", Signing, Text, Words("a key that is made once and kept with the data"), secret true,
         "Signs queue messages; the same on every instance, at least 32 characters.";
+    WEFT_SERVER_KEY = "WEFT_SERVER_KEY", Signing, Text, Unset, files Never, secret true,
+        "The function key with which commands ask another server (`weft replay --server`): one with the scope `run:read`.";
 
     WEFT_KEY_VAULT_URL = "WEFT_KEY_VAULT_URL", Secrets, Text, Words("secrets are sealed and kept with the data"),
         "The Azure Key Vault that keeps secrets, as `https://NAME.vault.azure.net`. Read and written with the app's managed identity, in development with the login of the Azure CLI.";
@@ -378,6 +380,8 @@ variables! {
         "Commands show the whole chain of causes of a failure, one in a line, and the Python tracebacks of failed steps.";
     WEFT_SAVE_EXECUTION_LOGS = "WEFT_SAVE_EXECUTION_LOGS", Telemetry, Switch, Value("true"),
         "Whether the output and the log lines of steps are kept. `false` keeps none, so nobody sees them; checkpoints, refused connections and everything else about a run are kept.";
+    WEFT_RECORD_ATTEMPTS = "WEFT_RECORD_ATTEMPTS", Telemetry, Choice(&["all", "failed", "off"]), Value("all"),
+        "Of which attempts it is kept what their code was given, what it asked for and was answered, so that `weft replay` can make them again: bounded, without secrets, for as long as their run. `docs/replay.md` has the bounds.";
     NO_COLOR = "NO_COLOR", Telemetry, Text, Unset, files Never,
         "Any value turns colours off.";
 

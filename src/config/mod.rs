@@ -44,7 +44,7 @@ pub use secret::{MASK, Secret};
 pub use secrets::Secrets;
 pub use signing::Signing;
 pub use storage::{Backend, Credential, Storage};
-pub use telemetry::{LogFormat, Telemetry};
+pub use telemetry::{LogFormat, Recorded, Telemetry};
 pub use template::{Wanted as WantedTemplate, template};
 
 use crate::error::Finding;

@@ -20,6 +20,8 @@ pub struct Telemetry {
     pub debug: bool,
     /// Whether output and log lines of steps are kept.
     pub save_logs: bool,
+    /// Of which attempts what they were given and answered is kept.
+    pub record: Recorded,
 }
 
 /// How a record looks.
@@ -30,6 +32,18 @@ pub enum LogFormat {
     Text,
     /// For programs.
     Json,
+}
+
+/// Of which attempts what they were given and answered is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recorded {
+    /// Of all.
+    All,
+    /// Of those that didn't succeed.
+    Failed,
+    /// Of none.
+    Off,
 }
 
 impl Telemetry {
@@ -44,6 +58,9 @@ impl Telemetry {
             color: !no_color,
             debug: reader.switch("telemetry.debug", &var::WEFT_ENABLE_DEBUG_MODE),
             save_logs: reader.switch("telemetry.saveLogs", &var::WEFT_SAVE_EXECUTION_LOGS),
+            record: reader
+                .choice("telemetry.record", &var::WEFT_RECORD_ATTEMPTS)
+                .unwrap_or(Recorded::All),
         }
     }
 }

@@ -19,6 +19,7 @@ mod payload;
 mod policy;
 mod port;
 mod profile;
+mod recording;
 mod retry;
 mod revision;
 mod rights;
@@ -56,6 +57,9 @@ pub use policy::{
 };
 pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, inline_bytes};
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
+pub use recording::{
+    RECORDING_SCHEMA, RecordedAnswer, RecordedCall, RecordedEntry, RecordedOutcome, RecordedRun, Recording, reduced,
+};
 pub use retry::{Backoff, RetryPolicy};
 pub use revision::WorkflowRevision;
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};

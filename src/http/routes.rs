@@ -4,8 +4,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
     approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, plans, policy,
-    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_assignments, workflow_drafts,
-    workflow_files, workflow_revisions, workflows,
+    quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
+    workflow_drafts, workflow_files, workflow_revisions, workflows,
 };
 use super::state::Gate;
 
@@ -176,6 +176,7 @@ pub fn table() -> Vec<Route> {
         at("/api/runs/{id}/steps/{step}/items", Organization, get(runs::items)),
         at("/api/runs/{id}/steps/{step}/output", Organization, get(runs::output)),
         at("/api/runs/{id}/logs", Organization, get(runs::logs)),
+        at("/api/runs/{id}/recording", Organization, get(recordings::get)),
         at("/api/runs/{id}/events", Organization, get(run_events::events)),
         at("/api/runs/{id}/artifacts", Organization, get(artifacts::list)),
         at(

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod cgroup;
+pub mod debug;
 mod disk_usage;
 mod environment;
 pub mod environments;
@@ -27,8 +28,10 @@ mod process_tree;
 pub mod protocol;
 pub mod python;
 mod remove;
+pub mod replayed;
 #[cfg(feature = "testing")]
 pub mod scripted;
+pub mod tools;
 mod worker;
 mod zygote;
 

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{self, Bounds, Group};
+use super::debug::{self, Debugger};
 use super::environment::{ROOT_NAME, Scratch, harden_self};
 use super::environments::EnvironmentRef;
 use super::jail::Jail;
@@ -94,6 +95,8 @@ pub struct Settings {
     pub egress: Egress,
     /// How isolation is set up.
     pub isolation: IsolationSettings,
+    /// Which attempts wait for a debugger; development only.
+    pub debugger: Option<Arc<Debugger>>,
 }
 
 /// How isolation is set up.
@@ -131,6 +134,7 @@ impl Settings {
             group: cgroup::When::default(),
             egress: Egress::default(),
             isolation: IsolationSettings::default(),
+            debugger: None,
         }
     }
 }
@@ -303,7 +307,7 @@ impl fmt::Debug for Pool {
 
 #[async_trait]
 impl NodeRunner for Pool {
-    async fn run(&self, spec: AttemptSpec, cancel: CancellationToken) -> Result<AttemptReport, RunnerError> {
+    async fn run(&self, mut spec: AttemptSpec, cancel: CancellationToken) -> Result<AttemptReport, RunnerError> {
         let shared = &self.shared;
         let slot = tokio::select! {
             biased;
@@ -317,6 +321,19 @@ impl NodeRunner for Pool {
             jail: Jail::from(&spec.rights),
             minimum: spec.rights.minimum.max(shared.settings.isolation.minimum),
         }));
+        let debugger = shared.settings.debugger.as_deref();
+        let debugged = debugger.and_then(|debugger| Some((debugger, debugger.wants(&spec)?)));
+        let _turn = match &debugged {
+            None => None,
+            Some((debugger, _)) => {
+                spec.limits.wall_ms = u64::try_from(debug::UNTIMED.as_millis()).unwrap_or(u64::MAX);
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return Ok(not_begun(RunnerTimings::default())),
+                    turn = debugger.turn() => Some(turn),
+                }
+            }
+        };
         let asked = Instant::now();
         let mut timings = RunnerTimings::default();
         let mut lost = None;
@@ -324,19 +341,30 @@ impl NodeRunner for Pool {
             let arrival = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(not_begun(timings)),
-                arrival = shared.worker(&key, spec.is_first) => arrival?,
+                arrival = shared.worker(&key, spec.is_first), if debugged.is_none() => arrival?,
+                arrival = shared.started(&key, true), if debugged.is_some() => arrival,
             };
             timings.boot_ms = millis(asked.elapsed());
             match arrival {
                 Arrival::Ready(mut worker) => {
                     timings.import_ms = worker.import_ms;
-                    let posture = worker.posture(&key.0.jail);
+                    let mut posture = worker.posture(&key.0.jail);
+                    let socket = worker.debug.take();
+                    if socket.is_some() {
+                        Arc::make_mut(&mut posture).push(debug::MARK);
+                    }
                     let (gate, clock) = (worker.gate.take(), Arc::clone(&shared.clock));
                     let network = match AttemptNetwork::open(gate, &shared.settings.egress, &spec, clock).await {
                         Ok(network) => network,
                         Err(outcome) => return Ok(report(Finished::with(outcome), timings, posture)),
                     };
-                    match worker.run(&spec, &cancel, || shared.refill(&key)).await {
+                    let relay = async {
+                        if let (Some((debugger, step)), Some(socket)) = (&debugged, socket) {
+                            debugger.relay(step, socket).await;
+                        }
+                    };
+                    let run = worker.run(&spec, &cancel, || shared.refill(&key));
+                    match beside(run, relay).await {
                         Ok(mut finished) => {
                             drop(slot);
                             timings.user_ms = finished.user_ms;
@@ -595,6 +623,14 @@ impl Shared {
 
     /// Starts one worker, and gives it to whoever has waited longest.
     async fn bring_up(self: Arc<Self>, key: Key) {
+        let arrival = self.started(&key, false).await;
+        self.arrived(&key, arrival);
+        // What has come may be kept although somebody waits.
+        self.start_missing(&key);
+    }
+
+    /// Starts one worker.
+    async fn started(&self, key: &Key, debugged: bool) -> Arrival {
         let Kind {
             bundle,
             module,
@@ -603,9 +639,9 @@ impl Shared {
             minimum,
         } = &*key.0;
         let started = self
-            .fork(Task::Attempt, bundle, Some(module), *limits, jail, *minimum)
+            .fork(Task::Attempt, bundle, Some(module), *limits, (jail, *minimum), debugged)
             .await;
-        let arrival = match started {
+        match started {
             Ok(worker) => {
                 let zygote = worker.zygote();
                 match worker
@@ -624,10 +660,7 @@ impl Shared {
                 Arrival::Failed(Outcome::Failed { error: *error }, Vec::new(), Arc::default())
             }
             Err(NoFork::Lost(error)) => Arrival::Lost(error),
-        };
-        self.arrived(&key, arrival);
-        // What has come may be kept although somebody waits.
-        self.start_missing(&key);
+        }
     }
 
     fn arrived(&self, key: &Key, mut arrival: Arrival) {
@@ -666,8 +699,8 @@ impl Shared {
         bundle: &BundleRef,
         module: Option<&str>,
         limits: ForkLimits,
-        jail: &Jail,
-        minimum: Tier,
+        (jail, minimum): (&Jail, Tier),
+        debugged: bool,
     ) -> Result<Worker, NoFork> {
         let environment = &bundle.environment;
         let zygote = self.zygote(environment).await?;
@@ -700,6 +733,12 @@ impl Shared {
                 Way::Asked { local } => WayOut::Asked { local: *local },
                 Way::Proxy(gate) => WayOut::Proxy(gate.proxy().unwrap_or_default()),
             },
+            debug: self
+                .settings
+                .debugger
+                .as_deref()
+                .filter(|_| debugged)
+                .map(Debugger::workspace),
         };
         let forked = Worker::fork(zygote, Arc::clone(&self.clock), &self.meter, &order);
         let mut worker = forked.map_err(|error| {
@@ -828,8 +867,8 @@ impl Shared {
                     bundle,
                     None,
                     ForkLimits::from(limits),
-                    &Jail::from(&DESCRIBING),
-                    self.settings.isolation.minimum,
+                    (&Jail::from(&DESCRIBING), self.settings.isolation.minimum),
+                    false,
                 )
                 .await
             {
@@ -931,6 +970,24 @@ impl Shared {
         drop(state);
         // A worker that still runs keeps its zygote.
         drop((unused, idle));
+    }
+}
+
+/// What comes of an attempt, while a debugger's client and its worker speak with each other.
+async fn beside<T>(run: impl Future<Output = T>, relay: impl Future<Output = ()>) -> T {
+    tokio::pin!(run, relay);
+    let mut is_relaying = true;
+    loop {
+        tokio::select! {
+            biased;
+            ran = &mut run => {
+                if is_relaying {
+                    drop(tokio::time::timeout(debug::LAST_WORDS, relay).await);
+                }
+                return ran;
+            }
+            () = &mut relay, if is_relaying => is_relaying = false,
+        }
     }
 }
 

@@ -559,6 +559,9 @@ pub enum Request<'a> {
         /// Where a worker with a network connects to, where its connections can't be asked for.
         #[serde(skip_serializing_if = "Option::is_none")]
         proxy: Option<&'a str>,
+        /// The workspace's folder as its developer knows it, where a debugger is to be waited for; one more descriptor.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        debug: Option<&'a str>,
     },
     /// Kill a worker with everything below it.
     Kill {

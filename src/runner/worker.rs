@@ -69,6 +69,8 @@ pub struct Worker {
     process: Arc<OnceLock<Process>>,
     /// Where its connections come through, when it may have any.
     pub gate: Option<Gate>,
+    /// Where a debugger's client speaks with it, when it is to be debugged.
+    pub debug: Option<UnixStream>,
     /// Importing the module, in milliseconds, as the worker says.
     pub import_ms: f64,
 }
@@ -127,6 +129,7 @@ impl Worker {
             stdout,
             stderr,
             listener,
+            debug,
             process,
             ended,
             pid,
@@ -167,6 +170,7 @@ impl Worker {
             watch,
             process,
             gate,
+            debug: debug.map(UnixStream::from_std).transpose()?,
             import_ms: 0.0,
         })
     }

@@ -97,6 +97,8 @@ pub struct Order<'a> {
     pub paths: &'a [PathBuf],
     /// How it reaches the network that its walls let it have.
     pub way_out: WayOut<'a>,
+    /// The workspace's folder as its developer knows it, where a debugger is to be waited for.
+    pub debug: Option<&'a Path>,
 }
 
 /// How a worker reaches the network.
@@ -124,6 +126,8 @@ pub struct Connection {
     pub stderr: OwnedFd,
     /// Where it hands over what its connections are asked for at, with [`WayOut::Asked`].
     pub listener: Option<UnixStream>,
+    /// Where a debugger's client speaks with it, when it is to be debugged.
+    pub debug: Option<UnixStream>,
     /// The process, once it is there.
     pub process: Arc<OnceLock<Process>>,
     /// How it ends. Dropped when the zygote is gone.
@@ -261,6 +265,7 @@ impl Zygote {
                 WayOut::Proxy(address) => Some(address),
                 WayOut::None | WayOut::Asked { .. } => None,
             },
+            debug: order.debug.map(text).transpose()?,
         }
         .encode()
         .map_err(too_large)?;
@@ -273,6 +278,13 @@ impl Zygote {
         if matches!(order.way_out, WayOut::Asked { .. }) {
             let (ours, theirs) = UnixStream::pair()?;
             listener = Some(ours);
+            fds.push(theirs.into());
+        }
+        let mut debug = None;
+        if order.debug.is_some() {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            debug = Some(ours);
             fds.push(theirs.into());
         }
         let (sender, ended) = oneshot::channel();
@@ -297,6 +309,7 @@ impl Zygote {
             stdout,
             stderr,
             listener,
+            debug,
             process,
             ended,
             pid,

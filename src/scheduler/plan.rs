@@ -421,6 +421,13 @@ impl Plan {
         self
     }
 
+    /// The same, in which the run itself has no time limit.
+    #[must_use]
+    pub const fn without_deadline(mut self) -> Self {
+        self.deadline_ms = None;
+        self
+    }
+
     /// The same, pinned to an environment.
     #[must_use]
     pub fn in_environment(mut self, digest: Option<String>) -> Self {

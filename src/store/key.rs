@@ -1026,6 +1026,19 @@ pub fn log_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
     path(format!("{}{attempt}{LOG_END}", log_blobs(run)))
 }
 
+/// What is kept of an attempt for replaying it: beside its log, and deleted with it.
+#[must_use]
+pub fn recording_blob(run: &RunId, attempt: &AttemptId) -> BlobPath {
+    path(format!("{}{attempt}{RECORDING_END}", log_blobs(run)))
+}
+
+/// The attempt that a recording is of.
+#[must_use]
+pub fn attempt_of_recording(path: &BlobPath) -> Option<AttemptId> {
+    let name = path.as_str().rsplit('/').next()?;
+    name.strip_suffix(RECORDING_END)?.parse().ok()
+}
+
 /// What the paths of all logs of a run begin with.
 #[must_use]
 pub fn log_blobs(run: &RunId) -> String {
@@ -1040,6 +1053,7 @@ pub fn attempt_of_log(path: &BlobPath) -> Option<AttemptId> {
 }
 
 const LOG_END: &str = ".jsonl";
+const RECORDING_END: &str = ".recording";
 
 #[cfg(test)]
 mod tests {

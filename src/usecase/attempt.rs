@@ -13,10 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::admission::WorkerSlot;
 use super::broker::{Asker, Bound, Broker};
 use super::policy::{Asked, Ceilings, Reason};
+use super::recording::{self, Record};
 use super::watch::Making;
 use super::{Context, Error, Result};
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp};
+use crate::domain::{
+    AttemptId, Outcome, RECORDING_SCHEMA, RecordedEntry, Recording, Rights, RunId, SecurityProfile, StepError,
+    Timestamp, Trust,
+};
 use crate::error::Coded as _;
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
@@ -324,6 +328,9 @@ impl Attempt {
         limits.wall_ms = limits.wall_ms.min(left);
         let bundle = self.cx.catalogs.pinned(&self.bundle).await?;
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
+        let seed = u64::from_be_bytes(self.cx.entropy.bytes()) >> 11;
+        let context = self.context(&config, started_at, limits.wall(), seed);
+        let kept_context = self.is_recorded().then(|| context.clone());
         let mut spec = AttemptSpec {
             attempt: self.attempt.clone(),
             bundle,
@@ -334,12 +341,13 @@ impl Attempt {
                 function: self.code.function.clone(),
             },
             arguments: self.arguments.clone(),
-            context: self.context(&config, started_at, limits.wall()),
+            context,
             limits,
             rights: allowed.rights,
             is_first: true,
             messages,
         };
+        let trusted = spec.rights.trust == Trust::Trusted;
         let broker = self.broker(config, spec.rights.clone());
         let run = async {
             if let Some(digest) = &self.environment {
@@ -372,12 +380,70 @@ impl Attempt {
         {
             log.add(dropped(report.output_bytes, self.cx.clock.now())).await;
         }
-        log.close().await;
+        let recording = match (&report, kept_context) {
+            (Ok(report), Some(context)) => self.recording(&broker, report, (context, seed), started_at, trusted),
+            _ => None,
+        };
+        tokio::join!(log.close(), recording::keep(&self.cx, &self.scope, recording));
         let report = report?;
         let Self { cx, scope, origin, .. } = self;
         let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
         Ok(Ran::Report(Box::new(report)))
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.cx.bounds.record != Record::Off
+    }
+
+    /// What is kept of it, masked; none where one that ends like this is not kept.
+    fn recording(
+        &self,
+        broker: &Broker,
+        report: &AttemptReport,
+        (context, seed): (Value, u64),
+        started_at: Timestamp,
+        trusted: bool,
+    ) -> Option<Recording> {
+        let (calls, calls_left_out) = broker.recorded()?;
+        if !self.cx.bounds.record.wants(&report.outcome) {
+            return None;
+        }
+        let masked = |value: Value| broker.masker().value(value);
+        let recording = Recording {
+            schema: RECORDING_SCHEMA,
+            run: self.run.clone(),
+            workflow: self.workflow.clone(),
+            step: self.step.clone(),
+            item: self.slot.1,
+            attempt: self.attempt.clone(),
+            number: self.number,
+            entry: RecordedEntry {
+                kind: self.code.declared_as.as_str().to_owned(),
+                name: self.code.name.clone(),
+                module: self.code.module.clone(),
+                function: self.code.function.clone(),
+            },
+            bundle: self.bundle.clone(),
+            environment: self.environment.clone(),
+            trusted,
+            secrets: self.code.secrets.clone(),
+            seed,
+            started_at,
+            ended_at: self.cx.clock.now(),
+            arguments: recording::bounded(self.arguments.clone()),
+            context,
+            calls,
+            calls_left_out,
+            outcome: recording::outcome(&report.outcome),
+        };
+        // As a whole, so that a secret that was learned late is found in what was said early.
+        let whole = serde_json::to_value(recording)
+            .map(masked)
+            .and_then(serde_json::from_value);
+        whole
+            .inspect_err(|error| tracing::warn!(run.id = %self.run, error = %error, "an attempt can't be recorded"))
+            .ok()
     }
 
     /// Whether it is made here from now on, and nowhere else.
@@ -427,7 +493,8 @@ impl Attempt {
             secrets: self.code.secrets.clone(),
             config,
         };
-        Broker::new(bound, Arc::new(Masker::default()))
+        let broker = Broker::new(bound, Arc::new(Masker::default()));
+        if self.is_recorded() { broker.recording() } else { broker }
     }
 
     /// The packages that the run is pinned to. Where they are not on this instance they are installed again, and the log
@@ -462,7 +529,7 @@ impl Attempt {
         }
     }
 
-    fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration) -> Value {
+    fn context(&self, config: &Merged, started_at: Timestamp, wall: Duration, seed: u64) -> Value {
         json!({
             "organization": {"id": self.scope.org(), "name": self.scope.org_name()},
             "caller": {
@@ -484,6 +551,7 @@ impl Attempt {
                 },
                 "started_at": started_at,
                 "deadline": started_at.plus(wall),
+                "seed": seed,
                 "test": false,
             },
             "config": handed_config(config),

@@ -160,7 +160,8 @@ fn plan_of(cx: &Context, found: &Found) -> Result<Plan> {
         Some(one) => plan.of_revision(one.revision.clone(), one.trust),
         None => plan,
     };
-    Ok(if cx.pauses { plan } else { plan.without_pauses() })
+    let plan = if cx.pauses { plan } else { plan.without_pauses() };
+    Ok(if cx.hurries { plan } else { plan.without_deadline() })
 }
 
 /// The digest of arguments as they were given.

@@ -28,6 +28,7 @@ pub mod provide_data;
 pub mod quarantine;
 pub mod query_run;
 pub mod queue_trigger;
+pub mod recording;
 pub mod rerun;
 pub mod resolve;
 pub mod resume_run;
@@ -91,6 +92,7 @@ use crate::store::repo::kv::Kv;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::quarantines::Quarantines;
 use crate::store::repo::queue_triggers::QueueTriggers;
+use crate::store::repo::recordings::Recordings;
 use crate::store::repo::results::Results;
 use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
@@ -136,6 +138,8 @@ pub struct Bounds {
     pub cache: (u32, Duration),
     /// Whether output and log lines of steps are kept.
     pub save_logs: bool,
+    /// Of which attempts what they were given and answered is kept.
+    pub record: recording::Record,
     /// What of the network steps may use, whatever policies allow; none for what those allow.
     pub network: Option<NetworkPolicy>,
 }
@@ -170,6 +174,8 @@ pub struct Context {
     pub results: Results,
     /// What has happened to them.
     pub history: History,
+    /// What is kept of attempts for replaying them.
+    recordings: Recordings,
     /// The audit log.
     pub audit: AuditLog,
     /// Organizations, users, memberships.
@@ -232,6 +238,8 @@ pub struct Context {
     keep_runs: Option<Duration>,
     /// Whether pauses take their time.
     pauses: bool,
+    /// Whether runs are ended when their time is up.
+    hurries: bool,
     /// When storage last took a write.
     last_written: status::LastWritten,
     /// Messages between instances.
@@ -299,6 +307,13 @@ impl Context {
         self
     }
 
+    /// The same, in which runs have a week: for somebody who stands at a breakpoint.
+    #[must_use]
+    pub const fn without_hurry(mut self) -> Self {
+        self.hurries = false;
+        self
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -325,9 +340,11 @@ impl Context {
             failures: quarantine::Failures::default(),
             results: Results::new(ports.clone(), clock.clone(), bounds.cache.0),
             history: History::new(ports.clone()),
+            recordings: Recordings::new(ports.clone()),
             retention: Retention::new(ports.clone()),
             keep_runs: None,
             pauses: true,
+            hurries: true,
             last_written: status::LastWritten::default(),
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),

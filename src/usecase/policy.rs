@@ -25,6 +25,9 @@ use crate::store::repo::policies::Both;
 pub use crate::store::repo::policies::StoredPolicy;
 use crate::tenancy::{self, PlatformScope, Scope, operator_in};
 
+/// How long a run may last that is not hurried.
+const UNHURRIED: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The ceilings that hold for an organization's steps.
 #[derive(Debug, Clone)]
 pub struct Ceilings {
@@ -437,6 +440,9 @@ pub(super) async fn longest(cx: &Context, scope: &Scope, plan: &Plan) -> Result<
     };
     let ceilings = Ceilings::of(cx, scope, asked).await?;
     ceilings.runs(&format!("workflow `{}`", plan.workflow))?;
+    if !cx.hurries {
+        return Ok(UNHURRIED);
+    }
     let longest = Duration::from_secs(ceilings.chosen().profile.figures().run_seconds);
     Ok(longest.min(cx.bounds.run))
 }

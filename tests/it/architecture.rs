@@ -511,6 +511,7 @@ fn what_the_system_offers_is_asked_for_in_one_place() {
                 "runner/environment.rs",
                 "runner/environments/resolver.rs",
                 "runner/python.rs",
+                "runner/tools.rs",
             ],
         ),
         (r"\brand::fill\(", &["clock.rs"]),

@@ -133,6 +133,11 @@ def deeper(ctx: Context) -> list:
     return ctx.data.get("names", {"count": 1})
 "#;
 
+/// What `weft.testing` is held to as well, by `engine/tests/sdk/test_contract.py`.
+const CONTRACT: &str = include_str!("../../engine/tests/supports/contract/workflows/contract.py");
+const CONTRACT_DATA: &str = include_str!("../../engine/tests/supports/contract/data_providers/contract_data.py");
+const CONTRACT_ANSWERS: &str = include_str!("../golden/broker_contract.json");
+
 struct World {
     app: TestApp,
     _workspace: TempDir,
@@ -140,11 +145,16 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let workspace = tempfile::tempdir().unwrap();
-        for (path, text) in [
+        Self::with(&[
             ("workflows/steps.py", WORKFLOWS),
             ("data_providers/names.py", PROVIDERS),
-        ] {
+        ])
+        .await
+    }
+
+    async fn with(files: &[(&str, &str)]) -> Self {
+        let workspace = tempfile::tempdir().unwrap();
+        for (path, text) in files {
             let path = workspace.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
@@ -278,15 +288,43 @@ async fn steps_keep_and_find_what_is_theirs() {
     assert_eq!(records.len(), 1, "the id of no artifact: {records:?}");
 }
 
+/// The fakes of unit tests answer as the broker does: both are held to one list.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_and_the_fakes_of_unit_tests_keep_one_contract() {
+    let world = World::with(&[
+        ("workflows/contract.py", CONTRACT),
+        ("data_providers/contract_data.py", CONTRACT_DATA),
+    ])
+    .await;
+    let answers: serde_json::Map<String, Value> = serde_json::from_str(CONTRACT_ANSWERS).unwrap();
+    assert!(answers.len() >= 5);
+    let steps = async {
+        for (family, expected) in &answers {
+            let said = world.result(&format!("contract-{family}"), json!({})).await;
+            let expected = expected.as_object().unwrap();
+            for (what, answer) in expected {
+                assert_eq!(said[what], *answer, "{family}: {what}");
+            }
+            assert_eq!(said.as_object().unwrap().len(), expected.len(), "{family}");
+        }
+    };
+    tokio::select! {
+        () = host(&world) => unreachable!(),
+        () = steps => {}
+    }
+}
+
+/// Delivers whatever comes, for ever.
+async fn host(world: &World) {
+    loop {
+        world.deliver_all().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_start_runs_and_wait_for_them() {
     let world = World::new().await;
-    let host = async {
-        loop {
-            world.deliver_all().await;
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
     let steps = async {
         for fail in [false, true] {
             let run = world.run("contoso", "starts", json!({"fail": fail})).await;
@@ -340,7 +378,7 @@ async fn steps_start_runs_and_wait_for_them() {
         assert_eq!(calls.iter().filter(|call| *call == "runs.wait").count(), 2, "{calls:?}");
     };
     tokio::select! {
-        () = host => unreachable!(),
+        () = host(&world) => unreachable!(),
         () = steps => {}
     }
 }

@@ -131,6 +131,7 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/runs/{id}/steps/{step}/items", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps/{step}/output", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/logs", Action::Read, Resource::Run),
+    ("GET", "/api/runs/{id}/recording", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/events", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/artifacts", Action::Read, Resource::Run),
     (

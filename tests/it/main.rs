@@ -30,6 +30,7 @@ mod profiles;
 mod protocol;
 mod quarantine;
 mod queue_triggers;
+mod recordings;
 mod retention;
 mod runner_isolation;
 mod runner_limits;

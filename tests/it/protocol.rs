@@ -236,6 +236,7 @@ fn control_messages_are_written_and_read() {
                 jail: &jail,
                 paths: &paths,
                 proxy: message["proxy"].as_str(),
+                debug: message["debug"].as_str(),
             },
             other => panic!("{other}"),
         };

@@ -34,7 +34,8 @@ use weft::usecase::workflow::Expected;
 use weft::usecase::workflow_file::Format;
 use weft::usecase::{
     Error, admit, approval, artifact, audit_log, control_run, drive_run, hook, offer, policy, provide_data, quarantine,
-    query_run, queue_trigger, rerun, resume_run, schedule, secret, watch, workflow, workflow_assignment, workflow_file,
+    query_run, queue_trigger, recording, rerun, resume_run, schedule, secret, watch, workflow, workflow_assignment,
+    workflow_file,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -87,6 +88,7 @@ const COVERED: &[&str] = &[
     "queue_trigger::put_back",
     "queue_trigger::replace",
     "queue_trigger::send",
+    "recording::of_run",
     "resume_run::resume",
     "schedule::create",
     "schedule::delete",
@@ -436,6 +438,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             );
         }
         "artifact::list" => not_found(of, artifact::list(cx, scope, run).await),
+        "recording::of_run" => not_found(of, recording::of_run(cx, scope, run, None).await),
         "artifact::open" => {
             let id = ArtifactId::of(run, "out.txt", &sha256_hex(b"contoso's own"));
             not_found(of, artifact::open(cx, scope, run, &id).await);

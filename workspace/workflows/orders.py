@@ -17,7 +17,7 @@ PRICES = {"chair": 49.0, "desk": 289.0, "lamp": 24.5}
 def fetch_order(ctx: Context, order_id: int) -> dict[str, Any]:
     """Look an order up; this stands for a call to a shop, and makes the order up from its number."""
     products = sorted(PRICES)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"product": products[(order_id + place) % len(products)], "quantity": place + order_id % 3}
         for place in range(1, 4)
     ]

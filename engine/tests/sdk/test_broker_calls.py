@@ -71,9 +71,9 @@ def test_files_that_steps_hand_on() -> None:
     assert {name: file[name] for name in ("name", "size")} == {"name": "report.txt", "size": 4}
     assert artifacts.content(file) == b"text"
     assert artifacts.content({"data": "dGV4dA=="}) == b"text"
-    assert "media_type" not in file
-    written.media_type = "text/plain"
-    assert written.as_file()["media_type"] == "text/plain"
+    assert file["media_type"] == "text/plain"
+    written.media_type = ""
+    assert "media_type" not in written.as_file()
 
 
 def test_runs_that_fail_and_that_are_unknown() -> None:

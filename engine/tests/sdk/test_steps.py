@@ -9,7 +9,7 @@ import pytest
 
 from weft import FatalError
 from weft._steps import HttpBusy, HttpFailed, ShellFailed, http, shell
-from weft.testing import fake_context, response, run
+from weft.testing import Fakes, fake_context, response, run
 
 
 def ask(answer: Any, **more: Any) -> tuple[Any, Any]:
@@ -21,7 +21,7 @@ def ask(answer: Any, **more: Any) -> tuple[Any, Any]:
         return answer
 
     given: dict[str, Any] = {"method": "GET", "url": "https://api.example.com/x", "query": {}, "headers": {}}
-    result = run(http, **{**given, "expect": [], **more}, http=respond)
+    result = run(http, **{**given, "expect": [], **more}, http=respond, fakes=Fakes(network=["*"]))
     return result, seen[0]
 
 

@@ -14,6 +14,7 @@ pub mod plans;
 pub mod policy;
 pub mod quarantine;
 pub mod queue_triggers;
+pub mod recordings;
 pub mod run_events;
 pub mod runs;
 pub mod schedules;

@@ -17,6 +17,7 @@ pub mod kv;
 pub mod policies;
 pub mod quarantines;
 pub mod queue_triggers;
+pub mod recordings;
 pub mod results;
 pub mod retention;
 pub mod runs;

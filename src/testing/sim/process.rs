@@ -185,6 +185,7 @@ impl Process {
                 wait: (Duration::from_secs(60), Duration::from_secs(220)),
                 cache: (1_000, Duration::from_secs(30 * 86_400)),
                 save_logs: true,
+                record: crate::usecase::recording::Record::Off,
                 network: None,
             },
             code: lot.code(clock),

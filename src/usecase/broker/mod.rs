@@ -13,6 +13,7 @@ mod http;
 mod kv;
 mod mask;
 mod pace;
+mod record;
 mod refused;
 mod runs;
 mod secrets;
@@ -28,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Outcome, Rights, RunId, SecurityProfile};
+use crate::domain::{AttemptId, Outcome, RecordedCall, Rights, RunId, SecurityProfile};
 use crate::runner::{AttemptReport, Refusal, RefusedConnection};
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::{Parent, Requester};
@@ -100,6 +101,7 @@ pub(super) struct Broker {
     masker: Arc<dyn Masker>,
     calls: AtomicU32,
     refused: AtomicU32,
+    recorder: Option<record::Recorder>,
     writes: pace::Pace,
     uploads: artifacts::Uploads,
     secrets: secrets::Held,
@@ -118,6 +120,7 @@ impl Broker {
             masker,
             calls: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            recorder: None,
             writes: pace::Pace::default(),
             uploads: artifacts::Uploads::default(),
             secrets: secrets::Held::default(),
@@ -126,6 +129,17 @@ impl Broker {
             started: AtomicU32::new(0),
             unkeyed: AtomicU32::new(0),
         }
+    }
+
+    /// The same, which takes notes of what is asked and answered.
+    pub(super) fn recording(mut self) -> Self {
+        self.recorder = Some(record::Recorder::default());
+        self
+    }
+
+    /// The notes, and how many calls are not among them. They are not masked yet.
+    pub(super) fn recorded(&self) -> Option<(Vec<RecordedCall>, u64)> {
+        self.recorder.as_ref().map(record::Recorder::take)
     }
 
     /// What lines, outcomes and answers of the attempt pass before anybody else sees them.
@@ -163,8 +177,16 @@ impl Broker {
 
     /// As [`Broker::call`], sending the answer on.
     pub(super) fn serve<'a>(&'a self, name: String, args: Value, reply: oneshot::Sender<Answer>) -> BoxFuture<'a, ()> {
+        // Here, and not when it is answered: the order is that of the questions.
+        let noted = self
+            .recorder
+            .as_ref()
+            .and_then(|recorder| Some((recorder, recorder.asked(&name, &args)?)));
         Box::pin(async move {
             let answer = self.call(&name, args).await;
+            if let Some((recorder, place)) = noted {
+                recorder.answered(place, &answer);
+            }
             // A worker that is gone needs no answer.
             drop(reply.send(answer));
         })

@@ -1,0 +1,3 @@
+"""What every test of this folder may use: the fixtures `weft_context`, `weft_fakes` and `weft_run`."""
+
+pytest_plugins = ["weft.pytest_plugin"]
