@@ -25,7 +25,7 @@ use crate::domain::{
 /// Messages of a worker that wait.
 const WAITING_MESSAGES: usize = 64;
 /// What a secret's value is when there is none: what masking leaves of it, so that what was masked compares.
-const NO_SECRET: &str = crate::secrets::mask::MASK;
+const NO_SECRET: &str = "***";
 
 /// The first thing in which a replayed attempt is not as it was recorded.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -417,6 +417,11 @@ mod tests {
         );
         answers.end();
         assert_eq!(answers.first, first);
+    }
+
+    #[test]
+    fn a_secret_is_what_masking_leaves_of_it() {
+        assert_eq!(NO_SECRET, crate::secrets::mask::MASK);
     }
 
     #[test]

@@ -2,16 +2,15 @@
 
 use axum::Json;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::runs::run_id;
+use crate::domain::RecordedRun;
 use crate::http::extract::{Admitted, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::recording;
 
 /// Which attempts.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Of {
     /// Those of this step alone.
@@ -26,12 +25,11 @@ pub struct Of {
 #[utoipa::path(get, path = "/api/runs/{id}/recording", tag = "runs",
     params(("id" = String, Path, description = "The run"), Of, super::OrganizationHeader),
     responses((status = 200, body = Object), (status = "default", body = Problem)))]
-pub async fn get(admitted: Admitted, Path(id): Path<String>, Query(of): Query<Of>) -> Result<Json<Value>, ApiError> {
+pub async fn get(
+    admitted: Admitted,
+    Path(id): Path<String>,
+    Query(of): Query<Of>,
+) -> Result<Json<RecordedRun>, ApiError> {
     let run = recording::of_run(&admitted.app.cx, &admitted.scope, &run_id(&id)?, of.step.as_deref()).await?;
-    let shown = serde_json::to_value(run);
-    Ok(Json(shown.map_err(|error| {
-        ApiError::from(crate::usecase::Error::from(crate::store::Error::corrupt(
-            error.to_string(),
-        )))
-    })?))
+    Ok(Json(run))
 }
