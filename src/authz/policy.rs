@@ -74,7 +74,8 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         (Role::OrgAdmin, Resource::Organization, Create | Delete) => Extent::None,
         (Role::OrgAdmin, _, _) => Extent::All,
         (_, Resource::Organization, Read) => Extent::All,
-        (Role::Manager, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
+        (Role::Manager, Resource::Workflow, Read | List | Create | Modify | Delete | Run) => Extent::All,
+        (Role::Manager, Resource::DataProvider, Read | List | Run) => Extent::All,
         (Role::Manager, Resource::Schedule, Read | List | Create | Modify | Delete | Run) => Extent::All,
         (Role::Manager, Resource::Run, Read | List | Modify) => Extent::All,
         (Role::Manager, Resource::QueueTrigger, Read | List | Create | Modify | Delete | Run) => Extent::All,
@@ -82,9 +83,11 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         // Whoever may run a workflow may know why it isn't run.
         (Role::Manager | Role::User, Resource::Policy, Read) => Extent::All,
         (Role::Manager, Resource::Member | Resource::Config | Resource::Secret, Read | List) => Extent::All,
-        (Role::User, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
+        (Role::User, Resource::DataProvider, Read | List | Run) => Extent::All,
+        // The workspace's are everybody's; of the organization's own, those that were assigned to them.
+        (Role::User, Resource::Workflow, Read | List | Run) => Extent::Own,
         (Role::User, Resource::Run, Read | List | Modify) => Extent::Own,
-        (Role::Viewer, Resource::Workflow, Read | List) => Extent::All,
+        (Role::Viewer, Resource::Workflow, Read | List) => Extent::Own,
         (Role::User | Role::Viewer, Resource::Schedule, Read | List) => Extent::All,
         (Role::Viewer, Resource::Run, Read | List) => Extent::Own,
         (_, _, Read | List | Create | Modify | Delete | Run | Administer) => Extent::None,

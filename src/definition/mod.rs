@@ -1,9 +1,12 @@
 //! What was authored → what can be run. Pure: it doesn't know where a definition came from.
 
+mod authored;
 mod catalog;
+mod difference;
 mod dry_run;
 mod expression;
 mod graph;
+mod node_kinds;
 mod parameters;
 mod policy;
 mod shell;
@@ -11,13 +14,16 @@ mod source;
 mod template;
 mod yaml;
 
+pub use authored::{Authored, calls_of, digest_of, is_graph, is_workflow_name, nodes_of, read_authored, sorted};
 pub use catalog::Catalog;
+pub use difference::{Change, ChangeKind, difference};
 pub use dry_run::{DryStep, dry_run};
 pub use expression::{
     DEEPEST, Expression, ExpressionError, MARK, Marked, SECRET_MARK, StepIds, TEXT_MARK, expressions, filled,
     is_too_deep, marked,
 };
-pub use graph::{Offer, ReadGraph, check_against, cycles_of_children, place_of, read_graph};
+pub use graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, place_of, read_graph};
+pub use node_kinds::built_in_kinds;
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
 pub use source::Source;

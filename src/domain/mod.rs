@@ -13,11 +13,14 @@ mod limits;
 mod log_line;
 pub mod modules;
 mod network_use;
+mod node_type;
 mod outcome;
 mod payload;
 mod policy;
+mod port;
 mod profile;
 mod retry;
+mod revision;
 mod rights;
 mod run;
 mod schedule;
@@ -32,9 +35,9 @@ pub use bundle::{BundleDigest, DigestError};
 pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use graph::{
-    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, OnFalse,
-    Script,
+    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, MAX_ACTIVE,
+    MAX_EDGES, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS,
+    MAX_STEP_SECONDS, Node, NodeWork, Note, OnFalse, Position, Script, Size,
 };
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{
@@ -45,13 +48,16 @@ pub use layer::LAYERS;
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
 pub use network_use::NetworkUse;
+pub use node_type::{BuiltInKind, Port, Setting, SettingKind, SettingOption};
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use policy::{
     Holder, LimitCeilings, ModulePolicy, NetworkMode, NetworkPolicy, Policy, Reason, Restricted, Subject, settle,
 };
+pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, inline_bytes};
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use retry::{Backoff, RetryPolicy};
+pub use revision::WorkflowRevision;
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
 pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};

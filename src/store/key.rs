@@ -685,6 +685,78 @@ pub fn schedule_count_row() -> Key {
     key("~count".into())
 }
 
+// ── workflows that the organization has authored, in its own table ────────────────────────────────────────────────────
+
+/// The partition of workflows, their revisions, and whom they are assigned to: what changes together is in one transaction.
+#[must_use]
+pub fn workflows() -> Key {
+    key("workflow".into())
+}
+
+/// The prefix of all workflows in it.
+pub const WORKFLOWS: &str = "head:";
+
+/// A workflow's row: its draft, and the revision that is current. Names are checked by `definition`.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_row(name: &str) -> super::port::Result<Key> {
+    Key::new(format!("{WORKFLOWS}{name}"))
+}
+
+/// How many workflows there are; no workflow's row is spelled so.
+#[must_use]
+pub fn workflow_count_row() -> Key {
+    key("~count".into())
+}
+
+/// The prefix of a workflow's revisions, the newest first.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_revisions(name: &str) -> super::port::Result<String> {
+    Ok(Key::new(format!("revision:{name}:"))?.as_str().to_owned())
+}
+
+/// The row of a revision.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_revision_row(name: &str, number: u32) -> super::port::Result<Key> {
+    let falling = u32::MAX - number;
+    Key::new(format!("{}{falling:010}", workflow_revisions(name)?))
+}
+
+/// The prefix of those to whom a workflow is assigned.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assignments(name: &str) -> super::port::Result<String> {
+    Ok(Key::new(format!("assignment:{name}:"))?.as_str().to_owned())
+}
+
+/// The row that says that a workflow is assigned to somebody, found by the workflow.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assignment_row(name: &str, user: &UserId) -> super::port::Result<Key> {
+    Key::new(format!("{}{user}", workflow_assignments(name)?))
+}
+
+/// The prefix of the workflows that are assigned to somebody.
+#[must_use]
+pub fn workflows_assigned(user: &UserId) -> String {
+    format!("assigned:{user}:")
+}
+
+/// The row that says that a workflow is assigned to somebody, found by the person.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assigned_row(user: &UserId, name: &str) -> super::port::Result<Key> {
+    Key::new(format!("{}{name}", workflows_assigned(user)))
+}
+
 // ── queue triggers: WeftQueueTriggers, organizations' tables, and queues of their own ─────────────────────────────────
 
 /// The partition of `WeftQueueTriggers` with every trigger of every organization.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::launch::{self, Prepared};
 use super::start_run::{self, StartRun, Started};
-use super::{Context, Result, query_run};
+use super::{Context, Result, query_run, resolve};
 use crate::audit::LinkedRecord;
 use crate::authz::{Action, Extent, Origin, Resource};
 use crate::domain::{Ask, RunId, Timestamp};
@@ -55,12 +55,14 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
         Code::Pinned => {
             // Said now rather than by an attempt that fails.
             cx.catalogs.pinned(&original.new.plan.bundle).await?;
+            resolve::still_trusted(cx, scope, &input.origin, &original.new.plan).await?;
             Prepared {
                 workflow: original.new.workflow.clone(),
                 plan: original.new.plan.as_ref().clone(),
                 arguments: original.new.arguments.clone(),
                 arguments_digest: original.new.arguments_digest.clone(),
                 held_to: None,
+                since: None,
             }
         }
         Code::Current => {
@@ -81,6 +83,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
     };
     let start = StartRun {
         workflow: format!("{} again", original.new.run),
+        draft: false,
         arguments: Map::new(),
         wait: input.wait,
         idempotency_key: input.idempotency_key,

@@ -8,12 +8,13 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::driver::{After, Driver};
+use super::launch::Version;
 use super::values::Known;
-use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, policy, sub_run};
+use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, policy, secret, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{DEEPEST, is_too_deep, validate};
-use crate::domain::{Ask, Declared, OnConflict, RunId, Timestamp};
+use crate::domain::{Ask, Declared, OnConflict, ParameterType, RunId, SecretName, Timestamp};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{self, Event};
 use crate::store;
@@ -28,6 +29,8 @@ pub const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 pub struct StartRun {
     /// The workflow.
     pub workflow: String,
+    /// Whether its draft is tried, and not what is called under its name.
+    pub draft: bool,
     /// Its arguments.
     pub arguments: Map<String, Value>,
     /// How long to wait for the end; none to leave it to the queue.
@@ -60,6 +63,13 @@ pub struct Started {
 /// fails; then nothing was started.
 pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
+    let version = if input.draft {
+        // Whoever may write it may try it.
+        scope.authorize(Action::Modify, Resource::Workflow)?;
+        Version::Draft
+    } else {
+        Version::Called
+    };
     let arguments_digest = launch::digest(&input.arguments);
     let id = match id_or_answer(cx, scope, &input, &arguments_digest).await? {
         Ok(id) => id,
@@ -68,21 +78,22 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     let planned = match &input.ask.plan {
         Some(hash) => {
             let asked = (hash.as_str(), input.ask.profile);
-            Some(plan::same(cx, scope, &input.workflow, &input.arguments, asked).await?)
+            Some(plan::same(cx, scope, (&input.workflow, version), &input.arguments, asked).await?)
         }
         None => None,
     };
-    let prepared = launch::prepare(
+    let prepared = launch::prepare_version(
         cx,
         scope,
         &input.origin,
-        &input.workflow,
+        (&input.workflow, version),
         &input.arguments,
         input.ask.profile,
     )
     .await?;
-    // The workspace may have changed between the two looks at it.
-    if planned.is_some_and(|bundle| bundle != prepared.plan.bundle) {
+    // The workspace, or what is called, may have changed between the two looks at it.
+    let seen = (&prepared.plan.bundle, &prepared.plan.revision);
+    if planned.is_some_and(|(bundle, revision)| (&bundle, &revision) != seen) {
         return Err(plan::changed(&input.workflow, "another"));
     }
     begin(cx, scope, input, id, prepared).await
@@ -99,7 +110,12 @@ pub(super) async fn id_or_answer(
     let Some(key) = &input.idempotency_key else {
         return Ok(Ok(RunId::generate(now, cx.entropy.bytes())));
     };
-    match first_answer(cx, scope, &input.workflow, key, arguments_digest, now).await? {
+    let workflow = if input.draft {
+        format!("{} (draft)", input.workflow)
+    } else {
+        input.workflow.clone()
+    };
+    match first_answer(cx, scope, &workflow, key, arguments_digest, now).await? {
         FirstAnswer::None(id) => Ok(Ok(id)),
         FirstAnswer::Found(run) => Ok(Err(Started {
             run: wait_for(cx, scope, *run, input.wait).await?,
@@ -252,6 +268,9 @@ pub(super) async fn begin(
 /// What the record of a start says beside who and when.
 fn started(new: &NewRun) -> Value {
     let mut detail = json!({"workflow": new.workflow});
+    if let Some(revision) = &new.plan.revision {
+        detail["workflowRevision"] = json!(revision);
+    }
     if let Some(original) = &new.ask.rerun_of {
         detail["rerunOf"] = json!(original);
     }
@@ -305,18 +324,82 @@ pub(super) fn checked(workflow: &Declared, arguments: &Map<String, Value>) -> Re
             too_deep,
         ));
     }
-    validate(&workflow.parameters, arguments).map_err(|findings| {
-        Error::invalid(
-            "arguments_invalid",
-            format!(
-                "the arguments of `{}` have {} finding(s)",
-                workflow.name,
-                findings.len()
-            ),
-            format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
-            findings,
-        )
-    })
+    let arguments =
+        validate(&workflow.parameters, arguments).map_err(|findings| wrong_arguments(workflow, findings))?;
+    let of_another_run: Vec<_> = workflow
+        .parameters
+        .iter()
+        .filter(|parameter| parameter.kind == ParameterType::File)
+        .filter(|parameter| arguments.get(&parameter.name).is_some_and(|file| file.get("artifact").is_some()))
+        .map(|parameter| {
+            let message = format!(
+                "`{}` is an artifact, and the run that begins has none yet: artifacts belong to the run that wrote them",
+                parameter.name
+            );
+            Finding::new(format!("/{}", parameter.name), "not_a_file", message)
+                .hint("give the file as `{\"data\": \"<base64>\"}`, or an address of it")
+        })
+        .collect();
+    if of_another_run.is_empty() {
+        Ok(arguments)
+    } else {
+        Err(wrong_arguments(workflow, of_another_run))
+    }
+}
+
+fn wrong_arguments(workflow: &Declared, findings: Vec<Finding>) -> Error {
+    Error::invalid(
+        "arguments_invalid",
+        format!(
+            "the arguments of `{}` have {} finding(s)",
+            workflow.name,
+            findings.len()
+        ),
+        format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
+        findings,
+    )
+}
+
+/// Whether the secrets are there that arguments name. That these may be named has been checked.
+///
+/// # Errors
+/// When one is not there, or the store fails.
+pub(super) async fn secrets_are_there(
+    cx: &Context,
+    scope: &Scope,
+    workflow: &Declared,
+    arguments: &Map<String, Value>,
+) -> Result<()> {
+    // A simulation keeps none, and none of its steps asks for one.
+    if !cx.pauses {
+        return Ok(());
+    }
+    let mut findings = Vec::new();
+    let secrets = workflow
+        .parameters
+        .iter()
+        .filter(|one| one.kind == ParameterType::Secret);
+    for parameter in secrets {
+        let named = arguments.get(&parameter.name).and_then(Value::as_str);
+        let Some(name) = named.and_then(|name| name.parse::<SecretName>().ok()) else {
+            continue;
+        };
+        if secret::find(cx, scope, &name).await?.is_none() {
+            let message = format!(
+                "`{}` names the secret `{name}`, which the organization doesn't have",
+                parameter.name
+            );
+            findings.push(
+                Finding::new(format!("/{}", parameter.name), "no_such_secret", message)
+                    .hint(format!("an administrator of it writes one: `PUT /api/secrets/{name}`")),
+            );
+        }
+    }
+    if findings.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong_arguments(workflow, findings))
+    }
 }
 
 pub(super) fn requester(scope: &Scope) -> Requester {

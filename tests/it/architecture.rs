@@ -461,6 +461,7 @@ fn repositories_take_a_scope_first() {
         "backlog::is_exempt",
         "backlog::rank",
         "backlog::waiting",
+        "workflows::trust_of",
     ];
     let method = Regex::new(r"pub (?:const )?(?:async )?fn (\w+)(?:<[^>]*>)?\(\s*([^)]*)\)").unwrap();
     let mut seen = 0;

@@ -1,6 +1,6 @@
 //! Runs: each in one partition, each transition one entity-group transaction fenced by the header's ETag.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
     Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Outcome, Payload, Rights, RunId, Status, StepError,
-    Timestamp, sha256_hex,
+    Timestamp, WorkflowRevision, sha256_hex,
 };
 use crate::scheduler::{
     self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
@@ -309,6 +309,8 @@ pub struct ListedRun {
     pub workflow: String,
     /// The bundle.
     pub revision: String,
+    /// The revision of the workflow, where the organization has authored it.
+    pub workflow_revision: Option<WorkflowRevision>,
     /// Its status when the row was derived.
     pub status: Status,
     /// Who asked for it.
@@ -325,6 +327,15 @@ pub struct ListedRun {
     pub not_before: Option<Timestamp>,
 }
 
+/// What somebody gets to see of the list.
+#[derive(Debug, Clone, Default)]
+pub struct Visible {
+    /// Runs that this principal has asked for.
+    pub requester: String,
+    /// Runs of these workflows, but for those that try drafts.
+    pub workflows: BTreeSet<String>,
+}
+
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]
 pub struct RunQuery {
@@ -334,6 +345,10 @@ pub struct RunQuery {
     pub status: Option<Status>,
     /// Asked for by one principal.
     pub requester: Option<String>,
+    /// Only those that try drafts, or none of them.
+    pub test: Option<bool>,
+    /// Only what somebody gets to see.
+    pub visible: Option<Visible>,
     /// Asked for at or after.
     pub from: Option<Timestamp>,
     /// Asked for before.
@@ -1014,6 +1029,7 @@ impl Runs {
                 .as_ref()
                 .map(|requester| Filter::equal("requesterId", requester.clone())),
         );
+        filters.extend(query.test.map(|test| Filter::equal("test", test)));
         filters.extend(
             query
                 .from
@@ -1024,6 +1040,15 @@ impl Runs {
                 .to
                 .map(|to| Filter::Is("createdAt".into(), Comparison::Less, to.into())),
         );
+        if let Some(visible) = query.visible.as_ref().filter(|visible| visible.is_short()) {
+            let own = Filter::equal("requesterId", visible.requester.clone());
+            let of = visible
+                .workflows
+                .iter()
+                .map(|name| Filter::equal("workflow", name.clone()));
+            let given = of.reduce(Filter::or).map(|of| Filter::equal("test", false).and(of));
+            filters.push(given.into_iter().fold(own, Filter::or));
+        }
         let mut base = Query::partition(key::index()).prefix(key::INDEX_RUNS)?;
         if let Some(to) = query.to {
             base.from = Some(Key::new(format!("{}{}", key::INDEX_RUNS, to.reversed()))?);
@@ -1046,7 +1071,10 @@ impl Runs {
                 .await?;
             scanned += wanted.max(page.entities.len());
             for row in &page.entities {
-                runs.push(read_index(row)?);
+                let run = read_index(row)?;
+                if query.visible.as_ref().is_none_or(|visible| visible.has(&run)) {
+                    runs.push(run);
+                }
             }
             cursor = page.next;
             if cursor.is_none() || runs.len() >= query.limit || scanned >= LIST_SCAN {
@@ -1113,6 +1141,19 @@ impl Runs {
             .map(|line| serde_json::from_slice(line).map_err(|_| Error::corrupt("a log line is not JSON")))
             .collect::<Result<_>>()?;
         Ok((lines, offset + whole as u64))
+    }
+}
+
+impl Visible {
+    /// Whether storage is asked for just these. A filter of the service has at most 15 comparisons, of which five are for what else
+    /// may be asked.
+    fn is_short(&self) -> bool {
+        self.workflows.len() <= 8
+    }
+
+    fn has(&self, run: &ListedRun) -> bool {
+        let is_test = run.workflow_revision.as_ref().is_some_and(WorkflowRevision::is_draft);
+        run.requester.id == self.requester || (!is_test && self.workflows.contains(&run.workflow))
     }
 }
 
@@ -1273,6 +1314,15 @@ fn index_row(run: &StoredRun) -> Properties {
         .with("v", SCHEMA)
         .with("workflow", run.new.workflow.clone())
         .with("revision", run.new.plan.bundle.clone())
+        .with("test", run.new.plan.is_test())
+        .with_some(
+            "workflowRevision",
+            run.new
+                .plan
+                .revision
+                .as_ref()
+                .map(|revision| json!(revision).to_string()),
+        )
         .with("status", run.state.status.as_str())
         .with("sequence", i64::try_from(run.state.sequence).unwrap_or(i64::MAX))
         .with("requesterId", run.new.requester.id.clone())
@@ -1298,6 +1348,10 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
         run: id.parse().map_err(|_| Error::corrupt("an index row names no run"))?,
         workflow: properties.require_text("workflow")?.to_owned(),
         revision: properties.require_text("revision")?.to_owned(),
+        workflow_revision: match properties.text("workflowRevision")? {
+            Some(_) => Some(parse(properties, "workflowRevision")?),
+            None => None,
+        },
         status: Status::parse(properties.require_text("status")?).ok_or_else(|| Error::corrupt("unknown status"))?,
         requester: parse(properties, "requester")?,
         created_at: properties.require_time("createdAt")?,
