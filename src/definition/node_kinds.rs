@@ -58,7 +58,11 @@ fn called() -> [Setting; 2] {
 }
 
 fn network() -> Setting {
-    setting("network", SettingKind::List, "Hosts that it may reach, as `api.example.com`")
+    setting(
+        "network",
+        SettingKind::List,
+        "Hosts that it may reach, as `api.example.com`",
+    )
 }
 
 /// A kind that calls nothing and tries nothing.
@@ -91,7 +95,12 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             settings: vec![needed(workflow.clone())],
             calls: true,
             tries: true,
-            ..kind("workflow", "Workflow", "Code", "Starts a run of another workflow and waits for it")
+            ..kind(
+                "workflow",
+                "Workflow",
+                "Code",
+                "Starts a run of another workflow and waits for it",
+            )
         },
         shell(),
         http(),
@@ -122,7 +131,9 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
                         setting(
                             "onItemFailure",
                             SettingKind::Select,
-                            &format!("What the failure of an item does; `{{\"at_most\": n}}` lets up to n fail, of {MAX_ITEMS}"),
+                            &format!(
+                                "What the failure of an item does; `{{\"at_most\": n}}` lets up to n fail, of {MAX_ITEMS}"
+                            ),
                         ),
                         &[("fail", "The map fails"), ("continue", "The item's place is null")],
                     ),
@@ -131,7 +142,12 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             ],
             calls: true,
             tries: true,
-            ..kind("map", "For each", "Flow", "Calls a function or workflow for each item of a list")
+            ..kind(
+                "map",
+                "For each",
+                "Flow",
+                "Calls a function or workflow for each item of a list",
+            )
         },
         BuiltInKind {
             outputs: vec![
@@ -142,7 +158,11 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             settings: vec![
                 function,
                 workflow,
-                needed(setting("until", SettingKind::Expression, "True after an iteration ends it")),
+                needed(setting(
+                    "until",
+                    SettingKind::Expression,
+                    "True after an iteration ends it",
+                )),
                 within(
                     needed(setting("most", SettingKind::Integer, "Iterations after which it fails")),
                     1.0,
@@ -177,7 +197,10 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
                 "delay",
                 "Wait",
                 "Flow",
-                &format!("Pauses for up to {} days; no process waits meanwhile", MAX_STEP_SECONDS / 86_400),
+                &format!(
+                    "Pauses for up to {} days; no process waits meanwhile",
+                    MAX_STEP_SECONDS / 86_400
+                ),
             )
         },
         BuiltInKind {
@@ -300,7 +323,11 @@ fn http() -> BuiltInKind {
                 ),
                 json!("GET"),
             ),
-            setting("query", SettingKind::Values, "What is put behind the `?` of the address"),
+            setting(
+                "query",
+                SettingKind::Values,
+                "What is put behind the `?` of the address",
+            ),
             setting("headers", SettingKind::Values, "Headers"),
             setting(
                 "expect",
@@ -321,19 +348,46 @@ mod tests {
     use super::*;
     use crate::definition::graph::TYPES;
 
+    /// Which members of a kind an edge may feed, as graphs have it.
+    fn own_inputs(kind: &str) -> &'static [&'static str] {
+        let text = match kind {
+            "map" => json!({"id": "a", "type": kind, "use": "f", "items": []}),
+            "http" => json!({"id": "a", "type": kind, "url": "https://example.com/"}),
+            "compute" => json!({"id": "a", "type": kind, "value": 1}),
+            "delay" => json!({"id": "a", "type": kind, "seconds": 1}),
+            "approval" => json!({"id": "a", "type": kind, "question": "?"}),
+            other => json!({"id": "a", "type": other}),
+        };
+        let read = crate::definition::read_graph(&json!({"name": "g", "nodes": [text]}).to_string());
+        read.graph.nodes[0].work.own_inputs()
+    }
+
     #[test]
     fn forms_show_what_a_graph_may_say_and_nothing_else() {
         let kinds = built_in_kinds();
         assert_eq!(kinds.len(), TYPES.len());
         for (name, members, tries) in TYPES {
-            let kind = kinds.iter().find(|kind| kind.name == name).unwrap_or_else(|| panic!("{name}"));
+            let kind = kinds
+                .iter()
+                .find(|kind| kind.name == name)
+                .unwrap_or_else(|| panic!("{name}"));
             let inputs = kind.inputs.iter().map(|port| port.name.as_str());
-            let shown: Vec<_> = inputs.chain(kind.settings.iter().map(|one| one.name.as_str())).collect();
+            let shown: Vec<_> = inputs
+                .chain(kind.settings.iter().map(|one| one.name.as_str()))
+                .collect();
             let shown_once: BTreeSet<_> = shown.iter().copied().collect();
             assert_eq!(shown.len(), shown_once.len(), "{name}");
             assert_eq!(shown_once, members.iter().copied().collect(), "{name}");
             assert_eq!(kind.tries, tries, "{name}");
-            assert!(kind.inputs.iter().chain(&kind.outputs).all(|port| port.description.is_some()), "{name}");
+            let inputs: Vec<_> = kind.inputs.iter().map(|port| port.name.as_str()).collect();
+            assert_eq!(inputs, own_inputs(name), "{name}");
+            assert!(
+                kind.inputs
+                    .iter()
+                    .chain(&kind.outputs)
+                    .all(|port| port.description.is_some()),
+                "{name}"
+            );
             assert!(kind.settings.iter().all(|one| one.help.is_some()), "{name}");
             for one in kind.settings.iter().filter(|one| one.kind == SettingKind::Select) {
                 let default = one.default.as_ref();

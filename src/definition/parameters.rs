@@ -3,7 +3,9 @@
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{MAX_INLINE_BYTES, MAX_URL_BYTES, Parameter, ParameterType, PortType, SecretName, edit_distance, inline_bytes};
+use crate::domain::{
+    MAX_INLINE_BYTES, MAX_URL_BYTES, Parameter, ParameterType, PortType, SecretName, edit_distance, inline_bytes,
+};
 use crate::error::Finding;
 
 /// Compiles a pattern so that it must match the whole text. Bounded to 1 MiB of compiled program.
@@ -125,7 +127,14 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
         }
     }
     if let Some((code, error)) = wrong_form(parameter, value) {
-        wrong(code, format!("`{name}` must be {} {}: {error}", article(parameter.kind), parameter.kind.as_str()));
+        wrong(
+            code,
+            format!(
+                "`{name}` must be {} {}: {error}",
+                article(parameter.kind),
+                parameter.kind.as_str()
+            ),
+        );
         return;
     }
     let (length, unit) = match (parameter.kind, value) {
@@ -171,7 +180,10 @@ fn wrong_form(parameter: &Parameter, value: &Value) -> Option<(&'static str, Str
             return match (text.parse::<SecretName>(), &parameter.values) {
                 (Err(error), _) => Some(("not_a_secret", error.to_string())),
                 // Which there are to choose from is for whoever declares it to say.
-                (Ok(_), None) => Some(("not_a_secret", "its declaration names none that may be chosen".to_owned())),
+                (Ok(_), None) => Some((
+                    "not_a_secret",
+                    "its declaration names none that may be chosen".to_owned(),
+                )),
                 (Ok(_), Some(_)) => None,
             };
         }
@@ -199,9 +211,11 @@ fn is_email(text: &str) -> bool {
 
 fn article(kind: ParameterType) -> &'static str {
     match kind {
-        ParameterType::Integer | ParameterType::Object | ParameterType::Array | ParameterType::Email | ParameterType::Any => {
-            "an"
-        }
+        ParameterType::Integer
+        | ParameterType::Object
+        | ParameterType::Array
+        | ParameterType::Email
+        | ParameterType::Any => "an",
         _ => "a",
     }
 }
@@ -315,7 +329,9 @@ pub fn json_schema(parameters: &[Parameter]) -> Value {
 fn form_of(kind: ParameterType, schema: &mut Map<String, Value>) {
     let more = match kind {
         ParameterType::Email => json!({"format": "email"}),
-        ParameterType::Url => json!({"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://", "maxLength": MAX_URL_BYTES}),
+        ParameterType::Url => {
+            json!({"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://", "maxLength": MAX_URL_BYTES})
+        }
         ParameterType::Binary => {
             json!({"contentEncoding": "base64", "maxLength": MAX_INLINE_BYTES.div_ceil(3) * 4, "x-type": "binary"})
         }
@@ -359,16 +375,21 @@ mod tests {
             secret,
             parameter("rest", ParameterType::Any),
         ];
-        let good = json!({"at": "https://example.com/", "bytes": "w6Q=", "file": {"data": ""}, "key": "API_KEY", "rest": [1]});
+        let good =
+            json!({"at": "https://example.com/", "bytes": "w6Q=", "file": {"data": ""}, "key": "API_KEY", "rest": [1]});
         assert_eq!(codes(&parameters, good), []);
-        let wrong = json!({"at": "example.com", "bytes": "w6Qx", "file": {"path": "/etc"}, "key": "OTHER", "rest": null});
+        let wrong =
+            json!({"at": "example.com", "bytes": "w6Qx", "file": {"path": "/etc"}, "key": "OTHER", "rest": null});
         let expected = [
             ("/at", "not_a_url"),
             ("/bytes", "too_long"),
             ("/file", "not_a_file"),
             ("/key", "not_one_of"),
         ];
-        assert_eq!(codes(&parameters, wrong), expected.map(|(p, c)| (p.to_owned(), c.to_owned())));
+        assert_eq!(
+            codes(&parameters, wrong),
+            expected.map(|(p, c)| (p.to_owned(), c.to_owned()))
+        );
         let wrong = json!({"at": 1, "bytes": "w6Q", "file": "a", "key": "a b", "rest": 1});
         let expected = [
             ("/at", "wrong_type"),
@@ -377,10 +398,16 @@ mod tests {
             ("/key", "not_one_of"),
             ("/key", "not_a_secret"),
         ];
-        assert_eq!(codes(&parameters, wrong), expected.map(|(p, c)| (p.to_owned(), c.to_owned())));
+        assert_eq!(
+            codes(&parameters, wrong),
+            expected.map(|(p, c)| (p.to_owned(), c.to_owned()))
+        );
         // None that may be chosen: none is.
         let bare = [parameter("key", ParameterType::Secret)];
-        assert_eq!(codes(&bare, json!({"key": "API_KEY"})), [("/key".to_owned(), "not_a_secret".to_owned())]);
+        assert_eq!(
+            codes(&bare, json!({"key": "API_KEY"})),
+            [("/key".to_owned(), "not_a_secret".to_owned())]
+        );
     }
 
     fn parameter(name: &str, kind: ParameterType) -> Parameter {

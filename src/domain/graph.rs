@@ -458,7 +458,10 @@ impl Node {
     /// What its action is given, data edges included. None gives it the run's arguments, or the item.
     #[must_use]
     pub fn given(&self) -> Option<Map<String, Value>> {
-        let to_action = self.fed.iter().filter(|(name, _)| !self.work.own_inputs().contains(&name.as_str()));
+        let to_action = self
+            .fed
+            .iter()
+            .filter(|(name, _)| !self.work.own_inputs().contains(&name.as_str()));
         let fed: Map<String, Value> = to_action.map(|(name, value)| (name.clone(), value.clone())).collect();
         if fed.is_empty() {
             return self.inputs.clone();

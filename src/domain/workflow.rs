@@ -256,7 +256,11 @@ impl Declared {
                     }
                 })
             })
-            .filter(|port| self.parameters.iter().all(|one| one.name != port.name || one.kind.port().is_some()))
+            .filter(|port| {
+                self.parameters
+                    .iter()
+                    .all(|one| one.name != port.name || one.kind.port().is_some())
+            })
             .collect()
     }
 

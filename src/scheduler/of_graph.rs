@@ -120,7 +120,10 @@ fn inputs(node: &Node) -> Option<Value> {
                 None => command.clone(),
             };
             let (secrets, environment) = parted(environment);
-            let secrets: BTreeMap<_, _> = secrets.into_iter().map(|(name, value)| (name, &value[SECRET])).collect();
+            let secrets: BTreeMap<_, _> = secrets
+                .into_iter()
+                .map(|(name, value)| (name, &value[SECRET]))
+                .collect();
             Some(json!({
                 "argv": argv,
                 "environment": environment,
@@ -178,7 +181,12 @@ fn secrets_of(values: &Map<String, Value>, graph: &Graph) -> Vec<String> {
         let input = input.and_then(|text| text.trim().strip_prefix("inputs."));
         let chosen = graph.parameters.iter().find(|one| Some(one.name.as_str()) == input);
         let may_be = chosen.iter().filter_map(|one| one.values.as_ref()).flatten();
-        names.extend(may_be.chain([&value[SECRET]]).filter_map(Value::as_str).map(str::to_owned));
+        names.extend(
+            may_be
+                .chain([&value[SECRET]])
+                .filter_map(Value::as_str)
+                .map(str::to_owned),
+        );
     }
     names.into_iter().collect()
 }

@@ -41,9 +41,30 @@ fn examples() -> Vec<(PortType, Value)> {
         (Json, json!({"artifact": artifact})),
     ];
     for text in [
-        "", "42", "007", "+1", " 1", "1.0", "1.50", "1e2", "1e999", "-0", "0.1", "0.1000000000000000055", "18446744073709551615",
-        "18446744073709551616", "NaN", "true", "True", "yes", "ä", "https://example.com", "HTTP://example.com:8080", "example.com",
-        "https://me:secret@example.com/", "javascript:alert(1)",
+        "",
+        "42",
+        "007",
+        "+1",
+        " 1",
+        "1.0",
+        "1.50",
+        "1e2",
+        "1e999",
+        "-0",
+        "0.1",
+        "0.1000000000000000055",
+        "18446744073709551615",
+        "18446744073709551616",
+        "NaN",
+        "true",
+        "True",
+        "yes",
+        "ä",
+        "https://example.com",
+        "HTTP://example.com:8080",
+        "example.com",
+        "https://me:secret@example.com/",
+        "javascript:alert(1)",
     ] {
         all.push((String, json!(text)));
     }
@@ -92,7 +113,10 @@ fn the_table_is_the_one_that_clients_have() {
     for part in ["types", "hows", "fits", "examples"] {
         let (known, now) = (known[part].as_array().unwrap(), now[part].as_array().unwrap());
         for (known, now) in known.iter().zip(now) {
-            assert_eq!(known, now, "run `cargo test --test it bless_ports -- --ignored`, and read what has changed");
+            assert_eq!(
+                known, now,
+                "run `cargo test --test it bless_ports -- --ignored`, and read what has changed"
+            );
         }
         assert_eq!(known.len(), now.len(), "{part}");
     }
@@ -104,7 +128,12 @@ fn written() -> String {
     let table = table();
     let mut text = "{\n".to_owned();
     for (place, (part, rows)) in table.as_object().unwrap().iter().enumerate() {
-        let rows: Vec<String> = rows.as_array().unwrap().iter().map(|row| format!("    {row}")).collect();
+        let rows: Vec<String> = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| format!("    {row}"))
+            .collect();
         let comma = if place == 0 { "" } else { ",\n" };
         text.push_str(&format!("{comma}  {}: [\n{}\n  ]", json!(part), rows.join(",\n")));
     }
@@ -139,11 +168,14 @@ fn builder(graphs: impl IntoIterator<Item = Value>) -> Builder {
         parameter("flag", "boolean", false), parameter("list", "array", false), parameter("bytes", "binary", false),
         parameter("file", "file", false), parameter("at", "url", false), parameter("rest", "any", false),
     ]});
-    let needs = json!({"name": "needs", "function": "needs", "line": 1, "parameters": [parameter("whole", "integer", true)]});
+    let needs =
+        json!({"name": "needs", "function": "needs", "line": 1, "parameters": [parameter("whole", "integer", true)]});
     let gathers = json!({"name": "gather", "function": "gather", "line": 1,
         "parameters": [parameter("parts", "array", true)],
         "inputs": [{"name": "parts", "type": "any", "multiple": true}]});
-    let builder = [reads, typed, needs, gathers].into_iter().fold(Builder::default(), Builder::declares);
+    let builder = [reads, typed, needs, gathers]
+        .into_iter()
+        .fold(Builder::default(), Builder::declares);
     graphs.into_iter().fold(builder, Builder::graph)
 }
 
@@ -163,9 +195,10 @@ async fn run(app: &TestApp, name: &str, arguments: Value) -> Value {
     answer.json()
 }
 
-
 const READ: fn() -> Scene = || {
-    Scene::returns(json!({"rows": [{"n": 1}, {"n": 2}], "count": 2, "share": 4.0, "title": "3", "raw": "w6Q=", "complete": true, "pause": 0.01}))
+    Scene::returns(
+        json!({"rows": [{"n": 1}, {"n": 2}], "count": 2, "share": 4.0, "title": "3", "raw": "w6Q=", "complete": true, "pause": 0.01}),
+    )
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,22 +278,35 @@ async fn fails(returns: Value, output: &str, input: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_exact_form_fails_the_step_and_says_why() {
     for (returns, output, input, says) in [
-        (json!({"title": "3.5"}), "title", "whole", "`3.5` is not written as a whole number"),
+        (
+            json!({"title": "3.5"}),
+            "title",
+            "whole",
+            "`3.5` is not written as a whole number",
+        ),
         (json!({"title": "007"}), "title", "whole", "`007` is not written"),
         (json!({"share": 0.5}), "share", "whole", "nothing is rounded"),
         (json!({"title": "maybe"}), "title", "flag", "neither `true` nor `false`"),
         (json!({"title": "example.com"}), "title", "at", "no absolute"),
         (json!({"raw": "/w=="}), "raw", "text", "no UTF-8"),
         // What a function gives isn't what it declares.
-        (json!({"count": "2"}), "count", "text", "a whole number is needed, and this is a text"),
+        (
+            json!({"count": "2"}),
+            "count",
+            "text",
+            "a whole number is needed, and this is a text",
+        ),
         (json!({"rows": {"a": 1}}), "rows", "list", "a list is needed"),
         // A member that isn't there is never taken for nothing.
         (json!({"titel": "a"}), "title", "text", "no `title`; there is `titel`"),
         (json!(7), "title", "text", "no `title`; the step gave number"),
     ] {
         let error = fails(returns.clone(), output, input).await;
-        assert_eq!(error["type"], "expression_failed", "{error:#}");
-        assert!(error["message"].as_str().unwrap().contains(says), "{returns}: {error:#}");
+        assert_eq!(error["type"], "arguments_invalid", "{error:#}");
+        assert!(
+            error["message"].as_str().unwrap().contains(says),
+            "{returns}: {error:#}"
+        );
     }
 }
 
@@ -277,12 +323,18 @@ async fn what_a_skipped_step_does_not_give_is_not_given() {
             "output": {"$": "steps.last.output"},
         })
     };
-    let app = builder([graph("may", "typed", "whole"), graph("must", "needs", "whole")]).start().await;
+    let app = builder([graph("may", "typed", "whole"), graph("must", "needs", "whole")])
+        .start()
+        .await;
     let may = run(&app, "may", json!({})).await;
-    assert_eq!((&may["status"], &may["result"]), (&json!("succeeded"), &json!({"whole": null})), "{may:#}");
+    assert_eq!(
+        (&may["status"], &may["result"]),
+        (&json!("succeeded"), &json!({"whole": null})),
+        "{may:#}"
+    );
     let must = run(&app, "must", json!({})).await;
     assert_eq!(must["status"], "failed", "{must:#}");
-    assert_eq!(must["error"]["type"], "expression_failed");
+    assert_eq!(must["error"]["type"], "arguments_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,19 +348,29 @@ async fn arguments_of_the_new_types_are_looked_at_before_anything_begins() {
         "nodes": [{"id": "one", "type": "compute", "value": {"$": "inputs"}}],
     });
     let app = builder([graph]).start().await;
-    let written = app.request("PUT", "/api/secrets/API_KEY").key(DEVELOPMENT_KEY).organization("contoso");
+    let written = app
+        .request("PUT", "/api/secrets/API_KEY")
+        .key(DEVELOPMENT_KEY)
+        .organization("contoso");
     let written = written.json(&json!({"value": "not for anybody"})).send().await;
     assert_eq!(written.status, 201, "{written:?}");
     let good = json!({"at": "https://example.com/", "bytes": "w6Q=", "file": {"data": "w6Q=", "name": "a.txt"}, "key": "API_KEY", "rest": [1]});
     let ended = run(&app, "takes", good.clone()).await;
     // The name, and never what it stands for.
-    assert_eq!((&ended["status"], &ended["result"]), (&json!("succeeded"), &good), "{ended:#}");
+    assert_eq!(
+        (&ended["status"], &ended["result"]),
+        (&json!("succeeded"), &good),
+        "{ended:#}"
+    );
     for (argument, code) in [
         (json!({"at": "/relative"}), "not_a_url"),
         (json!({"bytes": "w6Q"}), "not_base64"),
         (json!({"bytes": "w6TDpMOk"}), "too_long"),
         (json!({"file": {"path": "/etc/passwd"}}), "not_a_file"),
-        (json!({"file": {"artifact": "art_7zzzzzzzzzzzzzzzzzzzzzzzzz"}}), "not_a_file"),
+        (
+            json!({"file": {"artifact": "art_7zzzzzzzzzzzzzzzzzzzzzzzzz"}}),
+            "not_a_file",
+        ),
         (json!({"key": "OTHER"}), "not_one_of"),
         (json!({"key": "MISSING"}), "no_such_secret"),
     ] {
@@ -336,19 +398,35 @@ async fn a_step_may_use_the_secrets_that_an_input_names_and_no_others() {
         "edges": [{"from": "run", "to": "get"}, {"from": "get", "to": "post"}],
     });
     let app = builder([graph]).start().await;
-    let written = app.request("PUT", "/api/secrets/OTHER_KEY").key(DEVELOPMENT_KEY).organization("contoso");
-    assert_eq!(written.json(&json!({"value": "not for anybody"})).send().await.status, 201);
+    let written = app
+        .request("PUT", "/api/secrets/OTHER_KEY")
+        .key(DEVELOPMENT_KEY)
+        .organization("contoso");
+    assert_eq!(
+        written.json(&json!({"value": "not for anybody"})).send().await.status,
+        201
+    );
     let ended = run(&app, "uses", json!({"key": "OTHER_KEY"})).await;
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
     let asked: Vec<Value> = app.scripted.asked().into_iter().map(|one| one.arguments).collect();
     assert_eq!(asked[0]["secret_environment"], json!({"A": "OTHER_KEY", "C": "THIRD"}));
     assert_eq!(asked[0]["environment"], json!({"B": "b"}));
     assert_eq!(asked[1]["headers"], json!({"X-Plain": "p"}));
-    assert_eq!(asked[1]["secret_header"], json!({"secret": "OTHER_KEY", "as": "header:X-Key"}));
+    assert_eq!(
+        asked[1]["secret_header"],
+        json!({"secret": "OTHER_KEY", "as": "header:X-Key"})
+    );
     assert_eq!(asked[2]["secret_header"], json!({"secret": "THIRD", "as": "basic"}));
     assert!(!json!(asked).to_string().contains("not for anybody"));
-    let plan = app.request("POST", "/api/workflows/uses/plan").key(DEVELOPMENT_KEY).organization("contoso");
+    let plan = app
+        .request("POST", "/api/workflows/uses/plan")
+        .key(DEVELOPMENT_KEY)
+        .organization("contoso");
     let plan = plan.json(&json!({"key": "OTHER_KEY"})).send().await.json();
     // All that may be named, whatever is.
-    assert_eq!(plan["effects"]["secrets"], json!(["API_KEY", "OTHER_KEY", "THIRD"]), "{plan:#}");
+    assert_eq!(
+        plan["manifest"]["effects"]["secrets"],
+        json!(["API_KEY", "OTHER_KEY", "THIRD"]),
+        "{plan:#}"
+    );
 }

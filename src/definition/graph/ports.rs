@@ -78,11 +78,17 @@ impl<'a> Ports<'a> {
 
     fn outputs(&self, node: &Node) -> Side {
         let ports = match (&node.work, node.work.called(), self.offer) {
-            (NodeWork::Python { .. }, Some(Called::Function(name)), Some(offer)) => {
-                offer.functions.get(name).map(|one| one.output_ports()).unwrap_or_default()
-            }
+            (NodeWork::Python { .. }, Some(Called::Function(name)), Some(offer)) => offer
+                .functions
+                .get(name)
+                .map(|one| one.output_ports())
+                .unwrap_or_default(),
             (NodeWork::Python { .. } | NodeWork::Workflow { .. }, ..) => Vec::new(),
-            _ => self.kinds.get(node.work.kind()).map(|kind| kind.outputs.clone()).unwrap_or_default(),
+            _ => self
+                .kinds
+                .get(node.work.kind())
+                .map(|kind| kind.outputs.clone())
+                .unwrap_or_default(),
         };
         let is_open = ports.is_empty() && node.work.called().is_some();
         Side { ports, is_open }
@@ -118,7 +124,10 @@ pub(super) fn check_form(index: usize, edge: &Edge, findings: &mut Vec<Finding>)
         add(
             "output",
             "data_edge_half",
-            format!("edge {index} takes `{output}` of `{}`, and says not where to", shown(&edge.from)),
+            format!(
+                "edge {index} takes `{output}` of `{}`, and says not where to",
+                shown(&edge.from)
+            ),
             "name the input of the later node in `input`, or take `output` out",
         );
     }
@@ -170,7 +179,12 @@ pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding
                 ),
                 None => format!("there is {}, or all of it without `output`", listed(outputs.names())),
             };
-            add(if name.is_some() { "/output" } else { "" }, "port_unknown", message, hint);
+            add(
+                if name.is_some() { "/output" } else { "" },
+                "port_unknown",
+                message,
+                hint,
+            );
         }
         let side = inputs.entry(*to).or_insert_with(|| ports.inputs(later));
         let Some(port) = side.named(input) else {
@@ -228,14 +242,18 @@ fn no_input(node: &Node, input: &str, side: &Side, offer: &Offer<'_>) -> (&'stat
         ),
         Some(_) => (
             "port_unknown",
-            format!("`{input}` of node `{}` is a setting, and no input that an edge may feed", node.id),
+            format!(
+                "`{input}` of node `{}` is a setting, and no input that an edge may feed",
+                node.id
+            ),
             format!("set it in `inputs`; edges may feed {}", listed(side.names())),
         ),
         None => {
             let hint = match nearest(input, side.names()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if side.ports.is_empty() => {
-                    "it takes nothing from edges: name the earlier step in an expression of it, and take `input` out".to_owned()
+                    "it takes nothing from edges: name the earlier step in an expression of it, and take `input` out"
+                        .to_owned()
                 }
                 None => format!("there is {}", listed(side.names())),
             };
@@ -293,7 +311,12 @@ pub(super) fn feed(graph: &mut Graph, offer: Option<&Offer<'_>>) {
         let port = side.named(input).unwrap_or(&unknown);
         let earlier = &graph.nodes[*from];
         let taken = output(&ports.outputs(earlier), edge).unwrap_or((PortType::Any, edge.output.is_none()));
-        fed.push((*to, input.to_owned(), carried(earlier, edge, taken, port), port.multiple));
+        fed.push((
+            *to,
+            input.to_owned(),
+            carried(earlier, edge, taken, port),
+            port.multiple,
+        ));
     }
     for (to, input, value, is_multiple) in fed {
         let into = &mut graph.nodes[to].fed;

@@ -12,9 +12,9 @@ use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::{
-    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
-    FARTHEST, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS,
-    Node, NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
+    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node,
+    NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
 };
 use crate::error::Finding;
 
@@ -480,7 +480,9 @@ impl Reader {
     fn secrets_to_choose_from(&mut self, object: &Object<'_>, parameter: &Parameter) {
         let are_names = parameter.values.as_ref().is_some_and(|values| {
             !values.is_empty()
-                && values.iter().all(|value| value.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok()))
+                && values
+                    .iter()
+                    .all(|value| value.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok()))
         });
         if !are_names {
             let message = format!("{} must say which secrets may be chosen", object.what);
@@ -569,7 +571,9 @@ impl Reader {
         self.known(object, &known);
         let mut node = Node::new(id, self.work(&written, object));
         node.label = self.label(object);
-        node.position = self.two(object, "position", ["x", "y"], -FARTHEST).map(|[x, y]| Position { x, y });
+        node.position = self
+            .two(object, "position", ["x", "y"], -FARTHEST)
+            .map(|[x, y]| Position { x, y });
         node.when = self.text(object, "when");
         node.phase = self
             .choice(object, "phase", &["main", "on_failure", "finally"])
@@ -746,7 +750,11 @@ impl Reader {
         let is_name = secret.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok())
             // Of which parameter, and that it is one of secrets, `names.rs` looks at.
             || expression::secret_input(value).is_some();
-        let others = value.as_object().into_iter().flatten().filter(|(name, _)| *name != SECRET_MARK);
+        let others = value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| *name != SECRET_MARK);
         let are_known = others
             .clone()
             .all(|(name, how)| name == "as" && how.as_str().is_some_and(|how| hows.contains(&how)));
@@ -780,13 +788,23 @@ impl Reader {
             }
             secrets += 1;
             let is_name = (1..=64).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
             if !is_name {
                 let message = format!("`{}` can't be a header with a secret", shown(name));
                 self.add(at, "bad_name", message, "write letters, digits, `-` and `_`");
             } else if secrets == 2 {
-                let message = format!("{} has two headers that are secrets, and a request takes one", object.what);
-                self.add(at, "too_many", message, "make the request in a Python step, by `ctx.secrets.get`");
+                let message = format!(
+                    "{} has two headers that are secrets, and a request takes one",
+                    object.what
+                );
+                self.add(
+                    at,
+                    "too_many",
+                    message,
+                    "make the request in a Python step, by `ctx.secrets.get`",
+                );
             }
         }
         headers
@@ -1111,7 +1129,6 @@ impl Reader {
                     .choice(&edge, "on", &["success", "failure", "end"])
                     .unwrap_or_default(),
                 branch: self.text(&edge, "branch"),
-                // Nothing is all that there is.
                 output: self.port(&edge, "output").filter(|name| !name.is_empty()),
                 input: self.port(&edge, "input"),
             });
@@ -1126,7 +1143,9 @@ impl Reader {
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-        if !is_name && !(name.is_empty() && member == "output") {
+        // Nothing is all that there is.
+        let is_all = name.is_empty() && member == "output";
+        if !(is_name || is_all) {
             let message = format!("`{}` can't be the name of a port", shown(&name));
             let hint = "write 1 to 63 letters, digits, `_` and `-`";
             self.add(edge.pointer(member), "bad_name", message, hint);
@@ -1151,7 +1170,11 @@ impl Reader {
     fn two(&mut self, object: &Object<'_>, name: &str, names: [&str; 2], least: f64) -> Option<[f64; 2]> {
         let value = object.get(name)?;
         let Value::Object(members) = value else {
-            self.wrong_type(object, name, &format!("an object with `{}` and `{}`", names[0], names[1]));
+            self.wrong_type(
+                object,
+                name,
+                &format!("an object with `{}` and `{}`", names[0], names[1]),
+            );
             return None;
         };
         let (at, what) = (object.pointer(name), format!("`{name}` of {}", object.what));
@@ -1193,7 +1216,12 @@ impl Reader {
                 self.add(note.pointer("id"), "bad_id", message, hint);
             } else if !id.is_empty() && notes.iter().any(|earlier| earlier.id == id) {
                 let message = format!("there are two notes `{id}`");
-                self.add(note.pointer("id"), "duplicate_id", message, "give each note an id of its own");
+                self.add(
+                    note.pointer("id"),
+                    "duplicate_id",
+                    message,
+                    "give each note an id of its own",
+                );
             }
             if note.get("text").is_none() {
                 self.missing(&note, "text", "what it says");
@@ -1201,7 +1229,9 @@ impl Reader {
             notes.push(Note {
                 id,
                 text: self.text(&note, "text").unwrap_or_default(),
-                position: self.two(&note, "position", ["x", "y"], -FARTHEST).map(|[x, y]| Position { x, y }),
+                position: self
+                    .two(&note, "position", ["x", "y"], -FARTHEST)
+                    .map(|[x, y]| Position { x, y }),
                 size: self
                     .two(&note, "size", ["width", "height"], 0.0)
                     .map(|[width, height]| Size { width, height }),

@@ -658,9 +658,11 @@ impl Reader {
             }
         }
         // A default of a text input is a text, as `latest` and as `1.0`.
-        let is_text = parameter
-            .get("type")
-            .is_none_or(|kind| ["string", "email", "url", "binary", "secret"].iter().any(|text| kind == text));
+        let is_text = parameter.get("type").is_none_or(|kind| {
+            ["string", "email", "url", "binary", "secret"]
+                .iter()
+                .any(|text| kind == text)
+        });
         if let (true, Some(Kind::Scalar(text, _))) = (is_text, tree.get("default").map(|default| &default.kind))
             && !tree.get("default").is_some_and(Tree::is_null)
         {

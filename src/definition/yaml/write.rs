@@ -149,8 +149,8 @@ fn step(node: &Value, edges: &Value) -> Value {
             .map_or(name.as_str(), |(_, yaml)| yaml);
         let value = match name.as_str() {
             "command" if value.is_string() => value.clone(),
-            "label" | "position" | "template" | "when" | "until" | "condition" | "branches" | "use" | "workflow" | "network" | "expect"
-            | "workingDirectory" => value.clone(),
+            "label" | "position" | "template" | "when" | "until" | "condition" | "branches" | "use" | "workflow"
+            | "network" | "expect" | "workingDirectory" => value.clone(),
             "retry" => retry(value),
             _ => written(value),
         };
