@@ -19,6 +19,7 @@ mod policy;
 mod port;
 mod profile;
 mod retry;
+mod revision;
 mod rights;
 mod run;
 mod schedule;
@@ -54,6 +55,7 @@ pub use policy::{
 pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, inline_bytes};
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use retry::{Backoff, RetryPolicy};
+pub use revision::WorkflowRevision;
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
 pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};

@@ -83,6 +83,7 @@ impl Plan {
         Ok(Self {
             workflow: graph.name.clone(),
             bundle: bundle.to_owned(),
+            revision: None,
             environment: None,
             profile: None,
             steps,

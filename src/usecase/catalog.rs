@@ -3,7 +3,6 @@
 //! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
 //! where nothing was before, whoever needs it waits for a while.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::policy::{Asked, Ceilings};
-use super::{CodeSource, Context, Error, Result};
-use crate::authz::{Action, Resource};
+use super::{CodeSource, Error, Result};
 use crate::definition::Catalog;
 use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
@@ -21,7 +18,6 @@ use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
 use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
-use crate::tenancy::Scope;
 
 /// How long a caller waits for the workspace's packages.
 const ENVIRONMENT_PATIENCE: Duration = Duration::from_secs(50);
@@ -305,17 +301,6 @@ pub async fn with_graphs(catalog: Catalog, bundle: &BundleRef) -> Result<Catalog
     .map_err(|error: std::io::Error| unavailable(format!("graph files can't be read: {error}")))
 }
 
-/// A workflow as an organization may use it.
-#[derive(Debug, Clone)]
-pub struct Offered {
-    /// What the workspace declares.
-    pub declared: Declared,
-    /// Hosts that it declares to reach, or that the functions of a graph do.
-    pub network: Vec<String>,
-    /// What of that a policy refuses: a run is not started while there is any.
-    pub refused: Vec<Finding>,
-}
-
 /// Why there is no bundle yet.
 enum Look {
     Wait(Wanted),
@@ -328,71 +313,6 @@ impl<E: Into<Error>> From<E> for Look {
     }
 }
 
-/// A page of workflows, by name.
-///
-/// # Errors
-/// When the scope may not, or the workspace can't be read.
-pub async fn list(
-    cx: &Context,
-    scope: &Scope,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<(Current, Vec<Offered>, bool)> {
-    scope.authorize(Action::List, Resource::Workflow)?;
-    let current = cx.catalogs.current().await?;
-    let mut items: Vec<Declared> = current
-        .catalog
-        .workflows
-        .values()
-        .filter(|workflow| after.is_none_or(|after| workflow.name.as_str() > after))
-        .take(limit + 1)
-        .cloned()
-        .collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let mut offers = Vec::with_capacity(items.len());
-    for declared in items {
-        let ceilings = ceilings_of(cx, scope, &declared).await?;
-        offers.push(offered(&ceilings, &current.catalog, declared));
-    }
-    Ok((current, offers, more))
-}
-
-/// One workflow.
-///
-/// # Errors
-/// When the scope may not, or there is none of this name.
-pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Offered)> {
-    scope.authorize(Action::Read, Resource::Workflow)?;
-    let current = cx.catalogs.current().await?;
-    let workflow = find(&current, name)?.clone();
-    let ceilings = ceilings_of(cx, scope, &workflow).await?;
-    let offered = offered(&ceilings, &current.catalog, workflow);
-    Ok((current, offered))
-}
-
-async fn ceilings_of(cx: &Context, scope: &Scope, declared: &Declared) -> Result<Ceilings> {
-    let asked = Asked {
-        workflow: declared.security_profile,
-        ..Asked::default()
-    };
-    Ceilings::of(cx, scope, asked).await
-}
-
-fn offered(ceilings: &Ceilings, catalog: &Catalog, declared: Declared) -> Offered {
-    let called: Vec<&Declared> = match &declared.graph {
-        None => vec![&declared],
-        Some(graph) => catalog.functions_of(graph).into_values().collect(),
-    };
-    let network: BTreeSet<&String> = called.iter().flat_map(|function| &function.network).collect();
-    let network = network.into_iter().cloned().collect();
-    let refused = called.iter().flat_map(|function| ceilings.refusals(function)).collect();
-    Offered {
-        network,
-        refused,
-        declared,
-    }
-}
 /// The workflow of a name, or an error that says which there are and what is in quarantine.
 pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared> {
     if let Some(workflow) = current.catalog.workflows.get(name) {

@@ -18,6 +18,7 @@ pub mod error;
 pub mod hook;
 pub mod hook_delivery;
 pub mod me;
+pub mod offer;
 pub mod organization;
 pub mod person;
 pub mod plan;
@@ -27,6 +28,7 @@ pub mod quarantine;
 pub mod query_run;
 pub mod queue_trigger;
 pub mod rerun;
+pub mod resolve;
 pub mod resume_run;
 pub mod run_event;
 pub mod schedule;
@@ -37,6 +39,8 @@ pub mod start_run;
 pub mod status;
 pub mod tick;
 pub mod watch;
+pub mod workflow;
+pub mod workflow_file;
 mod written;
 
 mod attempt;
@@ -87,6 +91,7 @@ use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
 use crate::store::repo::schedules::Schedules;
 use crate::store::repo::signals::Signals;
+use crate::store::repo::workflows::Workflows;
 use crate::store::secret::SecretStore;
 
 pub use error::Error;
@@ -192,6 +197,10 @@ pub struct Context {
     polling: queue_trigger::Polling,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
+    /// Workflows that organizations have authored.
+    pub workflows: Workflows,
+    /// Their graphs, read.
+    read: resolve::Read,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -214,6 +223,8 @@ pub struct Context {
     keep_runs: Option<Duration>,
     /// Whether pauses take their time.
     pauses: bool,
+    /// When storage last took a write.
+    last_written: status::LastWritten,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -307,6 +318,7 @@ impl Context {
             retention: Retention::new(ports.clone()),
             keep_runs: None,
             pauses: true,
+            last_written: status::LastWritten::default(),
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),
@@ -317,6 +329,8 @@ impl Context {
             doors: hook_delivery::Doors::default(),
             queue_triggers: QueueTriggers::new(ports.clone()),
             polling: queue_trigger::Polling::default(),
+            workflows: Workflows::new(ports.clone(), clock.clone()),
+            read: resolve::Read::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),

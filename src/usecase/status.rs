@@ -1,11 +1,22 @@
 //! Whether this process can work, and how it is.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Context, Result};
 use crate::authz::{Action, Caller};
+use crate::definition::Catalog;
 use crate::error::Finding;
-use crate::tenancy;
+use crate::store;
+use crate::store::repo::installation;
+use crate::tenancy::{self, PlatformScope, operator_in};
+
+/// How many organizations are looked at for workflows whose name the workspace has taken.
+const LOOKED_AT: usize = 100;
+/// How many of them at once.
+const AT_ONCE: usize = 10;
 
 /// How the process is.
 #[derive(Debug)]
@@ -20,6 +31,8 @@ pub struct Status {
     pub data_providers: Vec<String>,
     /// What keeps files out.
     pub findings: Vec<Finding>,
+    /// Workflows of organizations that aren't called because the workspace has one of their name; of the first organizations.
+    pub shadowed: Vec<Finding>,
     /// Why the workspace can't be used at all.
     pub workspace_error: Option<String>,
     /// Runs that are driven here.
@@ -30,14 +43,36 @@ pub struct Status {
     pub watchers: usize,
 }
 
+/// When storage last took a write that was made to find out. Asked by everybody, so it must cost next to nothing.
+#[derive(Debug, Default)]
+pub(super) struct LastWritten(tokio::sync::Mutex<Option<Instant>>);
+
+impl LastWritten {
+    /// For how long one answer is good.
+    const GOOD_FOR: Duration = Duration::from_secs(5);
+
+    async fn look(&self, cx: &Context) -> Result<()> {
+        // One at a time: those who come meanwhile take what the first has found.
+        let mut last = self.0.lock().await;
+        if last.is_some_and(|at| at.elapsed() < Self::GOOD_FOR) {
+            return Ok(());
+        }
+        *last = None;
+        installation::write_probe(&tenancy::system("ready"), &cx.ports, cx.clock.now()).await?;
+        *last = Some(Instant::now());
+        Ok(())
+    }
+}
+
 /// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
 ///
 /// # Errors
-/// When storage or the workspace can't be used.
+/// When storage can't be read or written, or the workspace can't be used.
 pub async fn ready(cx: &Context) -> Result<&'static str> {
     cx.identities
         .list_organizations(&tenancy::system("ready"), 1, None)
         .await?;
+    cx.last_written.look(cx).await?;
     let current = cx.catalogs.at_once().await?;
     // Said by the first worker, which has described the workspace by now.
     let is_isolated = cx.runner.isolation().is_none_or(|isolation| isolation.is_enough());
@@ -53,7 +88,7 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
 /// # Errors
 /// When the caller may not.
 pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
-    tenancy::platform(caller, Action::Read)?;
+    let platform = tenancy::platform(caller, Action::Read)?;
     let (current, workspace_error) = match cx.catalogs.at_once().await {
         Ok(current) => (Some(current), None),
         Err(error) => (None, Some(error.to_string())),
@@ -68,10 +103,53 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         data_providers: catalog
             .map(|catalog| catalog.data_providers.keys().cloned().collect())
             .unwrap_or_default(),
+        shadowed: match catalog {
+            Some(catalog) => shadowed(cx, &platform, catalog).await?,
+            None => Vec::new(),
+        },
         findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
         workspace_error,
         live_runs: cx.live.count(),
         cached_results: cx.results.looks(),
         watchers: cx.watch.count(),
     })
+}
+
+/// Workflows of organizations whose name the workspace has taken.
+async fn shadowed(cx: &Context, platform: &PlatformScope, catalog: &Catalog) -> Result<Vec<Finding>> {
+    let organizations = cx.identities.list_organizations(platform, LOOKED_AT, None).await?.items;
+    let mut findings = Vec::new();
+    for some in organizations.chunks(AT_ONCE) {
+        let scopes: Vec<_> = some.iter().map(|one| operator_in(platform, &one.id)).collect();
+        let listed = futures::future::try_join_all(scopes.iter().map(async |scope| {
+            match cx.workflows.list(scope).await {
+                // Deleted with its table.
+                Err(store::Error::NotFound { .. }) => Ok(Vec::new()),
+                listed => listed,
+            }
+        }))
+        .await?;
+        for (scope, heads) in scopes.iter().zip(listed) {
+            for head in heads
+                .iter()
+                .filter(|head| head.current.is_some() && head.archived.is_none())
+            {
+                let Some(declared) = catalog.workflows.get(&head.name) else {
+                    continue;
+                };
+                let message = format!(
+                    "workflow `{}` of organization `{}` isn't called: {}:{} has its name",
+                    head.name,
+                    scope.org(),
+                    declared.path,
+                    declared.line
+                );
+                let hint = "rename the workspace's, or tell the organization";
+                findings.push(
+                    Finding::new(format!("{}:{}", declared.path, declared.line), "name_taken", message).hint(hint),
+                );
+            }
+        }
+    }
+    Ok(findings)
 }

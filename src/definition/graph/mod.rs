@@ -20,6 +20,7 @@ pub use place::place_of;
 pub(super) use ports::PORT;
 #[cfg(test)]
 pub(super) use shape::TYPES;
+pub(in crate::definition) use shape::is_name;
 
 use crate::domain::Graph;
 use crate::error::Finding;
@@ -69,7 +70,7 @@ pub fn connect(graph: &mut Graph, offer: &Offer<'_>) {
 }
 
 /// A member's name as a pointer has it.
-fn escaped(name: &str) -> String {
+pub(in crate::definition) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
