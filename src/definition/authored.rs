@@ -230,10 +230,7 @@ mod tests {
         let parent = read_authored("parent", &parent);
         assert_eq!(parent.against(&Catalog::default(), &others), []);
         let given = |graph: &Graph| graph.nodes[1].fed["n"].clone();
-        assert_eq!(
-            given(parent.graph()),
-            json!({"$": "steps.say.output"})
-        );
+        assert_eq!(given(parent.graph()), json!({"$": "steps.say.output"}));
         let connected = parent.connected(&Catalog::default(), &others);
         assert_eq!(
             given(&connected),

@@ -2,6 +2,7 @@
 
 mod admission;
 mod api_key;
+mod bundle;
 mod cron;
 mod flow;
 mod graph;
@@ -30,6 +31,7 @@ mod zone;
 
 pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
+pub use bundle::{BundleDigest, DigestError};
 pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use graph::{

@@ -25,13 +25,26 @@ impl PlatformScope {
 /// # Errors
 /// [`Denied`].
 pub fn platform(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    over_all(caller, action, Resource::Platform)
+}
+
+/// For a caller who may use a verb on published code, which every organization runs: an administrator, or a key that is for
+/// every organization.
+///
+/// # Errors
+/// [`Denied`].
+pub fn publisher(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    over_all(caller, action, Resource::Bundle)
+}
+
+fn over_all(caller: &Caller, action: Action, resource: Resource) -> Result<PlatformScope, Denied> {
     let extent = match &caller.principal {
         Principal::User {
             administrator: true, ..
         }
         | Principal::Operator => Extent::All,
         Principal::Service { scopes, .. } if caller.key_organizations.is_empty() => {
-            permitted_to_key(scopes, action, Resource::Platform)
+            permitted_to_key(scopes, action, resource)
         }
         _ => Extent::None,
     };
@@ -42,9 +55,10 @@ pub fn platform(caller: &Caller, action: Action) -> Result<PlatformScope, Denied
     }
     Err(Denied {
         action,
-        resource: Resource::Platform,
+        resource,
         hint: format!(
-            "a platform administrator may, and a key for every organization with the scope `platform:{}`",
+            "a platform administrator may, and a key for every organization with the scope `{}:{}`",
+            resource.as_str(),
             action.as_str()
         ),
     })

@@ -8,6 +8,7 @@ mod authn_table;
 mod authz_matrix;
 mod azure;
 mod broker;
+mod bundles;
 mod conformance;
 mod egress;
 mod emitted_files;

@@ -434,9 +434,9 @@ impl Reader {
             .filter(|(name, value)| PARAMETER.contains(&name.as_str()) && (!value.is_null() || *name == "default"))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        // A parameter without one is written with a null, and says so.
-        let says_none = known.get("has_default") == Some(&Value::Bool(false));
-        let has_default = known.get("default").is_some_and(|default| !(says_none && default.is_null()));
+        // As it is written back: `null`, which is no default where `has_default` says so.
+        let has_none = known.get("has_default") == Some(&Value::Bool(false));
+        let has_default = known.get("default").is_some_and(|value| !(has_none && value.is_null()));
         let mut parameter: Parameter = match serde_json::from_value(Value::Object(known)) {
             Ok(parameter) => parameter,
             Err(error) => {
