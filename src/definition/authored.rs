@@ -85,21 +85,20 @@ impl Authored {
         findings
     }
 
-    /// The graph with its data edges converting to what the workspace's functions take. What other workflows of the
-    /// organization take is theirs to refuse.
+    /// The graph, whose data edges convert what they carry to what the workspace and these others take.
     #[must_use]
-    pub fn connected(&self, catalog: &Catalog) -> Graph {
+    pub fn connected(&self, catalog: &Catalog, others: &BTreeMap<String, Arc<Self>>) -> Graph {
         let mut graph = self.graph().clone();
-        self.offered(catalog, &BTreeMap::new(), |offer| connect(&mut graph, offer));
+        self.offered(catalog, others, |offer| connect(&mut graph, offer));
         graph
     }
 
-    /// What the graph may call: what the workspace declares, other workflows of the organization, and itself.
+    /// What it may call: functions and workflows of the workspace, these others and itself.
     fn offered<T>(
         &self,
         catalog: &Catalog,
         others: &BTreeMap<String, Arc<Self>>,
-        ask: impl FnOnce(&Offer<'_>) -> T,
+        then: impl FnOnce(&Offer<'_>) -> T,
     ) -> T {
         let functions: BTreeMap<&str, &Declared> = catalog
             .nodes
@@ -123,11 +122,10 @@ impl Authored {
                 .map(|(name, declared)| (name.as_str(), declared.parameters.as_slice())),
         );
         workflows.insert(&self.declared.name, &self.declared.parameters);
-        let offer = Offer {
+        then(&Offer {
             functions: &functions,
             workflows: &workflows,
-        };
-        ask(&offer)
+        })
     }
 
     /// The functions that it calls, by name.
@@ -219,6 +217,25 @@ mod tests {
         let other = json!({"b": 2, "a": {"y": [1, 2], "x": 1}});
         assert_eq!(digest_of(&one), digest_of(&other));
         assert_ne!(digest_of(&one), digest_of(&json!({"a": {"x": 1, "y": [2, 1]}, "b": 2})));
+    }
+
+    #[test]
+    fn data_edges_convert_to_what_others_of_the_organization_take() {
+        let child = json!({"name": "child", "parameters": [{"name": "n", "type": "integer", "required": true}],
+            "nodes": [{"id": "one", "type": "compute", "value": 1}]});
+        let parent = json!({"name": "parent", "nodes": [
+                {"id": "say", "type": "template", "template": "7"}, {"id": "call", "type": "workflow", "workflow": "child"}
+            ], "edges": [{"from": "say", "to": "call", "input": "n"}]});
+        let others = BTreeMap::from([("child".to_owned(), Arc::new(read_authored("child", &child)))]);
+        let parent = read_authored("parent", &parent);
+        assert_eq!(parent.against(&Catalog::default(), &others), []);
+        let given = |graph: &Graph| graph.nodes[1].fed["n"].clone();
+        assert_eq!(given(parent.graph()), json!({"$": "steps.say.output"}));
+        let connected = parent.connected(&Catalog::default(), &others);
+        assert_eq!(
+            given(&connected),
+            json!({"$": "steps.say.output|weft_port(\"string>integer\")"})
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::resolve::{self, Found};
 use super::{Context, Error, Result, admission, drive_run, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Ask, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
+use crate::domain::{Ask, Graph, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -76,7 +76,8 @@ pub(super) async fn check(
     resolve::fits(cx, &found)?;
     let arguments = start_run::checked(found.declared(), given)?;
     start_run::secrets_are_there(cx, scope, found.declared(), &arguments).await?;
-    let plan = plan_of(cx, &found)?;
+    let connected = connected(cx, scope, &found).await?;
+    let plan = plan_of(cx, &found, connected.as_ref())?;
     let asked = policy::Asked {
         workflow: found.declared().security_profile,
         run: profile,
@@ -134,18 +135,26 @@ pub(super) async fn prepare_version(
     })
 }
 
+/// A graph of the organization with data edges, converting what they carry to what it calls; those of the workspace do already.
+async fn connected(cx: &Context, scope: &Scope, found: &Found) -> Result<Option<Graph>> {
+    let Some(one) = found.of_organization() else {
+        return Ok(None);
+    };
+    if one.authored.graph().edges.iter().all(|edge| edge.input.is_none()) {
+        return Ok(None);
+    }
+    let others = resolve::called_below(cx, scope, &found.current, &one.authored).await?;
+    Ok(Some(one.authored.connected(&found.current.catalog, &others)))
+}
+
 /// What is executed of a workflow, before any policy.
-fn plan_of(cx: &Context, found: &Found) -> Result<Plan> {
+fn plan_of(cx: &Context, found: &Found, connected: Option<&Graph>) -> Result<Plan> {
     let (current, declared) = (&found.current, found.declared());
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
     let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
-    let plan = match &declared.graph {
+    let plan = match connected.or(declared.graph.as_deref()) {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
-            let connected = found
-                .of_organization()
-                .map(|one| one.authored.connected(&current.catalog));
-            let graph = connected.as_ref().unwrap_or(graph);
             Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits).map_err(|missing| {
                 Error::conflict(
                     "workflow_broken",
