@@ -33,7 +33,7 @@ from weft._declaration import declaration_of
 from weft._errors import NotAvailable, NotFound, refusal
 from weft._json import check, encode
 
-from . import exitcodes, limits, loader
+from . import authored, exitcodes, limits, loader
 from .guard import Guard
 from .jail.cell import Cell, Walls
 from .jail.process import Process
@@ -89,16 +89,17 @@ class Link:
             return reply.get("value")
         raise refusal(str(error.get("code")), str(error.get("message") or error.get("code")))
 
-    def receive(self, kind: str) -> dict[str, Any]:
-        """The next frame, which must be of that kind; ends the process where it isn't."""
+    def receive(self, *kinds: str) -> dict[str, Any]:
+        """The next frame, which must be of one of these kinds; ends the process where it isn't."""
         try:
             frame = self._socket.receive()
         except HandlerGone:
             leave(exitcodes.HANDLER_GONE)
         except ProtocolError as error:
             leave(exitcodes.OUT_OF_ORDER, str(error))
-        if frame.get("t") != kind:
-            leave(exitcodes.OUT_OF_ORDER, f"frame {frame.get('t')!r:.40} where `{kind}` was due")
+        if frame.get("t") not in kinds:
+            due = " or ".join(f"`{kind}`" for kind in kinds)
+            leave(exitcodes.OUT_OF_ORDER, f"frame {frame.get('t')!r:.40} where {due} was due")
         return frame
 
     def send(self, frame: dict[str, Any]) -> None:
@@ -221,8 +222,11 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
     except BaseException as error:
         link.finish(_failed(error, booted, None))
     link.send({"t": "ready", "import_ms": _milliseconds(time.perf_counter() - booted), "boot_ms": boot_ms})
+    source = None
+    if order.module == authored.MODULE:
+        source = authored.Source(link.receive("source"))
     attempt = link.receive("attempt")
-    _attempt(attempt, module, link, order.limits.get("result_bytes") or limits.DEFAULT_RESULT_BYTES)
+    _attempt(attempt, source or module, link, order.limits.get("result_bytes") or limits.DEFAULT_RESULT_BYTES)
 
 
 def leave(code: int, reason: str = "") -> NoReturn:
@@ -294,11 +298,11 @@ def _reseed() -> None:
         numpy.seed(int.from_bytes(os.urandom(4), "big"))
 
 
-def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int) -> NoReturn:
+def _attempt(attempt: dict[str, Any], code: Any, link: Link, result_bytes: int) -> NoReturn:
     context = Context(attempt.get("context") or {}, link)
     started = time.perf_counter()
     try:
-        function, positional, named = _prepare(attempt, module, context)
+        function, positional, named = _prepare(attempt, code, context)
         started = time.perf_counter()
         value = function(*positional, **named)
         if hasattr(value, "__await__"):
@@ -310,9 +314,10 @@ def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int
     link.finish(body)
 
 
-def _prepare(
-    attempt: dict[str, Any], module: Any, context: Context
-) -> tuple[Any, list[Context], dict[str, Any]]:
+def _prepare(attempt: dict[str, Any], code: Any, context: Context) -> tuple[Any, list[Any], dict[str, Any]]:
+    if isinstance(code, authored.Source):
+        return _prepare_authored(attempt, code, context)
+    module = code
     entry = attempt.get("entry") or {}
     name = str(entry.get("function"))
     function = getattr(module, name, None)
@@ -326,6 +331,17 @@ def _prepare(
     resolved = declaration.resolve()
     arguments = bind(resolved, attempt.get("arguments") or {})
     return function, [context] if resolved.takes_context else [], arguments
+
+
+def _prepare_authored(
+    attempt: dict[str, Any], source: authored.Source, context: Context
+) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Code of the node library. Here it runs for the first time: behind guard, walls and limits."""
+    arguments = attempt.get("arguments") or {}
+    if (attempt.get("entry") or {}).get("kind") == "check":
+        return authored.check, [source, arguments], {}
+    function = authored.function_of(authored.load(source))
+    return function, [context, arguments.get("inputs") or {}, arguments.get("settings") or {}], {}
 
 
 def _has_coroutines(module: Any) -> bool:
