@@ -78,6 +78,16 @@ pub enum NodeWork {
         #[serde(rename = "use")]
         function: String,
     },
+    /// A node type of the library.
+    #[serde(rename = "node")]
+    Library {
+        /// Its name and exact version, as `shout@1.2.0`.
+        #[serde(rename = "use")]
+        node_type: String,
+        /// Its settings, each a value, or `{"$secret": "NAME"}`.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        settings: Map<String, Value>,
+    },
     /// A run of another workflow.
     Workflow {
         /// The workflow.
@@ -219,6 +229,8 @@ pub enum Called<'a> {
     Function(&'a str),
     /// A workflow.
     Workflow(&'a str),
+    /// A version of a node type of the library.
+    Version(&'a str),
 }
 
 impl NodeWork {
@@ -227,6 +239,7 @@ impl NodeWork {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Python { .. } => "python",
+            Self::Library { .. } => "node",
             Self::Workflow { .. } => "workflow",
             Self::Map { .. } => "map",
             Self::Loop { .. } => "loop",
@@ -246,6 +259,7 @@ impl NodeWork {
     pub fn called(&self) -> Option<Called<'_>> {
         match self {
             Self::Python { function } => Some(Called::Function(function)),
+            Self::Library { node_type, .. } => Some(Called::Version(node_type)),
             Self::Workflow { workflow } => Some(Called::Workflow(workflow)),
             Self::Map { calls, .. } | Self::Loop { calls, .. } => Some(match calls {
                 Calls::Function(name) => Called::Function(name),

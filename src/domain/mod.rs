@@ -8,13 +8,16 @@ mod graph;
 mod host_pattern;
 mod id;
 mod layer;
+mod library;
 mod limits;
 mod log_line;
 pub mod modules;
 mod network_use;
+mod node_type;
 mod outcome;
 mod payload;
 mod policy;
+mod port;
 mod profile;
 mod retry;
 mod rights;
@@ -40,14 +43,19 @@ pub use id::{
     sha256_hex,
 };
 pub use layer::LAYERS;
+pub use library::{
+    Authored, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion, VersionError,
+};
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
 pub use network_use::NetworkUse;
+pub use node_type::{BuiltInKind, Port, Setting, SettingKind, SettingOption};
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use policy::{
     Holder, LimitCeilings, ModulePolicy, NetworkMode, NetworkPolicy, Policy, Reason, Restricted, Subject, settle,
 };
+pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, inline_bytes};
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use retry::{Backoff, RetryPolicy};
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};

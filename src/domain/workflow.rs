@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, Graph, RetryPolicy, Rights, SecurityProfile, Trust};
+use super::{Authored, DeclaredLimits, Graph, RetryPolicy, Rights, SecurityProfile, Trust};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -182,6 +182,9 @@ pub struct Declared {
     /// By which decorator.
     #[serde(skip)]
     pub declared_as: DeclaredAs,
+    /// The version of a node type, of one that the library has.
+    #[serde(skip)]
+    pub authored: Option<Arc<Authored>>,
     /// The graph, of a workflow that is one; then there is no function.
     #[serde(skip)]
     pub graph: Option<Arc<Graph>>,
@@ -221,6 +224,7 @@ impl Default for Declared {
             cache_ttl_seconds: 0,
             trust: None,
             declared_as: DeclaredAs::Workflow,
+            authored: None,
             graph: None,
         }
     }

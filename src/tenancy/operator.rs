@@ -25,13 +25,21 @@ impl PlatformScope {
 /// # Errors
 /// [`Denied`].
 pub fn platform(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    platform_over(caller, action, Resource::Platform)
+}
+
+/// The same for something of the platform that keys have a scope of their own for.
+///
+/// # Errors
+/// [`Denied`].
+pub fn platform_over(caller: &Caller, action: Action, resource: Resource) -> Result<PlatformScope, Denied> {
     let extent = match &caller.principal {
         Principal::User {
             administrator: true, ..
         }
         | Principal::Operator => Extent::All,
         Principal::Service { scopes, .. } if caller.key_organizations.is_empty() => {
-            permitted_to_key(scopes, action, Resource::Platform)
+            permitted_to_key(scopes, action, resource)
         }
         _ => Extent::None,
     };
@@ -42,9 +50,10 @@ pub fn platform(caller: &Caller, action: Action) -> Result<PlatformScope, Denied
     }
     Err(Denied {
         action,
-        resource: Resource::Platform,
+        resource,
         hint: format!(
-            "a platform administrator may, and a key for every organization with the scope `platform:{}`",
+            "a platform administrator may, and a key for every organization with the scope `{}:{}`",
+            resource.as_str(),
             action.as_str()
         ),
     })

@@ -14,10 +14,13 @@ use super::admission::WorkerSlot;
 use super::broker::{Asker, Bound, Broker};
 use super::policy::{Asked, Ceilings, Reason};
 use super::watch::Making;
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, node_type};
 use crate::authz::Origin;
-use crate::domain::{AttemptId, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp};
-use crate::error::Coded as _;
+use crate::definition::{check_outputs, check_values};
+use crate::domain::{
+    AttemptId, Authored, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp, Trust,
+};
+use crate::error::{Coded as _, Finding};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::{Code, Slot};
@@ -212,6 +215,8 @@ impl Attempt {
             .work
             .code()
             .ok_or_else(|| store::Error::corrupt("an attempt of a step that calls nothing"))?;
+        let has_packages = code.digest.is_none()
+            || (code.rights.trust == Trust::Trusted && run.new.plan.environment.is_some());
         Ok(Self {
             cx: cx.clone(),
             scope: scope.clone(),
@@ -227,8 +232,13 @@ impl Attempt {
             code: code.clone(),
             attempt,
             number,
-            bundle: cx.catalogs.pinned(&run.new.plan.bundle)?,
-            environment: run.new.plan.environment.clone(),
+            // Code of the library sees nothing of the workspace, and where it is restricted no packages either.
+            bundle: if code.digest.is_some() && !has_packages {
+                cx.catalogs.nothing()?
+            } else {
+                cx.catalogs.pinned(&run.new.plan.bundle)?
+            },
+            environment: run.new.plan.environment.clone().filter(|_| has_packages),
             profile: run.new.plan.profile,
             plan: run.new.ask.plan.clone(),
             stop: stop.child_token(),
@@ -331,6 +341,7 @@ impl Attempt {
                 module: self.code.module.clone(),
                 function: self.code.function.clone(),
             },
+            source: None,
             arguments: self.arguments.clone(),
             context: self.context(&config, started_at, limits.wall()),
             limits,
@@ -338,10 +349,26 @@ impl Attempt {
             is_first: true,
             messages,
         };
+        let authored = self.authored().await?;
+        if let Some(authored) = &authored {
+            spec.source = Some(node_type::source(&authored.document, &authored.digest));
+            match check_values(&authored.document, &self.arguments) {
+                Ok(arguments) => spec.arguments = arguments,
+                Err(findings) if self.begins() => return Ok(Ran::Report(Box::new(wrong_input(&findings)))),
+                Err(_) => return Ok(Ran::Gone),
+            }
+        }
         let broker = self.broker(config, spec.rights.clone());
         let run = async {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
+            }
+            if spec.source.is_some() {
+                let environment = spec.bundle.environment.take();
+                spec.bundle = BundleRef {
+                    environment,
+                    ..self.cx.catalogs.nothing()?
+                };
             }
             let slot = match self.slot().await? {
                 Admitted::Begins(slot) => slot,
@@ -358,7 +385,18 @@ impl Attempt {
         };
         let (ran, mut log): (Result<Ran>, _) = tokio::join!(run, self.serve(received, &broker));
         let report = match ran {
-            Ok(Ran::Report(report)) => Ok(broker.finish(*report).await),
+            Ok(Ran::Report(mut report)) => {
+                if let (Some(authored), Outcome::Succeeded { value }) = (&authored, &report.outcome)
+                    && let Err(wrong) = check_outputs(&authored.document, value)
+                {
+                    let error = StepError {
+                        retriable: Some(false),
+                        ..StepError::new("InvalidOutput", wrong)
+                    };
+                    report.outcome = Outcome::Failed { error };
+                }
+                Ok(broker.finish(*report).await)
+            }
             Ok(elsewhere) => return Ok(elsewhere),
             Err(error) => Err(error),
         };
@@ -376,6 +414,18 @@ impl Attempt {
         let (run, step) = (("run", self.run.as_str()), (self.step.as_str(), &self.attempt));
         super::isolation::record_refusal(cx, scope, origin, run, step, &report).await;
         Ok(Ran::Report(Box::new(report)))
+    }
+
+    /// The version of a node type whose code is called, as it was published.
+    async fn authored(&self) -> Result<Option<Arc<Authored>>> {
+        let Some(digest) = &self.code.digest else {
+            return Ok(None);
+        };
+        let (cx, scope) = (&self.cx, &self.scope);
+        match cx.node_types.document(scope, digest).await {
+            Ok(authored) => Ok(Some(authored)),
+            Err(error) => Err(node_type::unusable(cx, scope, &self.origin, &self.code.name, error).await),
+        }
     }
 
     /// Whether it is made here from now on, and nowhere else.
@@ -707,6 +757,19 @@ fn handed_config(config: &Merged) -> Value {
     Value::Object(handed)
 }
 
+/// The end of an attempt whose values don't fit to the ports and settings of its node type.
+fn wrong_input(findings: &[Finding]) -> AttemptReport {
+    let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    let errors = findings
+        .iter()
+        .map(|finding| json!({"parameter": finding.pointer, "message": finding.message}));
+    ended(StepError {
+        retriable: Some(false),
+        data: Some(json!({"errors": errors.collect::<Vec<_>>()})),
+        ..StepError::new("InvalidInput", messages.join("; "))
+    })
+}
+
 fn not_made(error: &Error) -> AttemptReport {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -721,6 +784,11 @@ fn not_made(error: &Error) -> AttemptReport {
         retriable: Some(error.kind().retriable()),
         ..StepError::new(error.code(), message)
     };
+    ended(error)
+}
+
+/// An end without a worker.
+fn ended(error: StepError) -> AttemptReport {
     AttemptReport {
         outcome: Outcome::Failed { error },
         variables: Value::Object(Map::new()),

@@ -12,16 +12,17 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::policy::{Asked, Ceilings};
-use super::{CodeSource, Context, Error, Result};
+use super::{CodeSource, Context, Error, Result, node_type};
 use crate::authz::{Action, Resource};
-use crate::definition::Catalog;
+use crate::definition::{Catalog, INEXACT};
 use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
 use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
-use crate::tenancy::Scope;
+use crate::store::repo::node_types::NodeTypes;
+use crate::tenancy::{Scope, system};
 
 /// How long a caller waits for the workspace's packages.
 const ENVIRONMENT_PATIENCE: Duration = Duration::from_secs(50);
@@ -41,6 +42,8 @@ pub struct Catalogs {
     code: CodeSource,
     runner: Arc<dyn NodeRunner>,
     ceilings: Limits,
+    /// What hints name the newest versions by.
+    library: NodeTypes,
     state: Mutex<State>,
 }
 
@@ -62,11 +65,12 @@ struct Next {
 impl Catalogs {
     /// Of this code, in which nothing may declare more than the ceilings; nothing is read yet.
     #[must_use]
-    pub fn new(code: CodeSource, runner: Arc<dyn NodeRunner>, ceilings: Limits) -> Self {
+    pub fn new(code: CodeSource, runner: Arc<dyn NodeRunner>, ceilings: Limits, library: NodeTypes) -> Self {
         Self {
             code,
             runner,
             ceilings,
+            library,
             state: Mutex::default(),
         }
     }
@@ -192,7 +196,13 @@ impl Catalogs {
             description.ms,
         )
         .within(&self.ceilings);
-        let catalog = with_graphs(catalog, bundle).await?;
+        let mut without = catalog;
+        let mut catalog = with_graphs(without.clone(), bundle).await?;
+        if catalog.findings.iter().any(|finding| finding.code == INEXACT) {
+            // Only to say what to write instead.
+            without.newest = node_type::newest(&self.library, &system("catalog")).await;
+            catalog = with_graphs(without, bundle).await?;
+        }
         for finding in &catalog.findings {
             warn!(
                 place = finding.pointer,
@@ -240,6 +250,14 @@ impl Catalogs {
                 "start a new run, which takes the current code",
             )
         })
+    }
+
+    /// The bundle that has nothing in it: for code that is given to its worker.
+    ///
+    /// # Errors
+    /// When its folder can't be made.
+    pub(super) fn nothing(&self) -> Result<BundleRef> {
+        Ok(bundle::nothing(&self.code.bundles)?)
     }
 
     /// The environment that a run is pinned to, made again where this instance doesn't have it.
@@ -312,7 +330,7 @@ pub struct Offered {
     pub declared: Declared,
     /// Hosts that it declares to reach, or that the functions of a graph do.
     pub network: Vec<String>,
-    /// What of that a policy refuses: a run is not started while there is any.
+    /// What of that a policy refuses, and what of the node library it uses that isn't there: a run is not started while there is any.
     pub refused: Vec<Finding>,
 }
 
@@ -352,8 +370,7 @@ pub async fn list(
     items.truncate(limit);
     let mut offers = Vec::with_capacity(items.len());
     for declared in items {
-        let ceilings = ceilings_of(cx, scope, &declared).await?;
-        offers.push(offered(&ceilings, &current.catalog, declared));
+        offers.push(offered(cx, scope, &current, declared).await?);
     }
     Ok((current, offers, more))
 }
@@ -366,8 +383,7 @@ pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Of
     scope.authorize(Action::Read, Resource::Workflow)?;
     let current = cx.catalogs.current().await?;
     let workflow = find(&current, name)?.clone();
-    let ceilings = ceilings_of(cx, scope, &workflow).await?;
-    let offered = offered(&ceilings, &current.catalog, workflow);
+    let offered = offered(cx, scope, &current, workflow).await?;
     Ok((current, offered))
 }
 
@@ -379,20 +395,27 @@ async fn ceilings_of(cx: &Context, scope: &Scope, declared: &Declared) -> Result
     Ceilings::of(cx, scope, asked).await
 }
 
-fn offered(ceilings: &Ceilings, catalog: &Catalog, declared: Declared) -> Offered {
-    let called: Vec<&Declared> = match &declared.graph {
-        None => vec![&declared],
-        Some(graph) => catalog.functions_of(graph).into_values().collect(),
+async fn offered(cx: &Context, scope: &Scope, current: &Current, declared: Declared) -> Result<Offered> {
+    let ceilings = ceilings_of(cx, scope, &declared).await?;
+    let (versions, mut refused) = match &declared.graph {
+        None => Default::default(),
+        Some(graph) => node_type::look(cx, scope, current, graph).await?,
     };
+    let mut called: Vec<&Declared> = match &declared.graph {
+        None => vec![&declared],
+        Some(graph) => current.catalog.functions_of(graph).into_values().collect(),
+    };
+    called.extend(versions.values());
     let network: BTreeSet<&String> = called.iter().flat_map(|function| &function.network).collect();
     let network = network.into_iter().cloned().collect();
-    let refused = called.iter().flat_map(|function| ceilings.refusals(function)).collect();
-    Offered {
+    refused.extend(called.iter().flat_map(|function| ceilings.refusals(function)));
+    Ok(Offered {
         network,
         refused,
         declared,
-    }
+    })
 }
+
 /// The workflow of a name, or an error that says which there are and what is in quarantine.
 pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared> {
     if let Some(workflow) = current.catalog.workflows.get(name) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Result, admission, catalog, drive_run, policy, start_run};
+use super::{Context, Result, admission, catalog, drive_run, node_type, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{Ask, Declared, Payload, RunId, SecurityProfile, sha256_hex};
@@ -48,7 +48,7 @@ pub(super) async fn prepare(
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
-    let plan = plan_of(cx, &current, declared)?;
+    let plan = plan_of(cx, scope, &current, declared).await?;
     let asked = policy::Asked {
         workflow: declared.security_profile,
         run: profile,
@@ -64,14 +64,24 @@ pub(super) async fn prepare(
 }
 
 /// What is executed of a workflow, before any policy.
-pub(super) fn plan_of(cx: &Context, current: &catalog::Current, declared: &Declared) -> Result<Plan> {
+pub(super) async fn plan_of(
+    cx: &Context,
+    scope: &Scope,
+    current: &catalog::Current,
+    declared: &Declared,
+) -> Result<Plan> {
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
     let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
     let plan = match &declared.graph {
         None => Plan::of_python(bundle, declared, limits),
-        Some(graph) => Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits)
+        Some(graph) => {
+            let versions = node_type::resolve(cx, scope, current, graph).await?;
+            let mut declared = current.catalog.functions_of(graph);
+            declared.extend(versions.iter().map(|(named, version)| (named.as_str(), version)));
             // The catalog offers no such graph.
-            .map_err(|missing| store::Error::corrupt(missing.to_string()))?,
+            Plan::of_graph(bundle, graph, &declared, limits)
+                .map_err(|missing| store::Error::corrupt(missing.to_string()))?
+        }
     };
     let plan = plan.in_environment(environment);
     Ok(if cx.pauses { plan } else { plan.without_pauses() })

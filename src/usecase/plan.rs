@@ -95,7 +95,7 @@ async fn of(
     let current = cx.catalogs.current().await?;
     let declared = catalog::find(&current, workflow)?;
     let arguments = start_run::checked(declared, given)?;
-    let mut plan = launch::plan_of(cx, &current, declared)?;
+    let mut plan = launch::plan_of(cx, scope, &current, declared).await?;
     let asked = Asked {
         workflow: declared.security_profile,
         run: profile,
@@ -146,6 +146,7 @@ fn effects(code: &Code) -> Value {
     json!({
         "function": code.name,
         "module": code.module,
+        "digest": code.digest,
         "trust": code.rights.trust,
         "network": hosts(code),
         "isolation": code.rights.minimum,

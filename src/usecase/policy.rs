@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::organization::{existing, keep};
-use super::{Context, Error, Result, catalog};
+use super::{Context, Error, Result, catalog, node_type};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
@@ -391,7 +391,7 @@ pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut 
         let id = step.id.clone();
         let Some(code) = step.work.code_mut() else { continue };
         let below = ceilings.restrict(&code.rights, &code.limits);
-        let new = if code.module == BUILT_IN {
+        let new = if code.module == BUILT_IN || code.digest.is_some() {
             let mut own = refusals_at(&format!("/nodes/{id}"), &below.reasons);
             own.extend(ceilings.command(&id, code, below.rights.trust));
             own
@@ -605,8 +605,9 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
             match &declared.graph {
                 None => declares(declared, &cx.bounds.attempt),
                 Some(graph) => {
+                    let (versions, _) = node_type::look(cx, scope, &current, graph).await?;
                     let functions = current.catalog.functions_of(graph).into_values();
-                    all_of(functions.map(|function| declares(function, &cx.bounds.attempt)))
+                    all_of(functions.chain(versions.values()).map(|function| declares(function, &cx.bounds.attempt)))
                         .unwrap_or_else(|| (Rights::default(), cx.bounds.attempt.clone()))
                 }
             }

@@ -36,8 +36,9 @@ const COMMON: [&str; 6] = ["id", "type", "when", "phase", "join", "onFailure"];
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-const TYPES: [(&str, &[&str], bool); 12] = [
+const TYPES: [(&str, &[&str], bool); 13] = [
     ("python", &["use"], true),
+    ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
     ("map", &["use", "workflow", "items", "atOnce", "onItemFailure"], true),
     ("loop", &["use", "workflow", "until", "most"], true),
@@ -561,6 +562,10 @@ impl Reader {
         match kind {
             "python" => NodeWork::Python {
                 function: self.needed_text(object, "use", "the name of a function with `@workflow` or `@node`"),
+            },
+            "node" => NodeWork::Library {
+                node_type: self.needed_text(object, "use", "a node type with its version, as `shout@1.2.0`"),
+                settings: self.values(object, "settings"),
             },
             "workflow" => NodeWork::Workflow {
                 workflow: self.needed_text(object, "workflow", "the name of a workflow"),
