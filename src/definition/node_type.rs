@@ -89,22 +89,40 @@ pub fn parse_document(
     ceilings: &Limits,
 ) -> Result<NodeDocument, Vec<Finding>> {
     let mut reader = Reader { findings: Vec::new() };
-    let at = At { pointer: "", members: written };
+    let at = At {
+        pointer: "",
+        members: written,
+    };
     reader.known(&at, &MEMBERS);
     if let Some(other) = at.get("name").filter(|other| other.as_str() != Some(name.as_str())) {
         let message = format!("`name` is {other:.60}, and the path names `{name}`");
-        reader.add("/name", "wrong_name", message, "leave `name` out, or write the one of the path");
+        reader.add(
+            "/name",
+            "wrong_name",
+            message,
+            "leave `name` out, or write the one of the path",
+        );
     }
     let version = reader.text(&at, "version", 40).map(|text| text.parse::<NodeVersion>());
     let version = match version {
         Some(Ok(version)) => Some(version),
         Some(Err(error)) => {
-            reader.add("/version", "bad_version", error.to_string(), "write three numbers with dots, as `1.0.0`");
+            reader.add(
+                "/version",
+                "bad_version",
+                error.to_string(),
+                "write three numbers with dots, as `1.0.0`",
+            );
             None
         }
         None if at.get("version").is_none() => {
             let message = "the version has no `version`".to_owned();
-            reader.add("/version", "missing_member", message, "write three numbers with dots, as `1.0.0`");
+            reader.add(
+                "/version",
+                "missing_member",
+                message,
+                "write three numbers with dots, as `1.0.0`",
+            );
             None
         }
         None => None,
@@ -189,12 +207,18 @@ impl Reader {
     }
 
     fn wrong_type(&mut self, pointer: String, expected: &str) {
-        self.add(pointer, "wrong_type", format!("it must be {expected}"), format!("write {expected}"));
+        self.add(
+            pointer,
+            "wrong_type",
+            format!("it must be {expected}"),
+            format!("write {expected}"),
+        );
     }
 
     fn text(&mut self, at: &At<'_>, name: &str, most: usize) -> Option<String> {
         let text = at.get(name)?.as_str();
-        let good = text.filter(|text| text.chars().count() <= most && !text.chars().any(|c| c.is_control() && c != '\n'));
+        let good =
+            text.filter(|text| text.chars().count() <= most && !text.chars().any(|c| c.is_control() && c != '\n'));
         if good.is_none() {
             self.wrong_type(at.pointer(name), &format!("a text of at most {most} characters"));
         }
@@ -229,7 +253,12 @@ impl Reader {
             }
             (Some(Value::String(code)), None) if code.len() > MAX_CODE_BYTES => {
                 let message = format!("the code has {} bytes and may have {MAX_CODE_BYTES}", code.len());
-                self.add("/code", "too_large", message, "move what is large into a package or an artifact");
+                self.add(
+                    "/code",
+                    "too_large",
+                    message,
+                    "move what is large into a package or an artifact",
+                );
             }
             (Some(Value::String(code)), None) => return Some(NodeBody::Code(code.clone())),
             (None, Some(Value::String(function))) if (1..=200).contains(&function.len()) => {
@@ -254,7 +283,9 @@ impl Reader {
         let name = at.get("name").and_then(Value::as_str).unwrap_or_default();
         let good = (1..=63).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !good {
             let message = format!("a {what} needs a name, and `{name:.60}` is none");
             self.add(
@@ -267,7 +298,12 @@ impl Reader {
         }
         if !taken.insert(name.to_owned()) {
             let message = format!("there are two {what}s `{name}`");
-            self.add(at.pointer("name"), "duplicate_name", message, "give each a name of its own");
+            self.add(
+                at.pointer("name"),
+                "duplicate_name",
+                message,
+                "give each a name of its own",
+            );
         }
         Some(name.to_owned())
     }
@@ -282,7 +318,10 @@ impl Reader {
                 self.wrong_type(pointer, "an object, as `{\"name\": \"text\", \"type\": \"string\"}`");
                 continue;
             };
-            let at = At { pointer: &pointer, members };
+            let at = At {
+                pointer: &pointer,
+                members,
+            };
             self.known(&at, known);
             let name = self.name(&at, &mut taken, what);
             let port = Port {
@@ -318,7 +357,10 @@ impl Reader {
                 self.wrong_type(pointer, "an object, as `{\"name\": \"region\", \"kind\": \"text\"}`");
                 continue;
             };
-            let at = At { pointer: &pointer, members };
+            let at = At {
+                pointer: &pointer,
+                members,
+            };
             self.known(&at, &SETTING);
             let before = self.findings.len();
             let name = self.name(&at, &mut taken, "setting");
@@ -376,7 +418,9 @@ impl Reader {
                     label: None,
                 }),
             };
-            match option.filter(|option| option.value.is_string() || option.value.is_number() || option.value.is_boolean()) {
+            match option
+                .filter(|option| option.value.is_string() || option.value.is_number() || option.value.is_boolean())
+            {
                 Some(option) => options.push(option),
                 None => self.wrong_type(
                     format!("{}/options/{index}", at.pointer),
@@ -401,9 +445,16 @@ impl Reader {
         let is_number = matches!(setting.kind, SettingKind::Number | SettingKind::Integer);
         let has_length = matches!(
             setting.kind,
-            SettingKind::Text | SettingKind::Multiline | SettingKind::Code | SettingKind::List | SettingKind::MultiSelect
+            SettingKind::Text
+                | SettingKind::Multiline
+                | SettingKind::Code
+                | SettingKind::List
+                | SettingKind::MultiSelect
         );
-        let has_pattern = matches!(setting.kind, SettingKind::Text | SettingKind::Multiline | SettingKind::List);
+        let has_pattern = matches!(
+            setting.kind,
+            SettingKind::Text | SettingKind::Multiline | SettingKind::List
+        );
         for (member, fits) in [
             ("min", is_number),
             ("max", is_number),
@@ -417,7 +468,10 @@ impl Reader {
             }
         }
         let crossed = setting.min.zip(setting.max).is_some_and(|(min, max)| min > max)
-            || setting.min_length.zip(setting.max_length).is_some_and(|(min, max)| min > max);
+            || setting
+                .min_length
+                .zip(setting.max_length)
+                .is_some_and(|(min, max)| min > max);
         if crossed {
             let message = "the lower bound is above the upper one".to_owned();
             self.add(at.pointer, "bad_bound", message, "swap them");
@@ -434,7 +488,12 @@ impl Reader {
             self.add(at.pointer("default"), "bad_default", message, "leave `default` out");
         } else if let Err(wrong) = check_setting(setting, default) {
             let message = format!("the default doesn't fit: {wrong}");
-            self.add(at.pointer("default"), "bad_default", message, "give a default that the setting takes");
+            self.add(
+                at.pointer("default"),
+                "bad_default",
+                message,
+                "give a default that the setting takes",
+            );
         }
     }
 
@@ -442,7 +501,12 @@ impl Reader {
         let seconds = self.read::<f64>(at, "timeoutSeconds", "a number of seconds");
         if seconds.is_some_and(|seconds| !(0.001..=MAX_TIMEOUT).contains(&seconds)) {
             let message = format!("`timeoutSeconds` must be from 0.001 to {MAX_TIMEOUT}");
-            self.add("/timeoutSeconds", "out_of_range", message, "write a number of seconds within that");
+            self.add(
+                "/timeoutSeconds",
+                "out_of_range",
+                message,
+                "write a number of seconds within that",
+            );
         }
         seconds.unwrap_or(300.0)
     }
@@ -456,7 +520,12 @@ impl Reader {
             Err(error) => {
                 let hint = "write whole numbers for `cpu_seconds`, `memory_mib`, `open_files`, `processes`, `threads`, `disk_mib` or \
                             `disk_files`";
-                self.add("/limits", "wrong_type", format!("the limits can't be read: {error}"), hint);
+                self.add(
+                    "/limits",
+                    "wrong_type",
+                    format!("the limits can't be read: {error}"),
+                    hint,
+                );
                 return DeclaredLimits::default();
             }
         };
@@ -473,7 +542,12 @@ impl Reader {
         if hosts.len() > MAX_HOSTS {
             self.wrong_type("/network".to_owned(), &format!("a list of at most {MAX_HOSTS} hosts"));
         } else if let Some(error) = bad_host(&hosts) {
-            self.add("/network", "bad_host", error, "write hosts as `api.example.com` or `*.example.com`");
+            self.add(
+                "/network",
+                "bad_host",
+                error,
+                "write hosts as `api.example.com` or `*.example.com`",
+            );
         }
         hosts
     }
@@ -494,8 +568,16 @@ impl Reader {
             let names: BTreeSet<&str> = document.inputs.iter().map(|port| port.name.as_str()).collect();
             for (index, setting) in document.settings.iter().enumerate() {
                 if names.contains(setting.name.as_str()) {
-                    let message = format!("`{}` is an input as well, and the function takes both by name", setting.name);
-                    self.add(format!("/settings/{index}/name"), "duplicate_name", message, "give it another name");
+                    let message = format!(
+                        "`{}` is an input as well, and the function takes both by name",
+                        setting.name
+                    );
+                    self.add(
+                        format!("/settings/{index}/name"),
+                        "duplicate_name",
+                        message,
+                        "give it another name",
+                    );
                 }
             }
         } else if document.trust == Trust::Restricted && !document.network.is_empty() {
@@ -581,7 +663,10 @@ pub fn check_setting(setting: &Setting, value: &Value) -> Result<Value, String> 
                 };
                 fits.map_err(|wrong| format!("item {index}: {wrong}"))?;
             }
-            let twice = items.iter().enumerate().any(|(index, item)| items[..index].contains(item));
+            let twice = items
+                .iter()
+                .enumerate()
+                .any(|(index, item)| items[..index].contains(item));
             if twice && setting.kind == SettingKind::MultiSelect {
                 return need("a list without anything twice");
             }
@@ -628,11 +713,10 @@ pub(super) fn check_port(port: &Port, value: &Value) -> Result<Value, String> {
     let Some(items) = value.as_array() else {
         return Err("it takes several values, so it must be a list".to_owned());
     };
-    let items = items.iter().enumerate().map(|(index, item)| {
-        port.kind
-            .check(item)
-            .map_err(|wrong| format!("item {index}: {wrong}"))
-    });
+    let items = items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| port.kind.check(item).map_err(|wrong| format!("item {index}: {wrong}")));
     items.collect::<Result<Vec<_>, _>>().map(Value::Array)
 }
 
@@ -656,12 +740,19 @@ pub fn check_values(document: &NodeDocument, given: &Value) -> Result<Value, Vec
             findings.push(Finding::new(format!("/{member}/{name:.60}"), "unknown_argument", message).hint(hint));
         }
     };
-    unknown("inputs", document.inputs.iter().map(|port| port.name.as_str()).collect());
+    unknown(
+        "inputs",
+        document.inputs.iter().map(|port| port.name.as_str()).collect(),
+    );
     unknown(
         "settings",
         document.settings.iter().map(|setting| setting.name.as_str()).collect(),
     );
-    let mut take = |member: &str, name: &str, required: bool, value: Option<Result<Value, String>>, into: &mut Map<String, Value>| {
+    let mut take = |member: &str,
+                    name: &str,
+                    required: bool,
+                    value: Option<Result<Value, String>>,
+                    into: &mut Map<String, Value>| {
         let pointer = format!("/{member}/{name}");
         match value {
             Some(Ok(value)) => {
@@ -682,7 +773,9 @@ pub fn check_values(document: &NodeDocument, given: &Value) -> Result<Value, Vec
     }
     for setting in &document.settings {
         let value = of("settings").get(&setting.name).filter(|value| !value.is_null());
-        let value = value.or(setting.default.as_ref()).map(|value| check_setting(setting, value));
+        let value = value
+            .or(setting.default.as_ref())
+            .map(|value| check_setting(setting, value));
         take("settings", &setting.name, setting.required, value, &mut settings);
     }
     if findings.is_empty() {
@@ -713,7 +806,11 @@ pub fn check_outputs(document: &NodeDocument, value: &Value) -> Result<(), Strin
         let names: Vec<_> = document.outputs.iter().map(|port| format!("`{}`", port.name)).collect();
         wrong.push(format!("`run` must return an object with {}", names.join(", ")));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("; "))
+    }
 }
 
 #[cfg(test)]
@@ -858,7 +955,11 @@ mod tests {
         let mut document = parse(good()).unwrap();
         assert!(check_outputs(&document, &json!({"text": "a", "other": 1})).is_ok());
         assert!(check_outputs(&document, &json!({})).is_ok());
-        assert!(check_outputs(&document, &json!({"text": 1})).unwrap_err().contains("`text`"));
+        assert!(
+            check_outputs(&document, &json!({"text": 1}))
+                .unwrap_err()
+                .contains("`text`")
+        );
         assert!(check_outputs(&document, &json!("a")).unwrap_err().contains("an object"));
         document.outputs[0].whole = true;
         assert!(check_outputs(&document, &json!("a")).is_ok());

@@ -91,7 +91,9 @@ impl FromStr for NodeVersion {
         let (numbers, pre) = text
             .split_once('-')
             .map_or((text, None), |(numbers, pre)| (numbers, Some(pre)));
-        let good_pre = |pre: &str| (1..=20).contains(&pre.len()) && pre.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let good_pre = |pre: &str| {
+            (1..=20).contains(&pre.len()) && pre.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
         if pre.is_some_and(|pre| !good_pre(pre)) {
             return Err(wrong());
         }
@@ -314,8 +316,23 @@ mod tests {
         let sorted: Vec<_> = versions.iter().map(ToString::to_string).collect();
         assert_eq!(sorted, texts);
         for bad in [
-            "", "1", "1.0", "1.x", "1.0.x", "latest", "^1.0.0", "01.0.0", "1.0.0.0", "1.0.0-", "1.0.0-RC", "1.0.0-a.b", "v1.0.0",
-            "1.0.1000000", " 1.0.0", "1.0.0+b", "+1.0.0",
+            "",
+            "1",
+            "1.0",
+            "1.x",
+            "1.0.x",
+            "latest",
+            "^1.0.0",
+            "01.0.0",
+            "1.0.0.0",
+            "1.0.0-",
+            "1.0.0-RC",
+            "1.0.0-a.b",
+            "v1.0.0",
+            "1.0.1000000",
+            " 1.0.0",
+            "1.0.0+b",
+            "+1.0.0",
         ] {
             assert!(bad.parse::<NodeVersion>().is_err(), "{bad}");
         }
@@ -324,8 +341,20 @@ mod tests {
     #[test]
     fn a_use_is_a_name_and_an_exact_version() {
         let used: NodeUse = "shout-2@1.2.0".parse().unwrap();
-        assert_eq!((used.name.as_str(), used.to_string().as_str()), ("shout-2", "shout-2@1.2.0"));
-        for bad in ["shout", "shout@", "@1.0.0", "Shout@1.0.0", "2x@1.0.0", "a/b@1.0.0", "shout@1.0.0@1.0.0", "shout@latest"] {
+        assert_eq!(
+            (used.name.as_str(), used.to_string().as_str()),
+            ("shout-2", "shout-2@1.2.0")
+        );
+        for bad in [
+            "shout",
+            "shout@",
+            "@1.0.0",
+            "Shout@1.0.0",
+            "2x@1.0.0",
+            "a/b@1.0.0",
+            "shout@1.0.0@1.0.0",
+            "shout@latest",
+        ] {
             assert!(bad.parse::<NodeUse>().is_err(), "{bad}");
         }
     }

@@ -44,7 +44,8 @@ pub use id::{
 };
 pub use layer::LAYERS;
 pub use library::{
-    Authored, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion, VersionError,
+    Authored, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion,
+    VersionError,
 };
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;

@@ -25,7 +25,9 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 const MAX_NUMBER_BYTES: usize = 400;
 
 /// The type of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum PortType {
     /// Text.
@@ -108,7 +110,9 @@ impl PortType {
                 "an object with `artifact` (the id of an artifact of the run) or `data` (base64, up to 512 KiB), and as wanted \
                  `name`, `media_type`, `size` and `sha256`"
             }
-            Self::Url => "a text that is an absolute `http` or `https` address of up to 2048 bytes, without user and password",
+            Self::Url => {
+                "a text that is an absolute `http` or `https` address of up to 2048 bytes, without user and password"
+            }
             Self::Binary => "a text that is base64 with padding, of up to 512 KiB",
         }
     }
@@ -276,7 +280,10 @@ impl How {
             Self::Look | Self::ReadUrl | Self::ReadFile => to.check(value),
             Self::Write => match value {
                 Value::Number(_) | Value::Bool(_) => Ok(json!(value.to_string())),
-                other => Err(format!("a number or boolean is needed, and this is {}", described(other))),
+                other => Err(format!(
+                    "a number or boolean is needed, and this is {}",
+                    described(other)
+                )),
             },
             Self::ReadInteger => {
                 let text = text()?;
@@ -293,13 +300,17 @@ impl How {
             Self::Encode => {
                 let text = text()?;
                 if text.len() > MAX_INLINE_BYTES {
-                    return Err(format!("it has {} bytes, and {MAX_INLINE_BYTES} are allowed", text.len()));
+                    return Err(format!(
+                        "it has {} bytes, and {MAX_INLINE_BYTES} are allowed",
+                        text.len()
+                    ));
                 }
                 Ok(json!(STANDARD.encode(text)))
             }
             Self::Decode => {
                 let text = String::from_utf8(bytes_of(text()?)?);
-                text.map(|text| json!(text)).map_err(|_| "the bytes are no UTF-8 text".to_owned())
+                text.map(|text| json!(text))
+                    .map_err(|_| "the bytes are no UTF-8 text".to_owned())
             }
             Self::AsFile => {
                 let text = text()?;
@@ -336,12 +347,22 @@ pub const fn assignable(from: PortType, to: PortType) -> Fit {
         (Binary, File) => Fit::Coerce(How::AsFile),
         (Object, File) => Fit::Coerce(How::ReadFile),
         (Boolean, Integer | Number) => Fit::No("true and false are no numbers: write `1 if … else 0` as an expression"),
-        (Integer | Number, Boolean) => Fit::No("a number is neither true nor false: write a comparison as an expression"),
-        (String, Array | Object) => Fit::No("a text is not read as JSON: read it in a Python step, where mistakes can be told"),
-        (String, File) => Fit::No("a text is not a file: make it one in a Python step, or declare the output as `binary`"),
+        (Integer | Number, Boolean) => {
+            Fit::No("a number is neither true nor false: write a comparison as an expression")
+        }
+        (String, Array | Object) => {
+            Fit::No("a text is not read as JSON: read it in a Python step, where mistakes can be told")
+        }
+        (String, File) => {
+            Fit::No("a text is not a file: make it one in a Python step, or declare the output as `binary`")
+        }
         (Url, File | Binary) => Fit::No("an address is not what it leads to: fetch it with a step of type `http`"),
-        (File, String | Url | Binary) => Fit::No("what is in a file is read in a Python step: `ctx.artifacts.content(file)`"),
-        (Array, _) => Fit::No("a list is not one value: take an item of it with an expression, or use a step of type `map`"),
+        (File, String | Url | Binary) => {
+            Fit::No("what is in a file is read in a Python step: `ctx.artifacts.content(file)`")
+        }
+        (Array, _) => {
+            Fit::No("a list is not one value: take an item of it with an expression, or use a step of type `map`")
+        }
         (_, Array) => Fit::No("one value is not a list: write `[…]` as an expression"),
         (Object, _) => Fit::No("an object is not one of its members: name the member in `output`"),
         (_, Object) => Fit::No("one value is not an object: give it a name in `inputs`"),
@@ -392,7 +413,9 @@ fn whole(number: &serde_json::Number) -> Result<Value, String> {
 fn integer_of(text: &str) -> Option<Value> {
     let signed = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
     let unsigned = || text.parse::<u64>().ok().filter(|number| number.to_string() == text);
-    signed.map(|number| json!(number)).or_else(|| unsigned().map(|number| json!(number)))
+    signed
+        .map(|number| json!(number))
+        .or_else(|| unsigned().map(|number| json!(number)))
 }
 
 /// A text as a number, where that is what is written, and not merely near it.
@@ -405,8 +428,8 @@ fn number_of(text: &str) -> Result<Value, String> {
         return Ok(number);
     }
     // The grammar is JSON's: no blanks, no `+`, no leading zeros, no `.5`, no `NaN`.
-    let is_bare = text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
-        && text.ends_with(|c: char| c.is_ascii_digit());
+    let is_bare =
+        text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_digit());
     if !is_bare || serde_json::from_str::<&serde_json::value::RawValue>(text).is_err() {
         return Err(wrong());
     }
@@ -437,7 +460,10 @@ fn normal(text: &str) -> Option<(String, i64)> {
 
 fn is_url(text: &str) -> Result<(), String> {
     if text.len() > MAX_URL_BYTES {
-        return Err(format!("an address may have {MAX_URL_BYTES} bytes, and this has {}", text.len()));
+        return Err(format!(
+            "an address may have {MAX_URL_BYTES} bytes, and this has {}",
+            text.len()
+        ));
     }
     let wrong = || "it is no absolute `http` or `https` address".to_owned();
     // What a reader of addresses would quietly take out, or turn into something else.
@@ -446,7 +472,8 @@ fn is_url(text: &str) -> Result<(), String> {
     }
     let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
     let address = text.parse::<url::Url>().map_err(|_| wrong())?;
-    if !(lower.starts_with("http://") || lower.starts_with("https://")) || address.host_str().is_none_or(str::is_empty) {
+    if !(lower.starts_with("http://") || lower.starts_with("https://")) || address.host_str().is_none_or(str::is_empty)
+    {
         return Err(wrong());
     }
     if !address.username().is_empty() || address.password().is_some() {
@@ -459,13 +486,17 @@ fn is_url(text: &str) -> Result<(), String> {
 fn bytes_of(text: &str) -> Result<Vec<u8>, String> {
     // Four characters for each three bytes: not decoded in vain.
     if text.len() > MAX_INLINE_BYTES.div_ceil(3) * 4 {
-        return Err(format!("it has more than {MAX_INLINE_BYTES} bytes: keep it as an artifact"));
+        return Err(format!(
+            "it has more than {MAX_INLINE_BYTES} bytes: keep it as an artifact"
+        ));
     }
     let bytes = STANDARD
         .decode(text)
         .map_err(|_| "it is no base64 with padding (RFC 4648, section 4)".to_owned())?;
     if bytes.len() > MAX_INLINE_BYTES {
-        return Err(format!("it has more than {MAX_INLINE_BYTES} bytes: keep it as an artifact"));
+        return Err(format!(
+            "it has more than {MAX_INLINE_BYTES} bytes: keep it as an artifact"
+        ));
     }
     Ok(bytes)
 }
@@ -644,7 +675,11 @@ mod tests {
             (json!("file:///etc/passwd"), String, Url),
             (json!("javascript:alert(1)"), String, Url),
             (json!({"artifact": "art_1"}), PortType::Object, File),
-            (json!({"data": "", "artifact": "art_7zzzzzzzzzzzzzzzzzzzzzzzzz"}), PortType::Object, File),
+            (
+                json!({"data": "", "artifact": "art_7zzzzzzzzzzzzzzzzzzzzzzzzz"}),
+                PortType::Object,
+                File,
+            ),
             (json!({"path": "/etc/passwd"}), PortType::Object, File),
         ] {
             assert!(coerce(&value, from, to).is_err(), "{value}");

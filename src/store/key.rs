@@ -5,8 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, HookId, KeyId, NodeTypeName, NodeUse, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, SecretName, Slug,
-    Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, HookId, KeyId, NodeTypeName, NodeUse, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId,
+    SecretName, Slug, Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.

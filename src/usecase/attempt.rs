@@ -17,9 +17,7 @@ use super::watch::Making;
 use super::{Context, Error, Result, node_type};
 use crate::authz::Origin;
 use crate::definition::{check_outputs, check_values};
-use crate::domain::{
-    AttemptId, Authored, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp, Trust,
-};
+use crate::domain::{AttemptId, Authored, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp, Trust};
 use crate::error::{Coded as _, Finding};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
@@ -215,8 +213,8 @@ impl Attempt {
             .work
             .code()
             .ok_or_else(|| store::Error::corrupt("an attempt of a step that calls nothing"))?;
-        let has_packages = code.digest.is_none()
-            || (code.rights.trust == Trust::Trusted && run.new.plan.environment.is_some());
+        let has_packages =
+            code.digest.is_none() || (code.rights.trust == Trust::Trusted && run.new.plan.environment.is_some());
         Ok(Self {
             cx: cx.clone(),
             scope: scope.clone(),

@@ -16,9 +16,7 @@ use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
 use crate::definition::parse_document;
-use crate::domain::{
-    Authored, Declared, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance,
-};
+use crate::domain::{Authored, Declared, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance};
 use crate::error::{Finding, Kind};
 use crate::store;
 pub use crate::store::repo::node_types::{Draft, Head, Version};
@@ -26,7 +24,7 @@ use crate::store::repo::node_types::{NodeTypes, StoredDraft, StoredHead};
 use crate::tenancy::{PlatformScope, Scope, platform_over};
 
 pub(super) use resolve::{look, resolve, source, unusable};
-pub use trial::{MAX_TRIALS, Tried, Trial, check, test};
+pub use trial::{MAX_TRIALS, Trial, Tried, check, test};
 
 /// Most node types of an installation.
 pub const MAX_TYPES: usize = 500;
@@ -166,15 +164,21 @@ pub async fn list(
 /// When the scope may not, there is no such type with a version, or storage fails.
 pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Head, Vec<Version>)> {
     scope.authorize(Action::Read, Resource::NodeType)?;
+    let head = found(cx, scope, name).await?;
+    let versions = cx.node_types.versions(scope, &head.name).await?;
+    Ok((head, versions))
+}
+
+/// A type that has a version.
+async fn found(cx: &Context, scope: &Scope, name: &str) -> Result<Head> {
     let found = match name.parse::<NodeTypeName>() {
         Ok(name) => cx.node_types.head(scope, &name).await?,
         Err(_) => None,
     };
-    let Some(StoredHead { head, .. }) = found.filter(|stored| stored.head.newest.is_some()) else {
-        return Err(unknown(cx, scope, name).await?);
-    };
-    let versions = cx.node_types.versions(scope, &head.name).await?;
-    Ok((head, versions))
+    match found.filter(|stored| stored.head.newest.is_some()) {
+        Some(stored) => Ok(stored.head),
+        None => Err(unknown(cx, scope, name).await?),
+    }
 }
 
 /// A published version, all of it.
@@ -215,7 +219,7 @@ pub struct User {
 /// When the scope may not, there is no such type, or the workspace can't be read.
 pub async fn used_by(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<User>> {
     scope.authorize(Action::List, Resource::Workflow)?;
-    let (head, _) = get(cx, scope, name).await?;
+    let head = found(cx, scope, name).await?;
     let current = cx.catalogs.current().await?;
     let graphs = current
         .catalog
@@ -227,7 +231,10 @@ pub async fn used_by(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<User
 
 async fn unknown(cx: &Context, scope: &Scope, name: &str) -> Result<Error> {
     let heads = cx.node_types.heads(scope).await?;
-    let names = heads.iter().filter(|head| head.newest.is_some()).map(|head| head.name.as_str());
+    let names = heads
+        .iter()
+        .filter(|head| head.newest.is_some())
+        .map(|head| head.name.as_str());
     Ok(not_there(name, names.collect()))
 }
 
@@ -242,7 +249,11 @@ fn not_there(name: &str, names: Vec<&str>) -> Error {
         Some((_, near)) => format!("did you mean `{near}`?"),
         None => "`GET /api/node-types` lists those that there are".to_owned(),
     };
-    Error::not_found("node_type_not_found", format!("the library has no node type `{shown}`"), hint)
+    Error::not_found(
+        "node_type_not_found",
+        format!("the library has no node type `{shown}`"),
+        hint,
+    )
 }
 
 fn no_version(name: &str, version: &str) -> Error {
@@ -306,7 +317,9 @@ pub async fn put_draft(
         platform_over(caller, Action::Create, Resource::NodeType)?;
         let count = cx.node_types.heads(&platform).await?.len();
         if count >= MAX_TYPES {
-            return Err(full(format!("the library has {count} node types, which is as many as it may")));
+            return Err(full(format!(
+                "the library has {count} node types, which is as many as it may"
+            )));
         }
     }
     let tag = before.as_ref().map(|before| before.draft.digest.as_str());
@@ -360,7 +373,11 @@ async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<Aut
             if wrong.is_empty() {
                 return Ok(noticed);
             }
-            let detail = format!("the code of `{}` has {} finding(s)", authored.document.name, wrong.len());
+            let detail = format!(
+                "the code of `{}` has {} finding(s)",
+                authored.document.name,
+                wrong.len()
+            );
             Err(invalid(detail, wrong.into_iter().chain(noticed).collect()))
         }
         NodeBody::Function(function) => {
@@ -371,7 +388,10 @@ async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<Aut
             let message = format!("the workspace declares no function `{function}`");
             let finding = Finding::new("/function", "unknown_use", message);
             let detail = format!("the draft of `{}` has 1 finding(s)", authored.document.name);
-            Err(invalid(detail, vec![finding.hint("name one with `@workflow` or `@node`")]))
+            Err(invalid(
+                detail,
+                vec![finding.hint("name one with `@workflow` or `@node`")],
+            ))
         }
     }
 }
@@ -390,7 +410,9 @@ pub async fn publish(cx: &Arc<Context>, caller: &Caller, name: &str, if_tag: Opt
     }
     if head.head.versions >= MAX_VERSIONS {
         let count = head.head.versions;
-        return Err(full(format!("`{name}` has {count} versions, which is as many as a node type may")));
+        return Err(full(format!(
+            "`{name}` has {count} versions, which is as many as a node type may"
+        )));
     }
     let authored = cx.node_types.document(&platform, &draft.draft.digest).await?;
     may_trust(&platform, authored.document.trust)?;
@@ -419,13 +441,7 @@ pub async fn publish(cx: &Arc<Context>, caller: &Caller, name: &str, if_tag: Opt
 ///
 /// # Errors
 /// When the caller may not, there is no such version, the message can't be, or storage fails.
-pub async fn deprecate(
-    cx: &Context,
-    caller: &Caller,
-    name: &str,
-    version: &str,
-    message: &str,
-) -> Result<Version> {
+pub async fn deprecate(cx: &Context, caller: &Caller, name: &str, version: &str, message: &str) -> Result<Version> {
     let platform = platform_over(caller, Action::Modify, Resource::NodeType)?;
     let message = message.trim();
     if message.is_empty() || message.chars().count() > MAX_MESSAGE || message.chars().any(char::is_control) {
@@ -494,7 +510,10 @@ async fn drafted(cx: &Context, platform: &PlatformScope, name: &NodeTypeName) ->
         )),
         (None, _) => {
             let heads = cx.node_types.heads(platform).await?;
-            Err(not_there(name.as_str(), heads.iter().map(|head| head.name.as_str()).collect()))
+            Err(not_there(
+                name.as_str(),
+                heads.iter().map(|head| head.name.as_str()).collect(),
+            ))
         }
     }
 }
@@ -535,7 +554,11 @@ fn invalid(detail: String, findings: Vec<Finding>) -> Error {
 }
 
 fn full(detail: String) -> Error {
-    Error::conflict("node_types_full", detail, "delete drafts that nobody needs, or begin a type of another name")
+    Error::conflict(
+        "node_types_full",
+        detail,
+        "delete drafts that nobody needs, or begin a type of another name",
+    )
 }
 
 fn version_taken(named: &NodeUse) -> Error {

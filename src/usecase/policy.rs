@@ -607,8 +607,12 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
                 Some(graph) => {
                     let (versions, _) = node_type::look(cx, scope, &current, graph).await?;
                     let functions = current.catalog.functions_of(graph).into_values();
-                    all_of(functions.chain(versions.values()).map(|function| declares(function, &cx.bounds.attempt)))
-                        .unwrap_or_else(|| (Rights::default(), cx.bounds.attempt.clone()))
+                    all_of(
+                        functions
+                            .chain(versions.values())
+                            .map(|function| declares(function, &cx.bounds.attempt)),
+                    )
+                    .unwrap_or_else(|| (Rights::default(), cx.bounds.attempt.clone()))
                 }
             }
         }

@@ -22,6 +22,7 @@ mod hooks;
 mod host_envelope;
 mod kept;
 mod key_vault;
+mod node_library;
 mod plans;
 mod policies;
 mod profiles;

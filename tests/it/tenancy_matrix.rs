@@ -31,8 +31,8 @@ use weft::usecase::resume_run::CodeOf;
 use weft::usecase::start_run::{StartRun, start_run};
 use weft::usecase::watch::Wanted;
 use weft::usecase::{
-    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, policy, provide_data,
-    quarantine, query_run, queue_trigger, rerun, resume_run, schedule, secret, watch,
+    Error, admit, approval, artifact, audit_log, catalog, control_run, drive_run, hook, node_type, policy,
+    provide_data, quarantine, query_run, queue_trigger, rerun, resume_run, schedule, secret, watch,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -57,6 +57,10 @@ const COVERED: &[&str] = &[
     "hook::list",
     "hook::replace",
     "hook::rotate",
+    "node_type::get",
+    "node_type::list",
+    "node_type::used_by",
+    "node_type::version",
     "plan::make",
     "policy::effective",
     "policy::organization",
@@ -492,6 +496,14 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 _ => not_found(of, queue_trigger::send(cx, scope, &origin, id, &Map::new()).await),
             }
         }
+        // The library is everybody's, and this installation has nothing in it.
+        "node_type::get" => not_found(of, node_type::get(cx, scope, "shout").await),
+        "node_type::list" => match node_type::list(cx, scope, &node_type::Wanted::default(), None, 10).await {
+            Ok((listed, _)) => assert!(listed.iter().all(|one| one.name() == WORKFLOW), "{of}: {listed:?}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "node_type::used_by" => not_found(of, node_type::used_by(cx, scope, "shout").await),
+        "node_type::version" => not_found(of, node_type::version(cx, scope, "shout", "1.0.0").await),
         // Everything about it is the stranger's own.
         "plan::make" => match weft::usecase::plan::make(cx, scope, &origin, WORKFLOW, &Map::new(), None).await {
             Ok(planned) => assert!(!planned.manifest.to_string().contains("contoso"), "{of}: {planned:?}"),

@@ -93,6 +93,7 @@ def test_what_restricted_code_may_not_import(run: Callable[..., Result], name: s
     for code in (
         f"import {name}\ndef run(ctx, inputs, settings):\n    return 1\n",
         f"def run(ctx, inputs, settings):\n    import {name}\n    return 1\n",
+        f"def run(ctx, inputs, settings):\n    return __import__({name!r}) and 1\n",
     ):
         error = run(code).error
         assert error["type"] == "ImportError", error

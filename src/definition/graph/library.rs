@@ -53,7 +53,11 @@ fn not_exact(node: &Node, written: &str, at: &str, newest: impl Fn(&str) -> Opti
         Some(version) => format!("write an exact version; the newest is `{name}@{version}`"),
         None => "write the name and an exact version, as `shout@1.2.0`; `GET /api/node-types` lists them".to_owned(),
     };
-    let message = format!("node `{}` uses `{}`, which names no exact version", node.id, shown(written));
+    let message = format!(
+        "node `{}` uses `{}`, which names no exact version",
+        node.id,
+        shown(written)
+    );
     Some(Finding::new(format!("{at}/use"), INEXACT, message).hint(hint))
 }
 
@@ -116,13 +120,20 @@ fn check_settings(
     let fields = &authored.document.settings;
     let named = authored.document.named();
     let names = || fields.iter().map(|field| field.name.as_str());
-    for name in settings.keys().filter(|name| !names().any(|known| known == name.as_str())) {
+    for name in settings
+        .keys()
+        .filter(|name| !names().any(|known| known == name.as_str()))
+    {
         let hint = match nearest(name, names()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if fields.is_empty() => format!("`{named}` has no settings"),
             None => format!("`{named}` has {}", listed(names())),
         };
-        let message = format!("node `{}` sets `{}`, which `{named}` doesn't have", node.id, shown(name));
+        let message = format!(
+            "node `{}` sets `{}`, which `{named}` doesn't have",
+            node.id,
+            shown(name)
+        );
         findings.push(Finding::new(format!("{at}/settings/{}", escaped(name)), "setting_unknown", message).hint(hint));
     }
     for field in fields {
@@ -149,9 +160,17 @@ fn setting(field: &Setting, value: &Value) -> Result<(), (String, String)> {
     if field.kind == SettingKind::Secret {
         return match value.get(SECRET_MARK) {
             // What may be asked for is decided before it runs.
-            _ if is_open => Err(("which secret it is must be written, not worked out".to_owned(), reference())),
-            None => Err(("a secret is named, and its value is never written".to_owned(), reference())),
-            Some(name) => check_setting(field, name).map(drop).map_err(|wrong| (wrong, reference())),
+            _ if is_open => Err((
+                "which secret it is must be written, not worked out".to_owned(),
+                reference(),
+            )),
+            None => Err((
+                "a secret is named, and its value is never written".to_owned(),
+                reference(),
+            )),
+            Some(name) => check_setting(field, name)
+                .map(drop)
+                .map_err(|wrong| (wrong, reference())),
         };
     }
     if value.get(SECRET_MARK).is_some() {

@@ -453,7 +453,11 @@ pub async fn put_draft(
     params(("name" = String, Path, description = "The node type"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the draft that is deleted")),
     responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
-pub async fn delete_draft(caller: Caller, Path(name): Path<String>, headers: HeaderMap) -> Result<StatusCode, ApiError> {
+pub async fn delete_draft(
+    caller: Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
     let tag = if_match(&headers)?;
     node_type::delete_draft(&caller.app.cx, &caller.caller, &name, tag.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -474,11 +478,10 @@ pub async fn publish(
 ) -> Result<Json<VersionView>, ApiError> {
     // It can't be undone; and no page of another site can send this header unasked.
     if !headers.contains_key(header::IF_MATCH) {
-        return Err(ApiError::bad_parameter(
-            "header:If-Match",
-            "`If-Match` must say which draft is published",
-        )
-        .hint("send the `ETag` of the draft, or `*` for whatever it says now"));
+        return Err(
+            ApiError::bad_parameter("header:If-Match", "`If-Match` must say which draft is published")
+                .hint("send the `ETag` of the draft, or `*` for whatever it says now"),
+        );
     }
     let tag = if_match(&headers)?;
     let version = node_type::publish(&caller.app.cx, &caller.caller, &name, tag.as_deref()).await?;
@@ -542,8 +545,12 @@ pub async fn test(
 ) -> Result<Json<TrialAnswer>, ApiError> {
     is_json(&headers)?;
     let input: TrialInput = serde_json::from_value(Value::Object(body.object)).map_err(|error| {
-        ApiError::new(Kind::Invalid, "node_type_invalid", format!("the body can't be read: {error}"))
-            .hint("send `{\"inputs\": {…}, \"settings\": {…}}`, and `version` for a published one")
+        ApiError::new(
+            Kind::Invalid,
+            "node_type_invalid",
+            format!("the body can't be read: {error}"),
+        )
+        .hint("send `{\"inputs\": {…}, \"settings\": {…}}`, and `version` for a published one")
     })?;
     let trial = Trial {
         version: input.version,
@@ -561,9 +568,11 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(
-        ApiError::new(Kind::Invalid, "media_type_unsupported", "the body must be JSON, and say so")
-            .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-            .hint("send `Content-Type: application/json`"),
+    Err(ApiError::new(
+        Kind::Invalid,
+        "media_type_unsupported",
+        "the body must be JSON, and say so",
     )
+    .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    .hint("send `Content-Type: application/json`"))
 }

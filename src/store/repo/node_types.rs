@@ -210,11 +210,7 @@ impl NodeTypes {
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn version<'a>(
-        &self,
-        _within: impl Into<Within<'a>> + Send,
-        named: &NodeUse,
-    ) -> Result<Option<Version>> {
+    pub async fn version<'a>(&self, _within: impl Into<Within<'a>> + Send, named: &NodeUse) -> Result<Option<Version>> {
         let row = self.row(&key::node_type_version_row(named)).await?;
         row.map(|row| read(&row, "version")).transpose()
     }
@@ -332,7 +328,12 @@ impl NodeTypes {
         next.updated_at = now;
         let row = key::node_type_draft_row(&document.name);
         let operations = vec![
-            written(key::node_type_row(&document.name), &next, "type", head.map(|head| &head.etag))?,
+            written(
+                key::node_type_row(&document.name),
+                &next,
+                "type",
+                head.map(|head| &head.etag),
+            )?,
             written(row, &draft, "draft", before.map(|before| &before.etag))?,
         ];
         self.commit(operations).await?;
@@ -364,9 +365,10 @@ impl NodeTypes {
         };
         let mut next = head.head.clone();
         let is_release = |version: &NodeVersion| !version.is_before_release();
-        let is_newest = next.newest.as_ref().is_none_or(|newest| {
-            (is_release(&document.version), &document.version) > (is_release(newest), newest)
-        });
+        let is_newest = next
+            .newest
+            .as_ref()
+            .is_none_or(|newest| (is_release(&document.version), &document.version) > (is_release(newest), newest));
         if is_newest {
             next.describe(document);
             next.newest = Some(document.version.clone());
@@ -457,7 +459,10 @@ impl NodeTypes {
         let sha256 = sha256_hex(&bytes);
         let (container, path) = (key::library_container(), key::node_type_blob(&sha256));
         // What lies there may have been tampered with; what is written now is right.
-        let put = self.ports.blobs.put(&container, &path, Bytes::from(bytes), Put::Overwrite);
+        let put = self
+            .ports
+            .blobs
+            .put(&container, &path, Bytes::from(bytes), Put::Overwrite);
         put.await?;
         Ok(format!("sha256:{sha256}"))
     }
@@ -515,7 +520,9 @@ fn written<T: Serialize>(
 
 fn read<T: for<'de> Deserialize<'de>>(row: &Entity, property: &'static str) -> Result<T> {
     if row.properties.require_int("v")? != 1 {
-        return Err(Error::corrupt(format!("a {property} of the library is of a version that can't be read")));
+        return Err(Error::corrupt(format!(
+            "a {property} of the library is of a version that can't be read"
+        )));
     }
     serde_json::from_str(row.properties.require_text(property)?)
         .map_err(|_| Error::corrupt(format!("a {property} of the library can't be read")))

@@ -62,7 +62,9 @@ pub(in crate::usecase) async fn look(
             if head.newest.is_none() {
                 continue;
             }
-            let is_used = uses.iter().any(|written| written.split('@').next() == Some(head.name.as_str()));
+            let is_used = uses
+                .iter()
+                .any(|written| written.split('@').next() == Some(head.name.as_str()));
             let versions = if is_used {
                 let versions = cx.node_types.versions(scope, &head.name).await?;
                 versions.into_iter().map(|version| version.version).collect()
@@ -80,9 +82,10 @@ pub(in crate::usecase) async fn look(
                 declared.insert(written, version);
             }
             Err(function) => {
-                let users = graph.nodes.iter().filter(|node| {
-                    matches!(&node.work, NodeWork::Library { node_type, .. } if *node_type == written)
-                });
+                let users = graph
+                    .nodes
+                    .iter()
+                    .filter(|node| matches!(&node.work, NodeWork::Library { node_type, .. } if *node_type == written));
                 findings.extend(users.map(|node| {
                     let message = format!(
                         "node `{}` uses `{written}`, which calls `{function}`, and the workspace doesn't declare that",

@@ -100,7 +100,15 @@ pub async fn test(cx: &Arc<Context>, caller: &Caller, name: &str, trial: Trial) 
         .resource("node_type", name)
         .detail(&json!({"digest": digest}));
     keep(cx, &platform, record).await?;
-    let (mut report, lines) = run(cx, &platform, &authored, "node", arguments, (Trust::Restricted, WALL_MS)).await?;
+    let (mut report, lines) = run(
+        cx,
+        &platform,
+        &authored,
+        "node",
+        arguments,
+        (Trust::Restricted, WALL_MS),
+    )
+    .await?;
     if let Outcome::Succeeded { value } = &report.outcome
         && let Err(wrong) = check_outputs(&authored.document, value)
     {
@@ -184,7 +192,8 @@ async fn run(
         return Err(Error::Request {
             kind: Kind::Denied,
             code: "plan_only",
-            detail: "nothing runs under the security profile `plan_only`, and code is looked at by loading it".to_owned(),
+            detail: "nothing runs under the security profile `plan_only`, and code is looked at by loading it"
+                .to_owned(),
             hint: Some(format!("the profile was chosen by {}", chosen.by.place())),
             findings: Vec::new(),
         });
