@@ -59,7 +59,7 @@ impl Request {
 /// Why a delivery can't become arguments: the sender is genuine, and sends something else than the hook expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreadable {
-    /// The body is neither JSON, nor a form, nor text.
+    /// The body is neither JSON, nor a form, nor text, or it is not UTF-8.
     MediaType,
     /// It says that it is JSON, and is none.
     NotJson(Finding),
@@ -93,7 +93,10 @@ fn body(request: &Request) -> Result<Value, Unreadable> {
     }
     let media_type = request.media_type();
     if media_type == "application/x-www-form-urlencoded" {
-        return Ok(Value::Object(fields(&request.body)));
+        let is_text = percent_encoding::percent_decode(&request.body).decode_utf8().is_ok();
+        return is_text
+            .then(|| Value::Object(fields(&request.body)))
+            .ok_or(Unreadable::MediaType);
     }
     let text = std::str::from_utf8(&request.body).map_err(|_| Unreadable::MediaType)?;
     let is_json = media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json");

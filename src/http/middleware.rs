@@ -110,6 +110,21 @@ pub async fn secure(request: Request, next: Next) -> Response {
     response
 }
 
+/// Refuses a query that is no text once it is decoded: read loosely, two different ones would say the same.
+pub async fn query_is_text(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    if percent_encoding::percent_decode_str(query).decode_utf8().is_err() {
+        return ApiError::new(
+            Kind::Invalid,
+            "parameter_invalid",
+            "the query is not UTF-8 once it is decoded",
+        )
+        .hint("encode text as UTF-8 before its bytes become `%XX`")
+        .into_response();
+    }
+    next.run(request).await
+}
+
 /// After an admitted request: records that it was refused a verb, and lists its audit records that no run has listed. What it
 /// was answered stands whether or not that could be written.
 pub async fn close_audit(mut request: Request, next: Next) -> Response {

@@ -35,6 +35,7 @@ pub fn router(gate: Gate) -> Router {
             middleware::wait_until_ready,
         ))
         .route("/", get(async || axum::http::StatusCode::NO_CONTENT))
+        .layer(axum::middleware::from_fn(middleware::query_is_text))
         .layer(axum::middleware::from_fn(middleware::guard))
         .layer(axum::middleware::from_fn(middleware::trace))
         .layer(axum::middleware::from_fn(middleware::secure))

@@ -125,7 +125,9 @@ impl Limit {
     pub fn where_to_raise(self) -> String {
         match (self, self.declared_as()) {
             (Self::Wall, (Some(argument), setting)) => {
-                format!("raise `{argument}` in the decorator, up to the installation's `{setting}`")
+                format!(
+                    "raise the step's `{argument}` (`timeoutSeconds` of a node), up to the installation's `{setting}`"
+                )
             }
             (_, (Some(argument), setting)) => format!(
                 "raise `{argument}` where the decorator's `limits` set it, and otherwise the installation's `{setting}`"

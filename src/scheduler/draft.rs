@@ -201,7 +201,7 @@ impl<'a> Draft<'a> {
         let error = StepError::new(
             "time_limit",
             format!(
-                "the run had not ended at its deadline, {}; raise the run's time limit or make its steps shorter",
+                "the run had not ended at its deadline, {}; raise `WEFT_RUN_TIMEOUT_SECONDS` or make its steps shorter",
                 self.state.deadline
             ),
         );

@@ -331,6 +331,12 @@ pub fn signing_key_row() -> Key {
     key("signing-key".into())
 }
 
+/// The row that is written to see whether storage takes writes.
+#[must_use]
+pub fn write_probe_row() -> Key {
+    key("write-probe".into())
+}
+
 // ── secrets: WeftConfig, organizations' tables, the key vault ─────────────────────────────────────────────────────────
 
 /// The partition of secrets.

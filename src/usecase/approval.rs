@@ -273,6 +273,8 @@ async fn say(
 ) -> Result<StoredRun> {
     let asked = waiting(cx, scope, &run, step).await?;
     let place = run.new.plan.position(step).unwrap_or_default();
+    // `bob` and `BOB` are one person: else a quorum of two could be one.
+    let one = by.to_lowercase();
     let decided = || {
         Error::conflict(
             "approval_decided",
@@ -280,7 +282,7 @@ async fn say(
             "a decision can't be taken back; cancel the run instead",
         )
     };
-    if asked.decisions.iter().any(|decision| decision.by == by) {
+    if asked.decisions.iter().any(|decision| decision.by.to_lowercase() == one) {
         return Err(decided());
     }
     if word
@@ -298,7 +300,7 @@ async fn say(
     let id = run.new.run.clone();
     // Named by who decides: the second word of the same person is refused by the row that the first one left, before it is
     // recorded as a decision, and also when a driver has taken the first since the run was read above.
-    let cause = format!("decision:{step}:{by}");
+    let cause = format!("decision:{step}:{one}");
     if cx.runs.was_told(scope, &id, &cause).await? {
         return Err(decided());
     }

@@ -220,6 +220,8 @@ pub struct Context {
     keep_runs: Option<Duration>,
     /// Whether pauses take their time.
     pauses: bool,
+    /// When storage last took a write.
+    last_written: status::LastWritten,
     /// Messages between instances.
     signals: Signals,
     /// Runs that are driven here.
@@ -313,6 +315,7 @@ impl Context {
             retention: Retention::new(ports.clone()),
             keep_runs: None,
             pauses: true,
+            last_written: status::LastWritten::default(),
             signals: Signals::new(ports.clone()),
             audit: AuditLog::new(ports.clone(), clock.clone(), entropy.clone()),
             identities: Arc::new(Identities::new(ports.clone(), clock.clone(), entropy.clone())),

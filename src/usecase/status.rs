@@ -1,10 +1,14 @@
 //! Whether this process can work, and how it is.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Context, Result};
 use crate::authz::{Action, Caller};
 use crate::error::Finding;
+use crate::store::repo::installation;
 use crate::tenancy;
 
 /// How the process is.
@@ -30,14 +34,36 @@ pub struct Status {
     pub watchers: usize,
 }
 
+/// When storage last took a write that was made to find out. Asked by everybody, so it must cost next to nothing.
+#[derive(Debug, Default)]
+pub(super) struct LastWritten(tokio::sync::Mutex<Option<Instant>>);
+
+impl LastWritten {
+    /// For how long one answer is good.
+    const GOOD_FOR: Duration = Duration::from_secs(5);
+
+    async fn look(&self, cx: &Context) -> Result<()> {
+        // One at a time: those who come meanwhile take what the first has found.
+        let mut last = self.0.lock().await;
+        if last.is_some_and(|at| at.elapsed() < Self::GOOD_FOR) {
+            return Ok(());
+        }
+        *last = None;
+        installation::write_probe(&tenancy::system("ready"), &cx.ports, cx.clock.now()).await?;
+        *last = Some(Instant::now());
+        Ok(())
+    }
+}
+
 /// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
 ///
 /// # Errors
-/// When storage or the workspace can't be used.
+/// When storage can't be read or written, or the workspace can't be used.
 pub async fn ready(cx: &Context) -> Result<&'static str> {
     cx.identities
         .list_organizations(&tenancy::system("ready"), 1, None)
         .await?;
+    cx.last_written.look(cx).await?;
     let current = cx.catalogs.at_once().await?;
     // Said by the first worker, which has described the workspace by now.
     let is_isolated = cx.runner.isolation().is_none_or(|isolation| isolation.is_enough());

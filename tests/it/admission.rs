@@ -296,6 +296,7 @@ async fn a_run_that_begins_later_waits_for_its_time() {
         ("?delay=-1", ""),
         ("?runAt=soon", ""),
         ("?priority=11", ""),
+        ("?concurrencyKey=%ff", ""),
         ("?concurrencyLimit=2", ""),
         ("?delay=60", "wait=5"),
     ] {

@@ -641,6 +641,7 @@ async fn bodies_become_arguments_and_credentials_do_not() {
             (400, "arguments_invalid"),
         ),
         (form("nobody=1"), (400, "arguments_invalid")),
+        (form("name=%ff"), (400, "hook_body_unreadable")),
         (
             world.signed(world.to(&id), &secret, &"x".repeat(2 << 20)),
             (413, "body_too_large"),

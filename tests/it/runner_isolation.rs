@@ -14,6 +14,7 @@ use weft::domain::{AttemptId, Limits, Outcome, Rights, StepError, Tier, Timestam
 use weft::runner::pool::{Pool, Settings};
 use weft::runner::scripted::Scene;
 use weft::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, Isolation, NodeRunner as _, RunnerError, python};
+use weft::store::fault::{Fault, Plan, Rule};
 use weft::testing::{TestApp, WORKFLOW};
 use weft::usecase::seed::DEVELOPMENT_KEY;
 
@@ -267,6 +268,19 @@ async fn a_refusal_is_recorded_and_a_lookalike_is_not() {
     });
     let status = app.request("GET", "/api/ready").send().await;
     assert_eq!(status.json()["status"], "degraded");
+}
+
+/// As with a full disk: reads are answered as ever.
+#[tokio::test(start_paused = true)]
+async fn an_instance_whose_storage_takes_no_writes_is_not_ready() {
+    let app = TestApp::start().await;
+    let ask = async || app.request("GET", "/api/ready").send().await.status;
+    assert_eq!(ask().await, 200);
+    app.faults.plan(Plan::Script(vec![Rule::new(Fault::Before).writes()]));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(ask().await, 503);
+    app.faults.plan(Plan::Script(Vec::new()));
+    assert_eq!(ask().await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ pub async fn health() -> Json<HealthAnswer> {
     })
 }
 
-/// Whether requests can be served: storage answers and the workspace is loaded.
+/// Whether requests can be served: storage can be read and written, and the workspace is loaded.
 #[utoipa::path(get, path = "/api/ready", tag = "health", security(),
     responses((status = 200, body = HealthAnswer), (status = 503, body = Problem)))]
 pub async fn ready(State(gate): State<Gate>) -> Response {

@@ -1,10 +1,13 @@
-//! What belongs to the installation itself: the key with which its queue messages are signed.
+//! What belongs to the installation itself: the key with which its queue messages are signed, and a row that shows whether
+//! storage takes writes.
 
 use super::super::envelope::SigningKey;
 use super::super::error::Error;
 use super::super::key::{self, PlatformTable};
 use super::super::port::{Operation, Ports, Properties, Result};
 use crate::clock::Entropy;
+use crate::domain::Timestamp;
+use crate::tenancy::PlatformScope;
 
 /// The installation's signing key, made by whoever asks first. Instances that ask at the same moment get the same one.
 ///
@@ -36,4 +39,16 @@ pub async fn signing_key(ports: &Ports, entropy: &Entropy) -> Result<SigningKey>
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Writes a row that every instance overwrites: a full disk and a locked file answer reads as ever.
+///
+/// # Errors
+/// Those of the table store.
+pub async fn write_probe(_: &PlatformScope, ports: &Ports, now: Timestamp) -> Result<()> {
+    let properties = Properties::new().with("v", 1i64).with("at", now);
+    let probe = Operation::Upsert(key::write_probe_row(), properties);
+    let table = PlatformTable::Config.name();
+    ports.tables.commit(&table, &key::installation(), vec![probe]).await?;
+    Ok(())
 }
