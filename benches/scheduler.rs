@@ -36,6 +36,7 @@ fn plan(edges: impl Fn(usize) -> Vec<usize>) -> Plan {
         deadline_ms: None,
         workflow: "large".into(),
         bundle: "sha256:0".into(),
+        revision: None,
         environment: None,
         profile: None,
         steps: (0..STEPS).map(step).collect(),

@@ -300,6 +300,16 @@ events! {
     QueueMessagePutBack = "queue_message.put_back", Info, Succeeded;
     /// A message that was set aside was dropped.
     QueueMessageDropped = "queue_message.dropped", Warning, Succeeded;
+    /// A draft of a workflow was thrown away.
+    WorkflowDraftDiscarded = "workflow.draft_discarded", Info, Succeeded;
+    /// An earlier revision of a workflow was made the one that is called.
+    WorkflowRolledBack = "workflow.rolled_back", Warning, Succeeded;
+    /// A workflow can't be called any more.
+    WorkflowArchived = "workflow.archived", Warning, Succeeded;
+    /// A workflow that was archived can be called again.
+    WorkflowUnarchived = "workflow.unarchived", Info, Succeeded;
+    /// The commands and requests of a workflow's revision are trusted more or less than before.
+    WorkflowTrusted = "workflow.trusted", Warning, Succeeded;
     /// A version of a node type was published; from then on it does not change.
     NodeTypePublished = "node_type.published", Warning, Succeeded;
     /// Users of a version of a node type are told to use something else.

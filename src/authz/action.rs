@@ -46,7 +46,8 @@ closed_list!(
 closed_list!(
     /// A kind of thing.
     Resource {
-        /// Workflows and their revisions.
+        /// Workflows and their revisions: writing drafts and publishing is `modify`, beginning one `create`, archiving `delete`;
+        /// `administer` says how far the commands of one are trusted.
         Workflow = "workflow",
         /// What starts workflows at certain times; firing one by hand is `run`.
         Schedule = "schedule",

@@ -93,7 +93,15 @@ impl PlanCommand {
         let workflow = chosen(&current.catalog, inside, (&self.file, self.workflow.as_deref()))?;
         let arguments = self.inputs.of(workflow)?;
         let origin = origin("weft plan");
-        let planned = plan::make(cx, &scope, &origin, &workflow.name, &arguments.given, self.profile).await?;
+        let planned = plan::make(
+            cx,
+            &scope,
+            &origin,
+            &workflow.name,
+            &arguments.given,
+            (self.profile, false),
+        )
+        .await?;
         Ok(planned)
     }
 }

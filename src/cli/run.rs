@@ -19,7 +19,7 @@ use crate::domain::{Ask, DisplayName, OrgId};
 use crate::tenancy::{self, operator_in};
 use crate::usecase::organization::{self, NewOrganization};
 use crate::usecase::start_run::{StartRun, start_run};
-use crate::usecase::{Context, catalog, deliver, signal};
+use crate::usecase::{Context, deliver, offer, signal};
 
 /// The organization of those who have none.
 pub(super) const LOCAL: &str = "local";
@@ -87,8 +87,9 @@ impl Run {
             }
         };
         let scope = operator_in(&platform, &org);
-        let (_, offered) = catalog::get(cx, &scope, &self.name).await?;
+        let (_, offered) = offer::get(cx, &scope, &self.name, None).await?;
         let input = StartRun {
+            draft: false,
             workflow: self.name.clone(),
             arguments: self.inputs.of(&offered.declared)?.given,
             wait: None,

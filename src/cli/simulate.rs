@@ -168,6 +168,7 @@ impl Simulate {
         ];
         let done = async {
             let input = StartRun {
+                draft: false,
                 workflow: workflow.name.clone(),
                 arguments: arguments.given,
                 wait: None,

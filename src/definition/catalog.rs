@@ -238,7 +238,7 @@ impl Catalog {
 }
 
 /// A graph as a workflow.
-fn declared(path: String, graph: Graph) -> Declared {
+pub(super) fn declared(path: String, graph: Graph) -> Declared {
     Declared {
         name: graph.name.clone(),
         path,

@@ -1,6 +1,8 @@
 //! What was authored → what can be run. Pure: it doesn't know where a definition came from.
 
+mod authored;
 mod catalog;
+mod difference;
 mod dry_run;
 mod expression;
 mod graph;
@@ -12,7 +14,9 @@ mod source;
 mod template;
 mod yaml;
 
+pub use authored::{Authored, calls_of, digest_of, is_graph, is_workflow_name, nodes_of, read_authored, sorted};
 pub use catalog::Catalog;
+pub use difference::{Change, ChangeKind, difference};
 pub use dry_run::{DryStep, dry_run};
 pub use expression::{
     DEEPEST, Expression, ExpressionError, MARK, Marked, SECRET_MARK, StepIds, TEXT_MARK, expressions, filled,

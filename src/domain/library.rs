@@ -273,7 +273,7 @@ impl NodeDocument {
 
 /// A version as a plan is made of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Authored {
+pub struct LibraryVersion {
     /// Its digest.
     pub digest: String,
     /// The version.

@@ -20,6 +20,7 @@ mod policy;
 mod port;
 mod profile;
 mod retry;
+mod revision;
 mod rights;
 mod run;
 mod schedule;
@@ -44,7 +45,7 @@ pub use id::{
 };
 pub use layer::LAYERS;
 pub use library::{
-    Authored, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion,
+    LibraryVersion, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion,
     VersionError,
 };
 pub use limits::{DeclaredLimits, Limits};
@@ -59,6 +60,7 @@ pub use policy::{
 pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, inline_bytes};
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use retry::{Backoff, RetryPolicy};
+pub use revision::WorkflowRevision;
 pub use rights::{ModuleRules, Network, Rights, Tier, Trust};
 pub use run::Status;
 pub use schedule::{CatchUp, CatchUpPolicy, Dst, FireTime, Missed, Overlap, Shown, Timing};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Authored, DeclaredLimits, Graph, RetryPolicy, Rights, SecurityProfile, Trust};
+use super::{LibraryVersion, DeclaredLimits, Graph, RetryPolicy, Rights, SecurityProfile, Trust};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -184,7 +184,7 @@ pub struct Declared {
     pub declared_as: DeclaredAs,
     /// The version of a node type, of one that the library has.
     #[serde(skip)]
-    pub authored: Option<Arc<Authored>>,
+    pub authored: Option<Arc<LibraryVersion>>,
     /// The graph, of a workflow that is one; then there is no function.
     #[serde(skip)]
     pub graph: Option<Arc<Graph>>,

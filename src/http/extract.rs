@@ -329,6 +329,44 @@ impl<S: Sync> FromRequest<S> for JsonObject {
     }
 }
 
+/// A file, as the text that it is.
+#[derive(Debug)]
+pub struct TextBody {
+    /// The text.
+    pub text: String,
+    /// Whether it is YAML, and not JSON.
+    pub is_yaml: bool,
+}
+
+impl<S: Sync> FromRequest<S> for TextBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
+        let (parts, body) = request.into_parts();
+        let limit = app(&parts)?.settings.max_body_bytes;
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+            return Err(too_large(limit));
+        }
+        let kind = parts.headers.get(header::CONTENT_TYPE);
+        let kind = kind.map_or("", |value| value.to_str().unwrap_or_default());
+        let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let is_yaml = YAML.contains(&essence.as_str());
+        if !is_yaml && !is_json(kind) {
+            return Err(
+                ApiError::new(Kind::Invalid, "media_type_unsupported", "the body must be JSON or YAML")
+                    .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+                    .hint("send `Content-Type: application/json` or `application/yaml`"),
+            );
+        }
+        let bytes = read(body, limit).await?;
+        let text = String::from_utf8(bytes.into()).map_err(|_| {
+            ApiError::new(Kind::Invalid, "body_not_text", "the body is no text in UTF-8").hint("save the file as UTF-8")
+        })?;
+        Ok(Self { text, is_yaml })
+    }
+}
+
 /// serde's words for what is wrong, without its own line and column.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();

@@ -6,7 +6,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
     approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, node_types, plans, policy,
-    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflows,
+    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_drafts, workflow_files,
+    workflow_revisions, workflows,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -14,6 +15,10 @@ use super::api::{
     info(title = "Weft", description = "A multi-tenant workflow engine. Errors are `application/problem+json` with a stable `code`, a `hint`, and every finding at once."),
     paths(
         workflows::list, workflows::get, workflows::execute, plans::make,
+        workflow_drafts::get, workflow_drafts::put, workflow_drafts::discard, workflow_drafts::validate,
+        workflow_revisions::publish, workflow_revisions::list, workflow_revisions::get, workflow_revisions::diff,
+        workflow_revisions::restore, workflow_revisions::rollback, workflow_revisions::archive,
+        workflow_revisions::unarchive, workflow_revisions::trust, workflow_files::export, workflow_files::import,
     approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, quarantine::list, quarantine::requeue, run_events::events, runs::again, runs::cancel, runs::get, runs::items, runs::list, runs::logs, runs::output, runs::resume, runs::steps,
         audit::list, data_providers::list, data_providers::provide, me::get,
         policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,

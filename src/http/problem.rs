@@ -33,6 +33,10 @@ pub struct Problem {
     /// Everything that is wrong with the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Finding>,
+    /// Where somebody else was first: what is there now (`etag`, and who has written it when).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub current: Option<serde_json::Value>,
 }
 
 /// An error on its way to the caller. The request id is filled in by the outermost layer.
@@ -47,6 +51,7 @@ struct Inner {
     hint: Option<String>,
     retriable: bool,
     findings: Vec<Finding>,
+    current: Option<serde_json::Value>,
     www_authenticate: bool,
 }
 
@@ -85,6 +90,7 @@ impl ApiError {
             hint: None,
             retriable: kind.retriable(),
             findings: Vec::new(),
+            current: None,
             www_authenticate: kind == Kind::Unauthenticated,
         }))
     }
@@ -149,6 +155,7 @@ impl ApiError {
             retriable: self.0.retriable,
             request_id: request_id.to_owned(),
             errors: self.0.findings.clone(),
+            current: self.0.current.clone(),
         }
     }
 
@@ -210,6 +217,9 @@ impl From<usecase::Error> for ApiError {
         };
         let mut api = Self::new(kind, error.code(), detail).findings(error.findings().to_vec());
         api.0.hint = hint;
+        if let usecase::Error::Outdated { current, .. } = error {
+            api.0.current = Some(*current);
+        }
         api
     }
 }

@@ -4,7 +4,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
     approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, node_types, plans, policy,
-    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflows,
+    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_drafts, workflow_files,
+    workflow_revisions, workflows,
 };
 use super::state::Gate;
 
@@ -76,6 +77,65 @@ pub fn table() -> Vec<Route> {
         at("/api/workflows/{name}", Organization, get(workflows::get)),
         to("/api/workflows/{name}/execute", Organization, post(workflows::execute)),
         to("/api/workflows/{name}/plan", Organization, post(plans::make)),
+        at("/api/workflows/{name}/draft", Organization, get(workflow_drafts::get)),
+        on("PUT", "/api/workflows/{name}/draft", put(workflow_drafts::put)),
+        on(
+            "DELETE",
+            "/api/workflows/{name}/draft",
+            delete(workflow_drafts::discard),
+        ),
+        to(
+            "/api/workflows/{name}/validate",
+            Organization,
+            post(workflow_drafts::validate),
+        ),
+        to(
+            "/api/workflows/{name}/publish",
+            Organization,
+            post(workflow_revisions::publish),
+        ),
+        at(
+            "/api/workflows/{name}/revisions",
+            Organization,
+            get(workflow_revisions::list),
+        ),
+        at(
+            "/api/workflows/{name}/revisions/{number}",
+            Organization,
+            get(workflow_revisions::get),
+        ),
+        at(
+            "/api/workflows/{name}/revisions/{number}/diff",
+            Organization,
+            get(workflow_revisions::diff),
+        ),
+        to(
+            "/api/workflows/{name}/revisions/{number}/restore",
+            Organization,
+            post(workflow_revisions::restore),
+        ),
+        to(
+            "/api/workflows/{name}/rollback",
+            Organization,
+            post(workflow_revisions::rollback),
+        ),
+        to(
+            "/api/workflows/{name}/archive",
+            Organization,
+            post(workflow_revisions::archive),
+        ),
+        to(
+            "/api/workflows/{name}/unarchive",
+            Organization,
+            post(workflow_revisions::unarchive),
+        ),
+        at(
+            "/api/workflows/{name}/export",
+            Organization,
+            get(workflow_files::export),
+        ),
+        to("/api/workflows/import", Organization, post(workflow_files::import)),
+        on("PUT", "/api/workflows/{name}/trust", put(workflow_revisions::trust)),
         at("/api/runs", Organization, get(runs::list)),
         at("/api/runs/{id}", Organization, get(runs::get)),
         at("/api/runs/{id}/steps", Organization, get(runs::steps)),

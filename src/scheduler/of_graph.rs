@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Action, Code, Dependency, Output, Plan, Starts, StepPlan, Work};
 use crate::domain::{
-    Authored, Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy,
+    LibraryVersion, Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy,
     Script, SettingKind,
 };
 
@@ -84,6 +84,7 @@ impl Plan {
         Ok(Self {
             workflow: graph.name.clone(),
             bundle: bundle.to_owned(),
+            revision: None,
             environment: None,
             profile: None,
             steps,
@@ -173,7 +174,7 @@ fn parted(environment: &Map<String, Value>) -> (BTreeMap<&str, &str>, BTreeMap<&
 }
 
 /// Settings with their defaults; of a secret, its name.
-fn set(authored: &Authored, written: &Map<String, Value>) -> Map<String, Value> {
+fn set(authored: &LibraryVersion, written: &Map<String, Value>) -> Map<String, Value> {
     let fields = authored.document.settings.iter();
     let settings = fields.filter_map(|field| {
         let value = written.get(&field.name).filter(|value| !value.is_null());

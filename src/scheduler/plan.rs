@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::domain::{
     DEFAULT_ACTIVE, Declared, DeclaredAs, DependsOn, ItemFailure, Join, Limits, OnCrash, OnFailure, OnFalse, Phase,
-    RetryPolicy, Rights, SecurityProfile,
+    RetryPolicy, Rights, SecurityProfile, Trust, WorkflowRevision,
 };
 
 /// A call of a Python function in a worker of its own.
@@ -311,6 +311,9 @@ pub struct Plan {
     pub workflow: String,
     /// The digest of the bundle that the code comes from.
     pub bundle: String,
+    /// The revision of the workflow, where the organization has authored it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<WorkflowRevision>,
     /// The digest of the environment that its packages come from; none when it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
@@ -401,6 +404,7 @@ impl Plan {
         Self {
             workflow: declared.name.clone(),
             bundle: bundle.to_owned(),
+            revision: None,
             environment: None,
             profile: None,
             steps: vec![StepPlan {
@@ -432,6 +436,24 @@ impl Plan {
     pub fn in_environment(mut self, digest: Option<String>) -> Self {
         self.environment = digest;
         self
+    }
+
+    /// The same, of a revision that the organization has authored: its own commands and requests are trusted that far.
+    #[must_use]
+    pub fn of_revision(mut self, revision: WorkflowRevision, trust: Trust) -> Self {
+        self.revision = Some(revision);
+        for step in &mut self.steps {
+            if let Some(code) = step.work.code_mut().filter(|code| code.module == BUILT_IN) {
+                code.rights.trust = code.rights.trust.min(trust);
+            }
+        }
+        self
+    }
+
+    /// Whether it tries a draft.
+    #[must_use]
+    pub fn is_test(&self) -> bool {
+        self.revision.as_ref().is_some_and(WorkflowRevision::is_draft)
     }
 
     /// A step's place, by its id.

@@ -648,6 +648,48 @@ pub fn schedule_count_row() -> Key {
     key("~count".into())
 }
 
+// ── workflows that the organization has authored, in its own table ────────────────────────────────────────────────────
+
+/// The partition of workflows, their revisions, and whom they are assigned to: what changes together is in one transaction.
+#[must_use]
+pub fn workflows() -> Key {
+    key("workflow".into())
+}
+
+/// The prefix of all workflows in it.
+pub const WORKFLOWS: &str = "head:";
+
+/// A workflow's row: its draft, and the revision that is current. Names are checked by `definition`.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_row(name: &str) -> super::port::Result<Key> {
+    Key::new(format!("{WORKFLOWS}{name}"))
+}
+
+/// How many workflows there are; no workflow's row is spelled so.
+#[must_use]
+pub fn workflow_count_row() -> Key {
+    key("~count".into())
+}
+
+/// The prefix of a workflow's revisions, the newest first.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_revisions(name: &str) -> super::port::Result<String> {
+    Ok(Key::new(format!("revision:{name}:"))?.as_str().to_owned())
+}
+
+/// The row of a revision.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_revision_row(name: &str, number: u32) -> super::port::Result<Key> {
+    let falling = u32::MAX - number;
+    Key::new(format!("{}{falling:010}", workflow_revisions(name)?))
+}
+
 // ── queue triggers: WeftQueueTriggers, organizations' tables, and queues of their own ─────────────────────────────────
 
 /// The partition of `WeftQueueTriggers` with every trigger of every organization.

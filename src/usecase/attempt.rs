@@ -17,7 +17,7 @@ use super::watch::Making;
 use super::{Context, Error, Result, node_type};
 use crate::authz::Origin;
 use crate::definition::{check_outputs, check_values};
-use crate::domain::{AttemptId, Authored, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp, Trust};
+use crate::domain::{AttemptId, LibraryVersion, Outcome, Rights, RunId, SecurityProfile, StepError, Timestamp, Trust};
 use crate::error::{Coded as _, Finding};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
@@ -415,7 +415,7 @@ impl Attempt {
     }
 
     /// The version of a node type whose code is called, as it was published.
-    async fn authored(&self) -> Result<Option<Arc<Authored>>> {
+    async fn authored(&self) -> Result<Option<Arc<LibraryVersion>>> {
         let Some(digest) = &self.code.digest else {
             return Ok(None);
         };

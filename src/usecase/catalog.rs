@@ -3,7 +3,6 @@
 //! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
 //! where nothing was before, whoever needs it waits for a while.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::policy::{Asked, Ceilings};
-use super::{CodeSource, Context, Error, Result, node_type};
-use crate::authz::{Action, Resource};
+use super::{CodeSource, Error, Result, node_type};
 use crate::definition::{Catalog, INEXACT};
 use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
@@ -22,7 +19,7 @@ use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments
 use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
 use crate::store::repo::node_types::NodeTypes;
-use crate::tenancy::{Scope, system};
+use crate::tenancy::system;
 
 /// How long a caller waits for the workspace's packages.
 const ENVIRONMENT_PATIENCE: Duration = Duration::from_secs(50);
@@ -323,17 +320,6 @@ pub async fn with_graphs(catalog: Catalog, bundle: &BundleRef) -> Result<Catalog
     .map_err(|error: std::io::Error| unavailable(format!("graph files can't be read: {error}")))
 }
 
-/// A workflow as an organization may use it.
-#[derive(Debug, Clone)]
-pub struct Offered {
-    /// What the workspace declares.
-    pub declared: Declared,
-    /// Hosts that it declares to reach, or that the functions of a graph do.
-    pub network: Vec<String>,
-    /// What of that a policy refuses, and what of the node library it uses that isn't there: a run is not started while there is any.
-    pub refused: Vec<Finding>,
-}
-
 /// Why there is no bundle yet.
 enum Look {
     Wait(Wanted),
@@ -344,76 +330,6 @@ impl<E: Into<Error>> From<E> for Look {
     fn from(error: E) -> Self {
         Self::Failed(Box::new(error.into()))
     }
-}
-
-/// A page of workflows, by name.
-///
-/// # Errors
-/// When the scope may not, or the workspace can't be read.
-pub async fn list(
-    cx: &Context,
-    scope: &Scope,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<(Current, Vec<Offered>, bool)> {
-    scope.authorize(Action::List, Resource::Workflow)?;
-    let current = cx.catalogs.current().await?;
-    let mut items: Vec<Declared> = current
-        .catalog
-        .workflows
-        .values()
-        .filter(|workflow| after.is_none_or(|after| workflow.name.as_str() > after))
-        .take(limit + 1)
-        .cloned()
-        .collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let mut offers = Vec::with_capacity(items.len());
-    for declared in items {
-        offers.push(offered(cx, scope, &current, declared).await?);
-    }
-    Ok((current, offers, more))
-}
-
-/// One workflow.
-///
-/// # Errors
-/// When the scope may not, or there is none of this name.
-pub async fn get(cx: &Context, scope: &Scope, name: &str) -> Result<(Current, Offered)> {
-    scope.authorize(Action::Read, Resource::Workflow)?;
-    let current = cx.catalogs.current().await?;
-    let workflow = find(&current, name)?.clone();
-    let offered = offered(cx, scope, &current, workflow).await?;
-    Ok((current, offered))
-}
-
-async fn ceilings_of(cx: &Context, scope: &Scope, declared: &Declared) -> Result<Ceilings> {
-    let asked = Asked {
-        workflow: declared.security_profile,
-        ..Asked::default()
-    };
-    Ceilings::of(cx, scope, asked).await
-}
-
-async fn offered(cx: &Context, scope: &Scope, current: &Current, declared: Declared) -> Result<Offered> {
-    let ceilings = ceilings_of(cx, scope, &declared).await?;
-    let (versions, mut refused) = match &declared.graph {
-        None => Default::default(),
-        Some(graph) => node_type::look(cx, scope, current, graph).await?,
-    };
-    let mut called: Vec<&Declared> = match &declared.graph {
-        None => vec![&declared],
-        Some(graph) => current.catalog.functions_of(graph).into_values().collect(),
-    };
-    called.extend(versions.values());
-    let network: BTreeSet<&String> = called.iter().flat_map(|function| &function.network).collect();
-    let network = network.into_iter().cloned().collect();
-    refused.extend(called.iter().flat_map(|function| ceilings.refusals(function)));
-    Ok(Offered {
-        network,
-        refused,
-        declared,
-    })
 }
 
 /// The workflow of a name, or an error that says which there are and what is in quarantine.

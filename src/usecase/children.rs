@@ -65,7 +65,8 @@ pub(super) async fn start(
         Err(error) => return Err(error),
     };
     // A plan names the workflows that the run starts, and the code of all of them.
-    if run.new.ask.plan.is_some() && prepared.plan.bundle != run.new.plan.bundle {
+    let is_later = prepared.since.is_some_and(|since| since > run.new.created_at);
+    if run.new.ask.plan.is_some() && (is_later || prepared.plan.bundle != run.new.plan.bundle) {
         return refused(
             "plan_changed",
             format!(

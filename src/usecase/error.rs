@@ -49,6 +49,18 @@ pub enum Error {
         /// Everything that is wrong.
         findings: Vec<Finding>,
     },
+    /// Somebody else changed it first; says what is there now.
+    #[error("{detail}")]
+    Outdated {
+        /// The public code.
+        code: &'static str,
+        /// One sentence.
+        detail: String,
+        /// The next step.
+        hint: String,
+        /// What is there now: its tag, who has written it, when.
+        current: Box<serde_json::Value>,
+    },
 }
 
 impl Error {
@@ -127,6 +139,7 @@ impl Coded for Error {
             Self::Workspace(_) => Kind::Unavailable,
             Self::Environment(error) => error.kind(),
             Self::Request { kind, .. } => *kind,
+            Self::Outdated { .. } => Kind::PreconditionFailed,
         }
     }
 
@@ -140,7 +153,7 @@ impl Coded for Error {
             Self::Refused(error) => error.code(),
             Self::Workspace(_) => "workspace_unavailable",
             Self::Environment(error) => error.code(),
-            Self::Request { code, .. } => code,
+            Self::Request { code, .. } | Self::Outdated { code, .. } => code,
         }
     }
 
@@ -155,6 +168,7 @@ impl Coded for Error {
             Self::Workspace(error) => Some(format!("{error}; name another folder with `WEFT_WORKSPACE`")),
             Self::Environment(error) => error.hint(),
             Self::Request { hint, .. } => hint.clone(),
+            Self::Outdated { hint, .. } => Some(hint.clone()),
         }
     }
 

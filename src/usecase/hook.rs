@@ -4,11 +4,11 @@
 use serde_json::{Map, Value, json};
 
 use super::organization::keep;
-use super::{Context, Error, Result, catalog, secret};
+use super::{Context, Error, Result, resolve, secret};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
 use crate::domain::{DisplayName, HookId, Secret, Timestamp};
-use crate::error::{Finding, Kind};
+use crate::error::{Coded as _, Finding, Kind};
 pub use crate::hooks::{ArgumentRule, Deduplicate, Generic, Hook, HookSecret, SameBy, Scheme};
 use crate::hooks::{
     Encoding, MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, PER_MINUTE, RATES, SCHEMES, WINDOW_SECONDS, WINDOWS,
@@ -81,7 +81,7 @@ pub async fn create(cx: &Context, scope: &Scope, origin: &Origin, input: HookInp
     scope.authorize(Action::Create, Resource::Hook)?;
     let now = cx.clock.now();
     let mut findings = Vec::new();
-    let settings = checked(cx, &input.members, None, &mut findings).await?;
+    let settings = checked(cx, scope, &input.members, None, &mut findings).await?;
     if let (Some(given), Some(settings)) = (&input.secret, &settings) {
         check_secret(&settings.scheme, given, &mut findings);
     }
@@ -137,7 +137,7 @@ pub async fn replace(
         return Err(changed());
     }
     let mut findings = Vec::new();
-    let settings = checked(cx, &input.members, Some(&before.hook), &mut findings).await?;
+    let settings = checked(cx, scope, &input.members, Some(&before.hook), &mut findings).await?;
     if input.secret.is_some() {
         let finding = Finding::new("/secret", "read_only", "a secret is changed by `rotate`");
         findings.push(finding.hint(format!("POST /api/triggers/hooks/{id}/rotate")));
@@ -427,6 +427,7 @@ pub(super) fn listed(names: &[&str]) -> String {
 /// The settings that members say; nothing when one that is needed can't be read.
 async fn checked(
     cx: &Context,
+    scope: &Scope,
     members: &Map<String, Value>,
     before: Option<&Hook>,
     findings: &mut Vec<Finding>,
@@ -442,7 +443,6 @@ async fn checked(
         "deduplicate",
         "challenge",
     ];
-    let current = cx.catalogs.current().await?;
     let mut reader = Reader { members, findings };
     for name in members.keys().map(String::as_str) {
         if !KNOWN.contains(&name) && !READ_ONLY.contains(&name) {
@@ -463,14 +463,16 @@ async fn checked(
     let arguments = argument_rule(&mut reader);
     let workflow = reader.required("workflow");
     if let Some(workflow) = &workflow {
-        match catalog::find(&current, workflow) {
+        match resolve::resolve(cx, scope, workflow).await {
+            Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Err(error),
             Err(error) => {
                 let finding = Finding::new("/workflow", "unknown", error.to_string());
                 reader
                     .findings
                     .push(finding.hint("`GET /api/workflows` lists those that there are"));
             }
-            Ok(declared) => {
+            Ok(found) => {
+                let declared = found.declared();
                 if let Some(ArgumentRule::Wrap { name }) = &arguments
                     && !declared.parameters.iter().any(|parameter| parameter.name == *name)
                 {

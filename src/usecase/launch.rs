@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Result, admission, catalog, drive_run, node_type, policy, start_run};
+use super::resolve::{self, Found};
+use super::{Context, Error, Result, admission, drive_run, node_type, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Ask, Declared, Payload, RunId, SecurityProfile, sha256_hex};
+use crate::domain::{Ask, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -30,6 +31,61 @@ pub(super) struct Prepared {
     pub(super) arguments_digest: String,
     /// The plan that a run is held to which [`enqueue`] writes.
     pub(super) held_to: Option<String>,
+    /// Since when this is what is called, where the organization has authored it.
+    pub(super) since: Option<Timestamp>,
+}
+
+/// Which version of a workflow is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// What is called under its name.
+    Called,
+    /// The draft that the organization has of it.
+    Draft,
+}
+
+/// A workflow with arguments that it takes, planned, before any policy.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// The workflow.
+    pub(super) found: Found,
+    /// The arguments, defaults included.
+    pub(super) arguments: Map<String, Value>,
+    /// What is executed.
+    pub(super) plan: Plan,
+    /// The profiles that are asked for.
+    pub(super) asked: policy::Asked,
+}
+
+/// Finds a workflow, checks its arguments, and plans it. `profile` is what is asked for beside those of the installation, the
+/// policies and the workflow.
+///
+/// # Errors
+/// When the workflow is unknown or can't be run, or the arguments are wrong.
+pub(super) async fn check(
+    cx: &Context,
+    scope: &Scope,
+    (workflow, version): (&str, Version),
+    given: &Map<String, Value>,
+    profile: Option<SecurityProfile>,
+) -> Result<Checked> {
+    let found = match version {
+        Version::Called => resolve::resolve(cx, scope, workflow).await?,
+        Version::Draft => resolve::draft(cx, scope, workflow).await?,
+    };
+    resolve::fits(cx, &found)?;
+    let arguments = start_run::checked(found.declared(), given)?;
+    let plan = plan_of(cx, scope, &found).await?;
+    let asked = policy::Asked {
+        workflow: found.declared().security_profile,
+        run: profile,
+    };
+    Ok(Checked {
+        found,
+        arguments,
+        plan,
+        asked,
+    })
 }
 
 /// Finds a workflow, checks its arguments and plans it below the policies and the security profile that holds; `profile` is what
@@ -45,17 +101,31 @@ pub(super) async fn prepare(
     given: &Map<String, Value>,
     profile: Option<SecurityProfile>,
 ) -> Result<Prepared> {
-    let current = cx.catalogs.current().await?;
-    let declared = catalog::find(&current, workflow)?;
-    let arguments = start_run::checked(declared, given)?;
-    let plan = plan_of(cx, scope, &current, declared).await?;
-    let asked = policy::Asked {
-        workflow: declared.security_profile,
-        run: profile,
-    };
-    let plan = policy::admit_plan(cx, scope, origin, &current, (plan, asked), &arguments).await?;
+    prepare_version(cx, scope, origin, (workflow, Version::Called), given, profile).await
+}
+
+/// As [`prepare`], of a version.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) async fn prepare_version(
+    cx: &Context,
+    scope: &Scope,
+    origin: &Origin,
+    workflow: (&str, Version),
+    given: &Map<String, Value>,
+    profile: Option<SecurityProfile>,
+) -> Result<Prepared> {
+    let Checked {
+        found,
+        arguments,
+        plan,
+        asked,
+    } = check(cx, scope, workflow, given, profile).await?;
+    let plan = policy::admit_plan(cx, scope, origin, &found.current, (plan, asked), &arguments).await?;
     Ok(Prepared {
-        workflow: declared.name.clone(),
+        since: found.of_organization().map(|one| one.since),
+        workflow: found.declared().name.clone(),
         plan,
         arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
         arguments_digest: digest(given),
@@ -64,26 +134,30 @@ pub(super) async fn prepare(
 }
 
 /// What is executed of a workflow, before any policy.
-pub(super) async fn plan_of(
-    cx: &Context,
-    scope: &Scope,
-    current: &catalog::Current,
-    declared: &Declared,
-) -> Result<Plan> {
+async fn plan_of(cx: &Context, scope: &Scope, found: &Found) -> Result<Plan> {
+    let (current, declared) = (&found.current, found.declared());
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
     let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
     let plan = match &declared.graph {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
             let versions = node_type::resolve(cx, scope, current, graph).await?;
-            let mut declared = current.catalog.functions_of(graph);
-            declared.extend(versions.iter().map(|(named, version)| (named.as_str(), version)));
-            // The catalog offers no such graph.
-            Plan::of_graph(bundle, graph, &declared, limits)
-                .map_err(|missing| store::Error::corrupt(missing.to_string()))?
+            let mut functions = current.catalog.functions_of(graph);
+            functions.extend(versions.iter().map(|(named, version)| (named.as_str(), version)));
+            Plan::of_graph(bundle, graph, &functions, limits).map_err(|missing| {
+                Error::conflict(
+                    "workflow_broken",
+                    format!("workflow `{}` can't be run: {missing}", declared.name),
+                    "publish a revision that calls what the workspace declares",
+                )
+            })?
         }
     };
     let plan = plan.in_environment(environment);
+    let plan = match found.of_organization() {
+        Some(one) => plan.of_revision(one.revision.clone(), one.trust),
+        None => plan,
+    };
     Ok(if cx.pauses { plan } else { plan.without_pauses() })
 }
 
@@ -145,6 +219,9 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         },
     };
     let mut detail = json!({"workflow": new.workflow});
+    if let Some(revision) = &new.plan.revision {
+        detail["workflowRevision"] = json!(revision);
+    }
     if let (Some(detail), Value::Object(cause)) = (detail.as_object_mut(), cause) {
         detail.extend(cause);
     }

@@ -19,6 +19,7 @@ pub mod hook;
 pub mod hook_delivery;
 pub mod me;
 pub mod node_type;
+pub mod offer;
 pub mod organization;
 pub mod person;
 pub mod plan;
@@ -28,6 +29,7 @@ pub mod quarantine;
 pub mod query_run;
 pub mod queue_trigger;
 pub mod rerun;
+pub mod resolve;
 pub mod resume_run;
 pub mod run_event;
 pub mod schedule;
@@ -38,6 +40,8 @@ pub mod start_run;
 pub mod status;
 pub mod tick;
 pub mod watch;
+pub mod workflow;
+pub mod workflow_file;
 mod written;
 
 mod attempt;
@@ -89,6 +93,7 @@ use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
 use crate::store::repo::schedules::Schedules;
 use crate::store::repo::signals::Signals;
+use crate::store::repo::workflows::Workflows;
 use crate::store::secret::SecretStore;
 
 pub use error::Error;
@@ -198,6 +203,10 @@ pub struct Context {
     polling: queue_trigger::Polling,
     /// What requests on behalf of attempts may reach.
     pub egress: Egress,
+    /// Workflows that organizations have authored.
+    pub workflows: Workflows,
+    /// Their graphs, read.
+    read: resolve::Read,
     /// Queues, and what prepares storage.
     pub ports: Ports,
     /// Python.
@@ -326,6 +335,8 @@ impl Context {
             doors: hook_delivery::Doors::default(),
             queue_triggers: QueueTriggers::new(ports.clone()),
             polling: queue_trigger::Polling::default(),
+            workflows: Workflows::new(ports.clone(), clock.clone()),
+            read: resolve::Read::default(),
             egress,
             artifacts: Artifacts::new(ports.clone()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),

@@ -16,14 +16,14 @@ use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
 use crate::definition::parse_document;
-use crate::domain::{Authored, Declared, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance};
+use crate::domain::{LibraryVersion, Declared, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance};
 use crate::error::{Finding, Kind};
 use crate::store;
 pub use crate::store::repo::node_types::{Draft, Head, Version};
 use crate::store::repo::node_types::{NodeTypes, StoredDraft, StoredHead};
 use crate::tenancy::{PlatformScope, Scope, platform_over};
 
-pub(super) use resolve::{look, resolve, source, unusable};
+pub(super) use resolve::{declared, look, resolve, source, unusable};
 pub use trial::{MAX_TRIALS, Trial, Tried, check, test};
 
 /// Most node types of an installation.
@@ -185,7 +185,7 @@ async fn found(cx: &Context, scope: &Scope, name: &str) -> Result<Head> {
 ///
 /// # Errors
 /// When the scope may not, there is no such version, or what is stored is not what was published.
-pub async fn version(cx: &Context, scope: &Scope, name: &str, version: &str) -> Result<(Version, Arc<Authored>)> {
+pub async fn version(cx: &Context, scope: &Scope, name: &str, version: &str) -> Result<(Version, Arc<LibraryVersion>)> {
     scope.authorize(Action::Read, Resource::NodeType)?;
     let Ok(named) = format!("{name}@{version}").parse::<NodeUse>() else {
         return Err(no_version(name, version));
@@ -221,12 +221,28 @@ pub async fn used_by(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<User
     scope.authorize(Action::List, Resource::Workflow)?;
     let head = found(cx, scope, name).await?;
     let current = cx.catalogs.current().await?;
-    let graphs = current
-        .catalog
-        .workflows
-        .values()
-        .filter_map(|workflow| Some((workflow.name.as_str(), workflow.graph.as_deref()?)));
-    Ok(resolve::users(graphs, &head.name))
+    let mut users = Vec::new();
+    for workflow in current.catalog.workflows.values() {
+        if let Some(graph) = &workflow.graph {
+            users.extend(resolve::users(&workflow.name, graph, &head.name));
+        }
+    }
+    // Of the organization's own, what is called; graphs are read of those alone that use it.
+    let used = format!("{}@", head.name);
+    for workflow in cx.workflows.list(scope).await? {
+        let uses = workflow.current.as_ref().is_some_and(|called| called.functions.iter().any(|name| name.starts_with(&used)));
+        if !uses || current.catalog.workflows.contains_key(&workflow.name) {
+            continue;
+        }
+        let stored = cx.workflows.get(scope, &workflow.name).await?;
+        let Some((called, stored)) = stored.and_then(|stored| Some((stored.head.current.clone()?, stored))) else {
+            continue;
+        };
+        let graph = cx.workflows.load(scope, &stored.graph).await?;
+        let read = cx.read.get(&workflow.name, &called.revision.digest, &graph);
+        users.extend(resolve::users(&workflow.name, read.graph(), &head.name));
+    }
+    Ok(users)
 }
 
 async fn unknown(cx: &Context, scope: &Scope, name: &str) -> Result<Error> {
@@ -279,7 +295,7 @@ pub async fn list_all(cx: &Context, caller: &Caller) -> Result<Vec<Head>> {
 ///
 /// # Errors
 /// When the caller may not, there is none, or storage fails.
-pub async fn draft(cx: &Context, caller: &Caller, name: &str) -> Result<(Draft, Arc<Authored>)> {
+pub async fn draft(cx: &Context, caller: &Caller, name: &str) -> Result<(Draft, Arc<LibraryVersion>)> {
     let platform = platform_over(caller, Action::Read, Resource::NodeType)?;
     let name = named(name)?;
     let (_, stored) = drafted(cx, &platform, &name).await?;
@@ -308,7 +324,7 @@ pub async fn put_draft(
     caller: &Caller,
     name: &str,
     change: &Change,
-) -> Result<(Draft, Arc<Authored>, Vec<Finding>)> {
+) -> Result<(Draft, Arc<LibraryVersion>, Vec<Finding>)> {
     let platform = platform_over(caller, Action::Modify, Resource::NodeType)?;
     let name = named(name)?;
     let head = cx.node_types.head(&platform, &name).await?;
@@ -334,7 +350,7 @@ pub async fn put_draft(
     if cx.node_types.version(&platform, &document.named()).await?.is_some() {
         return Err(version_taken(&document.named()));
     }
-    let authored = Arc::new(Authored {
+    let authored = Arc::new(LibraryVersion {
         digest: document.digest(),
         document,
     });
@@ -366,7 +382,7 @@ pub async fn put_draft(
 
 /// What of a node type is checked beyond itself: its code in the jail, or that the workspace has its function. Gives back what is
 /// merely noticed.
-async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<Authored>) -> Result<Vec<Finding>> {
+async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<LibraryVersion>) -> Result<Vec<Finding>> {
     match &authored.document.body {
         NodeBody::Code(_) => {
             let (wrong, noticed) = check(cx, platform, authored).await?;

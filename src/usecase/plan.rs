@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::policy::{Asked, Ceilings};
-use super::{Context, Error, Result, catalog, launch, policy, start_run};
+use super::launch::{self, Checked, Version};
+use super::policy::Ceilings;
+use super::{Context, Error, Result, policy, resolve};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Resource};
-use crate::definition::dry_run;
-use crate::domain::{Network, SecurityProfile, sha256_hex, stricter};
+use crate::definition::{dry_run, sorted};
+use crate::domain::{Network, SecurityProfile, WorkflowRevision, sha256_hex, stricter};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{Action as StepAction, Code, Plan, Starts, StepPlan};
 use crate::tenancy::Scope;
@@ -27,6 +28,7 @@ pub struct Planned {
     pub hash: String,
     /// What keeps it from being started.
     pub refused: Vec<Finding>,
+    of: (String, Option<WorkflowRevision>),
 }
 
 /// Plans a run. Nothing is started; that somebody has looked is on record.
@@ -40,10 +42,16 @@ pub async fn make(
     origin: &Origin,
     workflow: &str,
     given: &Map<String, Value>,
-    profile: Option<SecurityProfile>,
+    (profile, draft): (Option<SecurityProfile>, bool),
 ) -> Result<Planned> {
     scope.authorize(Action::Run, Resource::Workflow)?;
-    let planned = of(cx, scope, workflow, given, profile).await?;
+    let version = if draft {
+        scope.authorize(Action::Modify, Resource::Workflow)?;
+        Version::Draft
+    } else {
+        Version::Called
+    };
+    let planned = of(cx, scope, (workflow, version), given, profile).await?;
     let record = cx
         .audit
         .by(scope, AuditEvent::PlanMade)
@@ -54,22 +62,22 @@ pub async fn make(
     Ok(planned)
 }
 
-/// Whether a run with these arguments is the one that was planned; the bundle of which it is.
+/// Whether a run with these arguments is the one that was planned; the bundle of which it is, and the revision.
 ///
 /// # Errors
 /// `plan_changed` when it is not, or as [`make`].
 pub(super) async fn same(
     cx: &Context,
     scope: &Scope,
-    workflow: &str,
+    workflow: (&str, Version),
     given: &Map<String, Value>,
     (hash, profile): (&str, Option<SecurityProfile>),
-) -> Result<String> {
+) -> Result<(String, Option<WorkflowRevision>)> {
     let planned = of(cx, scope, workflow, given, profile).await?;
     if planned.hash == hash {
-        return Ok(planned.manifest["revision"].as_str().unwrap_or_default().to_owned());
+        return Ok(planned.of);
     }
-    Err(changed(workflow, &planned.hash))
+    Err(changed(workflow.0, &planned.hash))
 }
 
 /// That a run is not the one that was planned.
@@ -88,20 +96,19 @@ pub(super) fn changed(workflow: &str, now: &str) -> Error {
 async fn of(
     cx: &Context,
     scope: &Scope,
-    workflow: &str,
+    workflow: (&str, Version),
     given: &Map<String, Value>,
     profile: Option<SecurityProfile>,
 ) -> Result<Planned> {
-    let current = cx.catalogs.current().await?;
-    let declared = catalog::find(&current, workflow)?;
-    let arguments = start_run::checked(declared, given)?;
-    let mut plan = launch::plan_of(cx, scope, &current, declared).await?;
-    let asked = Asked {
-        workflow: declared.security_profile,
-        run: profile,
-    };
+    let Checked {
+        found,
+        arguments,
+        mut plan,
+        asked,
+    } = launch::check(cx, scope, workflow, given, profile).await?;
+    let (current, declared, workflow) = (&found.current, found.declared(), workflow.0);
     let ceilings = Ceilings::of(cx, scope, asked).await?;
-    let mut refused = policy::below(&ceilings, &current, &mut plan);
+    let mut refused = policy::below(&ceilings, current, &mut plan);
     refused.extend(ceilings.too_long(&arguments));
     if let Err(Error::Request { code, detail, hint, .. }) = ceilings.runs(&format!("workflow `{workflow}`")) {
         let finding = Finding::new("", code, detail);
@@ -122,7 +129,7 @@ async fn of(
         })
         .collect();
     let figures = chosen.profile.figures();
-    let manifest = sorted(json!({
+    let mut manifest = json!({
         "workflow": declared.name,
         "revision": plan.bundle,
         "environment": plan.environment,
@@ -132,12 +139,24 @@ async fn of(
         "result": result,
         "effects": together(&plan),
         "runSeconds": figures.run_seconds.min(cx.bounds.run.as_secs()),
-    }));
+    });
+    if let Some(one) = found.of_organization() {
+        manifest["workflowRevision"] = json!(one.revision);
+        // What is called under these names may be another tomorrow.
+        let below = resolve::called_below(cx, scope, current, &one.authored).await?;
+        let revisions: Map<_, _> = below
+            .iter()
+            .map(|(name, called)| (name.clone(), json!(called.digest)))
+            .collect();
+        manifest["workflowRevisions"] = Value::Object(revisions);
+    }
+    let manifest = sorted(manifest);
     let hash = sha256_hex(manifest.to_string().as_bytes());
     Ok(Planned {
         manifest,
         hash,
         refused,
+        of: (plan.bundle, plan.revision),
     })
 }
 
@@ -198,23 +217,5 @@ fn child(step: &StepPlan) -> Option<&str> {
     match step.work.action() {
         Some(StepAction::Child { workflow }) => Some(workflow),
         _ => None,
-    }
-}
-
-/// With the members of every object in the order of their names, so that the text doesn't depend on who wrote them.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let mut members: Vec<_> = members.into_iter().collect();
-            members.sort_by(|(one, _), (other, _)| one.cmp(other));
-            Value::Object(
-                members
-                    .into_iter()
-                    .map(|(name, member)| (name, sorted(member)))
-                    .collect(),
-            )
-        }
-        Value::Array(items) => items.into_iter().map(sorted).collect(),
-        other => other,
     }
 }

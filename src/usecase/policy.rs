@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::organization::{existing, keep};
-use super::{Context, Error, Result, catalog, node_type};
+use super::{Context, Error, Result, catalog, node_type, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
@@ -391,7 +391,9 @@ pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut 
         let id = step.id.clone();
         let Some(code) = step.work.code_mut() else { continue };
         let below = ceilings.restrict(&code.rights, &code.limits);
-        let new = if code.module == BUILT_IN || code.digest.is_some() {
+        let new = if code.module == BUILT_IN && code.rights.trust == Trust::Restricted {
+            not_trusted(&id, code, &plan.workflow)
+        } else if code.module == BUILT_IN || code.digest.is_some() {
             let mut own = refusals_at(&format!("/nodes/{id}"), &below.reasons);
             own.extend(ceilings.command(&id, code, below.rights.trust));
             own
@@ -406,6 +408,22 @@ pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut 
         (code.rights, code.limits) = (below.rights, below.limits);
     }
     findings
+}
+
+/// What is refused of a command or a request that somebody of the organization has written, whom nobody has trusted with it.
+fn not_trusted(step: &str, code: &Code, workflow: &str) -> Vec<Finding> {
+    let what = if code.starts != Starts::Nothing {
+        "is a command"
+    } else if code.rights.network != Network::None {
+        "makes a request"
+    } else {
+        return Vec::new();
+    };
+    let message = format!("step `{step}` {what}, and nobody has trusted this revision of `{workflow}` with that");
+    let finding = Finding::new(format!("/nodes/{step}"), "not_trusted", message);
+    vec![finding.hint(format!(
+        "have a platform administrator look at it: `PUT /api/workflows/{workflow}/trust`; or call a function of the workspace"
+    ))]
 }
 
 /// How long a run of this plan may last at most from its beginning, under the profile that holds.
@@ -599,13 +617,13 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
     let declared = match workflow {
         None => (Rights::of_workspace(&[]), cx.bounds.attempt.clone()),
         Some(name) => {
-            let current = cx.catalogs.current().await?;
-            let declared = catalog::find(&current, name)?;
+            let found = resolve::resolve(cx, scope, name).await?;
+            let (current, declared) = (&found.current, found.declared());
             asked.workflow = declared.security_profile;
             match &declared.graph {
                 None => declares(declared, &cx.bounds.attempt),
                 Some(graph) => {
-                    let (versions, _) = node_type::look(cx, scope, &current, graph).await?;
+                    let (versions, _) = node_type::look(cx, scope, current, graph).await?;
                     let functions = current.catalog.functions_of(graph).into_values();
                     all_of(
                         functions

@@ -14,11 +14,11 @@ pub(super) use self::poll::poll_all;
 pub use self::poll::{BATCH, LIST_EVERY, LONGEST, Polling, listen};
 use super::hook::{ArgumentRule, Reader, argument_rule, listed};
 use super::organization::keep;
-use super::{Context, Error, Result, catalog, start_run};
+use super::{Context, Error, Result, resolve, start_run};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
 use crate::domain::{DisplayName, QueueTriggerId, RunId, Secret, Timestamp};
-use crate::error::{Finding, Kind};
+use crate::error::{Coded as _, Finding, Kind};
 use crate::store;
 use crate::store::key;
 use crate::store::port::{Continuation, MAX_MESSAGE_BYTES};
@@ -81,7 +81,7 @@ pub async fn create(
     members: &Map<String, Value>,
 ) -> Result<StoredTrigger> {
     may_change(scope, Action::Create)?;
-    let settings = checked(cx, members).await?;
+    let settings = checked(cx, scope, members).await?;
     let (now, by) = (cx.clock.now(), scope.principal().id());
     let trigger = QueueTrigger {
         id: QueueTriggerId::generate(now, cx.entropy.bytes()),
@@ -122,7 +122,7 @@ pub async fn replace(
     may_change(scope, Action::Modify)?;
     let before = existing(cx, scope, id).await?;
     same(&before, if_tag)?;
-    let settings = checked(cx, members).await?;
+    let settings = checked(cx, scope, members).await?;
     let now = cx.clock.now();
     let trigger = QueueTrigger {
         name: settings.name,
@@ -240,8 +240,8 @@ pub async fn send(
         });
     }
     let arguments = message::arguments(&stored.trigger.arguments, &text)?;
-    let current = cx.catalogs.current().await?;
-    start_run::checked(catalog::find(&current, &stored.trigger.workflow)?, &arguments)?;
+    let found = resolve::resolve(cx, scope, &stored.trigger.workflow).await?;
+    start_run::checked(found.declared(), &arguments)?;
     let message = match cx.queue_triggers.send(scope, id, &text).await {
         // Taken away by somebody else than us.
         Err(store::Error::NotFound { .. }) => {
@@ -439,9 +439,8 @@ fn invalid(findings: Vec<Finding>) -> Error {
 }
 
 /// The settings that members say, or everything that is wrong with them.
-async fn checked(cx: &Context, members: &Map<String, Value>) -> Result<Settings> {
+async fn checked(cx: &Context, scope: &Scope, members: &Map<String, Value>) -> Result<Settings> {
     const KNOWN: [&str; 4] = ["name", "workflow", "arguments", "enabled"];
-    let current = cx.catalogs.current().await?;
     let mut findings = Vec::new();
     let mut reader = Reader {
         members,
@@ -465,13 +464,15 @@ async fn checked(cx: &Context, members: &Map<String, Value>) -> Result<Settings>
     let arguments = argument_rule(&mut reader);
     let workflow = reader.required("workflow");
     if let Some(workflow) = &workflow {
-        match catalog::find(&current, workflow) {
+        match resolve::resolve(cx, scope, workflow).await {
+            Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Conflict) => return Err(error),
             Err(error) => {
                 let finding = Finding::new("/workflow", "unknown", error.to_string());
                 let hint = "`GET /api/workflows` lists those that there are";
                 reader.findings.push(finding.hint(hint));
             }
-            Ok(declared) => {
+            Ok(found) => {
+                let declared = found.declared();
                 if let Some(ArgumentRule::Wrap { name }) = &arguments
                     && !declared.parameters.iter().any(|parameter| parameter.name == *name)
                 {

@@ -61,6 +61,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
                 arguments: original.new.arguments.clone(),
                 arguments_digest: original.new.arguments_digest.clone(),
                 held_to: None,
+                since: None,
             }
         }
         Code::Current => {
@@ -81,6 +82,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
     };
     let start = StartRun {
         workflow: format!("{} again", original.new.run),
+        draft: false,
         arguments: Map::new(),
         wait: input.wait,
         idempotency_key: input.idempotency_key,

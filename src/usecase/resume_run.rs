@@ -60,6 +60,7 @@ pub async fn resume(
             arguments: before.new.arguments.clone(),
             arguments_digest: before.new.arguments_digest.clone(),
             held_to: before.new.ask.plan.clone(),
+            since: None,
         },
         CodeOf::Current => {
             let Value::Object(arguments) = cx.runs.resolve(scope, &before.new.arguments).await? else {

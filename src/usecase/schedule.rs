@@ -97,7 +97,7 @@ pub async fn create(
     written: &Map<String, Value>,
 ) -> Result<StoredSchedule> {
     may_change(scope, Action::Create)?;
-    let (definition, timing) = definition::checked(cx, written).await?;
+    let (definition, timing) = definition::checked(cx, scope, written).await?;
     let now = cx.clock.now();
     let id = ScheduleId::generate(now, cx.entropy.bytes());
     let mut new = StoredSchedule::new(id, definition, scope.principal().id(), now);
@@ -127,7 +127,7 @@ pub async fn create(
 pub async fn update(cx: &Context, scope: &Scope, origin: &Origin, id: &str, change: &Change) -> Result<StoredSchedule> {
     may_change(scope, Action::Modify)?;
     existing(cx, scope, id).await?;
-    let (definition, timing) = definition::checked(cx, &change.written).await?;
+    let (definition, timing) = definition::checked(cx, scope, &change.written).await?;
     for _ in 0..TRIES {
         let before = existing(cx, scope, id).await?;
         same(&before, change.if_tag.as_deref())?;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::driver::{After, Driver};
+use super::launch::Version;
 use super::values::Known;
 use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, policy, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
@@ -28,6 +29,8 @@ pub const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 pub struct StartRun {
     /// The workflow.
     pub workflow: String,
+    /// Whether its draft is tried, and not what is called under its name.
+    pub draft: bool,
     /// Its arguments.
     pub arguments: Map<String, Value>,
     /// How long to wait for the end; none to leave it to the queue.
@@ -60,6 +63,13 @@ pub struct Started {
 /// fails; then nothing was started.
 pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Result<Started> {
     scope.authorize(Action::Run, Resource::Workflow)?;
+    let version = if input.draft {
+        // Whoever may write it may try it.
+        scope.authorize(Action::Modify, Resource::Workflow)?;
+        Version::Draft
+    } else {
+        Version::Called
+    };
     let arguments_digest = launch::digest(&input.arguments);
     let id = match id_or_answer(cx, scope, &input, &arguments_digest).await? {
         Ok(id) => id,
@@ -68,21 +78,22 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     let planned = match &input.ask.plan {
         Some(hash) => {
             let asked = (hash.as_str(), input.ask.profile);
-            Some(plan::same(cx, scope, &input.workflow, &input.arguments, asked).await?)
+            Some(plan::same(cx, scope, (&input.workflow, version), &input.arguments, asked).await?)
         }
         None => None,
     };
-    let prepared = launch::prepare(
+    let prepared = launch::prepare_version(
         cx,
         scope,
         &input.origin,
-        &input.workflow,
+        (&input.workflow, version),
         &input.arguments,
         input.ask.profile,
     )
     .await?;
-    // The workspace may have changed between the two looks at it.
-    if planned.is_some_and(|bundle| bundle != prepared.plan.bundle) {
+    // The workspace, or what is called, may have changed between the two looks at it.
+    let seen = (&prepared.plan.bundle, &prepared.plan.revision);
+    if planned.is_some_and(|(bundle, revision)| (&bundle, &revision) != seen) {
         return Err(plan::changed(&input.workflow, "another"));
     }
     begin(cx, scope, input, id, prepared).await
@@ -99,7 +110,12 @@ pub(super) async fn id_or_answer(
     let Some(key) = &input.idempotency_key else {
         return Ok(Ok(RunId::generate(now, cx.entropy.bytes())));
     };
-    match first_answer(cx, scope, &input.workflow, key, arguments_digest, now).await? {
+    let workflow = if input.draft {
+        format!("{} (draft)", input.workflow)
+    } else {
+        input.workflow.clone()
+    };
+    match first_answer(cx, scope, &workflow, key, arguments_digest, now).await? {
         FirstAnswer::None(id) => Ok(Ok(id)),
         FirstAnswer::Found(run) => Ok(Err(Started {
             run: wait_for(cx, scope, *run, input.wait).await?,
@@ -252,6 +268,9 @@ pub(super) async fn begin(
 /// What the record of a start says beside who and when.
 fn started(new: &NewRun) -> Value {
     let mut detail = json!({"workflow": new.workflow});
+    if let Some(revision) = &new.plan.revision {
+        detail["workflowRevision"] = json!(revision);
+    }
     if let Some(original) = &new.ask.rerun_of {
         detail["rerunOf"] = json!(original);
     }

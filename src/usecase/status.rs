@@ -7,9 +7,16 @@ use tokio::time::Instant;
 
 use super::{Context, Result};
 use crate::authz::{Action, Caller};
+use crate::definition::Catalog;
 use crate::error::Finding;
+use crate::store;
 use crate::store::repo::installation;
-use crate::tenancy;
+use crate::tenancy::{self, PlatformScope, operator_in};
+
+/// How many organizations are looked at for workflows whose name the workspace has taken.
+const LOOKED_AT: usize = 100;
+/// How many of them at once.
+const AT_ONCE: usize = 10;
 
 /// How the process is.
 #[derive(Debug)]
@@ -24,6 +31,8 @@ pub struct Status {
     pub data_providers: Vec<String>,
     /// What keeps files out.
     pub findings: Vec<Finding>,
+    /// Workflows of organizations that aren't called because the workspace has one of their name; of the first organizations.
+    pub shadowed: Vec<Finding>,
     /// Why the workspace can't be used at all.
     pub workspace_error: Option<String>,
     /// Runs that are driven here.
@@ -79,7 +88,7 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
 /// # Errors
 /// When the caller may not.
 pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
-    tenancy::platform(caller, Action::Read)?;
+    let platform = tenancy::platform(caller, Action::Read)?;
     let (current, workspace_error) = match cx.catalogs.at_once().await {
         Ok(current) => (Some(current), None),
         Err(error) => (None, Some(error.to_string())),
@@ -94,10 +103,53 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         data_providers: catalog
             .map(|catalog| catalog.data_providers.keys().cloned().collect())
             .unwrap_or_default(),
+        shadowed: match catalog {
+            Some(catalog) => shadowed(cx, &platform, catalog).await?,
+            None => Vec::new(),
+        },
         findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
         workspace_error,
         live_runs: cx.live.count(),
         cached_results: cx.results.looks(),
         watchers: cx.watch.count(),
     })
+}
+
+/// Workflows of organizations whose name the workspace has taken.
+async fn shadowed(cx: &Context, platform: &PlatformScope, catalog: &Catalog) -> Result<Vec<Finding>> {
+    let organizations = cx.identities.list_organizations(platform, LOOKED_AT, None).await?.items;
+    let mut findings = Vec::new();
+    for some in organizations.chunks(AT_ONCE) {
+        let scopes: Vec<_> = some.iter().map(|one| operator_in(platform, &one.id)).collect();
+        let listed = futures::future::try_join_all(scopes.iter().map(async |scope| {
+            match cx.workflows.list(scope).await {
+                // Deleted with its table.
+                Err(store::Error::NotFound { .. }) => Ok(Vec::new()),
+                listed => listed,
+            }
+        }))
+        .await?;
+        for (scope, heads) in scopes.iter().zip(listed) {
+            for head in heads
+                .iter()
+                .filter(|head| head.current.is_some() && head.archived.is_none())
+            {
+                let Some(declared) = catalog.workflows.get(&head.name) else {
+                    continue;
+                };
+                let message = format!(
+                    "workflow `{}` of organization `{}` isn't called: {}:{} has its name",
+                    head.name,
+                    scope.org(),
+                    declared.path,
+                    declared.line
+                );
+                let hint = "rename the workspace's, or tell the organization";
+                findings.push(
+                    Finding::new(format!("{}:{}", declared.path, declared.line), "name_taken", message).hint(hint),
+                );
+            }
+        }
+    }
+    Ok(findings)
 }

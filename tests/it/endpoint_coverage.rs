@@ -16,7 +16,8 @@ use weft::tenancy::{operator, operator_in};
 use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
-use weft::usecase::{api_key, queue_trigger, schedule};
+use weft::usecase::workflow::Expected;
+use weft::usecase::{api_key, queue_trigger, schedule, workflow};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -27,6 +28,76 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/workflows/{name}", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/{name}/execute", Action::Run, Resource::Workflow),
     ("POST", "/api/workflows/{name}/plan", Action::Run, Resource::Workflow),
+    ("GET", "/api/workflows/{name}/draft", Action::Modify, Resource::Workflow),
+    ("PUT", "/api/workflows/{name}/draft", Action::Modify, Resource::Workflow),
+    (
+        "DELETE",
+        "/api/workflows/{name}/draft",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "POST",
+        "/api/workflows/{name}/validate",
+        Action::Read,
+        Resource::Workflow,
+    ),
+    (
+        "POST",
+        "/api/workflows/{name}/publish",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "GET",
+        "/api/workflows/{name}/revisions",
+        Action::Read,
+        Resource::Workflow,
+    ),
+    (
+        "GET",
+        "/api/workflows/{name}/revisions/{number}",
+        Action::Read,
+        Resource::Workflow,
+    ),
+    (
+        "GET",
+        "/api/workflows/{name}/revisions/{number}/diff",
+        Action::Read,
+        Resource::Workflow,
+    ),
+    (
+        "POST",
+        "/api/workflows/{name}/revisions/{number}/restore",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "POST",
+        "/api/workflows/{name}/rollback",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "POST",
+        "/api/workflows/{name}/archive",
+        Action::Delete,
+        Resource::Workflow,
+    ),
+    (
+        "POST",
+        "/api/workflows/{name}/unarchive",
+        Action::Delete,
+        Resource::Workflow,
+    ),
+    ("GET", "/api/workflows/{name}/export", Action::Read, Resource::Workflow),
+    ("POST", "/api/workflows/import", Action::Modify, Resource::Workflow),
+    (
+        "PUT",
+        "/api/workflows/{name}/trust",
+        Action::Administer,
+        Resource::Workflow,
+    ),
     ("GET", "/api/runs", Action::List, Resource::Run),
     ("GET", "/api/runs/{id}", Action::Read, Resource::Run),
     ("GET", "/api/runs/{id}/steps", Action::Read, Resource::Run),
@@ -167,6 +238,9 @@ const CONFLICTS: &[(&str, &str)] = &[
     ("/decision", "approval_over"),
     ("/links", "approval_over"),
     ("/access", "queue_access_unavailable"),
+    // One that is archived, and one that is not.
+    ("/archive", "workflow_state"),
+    ("/unarchive", "workflow_state"),
 ];
 
 fn conflict(template: &str) -> Option<&'static str> {
@@ -235,6 +309,51 @@ async fn scheduled(app: &TestApp) -> String {
     let scope = operator_in(&operator(), &org("contoso"));
     let made = schedule::create(&app.cx, &scope, &Origin::default(), written.as_object().unwrap()).await;
     made.unwrap().id.to_string()
+}
+
+/// Workflows that contoso has authored, and whether they are archived.
+const AUTHORED: [(&str, bool); 3] = [("authored", false), ("archived", true), ("thrown", false)];
+
+fn a_graph() -> Value {
+    json!({"nodes": [{"id": "one", "type": "compute", "value": 1}]})
+}
+
+fn a_file() -> Value {
+    json!({"name": "authored", "nodes": a_graph()["nodes"]})
+}
+
+/// Workflows of contoso, each with a revision and a draft.
+async fn authored(app: &TestApp) {
+    let (scope, origin) = (operator_in(&operator(), &org("contoso")), Origin::default());
+    for (name, is_archived) in AUTHORED {
+        let save = || workflow::Save {
+            name: name.into(),
+            graph: a_graph(),
+            expected: Expected::Anything,
+            clear: false,
+        };
+        workflow::save_draft(&app.cx, &scope, &origin, save()).await.unwrap();
+        workflow::publish(&app.cx, &scope, &origin, name, (&Expected::Anything, ""))
+            .await
+            .unwrap();
+        workflow::save_draft(&app.cx, &scope, &origin, save()).await.unwrap();
+        if is_archived {
+            workflow::archive(&app.cx, &scope, &origin, (name, true), &Expected::Anything)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// The workflow that a route is about.
+fn workflow_of(method: &str, path: &str) -> &'static str {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    match (method, last) {
+        ("DELETE", "draft") => "thrown",
+        (_, "archive") => "archived",
+        (_, "{name}" | "execute" | "plan" | "workflows") => WORKFLOW,
+        _ => "authored",
+    }
 }
 
 fn a_queue_trigger() -> Value {
@@ -311,6 +430,7 @@ impl World {
         let schedule = scheduled(&app).await;
         let (queue_trigger, aside) = queued(&app).await;
         published(&app).await;
+        authored(&app).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -319,7 +439,7 @@ impl World {
                 } else if route.path.contains("node-types") {
                     NODE_TYPE
                 } else {
-                    WORKFLOW
+                    workflow_of(route.method, route.path)
                 };
                 Target {
                     method: route.method,
@@ -329,6 +449,7 @@ impl World {
                         .replace("{name}", name)
                         .replace("{step}", "main")
                         .replace("{version}", "1.0.0")
+                        .replace("{number}", "1")
                         .replace(
                             "{id}",
                             if route.path.contains("/schedules/") {
@@ -377,6 +498,14 @@ impl World {
             "PUT" | "POST" if matches!(target.template, "/api/queue-triggers" | "/api/queue-triggers/{id}") => {
                 request.json(&a_queue_trigger())
             }
+            "PUT" if target.template.ends_with("/draft") => request.header("if-match", "*").json(&a_graph()),
+            "POST" if target.template.ends_with("/import") => request.header("if-match", "*").json(&a_file()),
+            "POST" if target.template.ends_with("/validate") => request.json(&a_graph()),
+            "POST" if target.template.ends_with("/publish") || target.template.ends_with("/restore") => {
+                request.header("if-match", "*")
+            }
+            "POST" if target.template.ends_with("/rollback") => request.json(&json!({"revision": 1})),
+            "PUT" if target.template.ends_with("/trust") => request.json(&json!({"trust": "restricted"})),
             "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
             "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
                 request.json(&json!({"approved": true}))
@@ -472,6 +601,7 @@ fn is_problem(answer: &Answer, of: &str) {
         "retriable",
         "requestId",
         "errors",
+        "current",
     ];
     for member in body.as_object().unwrap().keys() {
         assert!(known.contains(&member.as_str()), "{of}: `{member}`");
@@ -817,6 +947,8 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                         "hook_not_found",
                         "queue_trigger_not_found",
                         "queue_message_not_found",
+                        "draft_not_found",
+                        "workflow_not_found",
                     ];
                     assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
                 }

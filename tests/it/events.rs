@@ -153,6 +153,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
             profile: None,
             workflow: WORKFLOW.into(),
             bundle: current.bundle.digest.clone(),
+            revision: None,
             environment: None,
             steps: steps.iter().map(step).collect(),
             output: Output::Step(0),

@@ -40,4 +40,5 @@ mod secrets;
 mod shell_attacks;
 mod sqlite;
 mod tenancy_matrix;
+mod workflows;
 mod yaml_golden;

@@ -499,13 +499,44 @@ async fn a_graph_is_checked_against_what_it_uses() {
         assert_eq!(findings(&answer), expected, "{name}");
         // The workflow says it of itself.
         let shown = good(ann(&app, "GET", &format!("/api/workflows/{name}"), None).await).await;
-        let refused = shown["refused"].as_array().map_or(0, Vec::len);
-        assert_eq!(refused, expected.len(), "{name}: {shown}");
+        let said = shown["findings"].as_array().map_or(0, Vec::len);
+        assert_eq!(said, expected.len(), "{name}: {shown}");
     }
     let slip = ann(&app, "POST", "/api/workflows/slip/plan", Some(json!({}))).await;
     assert!(slip.text().contains("did you mean `shout`?"), "{}", slip.text());
     let newer = ann(&app, "POST", "/api/workflows/newer/plan", Some(json!({}))).await;
     assert!(newer.text().contains("the newest is `shout@1.0.0`"), "{}", newer.text());
+}
+
+/// What people of an organization author uses the library too, and isn't published with what isn't there.
+#[tokio::test]
+async fn an_organization_s_graph_uses_it() {
+    let app = TestApp::start().await;
+    let graph = json!({
+        "name": "ours",
+        "nodes": [{"id": "n", "type": "node", "use": "shout@1.0.0", "inputs": {"text": "a"}}],
+    });
+    let draft = app.request("PUT", "/api/workflows/ours/draft").person("ann").organization("contoso");
+    let saved = draft.header("if-none-match", "*").json(&graph).send().await;
+    assert!(matches!(saved.status, 200 | 201), "{}", saved.text());
+    let tag = saved.header("etag").to_owned();
+    let publish_it = async || {
+        let request = app.request("POST", "/api/workflows/ours/publish").person("ann").organization("contoso");
+        request.header("if-match", &tag).json(&json!({})).send().await
+    };
+    let early = publish_it().await;
+    assert_eq!(status(&early), (400, "workflow_invalid".into()));
+    assert_eq!(findings(&early), [("/nodes/n/use".to_owned(), "node_type_unknown".to_owned())]);
+    publish(&app, "shout", shout("1.0.0")).await;
+    let published = publish_it().await;
+    assert!(matches!(published.status, 200 | 201), "{}", published.text());
+    let users = good(ann(&app, "GET", "/api/node-types/shout/used-by", None).await).await;
+    assert_eq!(users["items"], json!([{"workflow": "ours", "node": "n", "version": "1.0.0"}]));
+    // Nobody else's business.
+    let other = app.request("GET", "/api/node-types/shout/used-by").person("dora").organization("fabrikam");
+    assert_eq!(good(other.send().await).await["items"], json!([]));
+    let shown = good(ann(&app, "GET", "/api/workflows/ours", None).await).await;
+    assert!(shown["findings"].as_array().is_none_or(Vec::is_empty), "{shown}");
 }
 
 /// What names no exact version keeps its file out, and the finding names the newest.

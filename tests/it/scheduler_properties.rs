@@ -140,6 +140,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             profile: None,
             workflow: "any".into(),
             bundle: "sha256:0".into(),
+            revision: None,
             environment: None,
             steps,
             output,

@@ -10,7 +10,7 @@ use super::{ReadGraph, escaped, listed, shown};
 use crate::definition::expression::{SECRET_MARK, expressions};
 use crate::definition::node_type::{check_port, check_setting};
 use crate::definition::parameters::nearest;
-use crate::domain::{Authored, Graph, Node, NodeUse, NodeVersion, NodeWork, Setting, SettingKind};
+use crate::domain::{LibraryVersion, Graph, Node, NodeUse, NodeVersion, NodeWork, Setting, SettingKind};
 use crate::error::Finding;
 
 /// The code of a finding about a version that is not exact.
@@ -22,7 +22,7 @@ pub struct Library {
     /// All names, with the versions that can be used, oldest first.
     pub types: BTreeMap<String, Vec<NodeVersion>>,
     /// The versions that the graph uses, as far as they are there, by what `use` names.
-    pub versions: BTreeMap<String, Arc<Authored>>,
+    pub versions: BTreeMap<String, Arc<LibraryVersion>>,
 }
 
 /// The newest of some versions: a release, where there is one.
@@ -113,7 +113,7 @@ fn unknown(node: &Node, written: &str, at: &str, library: &Library) -> Finding {
 fn check_settings(
     node: &Node,
     settings: &Map<String, Value>,
-    authored: &Authored,
+    authored: &LibraryVersion,
     at: &str,
     findings: &mut Vec<Finding>,
 ) {
@@ -186,7 +186,7 @@ fn setting(field: &Setting, value: &Value) -> Result<(), (String, String)> {
         .map_err(|wrong| (wrong, "write a value that it takes, or an expression".to_owned()))
 }
 
-fn check_inputs(graph: &Graph, node: &Node, authored: &Authored, at: &str, findings: &mut Vec<Finding>) {
+fn check_inputs(graph: &Graph, node: &Node, authored: &LibraryVersion, at: &str, findings: &mut Vec<Finding>) {
     let ports = &authored.document.inputs;
     let named = authored.document.named();
     let names = || ports.iter().map(|port| port.name.as_str());

@@ -18,6 +18,7 @@ use serde_json::Value;
 pub use calls::{Offer, check_against, cycles_of_children};
 pub use library::{INEXACT, Library, check_library, inexact};
 pub use place::place_of;
+pub(in crate::definition) use shape::is_name;
 
 use crate::domain::Graph;
 use crate::error::Finding;
@@ -60,7 +61,7 @@ pub(in crate::definition) fn read_value(value: &Value) -> ReadGraph {
 }
 
 /// A member's name as a pointer has it.
-fn escaped(name: &str) -> String {
+pub(in crate::definition) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 

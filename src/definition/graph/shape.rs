@@ -150,6 +150,11 @@ fn is_id(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
 }
 
+/// Whether a text can be the name of a workflow.
+pub(in crate::definition) fn is_name(text: &str) -> bool {
+    is_id(text) && text.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
 /// An object of the file, with its pointer and what it is.
 struct Object<'a> {
     at: &'a str,
@@ -342,8 +347,7 @@ impl Reader {
 
     fn name(&mut self, whole: &Object<'_>) -> String {
         let name = self.needed_text(whole, "name", "a name by which it is called");
-        let good = is_id(&name) && name.starts_with(|c: char| c.is_ascii_lowercase());
-        if !name.is_empty() && !good {
+        if !name.is_empty() && !is_name(&name) {
             self.add(
                 "/name",
                 "bad_name",

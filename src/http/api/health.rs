@@ -57,7 +57,7 @@ pub struct StatusAnswer {
     /// Workers: interpreter, counts, and which layers of isolation are in force.
     #[schema(value_type = Object)]
     pub workers: Value,
-    /// The workspace: digest, workflows, findings.
+    /// The workspace: digest, workflows, findings, and `shadowed`: workflows of organizations whose name it has taken.
     #[schema(value_type = Object)]
     pub workspace: Value,
     /// Runs that are driven in this process.
@@ -96,6 +96,7 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
             "workflows": found.workflows,
             "dataProviders": found.data_providers,
             "findings": found.findings,
+            "shadowed": found.shadowed,
             "error": found.workspace_error,
         }),
         live_runs: found.live_runs,

@@ -19,6 +19,9 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod start_options;
+pub mod workflow_drafts;
+pub mod workflow_files;
+pub mod workflow_revisions;
 pub mod workflows;
 
 use serde::Serialize;
@@ -52,6 +55,18 @@ fn limit(text: Option<&str>) -> Result<usize, ApiError> {
                 format!("`limit` must be a number from 1 to {MAX_LIMIT}"),
             )),
         },
+    }
+}
+
+/// `true` or `false` in a query; false where it isn't there.
+fn flag(name: &str, text: Option<&str>) -> Result<bool, ApiError> {
+    match text {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ApiError::bad_parameter(
+            format!("query:{name}"),
+            format!("`{name}` is `true` or `false`"),
+        )),
     }
 }
 
@@ -121,4 +136,44 @@ fn if_match(headers: &axum::http::HeaderMap) -> Result<Option<String>, ApiError>
         .and_then(|rest| rest.strip_suffix('"'))
         .ok_or_else(bad)?;
     Ok(Some(tag.to_owned()))
+}
+
+/// What a change takes the place of: `If-Match` with a tag or `*`, or `If-None-Match: *`. One of them is needed where nobody's work
+/// may be lost.
+fn expected(headers: &axum::http::HeaderMap) -> Result<crate::usecase::workflow::Expected, ApiError> {
+    use axum::http::{StatusCode, header};
+
+    use crate::error::Kind;
+    use crate::usecase::workflow::Expected;
+    let is_new = match headers.get(header::IF_NONE_MATCH).map(|value| value.to_str()) {
+        None => false,
+        Some(Ok("*")) => true,
+        Some(_) => {
+            return Err(ApiError::bad_parameter(
+                "header:If-None-Match",
+                "`If-None-Match` takes `*`: there is nothing yet",
+            ));
+        }
+    };
+    match (headers.contains_key(header::IF_MATCH), is_new) {
+        (false, true) => Ok(Expected::Nothing),
+        (true, false) => Ok(if_match(headers)?.map_or(Expected::Anything, Expected::Tag)),
+        (true, true) => Err(ApiError::bad_parameter(
+            "header:If-None-Match",
+            "`If-Match` and `If-None-Match` say opposite things; send one",
+        )),
+        (false, false) => Err(ApiError::new(
+            Kind::Invalid,
+            "precondition_required",
+            "the request doesn't say which version it has seen",
+        )
+        .with_status(StatusCode::PRECONDITION_REQUIRED)
+        .hint("send the `ETag` of what was read as `If-Match`, or `If-None-Match: *` where there is nothing yet")),
+    }
+}
+
+/// As [`expected`], where the last one may win.
+fn expected_or_any(headers: &axum::http::HeaderMap) -> Result<crate::usecase::workflow::Expected, ApiError> {
+    use crate::usecase::workflow::Expected;
+    Ok(if_match(headers)?.map_or(Expected::Anything, Expected::Tag))
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::policy::RightsView;
 use super::quarantine::QuarantineView;
 use super::{PageOf, cursor_in, cursor_out, limit, time, workflows};
-use crate::domain::{RunId, Status, StepError, Timestamp};
+use crate::domain::{RunId, Status, StepError, Timestamp, WorkflowRevision};
 use crate::http::extract::{Admitted, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::admission::WaitingFor;
@@ -32,6 +32,12 @@ pub struct RunAnswer {
     pub workflow: String,
     /// The digest of the code that it is pinned to.
     pub revision: String,
+    /// The revision of the workflow, where the organization has authored it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_revision: Option<WorkflowRevision>,
+    /// Whether it tries a draft.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
     /// Where it is.
     pub status: Status,
     /// What the workflow returned.
@@ -183,6 +189,8 @@ impl RunAnswer {
             run_id: run.new.run.clone(),
             workflow: run.new.workflow.clone(),
             revision: run.new.plan.bundle.clone(),
+            test: run.new.plan.is_test(),
+            workflow_revision: run.new.plan.revision.clone(),
             status: state.status,
             result,
             error: state.error.clone(),
@@ -268,6 +276,12 @@ pub struct RunItem {
     pub workflow: String,
     /// The digest of the code.
     pub revision: String,
+    /// The revision of the workflow, where the organization has authored it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_revision: Option<WorkflowRevision>,
+    /// Whether it tries a draft.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
     /// Where it is.
     pub status: Status,
     /// Who asked for it.
@@ -298,6 +312,8 @@ impl From<ListedRun> for RunItem {
             run_id: run.run,
             workflow: run.workflow,
             revision: run.revision,
+            test: run.workflow_revision.as_ref().is_some_and(WorkflowRevision::is_draft),
+            workflow_revision: run.workflow_revision,
             status: run.status,
             requester: RequesterView::from(&run.requester),
             created_at: run.created_at,
@@ -320,6 +336,8 @@ pub struct ListQuery {
     status: Option<String>,
     /// Asked for by one principal, by its id.
     user: Option<String>,
+    /// `true`: only those that try drafts; `false`: none of them.
+    test: Option<String>,
     /// Asked for at or after this time.
     from: Option<String>,
     /// Asked for before this time.
@@ -349,6 +367,10 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
         workflow: some(query.workflow),
         status,
         requester: some(query.user),
+        test: match query.test.as_deref() {
+            None | Some("") => None,
+            text => Some(super::flag("test", text)?),
+        },
         from: time("from", query.from.as_deref())?,
         to: time("to", query.to.as_deref())?,
         limit: limit(query.limit.as_deref())?,

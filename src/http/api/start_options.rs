@@ -36,6 +36,8 @@ pub struct StartOptions {
     security_profile: Option<String>,
     /// The hash of a plan: the run is the one that was planned, or it isn't started (409 `plan_changed`).
     plan: Option<String>,
+    /// `true` runs the draft, for those who may edit it; the run is marked as a test.
+    draft: Option<String>,
 }
 
 /// Under which security profile a run is planned.
@@ -45,29 +47,42 @@ pub struct StartOptions {
 pub struct PlanOptions {
     /// As at `execute`.
     security_profile: Option<String>,
+    /// As at `execute`.
+    draft: Option<String>,
 }
 
 impl PlanOptions {
-    /// Reads it.
+    /// Reads it: the profile, and whether the draft is meant.
     ///
     /// # Errors
     /// A problem where it is no profile.
-    pub fn read(self) -> Result<Option<SecurityProfile>, ApiError> {
+    pub fn read(self) -> Result<(Option<SecurityProfile>, bool), ApiError> {
+        let draft = super::flag("draft", self.draft.as_deref())?;
         let Some(text) = self.security_profile.filter(|text| !text.is_empty()) else {
-            return Ok(None);
+            return Ok((None, draft));
         };
-        SecurityProfile::parse(&text).map(Some).ok_or_else(|| {
-            let message = "`securityProfile` must be `plan_only`, `restricted`, `standard` or `elevated`";
-            ApiError::new(Kind::Invalid, "parameter_invalid", message).findings(vec![Finding::new(
-                "query:securityProfile",
-                "invalid",
-                message,
-            )])
-        })
+        SecurityProfile::parse(&text)
+            .map(|profile| (Some(profile), draft))
+            .ok_or_else(|| {
+                let message = "`securityProfile` must be `plan_only`, `restricted`, `standard` or `elevated`";
+                ApiError::new(Kind::Invalid, "parameter_invalid", message).findings(vec![Finding::new(
+                    "query:securityProfile",
+                    "invalid",
+                    message,
+                )])
+            })
     }
 }
 
 impl StartOptions {
+    /// Whether the draft is meant.
+    ///
+    /// # Errors
+    /// A problem where it says neither.
+    pub fn draft(&self) -> Result<bool, ApiError> {
+        super::flag("draft", self.draft.as_deref())
+    }
+
     /// Reads all of them.
     ///
     /// # Errors
@@ -233,6 +248,7 @@ mod tests {
             concurrency_key: Some("x".repeat(201)),
             security_profile: Some("paranoid".into()),
             plan: None,
+            draft: None,
             delay: None,
         };
         let error = options.read(&HeaderMap::new(), now()).unwrap_err();

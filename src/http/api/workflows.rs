@@ -3,21 +3,25 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::runs::RunAnswer;
 use super::start_options::StartOptions;
+use super::workflow_drafts::DraftSummary;
+use super::workflow_revisions::RevisionView;
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::definition::json_schema;
+use crate::domain::Timestamp;
 use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
-use crate::usecase::catalog::Offered;
+use crate::usecase::offer::{Offered, OriginOf, State, Wanted};
 use crate::usecase::start_run::{StartRun, Started, start_run};
-use crate::usecase::{catalog, query_run};
+use crate::usecase::workflow::By;
+use crate::usecase::{offer, query_run};
 
 /// A workflow.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -33,8 +37,27 @@ pub struct WorkflowView {
     pub category: String,
     /// For search.
     pub tags: Vec<String>,
-    /// Where it is defined, as `workspace/workflows/hello.py:9`.
+    /// Where it is defined, as `workspace/workflows/hello.py:9`; of the organization's own, `organization`.
     pub source: String,
+    /// Who has written it.
+    pub origin: OriginOf,
+    /// Where it is; the workspace's are always published.
+    pub state: State,
+    /// Of the organization's own, the revision that is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_revision: Option<RevisionView>,
+    /// Its draft, for those who may write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<DraftSummary>,
+    /// Since when it can't be called any more, and by whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived: Option<Archived>,
+    /// Whether its own commands and requests are trusted; only of the organization's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<bool>,
+    /// What keeps it from being run: functions that are missing, a name that the workspace has taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// The digest of the code.
     pub revision: String,
     /// Time limit of one attempt, in seconds; of a graph each function has its own.
@@ -49,9 +72,10 @@ pub struct WorkflowView {
     /// What of its declaration a policy refuses; a run is not started while there is any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Finding>,
-    /// Its parameters as JSON Schema 2020-12.
-    #[schema(value_type = Object)]
-    pub parameters: Value,
+    /// Its parameters as JSON Schema 2020-12; of the organization's own only where one workflow is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub parameters: Option<Value>,
     /// The graph, as docs/graphs.md describes it; only where one workflow is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -61,19 +85,37 @@ pub struct WorkflowView {
 impl WorkflowView {
     fn new(offered: &Offered, revision: &str) -> Self {
         let declared = &offered.declared;
+        let head = offered.head.as_deref();
+        let current = head.and_then(|head| head.current.as_ref());
+        let is_graph = declared.graph.is_some() || head.is_some();
         Self {
             name: declared.name.clone(),
-            kind: if declared.graph.is_some() { "graph" } else { "python" },
+            kind: if is_graph { "graph" } else { "python" },
             description: declared.description.clone(),
             category: declared.category.clone(),
             tags: declared.tags.clone(),
-            source: format!("{}:{}", declared.path, declared.line),
+            source: match head {
+                None => format!("{}:{}", declared.path, declared.line),
+                Some(_) => "organization".to_owned(),
+            },
+            origin: offered.origin(),
+            state: offered.state(),
+            workflow_revision: current.map(|current| RevisionView::from(current.revision.clone())),
+            draft: head.and_then(|head| head.draft.as_ref()).map(DraftSummary::from),
+            archived: head
+                .and_then(|head| head.archived.clone())
+                .map(|(at, by)| Archived { at, by }),
+            trusted: head.map(|head| {
+                let digest = current.map(|current| &current.revision.digest);
+                head.trusted.is_some() && head.trusted.as_ref() == digest
+            }),
+            findings: offered.findings.clone(),
             revision: revision.to_owned(),
-            timeout_seconds: declared.graph.is_none().then_some(declared.timeout_seconds),
-            retry: declared.graph.is_none().then(|| json!(declared.retry)),
+            timeout_seconds: (!is_graph).then_some(declared.timeout_seconds),
+            retry: (!is_graph).then(|| json!(declared.retry)),
             network: offered.network.clone(),
             refused: offered.refused.clone(),
-            parameters: json_schema(&declared.parameters),
+            parameters: (head.is_none() || declared.graph.is_some()).then(|| json_schema(&declared.parameters)),
             graph: None,
         }
     }
@@ -87,6 +129,35 @@ pub struct ListQuery {
     limit: Option<String>,
     /// `nextCursor` of the page before.
     cursor: Option<String>,
+    /// A text in the name, the description, the category or a tag.
+    search: Option<String>,
+    /// Of this category.
+    category: Option<String>,
+    /// With this tag.
+    tag: Option<String>,
+    /// `workspace` or `organization`.
+    origin: Option<String>,
+    /// `draft`, `published` or `archived`; all but archived ones without it.
+    state: Option<String>,
+}
+
+/// When a workflow was archived.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Archived {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// By whom.
+    pub by: By,
+}
+
+/// Who has written a workflow, as a query says it.
+fn origin_of(text: Option<&str>) -> Result<Option<OriginOf>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let bad = || ApiError::bad_parameter("query:origin", "`origin` is `workspace` or `organization`");
+    OriginOf::parse(text).map(Some).ok_or_else(bad)
 }
 
 /// The workflows, by name.
@@ -98,8 +169,24 @@ pub struct ListQuery {
 pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<Json<PageOf<WorkflowView>>, ApiError> {
     let limit = limit(query.limit.as_deref())?;
     let after = cursor_in(query.cursor.as_deref())?;
-    let (current, items, more) = catalog::list(&admitted.app.cx, &admitted.scope, after.as_deref(), limit).await?;
-    let next = items.last().filter(|_| more).map(|last| last.declared.name.clone());
+    let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let state =
+        match some(query.state) {
+            None => None,
+            Some(text) => Some(State::parse(&text).ok_or_else(|| {
+                ApiError::bad_parameter("query:state", "`state` is `draft`, `published` or `archived`")
+            })?),
+        };
+    let wanted = Wanted {
+        search: some(query.search),
+        category: some(query.category),
+        tag: some(query.tag),
+        origin: origin_of(query.origin.as_deref())?,
+        state,
+    };
+    let page = (after.as_deref(), limit);
+    let (current, items, more) = offer::list(&admitted.app.cx, &admitted.scope, &wanted, page).await?;
+    let next = items.last().filter(|_| more).map(Offered::place);
     let items = items
         .iter()
         .map(|offered| WorkflowView::new(offered, &current.bundle.digest))
@@ -115,15 +202,41 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
 /// # Errors
 /// Problems as documented.
 #[utoipa::path(get, path = "/api/workflows/{name}", tag = "workflows",
-    params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader),
+    params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader, GetQuery),
     responses((status = 200, body = WorkflowView), (status = "default", body = Problem)))]
-pub async fn get(admitted: Admitted, Path(name): Path<String>) -> Result<Json<WorkflowView>, ApiError> {
-    let (current, offered) = catalog::get(&admitted.app.cx, &admitted.scope, &name).await?;
+pub async fn get(
+    admitted: Admitted,
+    Path(name): Path<String>,
+    Query(query): Query<GetQuery>,
+) -> Result<Response, ApiError> {
+    let origin = origin_of(query.origin.as_deref())?;
+    let (current, offered) = offer::get(&admitted.app.cx, &admitted.scope, &name, origin).await?;
     let graph = offered.declared.graph.as_ref().map(|graph| json!(**graph));
-    Ok(Json(WorkflowView {
+    let tag = offered.head.as_ref().map(|head| head.tag());
+    let view = WorkflowView {
         graph,
         ..WorkflowView::new(&offered, &current.bundle.digest)
-    }))
+    };
+    Ok(tagged(StatusCode::OK, tag.as_deref(), view))
+}
+
+/// Which of two of one name.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct GetQuery {
+    /// `workspace` or `organization`; without it, the one that is called.
+    origin: Option<String>,
+}
+
+/// An answer with its tag.
+pub(super) fn tagged(status: StatusCode, tag: Option<&str>, body: impl Serialize) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    let headers = response.headers_mut();
+    if let Some(Ok(tag)) = tag.map(|tag| HeaderValue::from_str(&format!("\"{tag}\""))) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Start a run. The body is a JSON object of arguments. By default the answer waits for the end (60 s, `Prefer: wait=N`, at
@@ -149,9 +262,11 @@ pub async fn execute(
     let app = &admitted.app;
     let wait = preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?;
     let received_at = app.cx.clock.now();
+    let draft = options.draft()?;
     let input = StartRun {
         ask: options.read(&headers, received_at)?,
         workflow: name,
+        draft,
         arguments: body.object,
         wait,
         idempotency_key: idempotency_key(&headers, body.empty)?,
@@ -177,11 +292,11 @@ pub(super) async fn answer(admitted: &Admitted, started: Started) -> Result<Resp
     if started.repeated {
         response
             .headers_mut()
-            .insert("Idempotency-Replayed", axum::http::HeaderValue::from_static("true"));
+            .insert("Idempotency-Replayed", HeaderValue::from_static("true"));
     }
     response
         .headers_mut()
-        .insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 

@@ -23,5 +23,6 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod signals;
+pub mod workflows;
 
 mod cache;

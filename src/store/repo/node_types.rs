@@ -13,7 +13,7 @@ use super::super::port::{ETag, Entity, Match, Operation, Ports, Properties, Put,
 use super::audit_log::Within;
 use crate::clock::Clock;
 use crate::domain::{
-    Authored, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion, Timestamp, Trust, sha256_hex,
+    LibraryVersion, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion, Timestamp, Trust, sha256_hex,
 };
 use crate::tenancy::PlatformScope;
 
@@ -134,7 +134,7 @@ pub struct Version {
 /// What was read of the library lately. Nothing in it can become wrong: a digest and a published version stay what they are.
 #[derive(Debug, Default)]
 struct Known {
-    documents: HashMap<String, (usize, Arc<Authored>)>,
+    documents: HashMap<String, (usize, Arc<LibraryVersion>)>,
     bytes: usize,
     digests: HashMap<NodeUse, String>,
 }
@@ -223,7 +223,7 @@ impl NodeTypes {
         &self,
         within: impl Into<Within<'a>> + Send,
         named: &NodeUse,
-    ) -> Result<Option<Arc<Authored>>> {
+    ) -> Result<Option<Arc<LibraryVersion>>> {
         let within = within.into();
         let known = self.known().digests.get(named).cloned();
         let digest = match known {
@@ -249,7 +249,7 @@ impl NodeTypes {
     ///
     /// # Errors
     /// Those of the blob store; [`Error::Corrupt`] when it is gone, or is not what the digest names.
-    pub async fn document<'a>(&self, _within: impl Into<Within<'a>> + Send, digest: &str) -> Result<Arc<Authored>> {
+    pub async fn document<'a>(&self, _within: impl Into<Within<'a>> + Send, digest: &str) -> Result<Arc<LibraryVersion>> {
         if let Some((_, authored)) = self.known().documents.get(digest) {
             return Ok(authored.clone());
         }
@@ -265,7 +265,7 @@ impl NodeTypes {
         }
         let document: NodeDocument = serde_json::from_slice(&bytes)
             .map_err(|_| Error::corrupt(format!("node type `{digest}` can't be read")))?;
-        let authored = Arc::new(Authored {
+        let authored = Arc::new(LibraryVersion {
             digest: digest.to_owned(),
             document,
         });
@@ -273,7 +273,7 @@ impl NodeTypes {
         Ok(authored)
     }
 
-    fn remember(&self, bytes: usize, authored: &Arc<Authored>) {
+    fn remember(&self, bytes: usize, authored: &Arc<LibraryVersion>) {
         let mut known = self.known();
         if known.bytes + bytes > CACHED_BYTES {
             known.documents.clear();

@@ -12,7 +12,7 @@ use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
     Ask, AttemptId, ClaimCheck, LogLine, NetworkUse, OrgId, Outcome, Payload, Rights, RunId, Status, StepError,
-    Timestamp, sha256_hex,
+    Timestamp, WorkflowRevision, sha256_hex,
 };
 use crate::scheduler::{
     self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
@@ -309,6 +309,8 @@ pub struct ListedRun {
     pub workflow: String,
     /// The bundle.
     pub revision: String,
+    /// The revision of the workflow, where the organization has authored it.
+    pub workflow_revision: Option<WorkflowRevision>,
     /// Its status when the row was derived.
     pub status: Status,
     /// Who asked for it.
@@ -334,6 +336,8 @@ pub struct RunQuery {
     pub status: Option<Status>,
     /// Asked for by one principal.
     pub requester: Option<String>,
+    /// Only those that try drafts, or none of them.
+    pub test: Option<bool>,
     /// Asked for at or after.
     pub from: Option<Timestamp>,
     /// Asked for before.
@@ -1014,6 +1018,7 @@ impl Runs {
                 .as_ref()
                 .map(|requester| Filter::equal("requesterId", requester.clone())),
         );
+        filters.extend(query.test.map(|test| Filter::equal("test", test)));
         filters.extend(
             query
                 .from
@@ -1273,6 +1278,15 @@ fn index_row(run: &StoredRun) -> Properties {
         .with("v", SCHEMA)
         .with("workflow", run.new.workflow.clone())
         .with("revision", run.new.plan.bundle.clone())
+        .with("test", run.new.plan.is_test())
+        .with_some(
+            "workflowRevision",
+            run.new
+                .plan
+                .revision
+                .as_ref()
+                .map(|revision| json!(revision).to_string()),
+        )
         .with("status", run.state.status.as_str())
         .with("sequence", i64::try_from(run.state.sequence).unwrap_or(i64::MAX))
         .with("requesterId", run.new.requester.id.clone())
@@ -1298,6 +1312,10 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
         run: id.parse().map_err(|_| Error::corrupt("an index row names no run"))?,
         workflow: properties.require_text("workflow")?.to_owned(),
         revision: properties.require_text("revision")?.to_owned(),
+        workflow_revision: match properties.text("workflowRevision")? {
+            Some(_) => Some(parse(properties, "workflowRevision")?),
+            None => None,
+        },
         status: Status::parse(properties.require_text("status")?).ok_or_else(|| Error::corrupt("unknown status"))?,
         requester: parse(properties, "requester")?,
         created_at: properties.require_time("createdAt")?,

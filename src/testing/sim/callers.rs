@@ -167,6 +167,7 @@ pub(super) async fn call(
         let process = somebody(&fleet, &mut random).await;
         let now = process.cx.clock.now();
         let input = StartRun {
+            draft: false,
             ask: Ask {
                 priority: request.priority,
                 not_before: request.begins_after.map(|after| now.plus(after)),

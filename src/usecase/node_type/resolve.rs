@@ -13,7 +13,7 @@ use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::definition::{Library, check_library};
 use crate::domain::{
-    Authored, Declared, DeclaredAs, Graph, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeTypeName,
+    LibraryVersion, Declared, DeclaredAs, Graph, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeTypeName,
     NodeUse, NodeWork,
 };
 use crate::error::{Finding, Kind};
@@ -128,7 +128,7 @@ pub(in crate::usecase) async fn resolve(
 }
 
 /// A version as a function; the name of the one that it needs of the workspace, where that has none.
-fn of(authored: &Arc<Authored>, current: &Current) -> std::result::Result<Declared, String> {
+fn of(authored: &Arc<LibraryVersion>, current: &Current) -> std::result::Result<Declared, String> {
     let document = &authored.document;
     match &document.body {
         NodeBody::Code(_) => Ok(Declared {
@@ -158,24 +158,48 @@ fn of(authored: &Arc<Authored>, current: &Current) -> std::result::Result<Declar
     }
 }
 
-/// The nodes of graphs that use a type.
-pub(super) fn users<'a>(graphs: impl Iterator<Item = (&'a str, &'a Graph)>, name: &NodeTypeName) -> Vec<User> {
-    let mut users = Vec::new();
-    for (workflow, graph) in graphs {
-        for node in &graph.nodes {
-            if let NodeWork::Library { node_type, .. } = &node.work
-                && let Some((used, version)) = node_type.split_once('@')
-                && used == name.as_str()
-            {
-                users.push(User {
-                    workflow: workflow.to_owned(),
-                    node: node.id.clone(),
-                    version: version.to_owned(),
-                });
+/// The versions among names of what a graph calls, by name and version, as far as they are there.
+///
+/// # Errors
+/// As [`look`].
+pub(in crate::usecase) async fn declared(
+    cx: &Context,
+    scope: &Scope,
+    current: &Current,
+    names: &[String],
+) -> Result<BTreeMap<String, Declared>> {
+    let mut found = BTreeMap::new();
+    for written in names {
+        let Ok(named) = written.parse::<NodeUse>() else {
+            continue;
+        };
+        match cx.node_types.published(scope, &named).await {
+            Ok(Some(version)) => {
+                if let Ok(version) = of(&version, current) {
+                    found.insert(written.clone(), version);
+                }
             }
+            Ok(None) => {}
+            Err(error) => return Err(unusable(cx, scope, &Origin::default(), written, error).await),
         }
     }
-    users
+    Ok(found)
+}
+
+/// The nodes of a graph that use a type.
+pub(super) fn users(workflow: &str, graph: &Graph, name: &NodeTypeName) -> Vec<User> {
+    let users = graph.nodes.iter().filter_map(|node| match &node.work {
+        NodeWork::Library { node_type, .. } => {
+            let (used, version) = node_type.split_once('@')?;
+            (used == name.as_str()).then(|| User {
+                workflow: workflow.to_owned(),
+                node: node.id.clone(),
+                version: version.to_owned(),
+            })
+        }
+        _ => None,
+    });
+    users.collect()
 }
 
 /// What a worker is given of a version.

@@ -17,7 +17,7 @@ use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Resource};
 use crate::definition::{check_outputs, check_values};
 use crate::domain::{
-    AttemptId, Authored, Chosen, ChosenBy, Holder, LIBRARY_FUNCTION, LIBRARY_MODULE, Limits, LogLine, NodeUse, Outcome,
+    AttemptId, LibraryVersion, Chosen, ChosenBy, Holder, LIBRARY_FUNCTION, LIBRARY_MODULE, Limits, LogLine, NodeUse, Outcome,
     Rights, SecurityProfile, StepError, Trust, settle,
 };
 use crate::error::{Finding, Kind};
@@ -32,8 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WALL_MS: u64 = 30_000;
 /// Longest look at code.
 const CHECK_MS: u64 = 10_000;
-/// Most lines of a trial's log.
+/// Most lines that a trial prints.
 const LINES: u64 = 1_000;
+/// Most lines of its log, checkpoints included.
+const MOST_LINES: usize = 1_100;
 /// Most bytes that it prints.
 const OUTPUT_BYTES: u64 = 256 << 10;
 
@@ -131,7 +133,7 @@ pub async fn test(cx: &Arc<Context>, caller: &Caller, name: &str, trial: Trial) 
 pub async fn check(
     cx: &Arc<Context>,
     platform: &PlatformScope,
-    authored: &Arc<Authored>,
+    authored: &Arc<LibraryVersion>,
 ) -> Result<(Vec<Finding>, Vec<Finding>)> {
     let document = &authored.document;
     let shape = json!({
@@ -180,7 +182,7 @@ fn finding(said: &Value) -> (bool, Finding) {
 async fn run(
     cx: &Arc<Context>,
     platform: &PlatformScope,
-    authored: &Arc<Authored>,
+    authored: &Arc<LibraryVersion>,
     kind: &str,
     arguments: Value,
     (trust, wall_ms): (Trust, u64),
@@ -263,6 +265,8 @@ async fn run(
         let mut lines = Vec::new();
         while let Some(message) = received.recv().await {
             match message {
+                // Lines of output are bounded by the limits; all that it says is by this.
+                WorkerMessage::Line(_) | WorkerMessage::Checkpoint { .. } if lines.len() >= MOST_LINES => {}
                 WorkerMessage::Line(line) => lines.push(line),
                 WorkerMessage::Checkpoint { name, data, at } => lines.push(LogLine {
                     at,

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::super::{Context, Error, Result, catalog};
+use super::super::{Context, Error, Result, resolve};
 use crate::definition::validate;
 use crate::domain::{CatchUp, Cron, Dst, Overlap, Timestamp, Timing, Zone};
 use crate::error::{Coded as _, Finding, Kind};
 use crate::store::repo::schedules::Definition;
+use crate::tenancy::Scope;
 
 /// Most bytes of the arguments, as JSON.
 const MAX_ARGUMENTS: usize = 30_000;
@@ -55,7 +56,7 @@ const ANSWERED: [&str; 15] = [
 ///
 /// # Errors
 /// All findings at once; when the workspace can't be used.
-pub(super) async fn checked(cx: &Context, written: &Map<String, Value>) -> Result<(Definition, Timing)> {
+pub(super) async fn checked(cx: &Context, scope: &Scope, written: &Map<String, Value>) -> Result<(Definition, Timing)> {
     let mut reader = Reader {
         written,
         findings: Vec::new(),
@@ -79,7 +80,7 @@ pub(super) async fn checked(cx: &Context, written: &Map<String, Value>) -> Resul
     let workflow = reader.text("workflow", None);
     let arguments = reader.arguments();
     if let Some(workflow) = &workflow {
-        reader.fits(cx, workflow, arguments.as_ref()).await?;
+        reader.fits(cx, scope, workflow, arguments.as_ref()).await?;
     }
     let cron = reader.text("cron", None);
     let time_zone = reader.text("timeZone", Some("UTC"));
@@ -283,11 +284,17 @@ impl Reader<'_> {
     }
 
     /// Whether there is such a workflow that takes such arguments.
-    async fn fits(&mut self, cx: &Context, workflow: &str, arguments: Option<&Map<String, Value>>) -> Result<()> {
-        let current = cx.catalogs.current().await?;
-        match catalog::find(&current, workflow) {
-            Ok(declared) => {
-                if let Some(Err(findings)) = arguments.map(|given| validate(&declared.parameters, given)) {
+    async fn fits(
+        &mut self,
+        cx: &Context,
+        scope: &Scope,
+        workflow: &str,
+        arguments: Option<&Map<String, Value>>,
+    ) -> Result<()> {
+        match resolve::resolve(cx, scope, workflow).await {
+            Ok(found) => {
+                let parameters = &found.declared().parameters;
+                if let Some(Err(findings)) = arguments.map(|given| validate(parameters, given)) {
                     self.findings.extend(findings.into_iter().map(|finding| Finding {
                         pointer: format!("/arguments{}", finding.pointer),
                         ..finding
@@ -295,7 +302,7 @@ impl Reader<'_> {
                 }
                 Ok(())
             }
-            Err(error) if error.kind() == Kind::NotFound => {
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
                 let hint = error.hint().unwrap_or_default();
                 self.find("workflow", "unknown", error.to_string(), || hint);
                 Ok(())
