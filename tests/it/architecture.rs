@@ -399,6 +399,7 @@ fn sealed_constructors_stay_sealed() {
         "operator",
         "operator_in",
         "platform",
+        "platform_over",
         "rehydrate",
         "rehydrate_due",
         "resolve",
