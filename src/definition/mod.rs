@@ -6,6 +6,7 @@ mod difference;
 mod dry_run;
 mod expression;
 mod graph;
+mod node_kinds;
 mod node_type;
 mod parameters;
 mod policy;
@@ -25,6 +26,7 @@ pub use expression::{
 pub use graph::{
     INEXACT, Library, Offer, ReadGraph, check_against, check_library, cycles_of_children, inexact, place_of, read_graph,
 };
+pub use node_kinds::built_in_kinds;
 pub use node_type::{
     MAX_CODE_BYTES, MAX_PORTS, MAX_SETTINGS, check_outputs, check_setting, check_values, parse_document,
 };

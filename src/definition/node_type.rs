@@ -673,7 +673,7 @@ pub fn check_setting(setting: &Setting, value: &Value) -> Result<Value, String> 
         }
         SettingKind::Date if !value.as_str().is_some_and(is_date) => return need("a day, as `2026-11-29`"),
         SettingKind::File => return crate::domain::PortType::File.check(value),
-        SettingKind::Secret if !value.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok()) => {
+        SettingKind::Secret if value.as_str().is_none_or(|name| name.parse::<SecretName>().is_err()) => {
             return need("the name of a secret");
         }
         _ => {}

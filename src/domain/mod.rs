@@ -45,8 +45,8 @@ pub use id::{
 };
 pub use layer::LAYERS;
 pub use library::{
-    LibraryVersion, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse, NodeVersion,
-    VersionError,
+    LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse,
+    NodeVersion, VersionError,
 };
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;

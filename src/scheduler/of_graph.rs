@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Action, Code, Dependency, Output, Plan, Starts, StepPlan, Work};
 use crate::domain::{
-    LibraryVersion, Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy,
-    Script, SettingKind,
+    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, LibraryVersion, Limits, Node, NodeWork, OnCrash, Phase,
+    RetryPolicy, Script, SettingKind,
 };
 
 /// A function or a version of a node type that a graph uses and that isn't there; a graph that was checked names none.

@@ -15,8 +15,10 @@ use super::organization::keep;
 use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
-use crate::definition::parse_document;
-use crate::domain::{LibraryVersion, Declared, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance};
+use crate::definition::{built_in_kinds, parse_document};
+use crate::domain::{
+    BuiltInKind, Declared, LibraryVersion, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance,
+};
 use crate::error::{Finding, Kind};
 use crate::store;
 pub use crate::store::repo::node_types::{Draft, Head, Version};
@@ -36,6 +38,8 @@ const MAX_MESSAGE: usize = 500;
 /// Where a node type comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
+    /// Weft itself.
+    BuiltIn,
     /// The library.
     Library,
     /// A function of the workspace.
@@ -47,6 +51,7 @@ impl Origin {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::BuiltIn => "built_in",
             Self::Library => "library",
             Self::Workspace => "workspace",
         }
@@ -56,8 +61,10 @@ impl Origin {
 /// Something that a node of a graph can be.
 #[derive(Debug, Clone)]
 pub enum Listed {
+    /// A kind of node that is built in.
+    BuiltIn(Box<BuiltInKind>),
     /// A type of the library.
-    Library(Head),
+    Library(Box<Head>),
     /// A function of the workspace.
     Workspace(Box<Declared>),
 }
@@ -67,6 +74,7 @@ impl Listed {
     #[must_use]
     pub const fn origin(&self) -> Origin {
         match self {
+            Self::BuiltIn(_) => Origin::BuiltIn,
             Self::Library(_) => Origin::Library,
             Self::Workspace(_) => Origin::Workspace,
         }
@@ -76,6 +84,7 @@ impl Listed {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
+            Self::BuiltIn(kind) => &kind.name,
             Self::Library(head) => head.name.as_str(),
             Self::Workspace(declared) => &declared.name,
         }
@@ -85,6 +94,7 @@ impl Listed {
     #[must_use]
     pub fn category(&self) -> &str {
         match self {
+            Self::BuiltIn(kind) => &kind.category,
             Self::Library(head) => &head.category,
             Self::Workspace(declared) => &declared.category,
         }
@@ -92,6 +102,7 @@ impl Listed {
 
     fn says(&self, word: &str) -> bool {
         let (title, description) = match self {
+            Self::BuiltIn(kind) => (kind.title.as_str(), kind.description.as_str()),
             Self::Library(head) => (head.title.as_str(), head.description.as_str()),
             Self::Workspace(declared) => ("", declared.description.as_str()),
         };
@@ -124,7 +135,7 @@ impl Wanted {
     }
 }
 
-/// A page of what nodes can be: of the library, then of the workspace, by name. `after` is `origin` and `name` of the last one.
+/// A page of what nodes can be: what is built in, then of the library, then of the workspace, each by name. `after` is `origin` and `name` of the last one.
 ///
 /// # Errors
 /// When the scope may not, or storage or the workspace can't be read.
@@ -137,11 +148,13 @@ pub async fn list(
 ) -> Result<(Vec<Listed>, bool)> {
     scope.authorize(Action::List, Resource::NodeType)?;
     let heads = cx.node_types.heads(scope).await?;
-    let mut all: Vec<Listed> = heads
+    let kinds = built_in_kinds().into_iter();
+    let mut all: Vec<Listed> = kinds.map(|kind| Listed::BuiltIn(Box::new(kind))).collect();
+    let library = heads
         .into_iter()
         .filter(|head| head.newest.is_some())
-        .map(Listed::Library)
-        .collect();
+        .map(|head| Listed::Library(Box::new(head)));
+    all.extend(library);
     if scope.authorize(Action::List, Resource::Workflow).is_ok() {
         let current = cx.catalogs.current().await?;
         let workflows = current.catalog.workflows.values();
@@ -230,7 +243,10 @@ pub async fn used_by(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<User
     // Of the organization's own, what is called; graphs are read of those alone that use it.
     let used = format!("{}@", head.name);
     for workflow in cx.workflows.list(scope).await? {
-        let uses = workflow.current.as_ref().is_some_and(|called| called.functions.iter().any(|name| name.starts_with(&used)));
+        let uses = workflow
+            .current
+            .as_ref()
+            .is_some_and(|called| called.functions.iter().any(|name| name.starts_with(&used)));
         if !uses || current.catalog.workflows.contains_key(&workflow.name) {
             continue;
         }

@@ -10,7 +10,7 @@ use super::{ReadGraph, escaped, listed, shown};
 use crate::definition::expression::{SECRET_MARK, expressions};
 use crate::definition::node_type::{check_port, check_setting};
 use crate::definition::parameters::nearest;
-use crate::domain::{LibraryVersion, Graph, Node, NodeUse, NodeVersion, NodeWork, Setting, SettingKind};
+use crate::domain::{Graph, LibraryVersion, Node, NodeUse, NodeVersion, NodeWork, Setting, SettingKind};
 use crate::error::Finding;
 
 /// The code of a finding about a version that is not exact.

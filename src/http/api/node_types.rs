@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{PageOf, cursor_in, cursor_out, if_match, limit};
-use crate::domain::{Declared, NodeState, Outcome, Timestamp, Trust};
+use crate::domain::{BuiltInKind, Declared, NodeState, Outcome, Timestamp, Trust};
 use crate::error::{Finding, Kind};
 use crate::http::extract::{Admitted, Caller, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
@@ -19,7 +19,7 @@ use crate::usecase::node_type::{self, Change, Draft, Head, Listed, Origin, Trial
 pub struct NodeTypeView {
     /// Its name, unique in its origin.
     pub name: String,
-    /// `library`, or `workspace`: a function with `@workflow` or `@node`.
+    /// `built_in`, `library`, or `workspace`: a function with `@workflow` or `@node`.
     pub origin: &'static str,
     /// What it is called.
     pub title: String,
@@ -32,9 +32,12 @@ pub struct NodeTypeView {
     pub icon: String,
     /// How far its code is trusted.
     pub trust: Trust,
-    /// What a node writes as `use`: of the library, with the newest version.
-    #[serde(rename = "use")]
-    pub used_as: String,
+    /// What a node writes as `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it writes as `use`: of the library, with the newest version.
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    pub used_as: Option<String>,
     /// The newest published version, of a type of the library.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -44,13 +47,37 @@ pub struct NodeTypeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub parameters: Option<Value>,
+    /// Of what is built in, its ports and settings; of the library each version has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub built_in: Option<BuiltInKind>,
+}
+
+impl From<BuiltInKind> for NodeTypeView {
+    fn from(kind: BuiltInKind) -> Self {
+        Self {
+            name: kind.name.clone(),
+            origin: Origin::BuiltIn.as_str(),
+            title: kind.title.clone(),
+            description: kind.description.clone(),
+            category: kind.category.clone(),
+            icon: String::new(),
+            trust: Trust::Trusted,
+            kind: kind.name.clone(),
+            used_as: None,
+            version: None,
+            deprecated: false,
+            parameters: None,
+            built_in: Some(kind),
+        }
+    }
 }
 
 impl From<Head> for NodeTypeView {
     fn from(head: Head) -> Self {
         let version = node_type::shown(head.newest.as_ref());
         Self {
-            used_as: format!("{}@{}", head.name, version.as_deref().unwrap_or_default()),
+            kind: "node".to_owned(),
+            used_as: version.as_deref().map(|version| format!("{}@{version}", head.name)),
             name: head.name.to_string(),
             origin: Origin::Library.as_str(),
             title: head.title,
@@ -61,6 +88,7 @@ impl From<Head> for NodeTypeView {
             version,
             deprecated: head.deprecated,
             parameters: None,
+            built_in: None,
         }
     }
 }
@@ -74,10 +102,12 @@ impl From<Declared> for NodeTypeView {
             category: declared.category.clone(),
             icon: String::new(),
             trust: declared.rights().trust,
-            used_as: declared.name.clone(),
+            kind: "python".to_owned(),
+            used_as: Some(declared.name.clone()),
             version: None,
             deprecated: false,
             parameters: Some(crate::definition::json_schema(&declared.parameters)),
+            built_in: None,
             name: declared.name,
         }
     }
@@ -86,7 +116,8 @@ impl From<Declared> for NodeTypeView {
 impl From<Listed> for NodeTypeView {
     fn from(listed: Listed) -> Self {
         match listed {
-            Listed::Library(head) => head.into(),
+            Listed::BuiltIn(kind) => (*kind).into(),
+            Listed::Library(head) => (*head).into(),
             Listed::Workspace(declared) => (*declared).into(),
         }
     }
@@ -249,17 +280,17 @@ pub struct ListQuery {
     search: Option<String>,
     /// The category.
     category: Option<String>,
-    /// `library` or `workspace`.
+    /// `built_in`, `library` or `workspace`.
     origin: Option<String>,
 }
 
 fn origin(text: &str) -> Option<Origin> {
-    [Origin::Library, Origin::Workspace]
+    [Origin::BuiltIn, Origin::Library, Origin::Workspace]
         .into_iter()
         .find(|origin| origin.as_str() == text)
 }
 
-/// What nodes of graphs can be: published types of the library, then functions of the workspace, each by name.
+/// What nodes of graphs can be: what is built in, published types of the library, then functions of the workspace, each by name.
 ///
 /// # Errors
 /// Problems as documented.
@@ -268,7 +299,7 @@ fn origin(text: &str) -> Option<Origin> {
 pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<Json<PageOf<NodeTypeView>>, ApiError> {
     let limit = limit(query.limit.as_deref())?;
     let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let bad = || ApiError::bad_parameter("query:origin", "`origin` must be `library` or `workspace`");
+    let bad = || ApiError::bad_parameter("query:origin", "`origin` must be `built_in`, `library` or `workspace`");
     let wanted = Wanted {
         search: filled(query.search),
         category: filled(query.category),

@@ -249,7 +249,11 @@ impl NodeTypes {
     ///
     /// # Errors
     /// Those of the blob store; [`Error::Corrupt`] when it is gone, or is not what the digest names.
-    pub async fn document<'a>(&self, _within: impl Into<Within<'a>> + Send, digest: &str) -> Result<Arc<LibraryVersion>> {
+    pub async fn document<'a>(
+        &self,
+        _within: impl Into<Within<'a>> + Send,
+        digest: &str,
+    ) -> Result<Arc<LibraryVersion>> {
         if let Some((_, authored)) = self.known().documents.get(digest) {
             return Ok(authored.clone());
         }

@@ -13,8 +13,8 @@ use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::definition::{Library, check_library};
 use crate::domain::{
-    LibraryVersion, Declared, DeclaredAs, Graph, LIBRARY_FUNCTION, LIBRARY_MODULE, NodeBody, NodeDocument, NodeTypeName,
-    NodeUse, NodeWork,
+    Declared, DeclaredAs, Graph, LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument,
+    NodeTypeName, NodeUse, NodeWork,
 };
 use crate::error::{Finding, Kind};
 use crate::runner::Source;

@@ -17,8 +17,8 @@ use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Resource};
 use crate::definition::{check_outputs, check_values};
 use crate::domain::{
-    AttemptId, LibraryVersion, Chosen, ChosenBy, Holder, LIBRARY_FUNCTION, LIBRARY_MODULE, Limits, LogLine, NodeUse, Outcome,
-    Rights, SecurityProfile, StepError, Trust, settle,
+    AttemptId, Chosen, ChosenBy, Holder, LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, Limits, LogLine, NodeUse,
+    Outcome, Rights, SecurityProfile, StepError, Trust, settle,
 };
 use crate::error::{Finding, Kind};
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, Refusal, WorkerMessage};
@@ -175,7 +175,7 @@ fn finding(said: &Value) -> (bool, Finding) {
     };
     let number = |name: &str| said.get(name).and_then(Value::as_u64).unwrap_or(1);
     let place = format!("{}:{}:{}", text("path", 200), number("line"), number("column"));
-    let finding = Finding::new(place, &text("code", 60), text("message", 2_000)).hint(text("hint", 1_000));
+    let finding = Finding::new(place, text("code", 60), text("message", 2_000)).hint(text("hint", 1_000));
     (text("severity", 10) != "warning", finding)
 }
 
