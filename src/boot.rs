@@ -18,6 +18,7 @@ use crate::http::problem::ApiError;
 use crate::http::{self, App, Gate};
 use crate::runner::cgroup;
 use crate::runner::environments::{self, Environments, Hidden, Index};
+use crate::runner::fetched::Fetched;
 use crate::runner::folders::make_passable;
 use crate::runner::jail::setup::Uids;
 use crate::runner::pool::{IsolationSettings, Pool};
@@ -32,7 +33,7 @@ use crate::store::repo::secrets::{Secrets, key_file};
 use crate::store::secret::SecretStore;
 use crate::store::{self, azure, sqlite};
 use crate::usecase::{Bounds, CodeSource, Context, Parts};
-use crate::{host, telemetry, tenancy, usecase};
+use crate::{host, integrity, telemetry, tenancy, usecase};
 
 /// Why the process can't start, in one sentence each, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -177,11 +178,27 @@ pub struct Base {
     pub egress: Egress,
 }
 
+/// Compares the engine's files with those of the release file.
+#[must_use]
+pub fn engine(config: &Config) -> integrity::Report {
+    integrity::check(&config.mode.app_root, &config.runner.engine_dir)
+}
+
 /// Opens the store and starts the runner. Neither waits for anything: the zygote is started by the first step.
 ///
 /// # Errors
 /// When Python is missing or the settings are wrong.
 pub fn base(config: Config) -> Result<Base, Error> {
+    if config.runner.require_intact_engine {
+        let report = engine(&config);
+        if report.state != integrity::State::Intact {
+            return Err(Error::Said {
+                detail: format!("the engine is not as it was released: {}", report.sentence()),
+                hint: "`weft doctor` names every file; take the release again, whole, or unset `WEFT_REQUIRE_INTACT_ENGINE`"
+                    .to_owned(),
+            });
+        }
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = open_store(&config, clock.clone())?;
     let runner = start_runner(&config, clock.clone())?;
@@ -320,7 +337,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         None => installation::signing_key(&base.ports, &base.entropy).await?,
     };
     let http = &config.http;
-    Ok(Context::new(Parts {
+    let cx = Context::new(Parts {
         ports: base.ports.clone(),
         runner: base.runner.clone(),
         clock: base.clock.clone(),
@@ -343,6 +360,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
         code: CodeSource {
             workspace: config.runner.workspace_dir.clone(),
             bundles: config.storage.data_dir.join("bundles"),
+            fetched: fetched(config),
             environments: Arc::new(environments(config, base.clock.clone())),
             live: config.mode.development,
             strict: config.runner.discovery == Discovery::Strict,
@@ -357,7 +375,20 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             .collect(),
         egress: base.egress.clone(),
     })
-    .keeping_runs(config.limits.retention()))
+    .keeping_runs(config.limits.retention());
+    match cx.catalogs.begin().await {
+        Ok(()) => Ok(cx),
+        Err(usecase::Error::Store(error)) => Err(error),
+        Err(error) => Err(store::Error::corrupt(error.to_string())),
+    }
+}
+
+/// Copies of published bundles, below the data folder. What an attempt may run in is not removed.
+#[must_use]
+pub fn fetched(config: &Config) -> Fetched {
+    let spared = config.limits.attempt.wall() + Duration::from_secs(300);
+    let dir = config.storage.data_dir.join("fetched");
+    Fetched::new(dir, config.storage.bundle_cache_mib << 20, spared)
 }
 
 /// What of the network the operator allows, whatever policies allow besides.
@@ -462,13 +493,37 @@ pub fn app(base: &Base, cx: Arc<Context>, listener_loopback: bool) -> Arc<App> {
             "onAzure": config.mode.on_azure,
             "settings": config.redacted(),
         }),
+        engine: Arc::default(),
     };
+    tokio::task::spawn_blocking({
+        let (config, shown) = (config.clone(), settings.engine.clone());
+        move || {
+            let report = engine(&config);
+            if report.state == integrity::State::Modified {
+                tracing::warn!(
+                    files = report.differences.len(),
+                    "the engine is not as it was released: {}",
+                    report.sentence()
+                );
+            }
+            drop(shown.set(shown_of(report)));
+        }
+    });
     tokio::spawn(usecase::signal::listen(Arc::downgrade(&cx)));
     Arc::new(App {
         cx,
         authenticator,
         settings,
     })
+}
+
+/// What `/api/status` shows: not more files than somebody reads.
+fn shown_of(mut report: integrity::Report) -> serde_json::Value {
+    let count = report.differences.len();
+    report.differences.truncate(50);
+    let mut shown = serde_json::to_value(report).unwrap_or_default();
+    shown["count"] = json!(count);
+    shown
 }
 
 /// Becomes ready, and keeps trying while storage is away. Says why not to whoever asks meanwhile.
@@ -480,6 +535,7 @@ pub async fn become_ready(base: Base, gate: Gate, listener_loopback: bool) -> Ar
                 let cx = Arc::new(cx);
                 gate.open(app(&base, cx.clone(), listener_loopback));
                 tokio::spawn(usecase::queue_trigger::listen(Arc::downgrade(&cx)));
+                tokio::spawn(usecase::bundle::listen(Arc::downgrade(&cx)));
                 // Described now rather than at the first call; what is wrong with it is said there.
                 // Packages may take minutes to install, and are told of while they are.
                 let mut loaded = cx.catalogs.current().await;

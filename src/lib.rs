@@ -15,7 +15,7 @@
 //! | 3 | [`usecase`], [`authn`] | one function for each verb; who is calling |
 //! | 2 | [`store`], [`runner`], [`egress`] | the impure adapters |
 //! | 1 | [`scheduler`], [`definition`], [`tenancy`], [`authz`], [`audit`], [`secrets`], [`hooks`] | policy and decisions: no async, no I/O |
-//! | 0 | [`domain`], [`error`], [`clock`], [`codes`], [`config`], [`telemetry`] | values, time, settings, log lines |
+//! | 0 | [`domain`], [`error`], [`clock`], [`codes`], [`config`], [`telemetry`], [`integrity`] | values, time, settings, log lines, whether the engine is as released |
 //!
 //! Within a row: [`tenancy`] and [`audit`] use [`authz`], [`tenancy`] makes a scope of what [`hooks`] has verified, [`host`] uses the gate and the errors of [`http`], [`store`] keeps
 //! the log lines of [`runner`], [`runner`] opens the network of [`egress`], [`clock`] and [`config`] use [`domain`]. [`http`] and [`host`] reach storage and the runner
@@ -44,6 +44,7 @@ pub mod error;
 pub mod hooks;
 pub mod host;
 pub mod http;
+pub mod integrity;
 pub mod runner;
 pub mod scheduler;
 pub mod secrets;

@@ -33,19 +33,21 @@ from ._http import HttpError, Response
 from ._node import node
 from ._runs import RunInfo
 from ._secrets import Handle
-from ._signature import Email
+from ._signature import Binary, Email, File, Secret, Url
 from ._workflow import param, workflow
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Artifact",
+    "Binary",
     "Cancelled",
     "Context",
     "DeclarationError",
     "Denied",
     "Email",
     "FatalError",
+    "File",
     "Handle",
     "HttpError",
     "InvalidInput",
@@ -55,8 +57,10 @@ __all__ = [
     "Retry",
     "RetryableError",
     "RunInfo",
+    "Secret",
     "TooLarge",
     "Unavailable",
+    "Url",
     "WeftError",
     "__version__",
     "data_provider",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from binascii import a2b_base64, b2a_base64
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._errors import TooLarge, WeftError
 
 if TYPE_CHECKING:
     from ._context import Link
+    from ._signature import File
 
 ARTIFACT_BYTES = 32 * 1024 * 1024
 
@@ -27,6 +28,18 @@ class Artifact:
         self.media_type: str | None = data.get("media_type")
         self.step: str = data.get("step") or ""
         self.created_at: str = data.get("created_at") or ""
+
+    def as_file(self) -> File:
+        """What a step gives to another one as a `file`."""
+        file: dict[str, Any] = {
+            "artifact": self.id,
+            "name": self.name,
+            "size": self.size,
+            "sha256": self.sha256,
+        }
+        if self.media_type:
+            file["media_type"] = self.media_type
+        return cast("File", file)
 
     def __repr__(self) -> str:
         return f"Artifact({self.name!r}, {self.size} bytes, id={self.id!r})"
@@ -91,6 +104,12 @@ class Artifacts:
         if sha256(data).hexdigest() != first["sha256"]:
             raise WeftError(f"artifact {first['name']!r:.80} is not what was written")
         return bytes(data)
+
+    def content(self, file: File | dict[str, Any]) -> bytes:
+        """The bytes of a `file`: of the artifact that it names, or those that it has itself."""
+        if "data" in file:
+            return a2b_base64(file["data"])
+        return self.read(id=file["artifact"])
 
     def list(self) -> _Listed:
         """The artifacts of the run, by name, and of one name the newest first."""

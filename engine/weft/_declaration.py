@@ -39,6 +39,8 @@ _IPV4 = re.compile(r"((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(\.(?!\Z)|\Z)
 _IPV6 = re.compile(r"\[[0-9a-f:.]{2,45}\]\Z")
 _SECRET = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*\Z")
 _PORT_OF = {"email": "string"}
+_TEXTS = ("string", "email", "url", "secret")
+_WITH_LENGTH = (*_TEXTS, "array", "binary", "file")
 _ARTICLES = {"workflow": "a workflow", "data_provider": "a data provider", "node": "a node"}
 
 
@@ -131,15 +133,11 @@ class Parameter:
         self.data_provider: str | None = refined.get("data_provider")
         if (self.min is not None or self.max is not None) and self.type not in ("integer", "number"):
             raise DeclarationError(f"{where}: min and max are for numbers, but its type is {self.type}")
-        if (self.min_length is not None or self.max_length is not None) and self.type not in (
-            "string",
-            "email",
-            "array",
-        ):
+        if (self.min_length is not None or self.max_length is not None) and self.type not in _WITH_LENGTH:
             raise DeclarationError(
                 f"{where}: min_length and max_length are for strings and arrays, not {self.type}"
             )
-        if self.pattern is not None and self.type not in ("string", "email"):
+        if self.pattern is not None and self.type not in _TEXTS:
             raise DeclarationError(f"{where}: pattern is for strings, but its type is {self.type}")
         try:
             check(self.default, "default")
@@ -214,8 +212,56 @@ class Declaration:
                 if signature.takes_context and name == parameter_names(self.function)[0]:
                     raise DeclarationError(f"@param names `{name}`, which is the context; remove it")
                 parameters.append(Parameter(rest_slot(name), self.refined[name]))
+            for parameter in parameters:
+                if parameter.type == "secret":
+                    self._choose_among_secrets(parameter)
             self._resolved = Resolved(parameters, signature.takes_context, signature.takes_rest)
         return self._resolved
+
+    def _inputs(self, given: list[dict[str, Any]] | None, settings: list[str]) -> list[dict[str, Any]]:
+        """The ports of a node: those that it names, else its parameters without settings and secrets."""
+        parameters = {parameter.name: parameter for parameter in self.resolve().parameters}
+        multiple = self.options["multiple"]
+        ports = given
+        if ports is None:
+            ports = [
+                {"name": name, "type": "any" if name in multiple else _PORT_OF.get(one.type, one.type)}
+                for name, one in parameters.items()
+                if name not in settings and one.type != "secret"
+            ]
+        where = f"function `{self.function.__name__}`"
+        for port in ports:
+            one = parameters.get(port["name"])
+            if one is not None and one.type == "secret":
+                raise DeclarationError(
+                    f"{where}: parameter `{one.name}` is a secret, which no edge may choose; "
+                    "take it out of inputs"
+                )
+            if port["name"] in multiple:
+                if one is not None and one.type not in ("array", "json", "any"):
+                    raise DeclarationError(
+                        f"{where}: parameter `{one.name}` takes several edges, so what comes is a list; "
+                        "annotate it as list"
+                    )
+                port["multiple"] = True
+        for name in multiple:
+            if not any(port["name"] == name for port in ports):
+                raise DeclarationError(
+                    f"{where}: multiple names `{name}`, which is no input; correct the name"
+                )
+        return ports
+
+    def _choose_among_secrets(self, parameter: Parameter) -> None:
+        """A caller chooses among the secrets that the code declares, and no others."""
+        declared = self.options.get("secrets") or []
+        chosen = declared if parameter.enum is None else parameter.enum
+        if not chosen or not all(name in declared for name in chosen):
+            raise DeclarationError(
+                f"function `{self.function.__name__}`: parameter `{parameter.name}` chooses a secret, so the "
+                'decorator must name those that there are to choose from, as in secrets=["API_KEY"]'
+                + (", and enum= only some of these" if declared else "")
+            )
+        parameter.enum = list(chosen)
 
     def describe(self, attribute: str) -> dict[str, Any]:
         """The JSON by which the engine knows it; `attribute` is its name in the module."""
@@ -234,12 +280,9 @@ class Declaration:
             "doc": doc,
             "parameters": [parameter.to_json() for parameter in self.resolve().parameters],
         }
-        if self.kind == "node" and described["inputs"] is None:
-            described["inputs"] = [
-                {"name": parameter.name, "type": _PORT_OF.get(parameter.type, parameter.type)}
-                for parameter in self.resolve().parameters
-                if parameter.name not in described["settings"]
-            ]
+        if self.kind == "node":
+            described["inputs"] = self._inputs(described["inputs"], described["settings"])
+            described.pop("multiple")
         if not described.get("description"):
             described["description"] = doc.split("\n\n")[0].replace("\n", " ").strip()
         return described

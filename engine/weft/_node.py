@@ -44,6 +44,7 @@ def node(
     tags: Iterable[str] = (),
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
+    multiple: Iterable[str] = (),
     settings: Iterable[str] = (),
     trust: str = "restricted",
     timeout_seconds: float = 300,
@@ -66,6 +67,7 @@ def node(
     tags: Iterable[str] = (),
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
+    multiple: Iterable[str] = (),
     settings: Iterable[str] = (),
     trust: str = "restricted",
     timeout_seconds: float = 300,
@@ -78,8 +80,10 @@ def node(
     """Declare a function, sync or async, as a node type. The other arguments are those of `@workflow`.
 
     inputs: port name → port type, for parameters that are fed by edges; by default every parameter that is no
-    setting. outputs: port name → port type; by default one port `result` of type `any`. With several, the
-    function returns a dict with these keys. settings: names of the parameters that are set in the editor.
+    setting and no secret. outputs: port name → port type; by default one port `result` of type `any`. With
+    several, the function returns a dict with these keys; one alone is what it returns. multiple: inputs to
+    which several edges may lead; what comes is a list, in the order of the edges. settings: names of the
+    parameters that are set in the editor.
     trust: `restricted`, or `trusted`, which an administrator must allow.
 
     Raises DeclarationError, which says what to change.
@@ -108,6 +112,7 @@ def node(
         _ports(outputs, "outputs") if outputs is not None else [{"name": "result", "type": "any"}]
     )
     options["settings"] = chosen
+    options["multiple"] = texts(multiple, "@node: multiple")
     options["trust"] = trust
 
     def decorate(target: F) -> F:

@@ -12,7 +12,36 @@ from ._errors import DeclarationError
 Email = NewType("Email", str)
 """Annotation for a string that must look like an e-mail address."""
 
-TYPES = ("string", "integer", "number", "boolean", "object", "array", "email", "json")
+Url = NewType("Url", str)
+"""Annotation for an absolute `http` or `https` address of at most 2048 bytes, without user and password."""
+
+Binary = NewType("Binary", str)
+"""Annotation for bytes as base64 with padding, at most 512 KiB of them."""
+
+File = NewType("File", dict[str, Any])
+"""Annotation for a file: `{"data": base64, "name": …}`, or `{"artifact": id}` of the same run.
+
+`ctx.artifacts.content(file)` gives its bytes.
+"""
+
+Secret = NewType("Secret", str)
+"""Annotation for the name of a secret, one of those in `secrets=` of the decorator; never its value."""
+
+TYPES = (
+    "string",
+    "integer",
+    "number",
+    "boolean",
+    "object",
+    "array",
+    "email",
+    "json",
+    "file",
+    "url",
+    "binary",
+    "any",
+    "secret",
+)
 
 _BY_CLASS: dict[Any, str] = {
     str: "string",
@@ -27,6 +56,10 @@ _BY_CLASS: dict[Any, str] = {
     Any: "json",
     object: "json",
     Email: "email",
+    Url: "url",
+    Binary: "binary",
+    File: "file",
+    Secret: "secret",
 }
 _ALIASES = {
     "str": "string",
@@ -35,7 +68,6 @@ _ALIASES = {
     "bool": "boolean",
     "dict": "object",
     "list": "array",
-    "any": "json",
 }
 _POSITIONAL_REST = 0x04
 _NAMED_REST = 0x08
@@ -144,8 +176,8 @@ def read(function: types.FunctionType) -> Signature:
             if not _fill(slot, annotation):
                 raise DeclarationError(
                     f"{where}: parameter `{name}` is annotated {_shown(annotation)}, which JSON can't carry; "
-                    "use str, int, float, bool, dict, list, Email, Any, Literal[…] or one of them with "
-                    "`| None`, and convert inside the function"
+                    "use str, int, float, bool, dict, list, Email, Url, File, Any, Literal[…] or one of them "
+                    "with `| None`, and convert inside the function"
                 )
         slots.append(slot)
     return Signature(slots, context, takes_rest(function))

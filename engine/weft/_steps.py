@@ -164,10 +164,14 @@ def http(
     headers: dict[str, Any],
     expect: list[int],
     body: Any = None,
+    secret_header: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Make a request through the engine."""
+    """Make a request through the engine, which puts the secret on it: here is only its name."""
     sent = {name: as_text(value) for name, value in headers.items()}
     options: dict[str, Any] = {"headers": sent}
+    if secret_header:
+        options["auth"] = ctx.secrets.handle(secret_header["secret"])
+        options["auth_as"] = secret_header["as"]
     if query:
         from urllib.parse import quote
 

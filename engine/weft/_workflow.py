@@ -162,7 +162,8 @@ def param(
 ) -> Callable[[F], F]:
     """Refine one parameter beyond what its annotation says; above or below `@workflow`.
 
-    type: `string`, `integer`, `number`, `boolean`, `object`, `array`, `email`, `json`, or a Python type.
+    type: `string`, `integer`, `number`, `boolean`, `object`, `array`, `email`, `json`, `file`, `url`,
+    `binary`, `any`, `secret`, or a Python type.
     min, max: bounds of a number. min_length, max_length: of a string (characters) or array (items).
     pattern: a regular expression that must be found in the string; anchor it with ^ and $.
     enum: the values allowed. data_provider: the name of the data provider that lists options.

@@ -192,6 +192,10 @@ events! {
     BundlePublished = "bundle.published", Info, Succeeded;
     /// A code bundle became the one that new runs use.
     BundleActivated = "bundle.activated", Info, Succeeded;
+    /// The code that new runs used before was brought back.
+    BundleRolledBack = "bundle.rolled_back", Warning, Succeeded;
+    /// A code bundle was deleted.
+    BundleDeleted = "bundle.deleted", Warning, Succeeded;
 
     /// An organization was made.
     OrganizationCreated = "organization.created", Info, Succeeded;
@@ -310,6 +314,10 @@ events! {
     WorkflowUnarchived = "workflow.unarchived", Info, Succeeded;
     /// The commands and requests of a workflow's revision are trusted more or less than before.
     WorkflowTrusted = "workflow.trusted", Warning, Succeeded;
+    /// A workflow was assigned to somebody, who sees it from then on, and its runs.
+    WorkflowAssigned = "workflow.assigned", Info, Succeeded;
+    /// A workflow is no longer assigned to somebody.
+    WorkflowUnassigned = "workflow.unassigned", Info, Succeeded;
     /// A version of a node type was published; from then on it does not change.
     NodeTypePublished = "node_type.published", Warning, Succeeded;
     /// Users of a version of a node type are told to use something else.

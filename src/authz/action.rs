@@ -76,6 +76,8 @@ closed_list!(
         Organization = "organization",
         /// Function keys.
         Key = "key",
+        /// Published code; to choose which of it runs is `modify`.
+        Bundle = "bundle",
         /// The installation: status, every organization.
         Platform = "platform",
     }

@@ -70,7 +70,7 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
     use Action::{Administer, Create, Delete, List, Modify, Read, Run};
     match (role, resource, action) {
         (Role::Administrator, _, _) => Extent::All,
-        (_, Resource::Platform, _) => Extent::None,
+        (_, Resource::Platform | Resource::Bundle, _) => Extent::None,
         (Role::OrgAdmin, Resource::Organization, Create | Delete) => Extent::None,
         // The library is the platform's; whoever is in an organization may know what its graphs can use.
         (_, Resource::NodeType, Read | List) => Extent::All,
@@ -86,9 +86,11 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         // Whoever may run a workflow may know why it isn't run.
         (Role::Manager | Role::User, Resource::Policy, Read) => Extent::All,
         (Role::Manager, Resource::Member | Resource::Config | Resource::Secret, Read | List) => Extent::All,
-        (Role::User, Resource::Workflow | Resource::DataProvider, Read | List | Run) => Extent::All,
+        (Role::User, Resource::DataProvider, Read | List | Run) => Extent::All,
+        // The workspace's are everybody's; of the organization's own, those that were assigned to them.
+        (Role::User, Resource::Workflow, Read | List | Run) => Extent::Own,
         (Role::User, Resource::Run, Read | List | Modify) => Extent::Own,
-        (Role::Viewer, Resource::Workflow, Read | List) => Extent::All,
+        (Role::Viewer, Resource::Workflow, Read | List) => Extent::Own,
         (Role::User | Role::Viewer, Resource::Schedule, Read | List) => Extent::All,
         (Role::Viewer, Resource::Run, Read | List) => Extent::Own,
         (_, _, Read | List | Create | Modify | Delete | Run | Administer) => Extent::None,

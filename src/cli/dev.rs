@@ -17,7 +17,7 @@ use crate::http::Gate;
 use crate::runner::environments::EnvironmentError;
 use crate::telemetry::Sink;
 use crate::tenancy;
-use crate::usecase::{self, Context, deliver, queue_trigger, seed};
+use crate::usecase::{self, Context, bundle, deliver, queue_trigger, seed};
 
 /// Flags of `weft dev`.
 #[derive(Debug, Args)]
@@ -81,6 +81,7 @@ impl Dev {
         ];
         // Not one of these: `leave` ends it after the messages at hand.
         tokio::spawn(queue_trigger::listen(Arc::downgrade(&cx)));
+        tokio::spawn(bundle::listen(Arc::downgrade(&cx)));
         let server = tokio::spawn(boot::serve(listener, gate, stop.clone()));
         greet(
             address.port(),

@@ -14,6 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Environment};
 use crate::domain::{LAYERS, Tier};
 use crate::error::Finding;
+use crate::integrity;
 use crate::runner::{Isolation, python};
 
 /// Flags of `weft doctor`.
@@ -113,6 +114,22 @@ impl Checked {
         let mut checked = Self::new("configuration", status, detail);
         checked.remedy = (warnings > 0).then(|| "`weft config explain` shows every setting and its origin".to_owned());
         checked.lines = lines_of(&config.warnings).into_iter().chain(files).collect();
+        checked
+    }
+
+    /// Whether the engine is as it was released. One that is not is somebody's own, unless the settings want no such.
+    fn engine(report: &integrity::Report, is_required: bool) -> Self {
+        let status = match report.state {
+            integrity::State::Intact => Status::Ok,
+            _ if is_required => Status::Failed,
+            integrity::State::Unknown => Status::Ok,
+            integrity::State::Modified => Status::Warning,
+        };
+        let mut checked = Self::new("engine", status, report.sentence());
+        let line = |one: &integrity::Difference| format!("{}: {}", one.path, one.what.as_str());
+        checked.lines = report.differences.iter().map(line).collect();
+        checked.remedy =
+            (status != Status::Ok).then(|| "take the release again, whole: docs/protect-engine.md says how".to_owned());
         checked
     }
 
@@ -219,7 +236,9 @@ fn in_words(checks: &[Checked], verbose: bool) -> String {
             String::new()
         };
         let _ = writeln!(text, "{mark} {:<14} {}{time}", check.what, check.detail);
-        if verbose || check.status == Status::Failed {
+        // Which files of the engine differ is what whoever is warned asks next.
+        let is_told = verbose || check.status == Status::Failed || check.what == "engine";
+        if is_told {
             check.lines.iter().for_each(|line| below(&mut text, line));
         }
         for line in check.isolation.iter().flat_map(layers) {
@@ -235,6 +254,9 @@ fn in_words(checks: &[Checked], verbose: bool) -> String {
 /// Every check, each by itself: one that fails keeps none of the others from being made, but for those that need Python.
 async fn examine(configuration: Checked, config: Config, required: Option<Tier>) -> Vec<Checked> {
     let mut checks = vec![configuration];
+    let begun = Instant::now();
+    let engine = Checked::engine(&boot::engine(&config), config.runner.require_intact_engine);
+    checks.push(engine.since(begun));
     let begun = Instant::now();
     let found = python::find(Some(&config.runner.python.display().to_string()));
     let python = match &found {

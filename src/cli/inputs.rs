@@ -97,7 +97,7 @@ fn typed(kind: &str, text: &str) -> Result<Value, &'static str> {
             "false" | "0" => Ok(Value::Bool(false)),
             _ => Err("`true` or `false`"),
         },
-        "object" => json().filter(Value::is_object).ok_or("a JSON object"),
+        "object" | "file" => json().filter(Value::is_object).ok_or("a JSON object"),
         "array" => json().filter(Value::is_array).ok_or("a JSON array"),
         // Whatever is no JSON is meant as text.
         "json" | "any" => Ok(json().unwrap_or_else(|| Value::String(text.to_owned()))),

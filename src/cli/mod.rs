@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 not done, or findings; 2 wrong usage; 143 ended by SIGTERM (`serve`); those of runs are in `follow.rs`. `serve` never exits with 0: the
 //! Functions host would take that for "still there" and not start it again.
 
+mod bundles;
 mod check;
 mod config;
 mod config_entry;
@@ -19,6 +20,7 @@ mod output;
 mod place;
 mod plan;
 mod policy;
+mod publish;
 mod run;
 mod schedules;
 mod secrets;
@@ -26,6 +28,7 @@ mod seed;
 mod serve;
 mod show_profile;
 mod simulate;
+mod site;
 mod user;
 
 use std::path::PathBuf;
@@ -87,6 +90,11 @@ enum Command {
     /// The packages that the workspace asks for: whether they are installed, installing them, the output
     #[command(subcommand)]
     Env(env::Env),
+    /// Publish the workspace as a bundle, here or to another installation, and activate it
+    Publish(publish::Publish),
+    /// Manage published code: list, activate, roll back, compare, delete
+    #[command(subcommand)]
+    Bundles(bundles::Bundles),
     /// Show, explain, check and write settings of Weft. (What workflows read: `weft entry`)
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -227,6 +235,8 @@ pub fn main() -> ExitCode {
         Command::Schedules(schedules) => schedules.run(),
         Command::Check(check) => check.run(),
         Command::Env(env) => env.run(),
+        Command::Publish(publish) => publish.run(),
+        Command::Bundles(bundles) => bundles.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Emit(emit) => emit.run(),

@@ -225,11 +225,18 @@ variables! {
     WEFT_CLIENT_IP_HEADER = "WEFT_CLIENT_IP_HEADER", Http, Text, Unset,
         "The request header that carries the caller's address, set by a proxy that overwrites what callers send. Without it `X-Forwarded-For` is recorded as unverified.";
 
+    WEFT_SERVER = "WEFT_SERVER", Http, Text, Words("the data that the settings name"),
+        "The installation that `weft publish` and `weft bundles` work on, as `https://weft.example`, without `/api`. Read by these commands only.";
+    WEFT_KEY = "WEFT_KEY", Http, Text, Unset, secret true,
+        "The function key that they send there.";
+
     WEFT_STORE = "WEFT_STORE", Storage, Choice(&["sqlite", "azure"]),
         Words("`azure` when `AzureWebJobsStorage` or `AzureWebJobsStorage__accountName` is set, else `sqlite`"),
         "Where everything is kept: one file on this machine, or a storage account.";
     WEFT_DATA = "WEFT_DATA", Storage, Path, Words("`.weft` in the app's folder; on Azure `weft` in `TMPDIR`"),
         "The folder for the embedded store and for local copies of bundles.";
+    WEFT_BUNDLE_CACHE_MIB = "WEFT_BUNDLE_CACHE_MIB", Storage, Number(128, 1_048_576), Value("1024"), files Any,
+        "What unpacked copies of published bundles take in the data folder at most, in MiB; those not used for longest are removed, and fetched again when a run needs them.";
     AZURE_WEB_JOBS_STORAGE = "AzureWebJobsStorage", Storage, Text, Unset, secret true,
         "The storage account's connection string. `UseDevelopmentStorage=true` is the emulator on its usual ports.";
     AZURE_WEB_JOBS_STORAGE_ACCOUNT_NAME = "AzureWebJobsStorage__accountName", Storage, Text, Unset,
@@ -248,6 +255,8 @@ variables! {
         "The Python interpreter, 3.11 or newer: a path, or a name that is looked up in `PATH`.";
     WEFT_ENGINE = "WEFT_ENGINE", Runner, Path, Words("`engine` in the app's folder"),
         "The folder with the Python packages `weft` and `weft_runtime`.";
+    WEFT_REQUIRE_INTACT_ENGINE = "WEFT_REQUIRE_INTACT_ENGINE", Runner, Switch, Value("false"),
+        "Whether nothing is started where the engine's files are not as upstream has released them, or there is no release file to compare them with.";
     WEFT_WORKSPACE = "WEFT_WORKSPACE", Runner, Path, Words("`workspace` in the app's folder"), files Any,
         "The folder with the workflows that developers write.";
     WEFT_WORKER_SLOTS = "WEFT_WORKER_SLOTS", Runner, Number(1, 1_024), Words("four for each processor"), files Any,

@@ -15,6 +15,7 @@ mod isolation;
 mod limits;
 mod mode;
 mod read;
+mod remote;
 mod runner;
 mod secret;
 mod secrets;
@@ -37,6 +38,7 @@ pub use http::Http;
 pub use isolation::{Isolation, UidRange};
 pub use limits::Limits;
 pub use mode::Mode;
+pub use remote::Remote;
 pub use runner::{ControlGroup, Discovery, Packages, Runner};
 pub use secret::{MASK, Secret};
 pub use secrets::Secrets;
@@ -56,6 +58,8 @@ pub struct Config {
     pub http: Http,
     /// Where data is kept.
     pub storage: Storage,
+    /// Another installation, for commands.
+    pub remote: Remote,
     /// Whom to believe.
     pub auth: Auth,
     /// Python processes.
@@ -93,6 +97,7 @@ impl Config {
         let storage = Storage::read(reader, &mode);
         let mut config = Self {
             http: Http::read(reader),
+            remote: Remote::read(reader),
             auth: Auth::read(reader, &mode),
             runner: Runner::read(reader, &mode, &storage),
             isolation: Isolation::read(reader, &mode),

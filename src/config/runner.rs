@@ -18,6 +18,8 @@ pub struct Runner {
     pub python: PathBuf,
     /// The folder with `weft` and `weft_runtime`.
     pub engine_dir: PathBuf,
+    /// Whether nothing is started unless the engine is as it was released.
+    pub require_intact_engine: bool,
     /// The folder with the developers' workflows.
     pub workspace_dir: PathBuf,
     /// Attempts at the same time.
@@ -115,6 +117,7 @@ impl Runner {
             engine_dir: reader
                 .path("runner.engineDir", &var::WEFT_ENGINE)
                 .unwrap_or_else(|| mode.app_root.join("engine")),
+            require_intact_engine: reader.switch("runner.requireIntactEngine", &var::WEFT_REQUIRE_INTACT_ENGINE),
             workspace_dir: reader
                 .path("runner.workspaceDir", &var::WEFT_WORKSPACE)
                 .unwrap_or_else(|| mode.app_root.join("workspace")),

@@ -17,6 +17,8 @@ pub struct Storage {
     pub backend: Backend,
     /// Local files: the embedded store, unpacked bundles.
     pub data_dir: PathBuf,
+    /// What copies of published bundles take there at most, in MiB.
+    pub bundle_cache_mib: u64,
     /// The storage account with its key; comes before an identity where both are given, as in the host.
     pub connection_string: Option<Secret>,
     /// The storage account, for access by identity.
@@ -52,6 +54,7 @@ impl Storage {
             data_dir: reader
                 .path("storage.dataDir", &var::WEFT_DATA)
                 .unwrap_or_else(|| default_data_dir(reader, mode)),
+            bundle_cache_mib: reader.number_or_default("storage.bundleCacheMib", &var::WEFT_BUNDLE_CACHE_MIB),
             connection_string: reader.secret("storage.connectionString", &var::AZURE_WEB_JOBS_STORAGE),
             account_name: reader.text("storage.accountName", &var::AZURE_WEB_JOBS_STORAGE_ACCOUNT_NAME),
             client_id: reader.text("storage.clientId", &var::AZURE_WEB_JOBS_STORAGE_CLIENT_ID),

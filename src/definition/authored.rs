@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalog::{Catalog, declared};
-use super::graph::{Offer, ReadGraph, check_against, cycles_of_children, is_name, read_value};
+use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, is_name, read_value};
 use crate::domain::{Called, Declared, Graph, Parameter, sha256_hex};
 use crate::error::Finding;
 
@@ -67,6 +67,40 @@ impl Authored {
     /// and what these call in turn.
     #[must_use]
     pub fn against(&self, catalog: &Catalog, others: &BTreeMap<String, Arc<Self>>) -> Vec<Finding> {
+        let mut findings = self.offered(catalog, others, |offer| check_against(&self.read, offer));
+        let mut graphs: BTreeMap<&str, &Graph> = others
+            .iter()
+            .map(|(name, other)| (name.as_str(), other.graph()))
+            .collect();
+        graphs.insert(&self.declared.name, self.graph());
+        if let Some(circle) = cycles_of_children(&graphs).get(&self.declared.name) {
+            let names = circle.iter().chain(circle.first()).map(|name| format!("`{name}`"));
+            let message = format!(
+                "workflows start each other in a circle: {}",
+                names.collect::<Vec<_>>().join(" → ")
+            );
+            let hint = "take one of these calls out; what is to be done again is a node of type `loop`";
+            findings.push(Finding::new("", "workflow_cycle", message).hint(hint));
+        }
+        findings
+    }
+
+    /// The graph with its data edges converting to what the workspace's functions take. What other workflows of the
+    /// organization take is theirs to refuse.
+    #[must_use]
+    pub fn connected(&self, catalog: &Catalog) -> Graph {
+        let mut graph = self.graph().clone();
+        self.offered(catalog, &BTreeMap::new(), |offer| connect(&mut graph, offer));
+        graph
+    }
+
+    /// What the graph may call: what the workspace declares, other workflows of the organization, and itself.
+    fn offered<T>(
+        &self,
+        catalog: &Catalog,
+        others: &BTreeMap<String, Arc<Self>>,
+        ask: impl FnOnce(&Offer<'_>) -> T,
+    ) -> T {
         let functions: BTreeMap<&str, &Declared> = catalog
             .nodes
             .iter()
@@ -93,22 +127,7 @@ impl Authored {
             functions: &functions,
             workflows: &workflows,
         };
-        let mut findings = check_against(&self.read, &offer);
-        let mut graphs: BTreeMap<&str, &Graph> = others
-            .iter()
-            .map(|(name, other)| (name.as_str(), other.graph()))
-            .collect();
-        graphs.insert(&self.declared.name, self.graph());
-        if let Some(circle) = cycles_of_children(&graphs).get(&self.declared.name) {
-            let names = circle.iter().chain(circle.first()).map(|name| format!("`{name}`"));
-            let message = format!(
-                "workflows start each other in a circle: {}",
-                names.collect::<Vec<_>>().join(" → ")
-            );
-            let hint = "take one of these calls out; what is to be done again is a node of type `loop`";
-            findings.push(Finding::new("", "workflow_cycle", message).hint(hint));
-        }
-        findings
+        ask(&offer)
     }
 
     /// The functions that it calls, by name, and the node types that it uses, by name and version.

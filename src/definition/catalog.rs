@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::graph::{Offer, ReadGraph, check_against, cycles_of_children, inexact};
+use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, inexact};
 use super::source::Source;
 use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter};
 use crate::error::Finding;
@@ -98,6 +98,7 @@ impl Catalog {
             read.push(one);
         }
         self.keep_good(&read, &mut findings_of);
+        self.connect_good(&mut read, &findings_of);
         let files = files.into_iter().zip(sources);
         for ((((path, text), source), one), mut wrong) in files.zip(read).zip(findings_of) {
             if wrong.is_empty() {
@@ -118,6 +119,37 @@ impl Catalog {
         }
         self.findings.extend(findings);
         self
+    }
+
+    /// Has the data edges of the graphs that stay convert what they carry.
+    fn connect_good(&self, read: &mut [ReadGraph], findings_of: &[Vec<Finding>]) {
+        let functions: BTreeMap<&str, &Declared> = self
+            .nodes
+            .iter()
+            .chain(&self.workflows)
+            .map(|(name, declared)| (name.as_str(), declared))
+            .collect();
+        let is_good = |place: usize| findings_of[place].is_empty();
+        let mut parameters: BTreeMap<String, Vec<Parameter>> = self
+            .workflows
+            .iter()
+            .map(|(name, declared)| (name.clone(), declared.parameters.clone()))
+            .collect();
+        let graphs = read.iter().enumerate().filter(|(place, _)| is_good(*place));
+        parameters.extend(graphs.map(|(_, one)| (one.graph.name.clone(), one.graph.parameters.clone())));
+        let workflows = parameters
+            .iter()
+            .map(|(name, all)| (name.as_str(), all.as_slice()))
+            .collect();
+        let offer = Offer {
+            functions: &functions,
+            workflows: &workflows,
+        };
+        for (place, one) in read.iter_mut().enumerate() {
+            if is_good(place) {
+                connect(&mut one.graph, &offer);
+            }
+        }
     }
 
     /// Looks at what graphs call, until no graph calls one that has a finding.

@@ -79,7 +79,15 @@ fn step(graph: &Graph, node: &Node, ids: &[&str], known: &Value) -> DryStep {
         .remove("type")
         .and_then(|kind| kind.as_str().map(str::to_owned))
         .unwrap_or_default();
-    for said in ["id", "when", "phase"] {
+    if let Some(given) = node.given() {
+        says.insert("inputs".to_owned(), Value::Object(given));
+    }
+    for name in node.work.own_inputs() {
+        if let Some(fed) = node.fed.get(*name) {
+            says.insert((*name).to_owned(), fed.clone());
+        }
+    }
+    for said in ["id", "when", "phase", "label", "position"] {
         says.remove(said);
     }
     // Shown as people read them; what `sh` gets is another form of it.

@@ -12,7 +12,9 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::graph::PORT;
 use super::template;
+use crate::domain::{PortType, coerce};
 
 /// How much an expression may do; a loop over a list of a thousand takes some thousands. What it makes and what filters look at is
 /// counted as well, 64 bytes each.
@@ -361,6 +363,7 @@ fn environment() -> Environment<'static> {
         serde_json::to_string(&value)
             .map_err(|error| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.to_string()))
     });
+    environment.add_filter(PORT, through_port);
     environment.add_filter(NUMBER, |value: minijinja::Value| {
         use minijinja::value::ValueKind::{Bool, Number, Undefined};
         match value.kind() {
@@ -372,6 +375,61 @@ fn environment() -> Environment<'static> {
         }
     });
     environment
+}
+
+/// What a data edge does: `types` are those of its ports, as `string>integer`; with a `?` behind, nothing may come too. `member`
+/// is what it takes, where it doesn't take all.
+fn through_port(
+    value: minijinja::Value,
+    types: &str,
+    member: Option<&str>,
+) -> Result<minijinja::Value, minijinja::Error> {
+    let wrong = |message: String| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message);
+    let (types, is_optional) = types.strip_suffix('?').map_or((types, false), |types| (types, true));
+    let named = types.split_once('>');
+    let named = named.and_then(|(from, to)| Some((PortType::named(from)?, PortType::named(to)?)));
+    let (from, to) = named.ok_or_else(|| wrong(format!("`{types}` are no types of ports")))?;
+    if value.is_undefined() {
+        return Ok(value);
+    }
+    let taken = match member {
+        None => value,
+        Some(_) if value.is_none() && is_optional => return Ok(value),
+        Some(name) => {
+            let taken = value.get_attr(name).unwrap_or_default();
+            if taken.is_undefined() {
+                let there: Vec<String> = match (value.kind(), value.try_iter()) {
+                    (minijinja::value::ValueKind::Map, Ok(names)) => {
+                        names.take(NAMED).map(|name| format!("`{name}`")).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                let there = if there.is_empty() {
+                    format!("the step gave {}", value.kind())
+                } else {
+                    format!("there is {}", there.join(", "))
+                };
+                return Err(wrong(format!("the step gave no `{name}`; {there}")));
+            }
+            taken
+        }
+    };
+    if taken.is_none() && is_optional {
+        return Ok(taken);
+    }
+    // Large ones are not copied to be looked at.
+    match (from, to, taken.kind()) {
+        (_, PortType::Any | PortType::Json, _)
+        | (_, PortType::Array, minijinja::value::ValueKind::Seq)
+        | (PortType::Any | PortType::Json | PortType::Object, PortType::Object, minijinja::value::ValueKind::Map) => {
+            return Ok(taken);
+        }
+        _ => {}
+    }
+    let value = serde_json::to_value(&taken).map_err(|error| wrong(error.to_string()))?;
+    let coerced = coerce(&value, from, to)
+        .map_err(|reason| wrong(format!("`{}` → `{}`: {reason}", from.as_str(), to.as_str())))?;
+    Ok(minijinja::value::Serde(&coerced).into())
 }
 
 /// All but letters, digits, `-`, `.`, `_` and `~` as `%` and two digits (RFC 3986, section 2.3).
@@ -723,6 +781,18 @@ pub fn marked(value: &Value) -> Option<Marked<'_>> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// The parameter that chooses a secret: `{"$secret": {"$": "inputs.key"}}`, and nothing else than such a name.
+#[must_use]
+pub fn secret_input(value: &Value) -> Option<&str> {
+    match marked(value.get(SECRET_MARK)?)? {
+        Marked::Expression(text) => text
+            .trim()
+            .strip_prefix("inputs.")
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')),
+        Marked::Template(_) => None,
     }
 }
 

@@ -24,7 +24,8 @@ pub use expression::{
     is_too_deep, marked,
 };
 pub use graph::{
-    INEXACT, Library, Offer, ReadGraph, check_against, check_library, cycles_of_children, inexact, place_of, read_graph,
+    INEXACT, Library, Offer, ReadGraph, check_against, check_library, connect, cycles_of_children, inexact, place_of,
+    read_graph,
 };
 pub use node_kinds::built_in_kinds;
 pub use node_type::{

@@ -1,5 +1,5 @@
 //! The built-in kinds of nodes as editors show them: ports, and settings as fields of a form. What a graph file may say of a kind
-//! is in `graph/shape.rs`.
+//! is in `graph/shape.rs`; a test holds the two together.
 
 use serde_json::{Value, json};
 
@@ -350,5 +350,61 @@ fn http() -> BuiltInKind {
         ],
         tries: true,
         ..kind("http", "Request", "Code", "Makes a request through the engine")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::definition::graph::TYPES;
+
+    /// Which members of a kind an edge may feed, as graphs have it.
+    fn own_inputs(kind: &str) -> &'static [&'static str] {
+        let text = match kind {
+            "map" => json!({"id": "a", "type": kind, "use": "f", "items": []}),
+            "http" => json!({"id": "a", "type": kind, "url": "https://example.com/"}),
+            "compute" => json!({"id": "a", "type": kind, "value": 1}),
+            "delay" => json!({"id": "a", "type": kind, "seconds": 1}),
+            "approval" => json!({"id": "a", "type": kind, "question": "?"}),
+            other => json!({"id": "a", "type": other}),
+        };
+        let read = crate::definition::read_graph(&json!({"name": "g", "nodes": [text]}).to_string());
+        read.graph.nodes[0].work.own_inputs()
+    }
+
+    #[test]
+    fn forms_show_what_a_graph_may_say_and_nothing_else() {
+        let kinds = built_in_kinds();
+        assert_eq!(kinds.len(), TYPES.len());
+        for (name, members, tries) in TYPES {
+            let kind = kinds
+                .iter()
+                .find(|kind| kind.name == name)
+                .unwrap_or_else(|| panic!("{name}"));
+            let inputs = kind.inputs.iter().map(|port| port.name.as_str());
+            let shown: Vec<_> = inputs
+                .chain(kind.settings.iter().map(|one| one.name.as_str()))
+                .collect();
+            let shown_once: BTreeSet<_> = shown.iter().copied().collect();
+            assert_eq!(shown.len(), shown_once.len(), "{name}");
+            assert_eq!(shown_once, members.iter().copied().collect(), "{name}");
+            assert_eq!(kind.tries, tries, "{name}");
+            let inputs: Vec<_> = kind.inputs.iter().map(|port| port.name.as_str()).collect();
+            assert_eq!(inputs, own_inputs(name), "{name}");
+            assert!(
+                kind.inputs
+                    .iter()
+                    .chain(&kind.outputs)
+                    .all(|port| port.description.is_some()),
+                "{name}"
+            );
+            assert!(kind.settings.iter().all(|one| one.help.is_some()), "{name}");
+            for one in kind.settings.iter().filter(|one| one.kind == SettingKind::Select) {
+                let default = one.default.as_ref();
+                assert!(default.is_none_or(|default| one.options.iter().any(|option| option.value == *default)));
+            }
+        }
     }
 }

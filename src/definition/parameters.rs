@@ -3,7 +3,9 @@
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Parameter, ParameterType, edit_distance};
+use crate::domain::{
+    MAX_INLINE_BYTES, MAX_URL_BYTES, Parameter, ParameterType, PortType, SecretName, edit_distance, inline_bytes,
+};
 use crate::error::Finding;
 
 /// Compiles a pattern so that it must match the whole text. Bounded to 1 MiB of compiled program.
@@ -77,15 +79,19 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
     let name = &parameter.name;
     let mut wrong = |code: &str, message: String| findings.push(Finding::new(pointer, code, message));
     let fits = match parameter.kind {
-        ParameterType::String | ParameterType::Email => value.is_string(),
+        ParameterType::String
+        | ParameterType::Email
+        | ParameterType::Url
+        | ParameterType::Binary
+        | ParameterType::Secret => value.is_string(),
         ParameterType::Integer => {
             value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 9e15)
         }
         ParameterType::Number => value.is_number(),
         ParameterType::Boolean => value.is_boolean(),
-        ParameterType::Object => value.is_object(),
+        ParameterType::Object | ParameterType::File => value.is_object(),
         ParameterType::Array => value.is_array(),
-        ParameterType::Json => true,
+        ParameterType::Json | ParameterType::Any => true,
     };
     if !fits {
         let kind = parameter.kind;
@@ -120,13 +126,24 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
             );
         }
     }
-    let length = match value {
-        Value::String(text) => Some(text.chars().count()),
-        Value::Array(items) => Some(items.len()),
-        _ => None,
+    if let Some((code, error)) = wrong_form(parameter, value) {
+        wrong(
+            code,
+            format!(
+                "`{name}` must be {} {}: {error}",
+                article(parameter.kind),
+                parameter.kind.as_str()
+            ),
+        );
+        return;
+    }
+    let (length, unit) = match (parameter.kind, value) {
+        (ParameterType::Binary | ParameterType::File, value) => (inline_bytes(value), "bytes"),
+        (_, Value::String(text)) => (Some(text.chars().count()), "characters"),
+        (_, Value::Array(items)) => (Some(items.len()), "items"),
+        _ => (None, ""),
     };
     if let Some(length) = length.and_then(|length| u64::try_from(length).ok()) {
-        let unit = if value.is_string() { "characters" } else { "items" };
         if let Some(min) = parameter.min_length.filter(|min| length < *min) {
             wrong(
                 "too_short",
@@ -152,6 +169,29 @@ fn check(parameter: &Parameter, pointer: &str, value: &Value, findings: &mut Vec
     }
 }
 
+/// What is wrong with the form of a text or object that has the JSON type of its parameter.
+fn wrong_form(parameter: &Parameter, value: &Value) -> Option<(&'static str, String)> {
+    let (code, port) = match parameter.kind {
+        ParameterType::Url => ("not_a_url", PortType::Url),
+        ParameterType::Binary => ("not_base64", PortType::Binary),
+        ParameterType::File => ("not_a_file", PortType::File),
+        ParameterType::Secret => {
+            let text = value.as_str().unwrap_or_default();
+            return match (text.parse::<SecretName>(), &parameter.values) {
+                (Err(error), _) => Some(("not_a_secret", error.to_string())),
+                // Which there are to choose from is for whoever declares it to say.
+                (Ok(_), None) => Some((
+                    "not_a_secret",
+                    "its declaration names none that may be chosen".to_owned(),
+                )),
+                (Ok(_), Some(_)) => None,
+            };
+        }
+        _ => return None,
+    };
+    port.check(value).err().map(|error| (code, error))
+}
+
 /// One `@` with a local part of at most 64 characters before it and a dotted domain after it; whether it exists is for the
 /// mail server to say.
 fn is_email(text: &str) -> bool {
@@ -171,7 +211,11 @@ fn is_email(text: &str) -> bool {
 
 fn article(kind: ParameterType) -> &'static str {
     match kind {
-        ParameterType::Integer | ParameterType::Object | ParameterType::Array | ParameterType::Email => "an",
+        ParameterType::Integer
+        | ParameterType::Object
+        | ParameterType::Array
+        | ParameterType::Email
+        | ParameterType::Any => "an",
         _ => "a",
     }
 }
@@ -223,17 +267,18 @@ pub fn json_schema(parameters: &[Parameter]) -> Value {
     for parameter in parameters {
         let mut schema = Map::new();
         let kind = match parameter.kind {
-            ParameterType::Email => Some("string"),
-            ParameterType::Json => None,
+            ParameterType::Email | ParameterType::Url | ParameterType::Binary | ParameterType::Secret => Some("string"),
+            ParameterType::Json | ParameterType::Any => None,
+            ParameterType::File => Some("object"),
             other => Some(other.as_str()),
         };
         if let Some(kind) = kind {
             schema.insert("type".into(), json!(kind));
         }
-        if parameter.kind == ParameterType::Email {
-            schema.insert("format".into(), json!("email"));
-        }
+        form_of(parameter.kind, &mut schema);
         let arrays = parameter.kind == ParameterType::Array;
+        // Lengths of these are of the bytes, of which the text has a third more.
+        let has_length = !matches!(parameter.kind, ParameterType::Binary | ParameterType::File);
         let mut put = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 schema.insert(name.to_owned(), value);
@@ -247,11 +292,11 @@ pub fn json_schema(parameters: &[Parameter]) -> Value {
         put("maximum", parameter.max.map(|max| json!(max)));
         put(
             if arrays { "minItems" } else { "minLength" },
-            parameter.min_length.map(|min| json!(min)),
+            parameter.min_length.filter(|_| has_length).map(|min| json!(min)),
         );
         put(
             if arrays { "maxItems" } else { "maxLength" },
-            parameter.max_length.map(|max| json!(max)),
+            parameter.max_length.filter(|_| has_length).map(|max| json!(max)),
         );
         put(
             "pattern",
@@ -280,9 +325,90 @@ pub fn json_schema(parameters: &[Parameter]) -> Value {
     })
 }
 
+/// What JSON Schema says of a type beyond that of JSON; `x-type` is for forms.
+fn form_of(kind: ParameterType, schema: &mut Map<String, Value>) {
+    let more = match kind {
+        ParameterType::Email => json!({"format": "email"}),
+        ParameterType::Url => {
+            json!({"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://", "maxLength": MAX_URL_BYTES})
+        }
+        ParameterType::Binary => {
+            json!({"contentEncoding": "base64", "maxLength": MAX_INLINE_BYTES.div_ceil(3) * 4, "x-type": "binary"})
+        }
+        ParameterType::Secret => json!({"x-type": "secret"}),
+        ParameterType::File => json!({
+            "x-type": "file",
+            "properties": {
+                "data": {"type": "string", "contentEncoding": "base64", "maxLength": MAX_INLINE_BYTES.div_ceil(3) * 4},
+                "name": {"type": "string", "minLength": 1, "maxLength": 200},
+                "media_type": {"type": "string", "minLength": 1, "maxLength": 200},
+                "size": {"type": "integer", "minimum": 0},
+                "sha256": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"},
+            },
+            "required": ["data"],
+            "additionalProperties": false,
+        }),
+        _ => return,
+    };
+    if let Value::Object(more) = more {
+        schema.extend(more);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_a_form_must_have_it() {
+        let secret = Parameter {
+            values: Some(vec![json!("API_KEY")]),
+            ..parameter("key", ParameterType::Secret)
+        };
+        let parameters = [
+            parameter("at", ParameterType::Url),
+            Parameter {
+                max_length: Some(2),
+                ..parameter("bytes", ParameterType::Binary)
+            },
+            parameter("file", ParameterType::File),
+            secret,
+            parameter("rest", ParameterType::Any),
+        ];
+        let good =
+            json!({"at": "https://example.com/", "bytes": "w6Q=", "file": {"data": ""}, "key": "API_KEY", "rest": [1]});
+        assert_eq!(codes(&parameters, good), []);
+        let wrong =
+            json!({"at": "example.com", "bytes": "w6Qx", "file": {"path": "/etc"}, "key": "OTHER", "rest": null});
+        let expected = [
+            ("/at", "not_a_url"),
+            ("/bytes", "too_long"),
+            ("/file", "not_a_file"),
+            ("/key", "not_one_of"),
+        ];
+        assert_eq!(
+            codes(&parameters, wrong),
+            expected.map(|(p, c)| (p.to_owned(), c.to_owned()))
+        );
+        let wrong = json!({"at": 1, "bytes": "w6Q", "file": "a", "key": "a b", "rest": 1});
+        let expected = [
+            ("/at", "wrong_type"),
+            ("/bytes", "not_base64"),
+            ("/file", "wrong_type"),
+            ("/key", "not_one_of"),
+            ("/key", "not_a_secret"),
+        ];
+        assert_eq!(
+            codes(&parameters, wrong),
+            expected.map(|(p, c)| (p.to_owned(), c.to_owned()))
+        );
+        // None that may be chosen: none is.
+        let bare = [parameter("key", ParameterType::Secret)];
+        assert_eq!(
+            codes(&bare, json!({"key": "API_KEY"})),
+            [("/key".to_owned(), "not_a_secret".to_owned())]
+        );
+    }
 
     fn parameter(name: &str, kind: ParameterType) -> Parameter {
         Parameter {

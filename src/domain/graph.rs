@@ -4,7 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, RetryPolicy, SecurityProfile};
@@ -30,6 +31,12 @@ pub const MAX_STEP_SECONDS: u32 = 30 * 86_400;
 pub const MAX_RUN_SECONDS: u32 = 90 * 86_400;
 /// Most people whose agreement an approval may need.
 pub const MAX_NEEDED: u32 = 20;
+/// Most notes of a graph.
+pub const MAX_NOTES: usize = 200;
+/// Longest label of a node, in characters.
+pub const MAX_LABEL: usize = 200;
+/// The largest number of a position, to either side, and of a size.
+pub const FARTHEST: f64 = 1_000_000.0;
 /// For how long people may decide where an approval says nothing, in seconds: 7 days.
 pub const DEFAULT_WITHIN_SECONDS: u32 = 7 * 86_400;
 
@@ -66,6 +73,73 @@ pub struct Graph {
     /// The security profile that it asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_profile: Option<SecurityProfile>,
+    /// What stands beside its nodes where it is drawn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+}
+
+/// A place where a graph is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Position {
+    /// To the right.
+    pub x: f64,
+    /// Downwards.
+    pub y: f64,
+}
+
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        two(serializer, "Position", ("x", self.x), ("y", self.y))
+    }
+}
+
+/// How large something is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Size {
+    /// From left to right.
+    pub width: f64,
+    /// From top to bottom.
+    pub height: f64,
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        two(serializer, "Size", ("width", self.width), ("height", self.height))
+    }
+}
+
+/// Two numbers as they are written: 16 and not 16.0.
+fn two<S: Serializer>(
+    serializer: S,
+    name: &'static str,
+    one: (&'static str, f64),
+    other: (&'static str, f64),
+) -> Result<S::Ok, S::Error> {
+    let mut written = serializer.serialize_struct(name, 2)?;
+    for (name, number) in [one, other] {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and far within 53 bits")]
+        if number.fract() == 0.0 && number.abs() <= FARTHEST {
+            written.serialize_field(name, &(number as i64))?;
+        } else {
+            written.serialize_field(name, &number)?;
+        }
+    }
+    written.end()
+}
+
+/// A note.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Note {
+    /// Its id, unique among the notes.
+    pub id: String,
+    /// What it says.
+    pub text: String,
+    /// Where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// How large it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
 }
 
 /// What a node does.
@@ -99,6 +173,7 @@ pub enum NodeWork {
         #[serde(flatten)]
         calls: Calls,
         /// The list: a value with expressions in it.
+        #[serde(skip_serializing_if = "Value::is_null")]
         items: Value,
         /// Items at once.
         at_once: u32,
@@ -149,6 +224,7 @@ pub enum NodeWork {
         /// `GET`, `POST`, …
         method: String,
         /// Where to, a value.
+        #[serde(skip_serializing_if = "Value::is_null")]
         url: Value,
         /// What is put behind the `?` of the address, each a value.
         #[serde(skip_serializing_if = "Map::is_empty")]
@@ -187,6 +263,7 @@ pub enum NodeWork {
     /// Nothing, for a while.
     Delay {
         /// Seconds, or an expression that gives them.
+        #[serde(skip_serializing_if = "Value::is_null")]
         seconds: Value,
     },
     /// A wait for people.
@@ -269,6 +346,26 @@ impl NodeWork {
         }
     }
 
+    /// Which of its own members data edges may feed. Other inputs are those of what it calls.
+    #[must_use]
+    pub const fn own_inputs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Map { .. } => &["items"],
+            Self::Http { .. } => &["url", "body"],
+            Self::Compute { .. } => &["value"],
+            Self::Delay { .. } => &["seconds"],
+            Self::Approval { .. } => &["question"],
+            Self::Python { .. }
+            | Self::Library { .. }
+            | Self::Workflow { .. }
+            | Self::Loop { .. }
+            | Self::Choose { .. }
+            | Self::Shell { .. }
+            | Self::Assert { .. }
+            | Self::Template { .. } => &[],
+        }
+    }
+
     /// The names of its branches, where it chooses.
     pub fn branches(&self) -> impl Iterator<Item = &str> {
         let (branches, otherwise) = match self {
@@ -307,12 +404,21 @@ pub struct Branch {
 pub struct Node {
     /// Its id: `[a-z0-9_-]`, at most 63 characters.
     pub id: String,
+    /// What it is called where it is drawn; its id, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Where it is drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
     /// What it does.
     #[serde(flatten)]
     pub work: NodeWork,
     /// What its action is given: values with expressions in them. None gives it the run's arguments, or the item.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Map<String, Value>>,
+    /// What data edges give its inputs, as values with expressions in them.
+    #[serde(skip)]
+    pub fed: Map<String, Value>,
     /// An expression; false skips the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
@@ -342,8 +448,11 @@ impl Node {
     pub fn new(id: impl Into<String>, work: NodeWork) -> Self {
         Self {
             id: id.into(),
+            label: None,
+            position: None,
             work,
             inputs: None,
+            fed: Map::new(),
             when: None,
             phase: Phase::Main,
             join: Join::All,
@@ -353,6 +462,28 @@ impl Node {
             timeout_seconds: None,
             cache_seconds: None,
         }
+    }
+
+    /// A member of its own, or what a data edge gives in its place.
+    #[must_use]
+    pub fn member<'a>(&'a self, name: &str, own: &'a Value) -> &'a Value {
+        self.fed.get(name).unwrap_or(own)
+    }
+
+    /// What its action is given, data edges included. None gives it the run's arguments, or the item.
+    #[must_use]
+    pub fn given(&self) -> Option<Map<String, Value>> {
+        let to_action = self
+            .fed
+            .iter()
+            .filter(|(name, _)| !self.work.own_inputs().contains(&name.as_str()));
+        let fed: Map<String, Value> = to_action.map(|(name, value)| (name.clone(), value.clone())).collect();
+        if fed.is_empty() {
+            return self.inputs.clone();
+        }
+        let mut given = self.inputs.clone().unwrap_or_default();
+        given.extend(fed);
+        Some(given)
     }
 }
 
@@ -368,6 +499,27 @@ pub struct Edge {
     /// The branch that the earlier one must have taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// Of a data edge, the output of the earlier node; none for all that it gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// Of a data edge, the input of the later node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+}
+
+impl Edge {
+    /// An edge that comes when the earlier node has succeeded.
+    #[must_use]
+    pub fn new(from: impl Into<String>, to: impl Into<String>) -> Self {
+        Self {
+            from: from.into(),
+            to: to.into(),
+            on: DependsOn::Success,
+            branch: None,
+            output: None,
+            input: None,
+        }
+    }
 }
 
 impl Graph {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod api_key;
+mod bundle;
 mod cron;
 mod flow;
 mod graph;
@@ -31,12 +32,13 @@ mod zone;
 
 pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
+pub use bundle::{BundleDigest, DigestError};
 pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use graph::{
-    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, Graph, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, OnFalse,
-    Script,
+    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, MAX_ACTIVE,
+    MAX_EDGES, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS,
+    MAX_STEP_SECONDS, Node, NodeWork, Note, OnFalse, Position, Script, Size,
 };
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{

@@ -356,12 +356,12 @@ pub const fn assignable(from: PortType, to: PortType) -> Fit {
         (String, File) => {
             Fit::No("a text is not a file: make it one in a Python step, or declare the output as `binary`")
         }
-        (Url, File | Binary) => Fit::No("an address is not what it leads to: fetch it with a step of type `http`"),
+        (Url, File | Binary) => Fit::No("an address is not what it leads to: fetch it with a node of type `http`"),
         (File, String | Url | Binary) => {
             Fit::No("what is in a file is read in a Python step: `ctx.artifacts.content(file)`")
         }
         (Array, _) => {
-            Fit::No("a list is not one value: take an item of it with an expression, or use a step of type `map`")
+            Fit::No("a list is not one value: take an item of it with an expression, or use a node of type `map`")
         }
         (_, Array) => Fit::No("one value is not a list: write `[…]` as an expression"),
         (Object, _) => Fit::No("an object is not one of its members: name the member in `output`"),
@@ -472,8 +472,8 @@ fn is_url(text: &str) -> Result<(), String> {
     }
     let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
     let address = text.parse::<url::Url>().map_err(|_| wrong())?;
-    if !(lower.starts_with("http://") || lower.starts_with("https://")) || address.host_str().is_none_or(str::is_empty)
-    {
+    let is_web = lower.starts_with("http://") || lower.starts_with("https://");
+    if !is_web || address.host_str().is_none_or(str::is_empty) {
         return Err(wrong());
     }
     if !address.username().is_empty() || address.password().is_some() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, Graph, LibraryVersion, RetryPolicy, Rights, SecurityProfile, Trust};
+use super::{DeclaredLimits, Graph, LibraryVersion, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -27,6 +27,16 @@ pub enum ParameterType {
     Email,
     /// Any JSON value.
     Json,
+    /// A small file as data; inside of a run also an artifact of it.
+    File,
+    /// An absolute address, `http` or `https`.
+    Url,
+    /// Bytes as base64.
+    Binary,
+    /// Any value.
+    Any,
+    /// The name of a secret of the organization, one of those that the declaration names; never its value.
+    Secret,
 }
 
 impl ParameterType {
@@ -42,7 +52,31 @@ impl ParameterType {
             Self::Array => "array",
             Self::Email => "email",
             Self::Json => "json",
+            Self::File => "file",
+            Self::Url => "url",
+            Self::Binary => "binary",
+            Self::Any => "any",
+            Self::Secret => "secret",
         }
+    }
+
+    /// The type of a port that feeds it; none for secrets, which nothing that a step gives may choose.
+    #[must_use]
+    pub const fn port(self) -> Option<PortType> {
+        Some(match self {
+            Self::String | Self::Email => PortType::String,
+            Self::Integer => PortType::Integer,
+            Self::Number => PortType::Number,
+            Self::Boolean => PortType::Boolean,
+            Self::Object => PortType::Object,
+            Self::Array => PortType::Array,
+            Self::Json => PortType::Json,
+            Self::File => PortType::File,
+            Self::Url => PortType::Url,
+            Self::Binary => PortType::Binary,
+            Self::Any => PortType::Any,
+            Self::Secret => return None,
+        })
     }
 }
 
@@ -175,6 +209,10 @@ pub struct Declared {
     pub on_crash: OnCrash,
     /// Inputs.
     pub parameters: Vec<Parameter>,
+    /// For nodes: which parameters edges may feed, and with what; none for all of them.
+    pub inputs: Option<Vec<Port>>,
+    /// For nodes: what edges may take from it; none that are named for whatever it gives.
+    pub outputs: Vec<Port>,
     /// For data providers: how long an answer may be kept, in seconds.
     pub cache_ttl_seconds: u64,
     /// For nodes: how far their code is trusted.
@@ -200,6 +238,50 @@ impl Declared {
             ..rights
         }
     }
+
+    /// The inputs that edges may feed.
+    #[must_use]
+    pub fn input_ports(&self) -> Vec<Port> {
+        if let Some(version) = &self.authored {
+            return version.document.inputs.clone();
+        }
+        let is_port = |name: &String| match &self.inputs {
+            Some(inputs) => inputs.iter().any(|port| port.name == *name),
+            None => true,
+        };
+        let said = |name: &String| self.inputs.iter().flatten().find(|port| port.name == *name);
+        let parameters = self.parameters.iter().filter(|parameter| is_port(&parameter.name));
+        parameters
+            .filter_map(|parameter| {
+                Some(Port {
+                    required: parameter.required && !parameter.has_default,
+                    description: parameter.help.clone(),
+                    ..match said(&parameter.name) {
+                        Some(port) => port.clone(),
+                        None => Port::new(&parameter.name, parameter.kind.port()?),
+                    }
+                })
+            })
+            .filter(|port| {
+                self.parameters
+                    .iter()
+                    .all(|one| one.name != port.name || one.kind.port().is_some())
+            })
+            .collect()
+    }
+
+    /// The outputs that edges may take; none where that is whatever it gives. One alone is all that it gives, of several each is
+    /// a member of it.
+    #[must_use]
+    pub fn output_ports(&self) -> Vec<Port> {
+        if let Some(version) = &self.authored {
+            return version.document.outputs.clone();
+        }
+        match self.outputs.as_slice() {
+            [one] => vec![one.clone().all()],
+            several => several.to_vec(),
+        }
+    }
 }
 
 impl Default for Declared {
@@ -221,6 +303,8 @@ impl Default for Declared {
             secrets: Vec::new(),
             on_crash: OnCrash::Retry,
             parameters: Vec::new(),
+            inputs: None,
+            outputs: Vec::new(),
             cache_ttl_seconds: 0,
             trust: None,
             declared_as: DeclaredAs::Workflow,

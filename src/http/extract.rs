@@ -395,6 +395,27 @@ async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
     }
 }
 
+/// Reads a body that is no larger than a bound of its own; `why` is said when it is.
+///
+/// # Errors
+/// When it is larger, or ends too early.
+pub async fn read_up_to(body: Body, limit: usize, why: &str) -> Result<bytes::Bytes, ApiError> {
+    let too_large = || {
+        let detail = format!("the body is over the limit of {limit} bytes");
+        ApiError::new(Kind::TooLarge, "body_too_large", detail).hint(why)
+    };
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    read(body, limit).await.map_err(|error| {
+        if error.code() == "body_too_large" {
+            too_large()
+        } else {
+            error
+        }
+    })
+}
+
 fn too_large(limit: usize) -> ApiError {
     let detail = format!("the body is over the limit of {limit} bytes");
     ApiError::new(Kind::TooLarge, "body_too_large", detail).hint("send less, or raise `WEFT_MAX_BODY_BYTES`")

@@ -3,9 +3,9 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, data_providers, docs, environments, health, hooks, me, node_types, plans, policy,
-    quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_drafts, workflow_files,
-    workflow_revisions, workflows,
+    approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, node_types, plans,
+    policy, quarantine, queue_triggers, run_events, runs, schedules, secrets, workflow_assignments, workflow_drafts,
+    workflow_files, workflow_revisions, workflows,
 };
 use super::state::Gate;
 
@@ -73,6 +73,20 @@ pub fn table() -> Vec<Route> {
         at("/api/me", Caller, get(me::get)),
         at("/api/status", Caller, get(health::status)),
         at("/api/environments/current", Caller, get(environments::current)),
+        at("/api/bundles", Caller, get(bundles::list)),
+        to("/api/bundles", Caller, post(bundles::publish)),
+        at("/api/bundles/active", Caller, get(bundles::active)),
+        to("/api/bundles/rollback", Caller, post(bundles::rollback)),
+        to("/api/bundles/prune", Caller, post(bundles::prune)),
+        at("/api/bundles/{digest}", Caller, get(bundles::get)),
+        at("/api/bundles/{digest}/diff", Caller, get(bundles::diff)),
+        to("/api/bundles/{digest}/activate", Caller, post(bundles::activate)),
+        Route {
+            method: "DELETE",
+            path: "/api/bundles/{digest}",
+            access: Caller,
+            handler: delete(bundles::delete),
+        },
         at("/api/workflows", Organization, get(workflows::list)),
         at("/api/workflows/{name}", Organization, get(workflows::get)),
         to("/api/workflows/{name}/execute", Organization, post(workflows::execute)),
@@ -135,6 +149,26 @@ pub fn table() -> Vec<Route> {
             get(workflow_files::export),
         ),
         to("/api/workflows/import", Organization, post(workflow_files::import)),
+        at(
+            "/api/workflows/{name}/assignments",
+            Organization,
+            get(workflow_assignments::list),
+        ),
+        at(
+            "/api/workflows/{name}/assignments/{user}",
+            Organization,
+            get(workflow_assignments::get),
+        ),
+        on(
+            "PUT",
+            "/api/workflows/{name}/assignments/{user}",
+            put(workflow_assignments::put),
+        ),
+        on(
+            "DELETE",
+            "/api/workflows/{name}/assignments/{user}",
+            delete(workflow_assignments::delete),
+        ),
         on("PUT", "/api/workflows/{name}/trust", put(workflow_revisions::trust)),
         at("/api/runs", Organization, get(runs::list)),
         at("/api/runs/{id}", Organization, get(runs::get)),

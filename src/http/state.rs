@@ -1,6 +1,6 @@
 //! What handlers share, and the gate that holds them back until it is there.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ pub struct Settings {
     pub listener_loopback: bool,
     /// What `/api/status` shows of the configuration and the mode.
     pub about: serde_json::Value,
+    /// What it shows of the engine; nothing until its files have been compared.
+    pub engine: Arc<OnceLock<serde_json::Value>>,
 }
 
 /// Everything behind the routes.

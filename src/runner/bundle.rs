@@ -1,7 +1,7 @@
 //! A workspace folder → an immutable bundle: a copy named by the digest of what is in it.
 //!
-//! A run is pinned to a digest, so what it executes does not change while the folder is edited. Symbolic links, hidden files
-//! and caches are left out; links could point outside the workspace.
+//! A run is pinned to a digest, so what it executes does not change while the folder is edited. Symbolic links, hidden files,
+//! caches and what `.weftignore` names are left out; links could point outside the workspace.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
@@ -11,8 +11,12 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::BundleRef;
 use super::folders::{make, make_passable};
+use super::leave_out::{self, BadPattern, LeaveOut};
+use crate::domain::BundleDigest;
 
 /// Most files in a bundle.
 pub const MAX_FILES: usize = 10_000;
@@ -21,9 +25,6 @@ pub const MAX_BYTES: u64 = 64 << 20;
 
 const READABLE_FOLDER: u32 = 0o755;
 const READABLE_FILE: u32 = 0o644;
-
-/// Folders that are no code.
-const LEFT_OUT: [&str; 4] = ["__pycache__", "node_modules", "venv", "tests"];
 
 /// Why a folder can't be a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +40,11 @@ pub enum BundleError {
         /// `files` or `bytes`.
         unit: &'static str,
     },
+    /// What says which files are left out can't be read.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
     /// A file can't be read or the copy can't be written.
-    #[error("`{path}` can't be read or copied")]
+    #[error("`{path}` can't be read or copied: {source}")]
     Io {
         /// Which.
         path: PathBuf,
@@ -63,11 +67,25 @@ struct Found {
     inode: u64,
 }
 
-fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
-    let fail = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| BundleError::Io { path, source }
-    };
+fn failing(path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+    let path = path.to_owned();
+    move |source| BundleError::Io { path, source }
+}
+
+/// What a workspace says is left out.
+fn patterns(root: &Path) -> Result<String, BundleError> {
+    let path = root.join(leave_out::FILE);
+    match std::fs::symlink_metadata(&path) {
+        Ok(meta) if meta.is_file() && meta.len() <= leave_out::MAX_BYTES => {
+            std::fs::read_to_string(&path).map_err(failing(&path))
+        }
+        Ok(_) => Err(failing(&path)(io::Error::other("it is no file, or too large"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(failing(&path)(error)),
+    }
+}
+
+fn walk(root: &Path, rule: &LeaveOut) -> Result<Vec<Found>, BundleError> {
     if !root.is_dir() {
         return Err(BundleError::Missing(root.to_owned()));
     }
@@ -79,27 +97,27 @@ fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
             Ok(entries) => entries,
             // Removed since it was listed: the next look sees the rest.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !prefix.is_empty() => continue,
-            Err(error) => return Err(fail(&folder)(error)),
+            Err(error) => return Err(failing(&folder)(error)),
         };
         for entry in entries {
-            let entry = entry.map_err(fail(&folder))?;
+            let entry = entry.map_err(failing(&folder))?;
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                 continue;
             };
-            if name.starts_with('.') || LEFT_OUT.contains(&name.as_str()) || name.ends_with(".pyc") {
-                continue;
-            }
             let path = entry.path();
             let meta = match std::fs::symlink_metadata(&path) {
                 Ok(meta) => meta,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(fail(&path)(error)),
+                Err(error) => return Err(failing(&path)(error)),
             };
             let relative = if prefix.is_empty() {
                 name
             } else {
                 format!("{prefix}/{name}")
             };
+            if rule.covers(&relative, meta.is_dir()) {
+                continue;
+            }
             if meta.is_dir() {
                 folders.push((path, relative));
             } else if meta.is_file() {
@@ -131,16 +149,127 @@ fn walk(root: &Path) -> Result<Vec<Found>, BundleError> {
     Ok(found)
 }
 
-/// Looks whether anything changed, without reading a file.
+/// Looks whether anything changed, without reading a file but `.weftignore`.
 ///
 /// # Errors
 /// [`BundleError`].
 pub fn fingerprint(workspace: &Path) -> Result<Fingerprint, BundleError> {
     let mut hasher = DefaultHasher::new();
-    for file in walk(workspace)? {
+    let patterns = patterns(workspace)?;
+    patterns.hash(&mut hasher);
+    for file in walk(workspace, &LeaveOut::new(&patterns)?)? {
         (file.relative, file.size, file.changed, file.inode).hash(&mut hasher);
     }
     Ok(Fingerprint(hasher.finish()))
+}
+
+/// The files of a bundle: paths with `/` between their parts, and contents. Sorted by path, no path twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files(Vec<(String, Bytes)>);
+
+impl Files {
+    /// Of these; the last of a path counts.
+    #[must_use]
+    pub fn new(files: impl IntoIterator<Item = (String, Bytes)>) -> Self {
+        let sorted: std::collections::BTreeMap<_, _> = files.into_iter().collect();
+        Self(sorted.into_iter().collect())
+    }
+
+    /// Those of a workspace that are part of its bundle.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn of_workspace(workspace: &Path) -> Result<Self, BundleError> {
+        Self::below(workspace, &LeaveOut::new(&patterns(workspace)?)?)
+    }
+
+    fn below(folder: &Path, rule: &LeaveOut) -> Result<Self, BundleError> {
+        let mut contents = Vec::new();
+        for file in walk(folder, rule)? {
+            match std::fs::read(&file.path) {
+                Ok(bytes) => contents.push((file.relative, Bytes::from(bytes))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failing(&file.path)(error)),
+            }
+        }
+        Ok(Self(contents))
+    }
+
+    /// Those of a bundle's folder.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn of_bundle(bundle: &BundleRef) -> Result<Self, BundleError> {
+        Self::of_workspace(&bundle.dir)
+    }
+
+    /// Path and content of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.0.iter().map(|(path, content)| (path.as_str(), content))
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many bytes are in them.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|(_, content)| content.len() as u64).sum()
+    }
+
+    /// The digest of all names and contents.
+    ///
+    /// # Panics
+    /// Never: a SHA-256 in hexadecimal digits is a digest.
+    #[must_use]
+    pub fn digest(&self) -> BundleDigest {
+        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for (path, content) in self.iter() {
+            for part in [path.as_bytes(), content] {
+                digest.update(&(part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+        }
+        let hex: String = digest
+            .finish()
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("sha256:{hex}").parse().expect("a SHA-256 is a digest")
+    }
+
+    /// Lays them out in a folder that is not there. Every user may read it: it is other users that run what is in it.
+    ///
+    /// # Errors
+    /// [`BundleError::Io`]; something may have been written then.
+    pub(super) fn lay_out(&self, folder: &Path) -> Result<(), BundleError> {
+        make(folder, READABLE_FOLDER).map_err(failing(folder))?;
+        let mut made = BTreeSet::new();
+        for (relative, content) in self.iter() {
+            for (end, _) in relative.match_indices('/') {
+                let inner = &relative[..end];
+                if made.insert(inner.to_owned()) {
+                    let inner = folder.join(inner);
+                    make(&inner, READABLE_FOLDER).map_err(failing(&inner))?;
+                }
+            }
+            let path = folder.join(relative);
+            std::fs::write(&path, content)
+                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(READABLE_FILE)))
+                .map_err(failing(&path))?;
+        }
+        Ok(())
+    }
 }
 
 /// Copies a workspace below `bundles`, where it stays under its digest. A copy that is there already is used. Every user may
@@ -149,33 +278,11 @@ pub fn fingerprint(workspace: &Path) -> Result<Fingerprint, BundleError> {
 /// # Errors
 /// [`BundleError`].
 pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleError> {
-    let fail = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| BundleError::Io { path, source }
-    };
-    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut contents = Vec::new();
-    for file in walk(workspace)? {
-        let bytes = match std::fs::read(&file.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(fail(&file.path)(error)),
-        };
-        for part in [file.relative.as_bytes(), &bytes] {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-        contents.push((file.relative, bytes));
-    }
-    let hex: String = digest
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let dir = bundles.join(&hex);
+    let files = Files::of_workspace(workspace)?;
+    let digest = files.digest();
+    let dir = bundles.join(digest.hex());
     let bundle = BundleRef {
-        digest: format!("sha256:{hex}"),
+        digest: digest.to_string(),
         dir: dir.clone(),
         environment: None,
     };
@@ -183,31 +290,17 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         return Ok(bundle);
     }
     // Made elsewhere and moved into place, so that a folder under a digest is always whole.
-    let unfinished = bundles.join(format!("unfinished-{}-{hex}", std::process::id()));
-    make_passable(bundles).map_err(fail(bundles))?;
-    make(&unfinished, READABLE_FOLDER).map_err(fail(&unfinished))?;
-    let mut made = BTreeSet::new();
-    for (relative, bytes) in contents {
-        for (end, _) in relative.match_indices('/') {
-            let folder = &relative[..end];
-            if made.insert(folder.to_owned()) {
-                let folder = unfinished.join(folder);
-                make(&folder, READABLE_FOLDER).map_err(fail(&folder))?;
-            }
-        }
-        let path = unfinished.join(relative);
-        std::fs::write(&path, bytes)
-            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(READABLE_FILE)))
-            .map_err(fail(&path))?;
-    }
+    let unfinished = bundles.join(format!("unfinished-{}-{}", std::process::id(), digest.hex()));
+    make_passable(bundles).map_err(failing(bundles))?;
+    files.lay_out(&unfinished)?;
     match std::fs::rename(&unfinished, &dir) {
         Ok(()) => Ok(bundle),
         Err(_) if dir.is_dir() => {
             // Another process was faster; ours is superfluous.
-            std::fs::remove_dir_all(&unfinished).map_err(fail(&unfinished))?;
+            std::fs::remove_dir_all(&unfinished).map_err(failing(&unfinished))?;
             Ok(bundle)
         }
-        Err(error) => Err(fail(&dir)(error)),
+        Err(error) => Err(failing(&dir)(error)),
     }
 }
 
@@ -236,10 +329,8 @@ pub fn nothing(bundles: &Path) -> Result<BundleRef, BundleError> {
 /// The copy of a digest, when this machine has it.
 #[must_use]
 pub fn find(bundles: &Path, digest: &str) -> Option<BundleRef> {
-    let hex = digest
-        .strip_prefix("sha256:")
-        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
-    let dir = bundles.join(hex);
+    let named = digest.parse::<BundleDigest>().ok()?;
+    let dir = bundles.join(named.hex());
     dir.is_dir().then(|| BundleRef {
         digest: digest.to_owned(),
         dir,

@@ -4,14 +4,17 @@
 //! over that socket, and the caller of [`NodeRunner::run`] answers. `docs/runner-protocol.md` is the contract with
 //! `engine/weft_runtime/`.
 
+pub mod archive;
 pub mod bundle;
 pub mod cgroup;
 mod disk_usage;
 mod environment;
 pub mod environments;
+pub mod fetched;
 pub mod folders;
 pub mod graphs;
 pub mod jail;
+pub mod leave_out;
 mod limits;
 mod meter;
 mod network;

@@ -1,6 +1,6 @@
 //! A graph → what is executed: its nodes in an order that respects their edges, with the code that they call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -69,7 +69,7 @@ impl Plan {
                 on_crash: on_crash(node, function),
                 timeout_ms: node.timeout_seconds.map(millis),
                 cache_seconds: node.cache_seconds,
-                ..StepPlan::new(node.id.as_str(), work(node, function, limits)?)
+                ..StepPlan::new(node.id.as_str(), work(graph, node, function, limits)?)
             });
         }
         let mut last = graph.nodes.iter().zip(&followed);
@@ -106,7 +106,7 @@ fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
     match &node.work {
         NodeWork::Library { settings, .. } => {
             let authored = function.and_then(|function| function.authored.as_deref())?;
-            let inputs = node.inputs.clone().unwrap_or_default();
+            let inputs = node.given().unwrap_or_default();
             let settings = set(authored, settings);
             Some(match authored.document.body.code() {
                 Some(_) => json!({"inputs": inputs, "settings": settings}),
@@ -131,6 +131,10 @@ fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
                 None => command.clone(),
             };
             let (secrets, environment) = parted(environment);
+            let secrets: BTreeMap<_, _> = secrets
+                .into_iter()
+                .map(|(name, value)| (name, &value[SECRET]))
+                .collect();
             Some(json!({
                 "argv": argv,
                 "environment": environment,
@@ -150,27 +154,52 @@ fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
             ..
         } => Some(json!({
             "method": method,
-            "url": url,
+            "url": node.member("url", url),
             "query": query,
-            "headers": headers,
-            "body": body,
+            "headers": parted(headers).1,
+            "secret_header": secret_header(headers),
+            "body": node.fed.get("body").or(body.as_ref()),
             "expect": expect,
         })),
-        _ => node.inputs.clone().map(Value::Object),
+        _ => node.given().map(Value::Object),
     }
 }
 
-/// The variables of a command that are secrets, by the secrets' names; and the others.
-fn parted(environment: &Map<String, Value>) -> (BTreeMap<&str, &str>, BTreeMap<&str, &Value>) {
-    let secret = |value: &'_ Value| value.get("$secret").is_some();
-    let secrets = environment
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str(), value.get("$secret")?.as_str()?)));
-    let others = environment.iter().filter(|(_, value)| !secret(value));
-    (
-        secrets.collect(),
-        others.map(|(name, value)| (name.as_str(), value)).collect(),
-    )
+/// The member that makes a value the name of a secret.
+const SECRET: &str = "$secret";
+
+/// The variables of a command, or headers of a request, that are secrets; and the others.
+fn parted(values: &Map<String, Value>) -> (BTreeMap<&str, &Value>, BTreeMap<&str, &Value>) {
+    let named = values.iter().map(|(name, value)| (name.as_str(), value));
+    named.partition(|(_, value)| value.get(SECRET).is_some())
+}
+
+/// The secret that a request has in a header: its name, and how it is put on.
+fn secret_header(headers: &Map<String, Value>) -> Option<Value> {
+    let (name, value) = parted(headers).0.into_iter().next()?;
+    let how = match value.get("as").and_then(Value::as_str) {
+        Some(how) => how.to_owned(),
+        None => format!("header:{name}"),
+    };
+    Some(json!({"secret": value[SECRET], "as": how}))
+}
+
+/// The names of all secrets that these values may come to name.
+fn secrets_of(values: &Map<String, Value>, graph: &Graph) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for value in parted(values).0.into_values() {
+        let input = value[SECRET].get("$").and_then(Value::as_str);
+        let input = input.and_then(|text| text.trim().strip_prefix("inputs."));
+        let chosen = graph.parameters.iter().find(|one| Some(one.name.as_str()) == input);
+        let may_be = chosen.iter().filter_map(|one| one.values.as_ref()).flatten();
+        names.extend(
+            may_be
+                .chain([&value[SECRET]])
+                .filter_map(Value::as_str)
+                .map(str::to_owned),
+        );
+    }
+    names.into_iter().collect()
 }
 
 /// Settings with their defaults; of a secret, its name.
@@ -202,7 +231,7 @@ fn on_crash(node: &Node, function: Option<&Declared>) -> OnCrash {
     node.on_crash.or_else(declared).unwrap_or_default()
 }
 
-fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Work, MissingFunction> {
+fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Work, MissingFunction> {
     let action = || match (node.work.called(), function) {
         (Some(Called::Workflow(workflow)), _) => Ok(Action::Child {
             workflow: workflow.to_owned(),
@@ -227,14 +256,12 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
             ..
         } => {
             let mut code = Code::built_in("shell", limits, network, starts(command, script.as_ref()));
-            let (secrets, _) = parted(environment);
-            code.secrets = secrets.values().map(|name| (*name).to_owned()).collect();
-            code.secrets.sort();
-            code.secrets.dedup();
+            code.secrets = secrets_of(environment, graph);
             Work::Once(Action::Code(Box::new(code)))
         }
-        NodeWork::Http { network, .. } => {
-            let code = Code::built_in("http", limits, network, Starts::Nothing);
+        NodeWork::Http { headers, network, .. } => {
+            let mut code = Code::built_in("http", limits, network, Starts::Nothing);
+            code.secrets = secrets_of(headers, graph);
             Work::Once(Action::Code(Box::new(code)))
         }
         NodeWork::Assert {
@@ -256,7 +283,7 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
             ..
         } => Work::Map {
             action: action()?,
-            items: items.clone(),
+            items: node.member("items", items).clone(),
             at_once: *at_once,
             failure: *on_item_failure,
         },
@@ -272,9 +299,11 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
                 .collect(),
             otherwise: otherwise.clone(),
         },
-        NodeWork::Compute { value } => Work::Compute { value: value.clone() },
+        NodeWork::Compute { value } => Work::Compute {
+            value: node.member("value", value).clone(),
+        },
         NodeWork::Delay { seconds } => Work::Delay {
-            seconds: seconds.clone(),
+            seconds: node.member("seconds", seconds).clone(),
         },
         NodeWork::Approval {
             needed,
@@ -283,7 +312,7 @@ fn work(node: &Node, function: Option<&Declared>, limits: &Limits) -> Result<Wor
         } => Work::Approval {
             needed: *needed,
             within_ms: millis(*within_seconds),
-            question: question.clone(),
+            question: node.member("question", question).clone(),
         },
     })
 }
@@ -321,10 +350,8 @@ mod tests {
 
     fn edge(from: &str, to: &str, on: DependsOn) -> Edge {
         Edge {
-            from: from.into(),
-            to: to.into(),
             on,
-            branch: None,
+            ..Edge::new(from, to)
         }
     }
 

@@ -5,8 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, HookId, KeyId, NodeTypeName, NodeUse, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId,
-    SecretName, Slug, Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, BundleDigest, HookId, KeyId, NodeTypeName, NodeUse, OrgId, QueueTriggerId, RecordId, RunId,
+    ScheduleId, SecretName, Slug, Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -39,6 +39,8 @@ pub enum PlatformTable {
     Hooks,
     /// Which queues start runs, and whose they are.
     QueueTriggers,
+    /// Published code, and which of it is active.
+    Bundles,
     /// Configuration that all organizations inherit.
     Config,
     /// Audit records that belong to no organization.
@@ -58,6 +60,7 @@ pub const PLATFORM_TABLES: [PlatformTable; 10] = [
     PlatformTable::Keys,
     PlatformTable::Hooks,
     PlatformTable::QueueTriggers,
+    PlatformTable::Bundles,
     PlatformTable::Config,
     PlatformTable::Audit,
     PlatformTable::Due,
@@ -75,6 +78,7 @@ impl PlatformTable {
             Self::Keys => "WeftKeys",
             Self::Hooks => "WeftHooks",
             Self::QueueTriggers => "WeftQueueTriggers",
+            Self::Bundles => "WeftBundles",
             Self::Config => "WeftConfig",
             Self::Audit => "WeftAudit",
             Self::Due => "WeftDue",
@@ -295,6 +299,49 @@ pub fn hook_secret(hook: &HookId, version: &str) -> super::port::Result<SecretNa
             what: version.chars().take(60).collect(),
             expected: "version of a hook's secret",
         })
+}
+
+// ── WeftBundles, and the container of bundles ────────────────────────────────────────────────────────────────────────
+
+/// The partition of published bundles, of what is active and of what was: one, so that none can be deleted while it becomes
+/// active.
+#[must_use]
+pub fn bundles() -> Key {
+    key("bundle".into())
+}
+
+/// The prefix of all bundles in it.
+pub const BUNDLES: &str = "bundle:";
+/// The prefix of all activations in it, newest first.
+pub const ACTIVATIONS: &str = "activation:";
+
+/// A bundle's row.
+#[must_use]
+pub fn bundle_row(digest: &BundleDigest) -> Key {
+    key(format!("{BUNDLES}{}", digest.hex()))
+}
+
+/// The row that says which bundle is active.
+#[must_use]
+pub fn active_row() -> Key {
+    key("active".into())
+}
+
+/// The row of an activation, by its number from 1.
+#[must_use]
+pub fn activation_row(sequence: u64) -> Key {
+    key(format!("{ACTIVATIONS}{:020}", u64::MAX - sequence))
+}
+
+/// The archive of a bundle. Both digests: another build may pack the same files into other bytes.
+#[must_use]
+pub fn bundle_blob(digest: &BundleDigest, archive_sha256: &str) -> BlobPath {
+    let archive: String = archive_sha256
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(64)
+        .collect();
+    path(format!("bundle/{}/{archive}.tar.gz", digest.hex()))
 }
 
 // ── configuration: WeftConfig and organizations' tables ────────────────────────────────────────────────────────────────
@@ -688,6 +735,36 @@ pub fn workflow_revisions(name: &str) -> super::port::Result<String> {
 pub fn workflow_revision_row(name: &str, number: u32) -> super::port::Result<Key> {
     let falling = u32::MAX - number;
     Key::new(format!("{}{falling:010}", workflow_revisions(name)?))
+}
+
+/// The prefix of those to whom a workflow is assigned.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assignments(name: &str) -> super::port::Result<String> {
+    Ok(Key::new(format!("assignment:{name}:"))?.as_str().to_owned())
+}
+
+/// The row that says that a workflow is assigned to somebody, found by the workflow.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assignment_row(name: &str, user: &UserId) -> super::port::Result<Key> {
+    Key::new(format!("{}{user}", workflow_assignments(name)?))
+}
+
+/// The prefix of the workflows that are assigned to somebody.
+#[must_use]
+pub fn workflows_assigned(user: &UserId) -> String {
+    format!("assigned:{user}:")
+}
+
+/// The row that says that a workflow is assigned to somebody, found by the person.
+///
+/// # Errors
+/// [`super::Error::Malformed`] for a name that is no key.
+pub fn workflow_assigned_row(user: &UserId, name: &str) -> super::port::Result<Key> {
+    Key::new(format!("{}{name}", workflows_assigned(user)))
 }
 
 // ── queue triggers: WeftQueueTriggers, organizations' tables, and queues of their own ─────────────────────────────────

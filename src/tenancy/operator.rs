@@ -25,14 +25,27 @@ impl PlatformScope {
 /// # Errors
 /// [`Denied`].
 pub fn platform(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
-    platform_over(caller, action, Resource::Platform)
+    over_all(caller, action, Resource::Platform)
 }
 
-/// The same for something of the platform that keys have a scope of their own for.
+/// For a caller who may use a verb on published code, which every organization runs: an administrator, or a key that is for
+/// every organization.
 ///
 /// # Errors
 /// [`Denied`].
-pub fn platform_over(caller: &Caller, action: Action, resource: Resource) -> Result<PlatformScope, Denied> {
+pub fn publisher(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    over_all(caller, action, Resource::Bundle)
+}
+
+/// For a caller who may use a verb on the node library, which every organization uses.
+///
+/// # Errors
+/// [`Denied`].
+pub fn librarian(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    over_all(caller, action, Resource::NodeType)
+}
+
+fn over_all(caller: &Caller, action: Action, resource: Resource) -> Result<PlatformScope, Denied> {
     let extent = match &caller.principal {
         Principal::User {
             administrator: true, ..

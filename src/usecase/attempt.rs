@@ -67,7 +67,8 @@ pub(super) struct Attempt {
     pub(super) code: Code,
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
-    pub(super) bundle: BundleRef,
+    /// The digest of the code.
+    pub(super) bundle: String,
     /// The digest of the packages that it needs.
     pub(super) environment: Option<String>,
     /// The security profile that was asked for.
@@ -230,12 +231,8 @@ impl Attempt {
             code: code.clone(),
             attempt,
             number,
-            // Code of the library sees nothing of the workspace, and where it is restricted no packages either.
-            bundle: if code.digest.is_some() && !has_packages {
-                cx.catalogs.nothing()?
-            } else {
-                cx.catalogs.pinned(&run.new.plan.bundle)?
-            },
+            bundle: run.new.plan.bundle.clone(),
+            // Code of the library has the packages of the workspace where it is trusted.
             environment: run.new.plan.environment.clone().filter(|_| has_packages),
             profile: run.new.plan.profile,
             plan: run.new.ask.plan.clone(),
@@ -329,10 +326,16 @@ impl Attempt {
         }
         let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
+        // Code of the library sees nothing of the workspace.
+        let bundle = if self.code.digest.is_some() && self.environment.is_none() {
+            self.cx.catalogs.nothing()?
+        } else {
+            self.cx.catalogs.pinned(&self.bundle).await?
+        };
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
         let mut spec = AttemptSpec {
             attempt: self.attempt.clone(),
-            bundle: self.bundle.clone(),
+            bundle,
             entry: Entry {
                 kind: self.code.declared_as.as_str().to_owned(),
                 name: self.code.name.clone(),
@@ -359,7 +362,7 @@ impl Attempt {
         let broker = self.broker(config, spec.rights.clone());
         let run = async {
             if let Some(digest) = &self.environment {
-                spec.bundle.environment = Some(self.environment(digest, &spec.messages).await?);
+                spec.bundle.environment = Some(self.environment(&spec.bundle, digest, &spec.messages).await?);
             }
             if spec.source.is_some() {
                 let environment = spec.bundle.environment.take();
@@ -478,7 +481,12 @@ impl Attempt {
 
     /// The packages that the run is pinned to. Where they are not on this instance they are installed again, and the log
     /// says what the step waits for.
-    async fn environment(&self, digest: &str, messages: &mpsc::Sender<WorkerMessage>) -> Result<EnvironmentRef> {
+    async fn environment(
+        &self,
+        bundle: &BundleRef,
+        digest: &str,
+        messages: &mpsc::Sender<WorkerMessage>,
+    ) -> Result<EnvironmentRef> {
         let environments = self.cx.catalogs.environments();
         if let Some(environment) = environments.find(digest) {
             return Ok(environment);
@@ -498,7 +506,7 @@ impl Attempt {
         let patience = self.deadline.since(self.cx.clock.now());
         tokio::select! {
             biased;
-            environment = self.cx.catalogs.pinned_environment(&self.bundle, digest, patience) => environment,
+            environment = self.cx.catalogs.pinned_environment(bundle, digest, patience) => environment,
             () = self.stop.cancelled() => Err(Error::unavailable("stopping", "the handler is stopping", "repeat the request")),
         }
     }

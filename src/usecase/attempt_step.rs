@@ -78,7 +78,7 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, asked: Asked) -> Res
         Some(_) => return Ok(Continued::Over),
     }
     // What has another deployment's workspace can't make it; an instance that has the run's may.
-    if cx.catalogs.pinned(&stored.new.plan.bundle).is_err() {
+    if cx.catalogs.pinned(&stored.new.plan.bundle).await.is_err() {
         return send_on(cx, run, asked).await;
     }
     let Some(slot) = cx.admission.gate.slot_at_once(scope.org()) else {

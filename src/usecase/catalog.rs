@@ -1,4 +1,5 @@
-//! What the workspace offers right now: looked at again when a file has changed, described in a worker, kept until then.
+//! What the workspace offers right now: looked at again when a file has changed, described in a worker, kept until then. Where
+//! a published bundle is active it is offered instead of the folder (`follow.rs`).
 //!
 //! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
 //! where nothing was before, whoever needs it waits for a while.
@@ -10,7 +11,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use super::follow::Follow;
 use super::{CodeSource, Error, Result, node_type};
+use crate::clock::Clock;
 use crate::definition::{Catalog, INEXACT};
 use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
@@ -18,6 +21,7 @@ use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
 use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
+use crate::store::repo::bundles::Bundles;
 use crate::store::repo::node_types::NodeTypes;
 use crate::tenancy::system;
 
@@ -36,12 +40,13 @@ pub struct Current {
 /// The workspace's bundle.
 #[derive(Debug)]
 pub struct Catalogs {
-    code: CodeSource,
+    pub(super) code: CodeSource,
     runner: Arc<dyn NodeRunner>,
     ceilings: Limits,
     /// What hints name the newest versions by.
     library: NodeTypes,
     state: Mutex<State>,
+    pub(super) follow: Follow,
 }
 
 #[derive(Debug, Default)]
@@ -62,13 +67,20 @@ struct Next {
 impl Catalogs {
     /// Of this code, in which nothing may declare more than the ceilings; nothing is read yet.
     #[must_use]
-    pub fn new(code: CodeSource, runner: Arc<dyn NodeRunner>, ceilings: Limits, library: NodeTypes) -> Self {
+    pub fn new(
+        code: CodeSource,
+        runner: Arc<dyn NodeRunner>,
+        ceilings: Limits,
+        (bundles, library): (Bundles, NodeTypes),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             code,
             runner,
             ceilings,
             library,
             state: Mutex::default(),
+            follow: Follow::new(bundles, clock),
         }
     }
 
@@ -91,6 +103,10 @@ impl Catalogs {
     }
 
     async fn within(&self, patience: Duration) -> Result<Current> {
+        if let Some(published) = self.published(patience).await? {
+            self.note_use(&published);
+            return Ok(published);
+        }
         match self.look().await {
             Err(Look::Wait(wanted)) => {
                 // Not under the lock: whoever is content with less must not wait along.
@@ -182,7 +198,7 @@ impl Catalogs {
         .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))?
     }
 
-    async fn describe(&self, bundle: &BundleRef, mut findings: Vec<Finding>) -> Result<Catalog> {
+    pub(super) async fn describe(&self, bundle: &BundleRef, mut findings: Vec<Finding>) -> Result<Catalog> {
         let description = self.runner.describe(bundle).await?;
         findings.extend(description.findings);
         let catalog = Catalog::from_description(
@@ -233,20 +249,6 @@ impl Catalogs {
         if let Some(environment) = &current.bundle.environment {
             self.code.environments.note_use(environment);
         }
-    }
-
-    /// The copy of a digest that a run is pinned to.
-    ///
-    /// # Errors
-    /// When this instance doesn't have it.
-    pub fn pinned(&self, digest: &str) -> Result<BundleRef> {
-        bundle::find(&self.code.bundles, digest).ok_or_else(|| {
-            Error::unavailable(
-                "bundle_unavailable",
-                format!("the code `{digest}` that the run is pinned to is not on this instance"),
-                "start a new run, which takes the current code",
-            )
-        })
     }
 
     /// The bundle that has nothing in it: for code that is given to its worker.

@@ -11,10 +11,13 @@ use super::launch::{self, Launch, Prepared};
 use super::sub_run::MAX_DEPTH;
 use super::{Context, Error, Result, control_run, drive_run};
 use crate::authz::Origin;
-use crate::domain::{Outcome, Payload, RunId, Status, StepError};
+use crate::domain::{Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{Action, Slot};
 use crate::store::repo::runs::{Awaited, Letter, Parent, StoredRun};
 use crate::tenancy::{RunRef, Scope};
+
+/// How many runs are followed back to the one whose plan a run is held to.
+const MOST_EARLIER: usize = 20;
 
 /// Starts a child, or finds that it was; what keeps it from being started is its outcome.
 ///
@@ -65,8 +68,11 @@ pub(super) async fn start(
         Err(error) => return Err(error),
     };
     // A plan names the workflows that the run starts, and the code of all of them.
-    let is_later = prepared.since.is_some_and(|since| since > run.new.created_at);
-    if run.new.ask.plan.is_some() && (is_later || prepared.plan.bundle != run.new.plan.bundle) {
+    let is_later = match prepared.since.filter(|_| run.new.ask.plan.is_some()) {
+        Some(since) => planned_by(cx, scope, run).await?.is_none_or(|at| since > at),
+        None => false,
+    };
+    if is_later || (run.new.ask.plan.is_some() && prepared.plan.bundle != run.new.plan.bundle) {
         return refused(
             "plan_changed",
             format!(
@@ -97,6 +103,30 @@ pub(super) async fn start(
         resumes: None,
     };
     launch::enqueue(cx, scope, launch).await?;
+    Ok(None)
+}
+
+/// When the run was asked for whose plan a run is held to: its own, or one that it is a child of, repeats or resumes. None where that
+/// can't be told.
+async fn planned_by(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<Option<Timestamp>> {
+    let earlier = |run: &StoredRun| {
+        let parent = run.new.parent.as_ref().map(|parent| parent.run.clone());
+        parent
+            .or_else(|| run.new.resumes.clone())
+            .or_else(|| run.new.ask.rerun_of.clone())
+    };
+    let (mut at, mut next) = (run.new.created_at, earlier(run));
+    for _ in 0..MOST_EARLIER {
+        let Some(id) = next else { return Ok(Some(at)) };
+        let Some(run) = cx.runs.get(scope, &id).await? else {
+            return Ok(None);
+        };
+        // It was started without a plan: this one is the first.
+        if run.new.ask.plan.is_none() {
+            return Ok(Some(at));
+        }
+        (at, next) = (run.new.created_at, earlier(&run));
+    }
     Ok(None)
 }
 

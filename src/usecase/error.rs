@@ -5,7 +5,7 @@ use crate::runner::RunnerError;
 use crate::runner::bundle::BundleError;
 use crate::runner::environments::EnvironmentError;
 use crate::store;
-use crate::store::repo::{identity, keys};
+use crate::store::repo::{bundles, identity, keys};
 use crate::tenancy;
 
 /// Why an operation was not done.
@@ -123,6 +123,26 @@ impl Error {
             detail: detail.into(),
             hint: Some(hint.into()),
             findings: Vec::new(),
+        }
+    }
+}
+
+impl From<bundles::Error> for Error {
+    fn from(error: bundles::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            bundles::Error::Store(error) => error.into(),
+            bundles::Error::Untrusted(_) => Self::unavailable(
+                "bundle_untrusted",
+                detail,
+                "publish it again; if the signing key was changed, publish and activate again what is to run",
+            ),
+            bundles::Error::Damaged(_) => Self::unavailable(
+                "bundle_damaged",
+                detail,
+                "publish it again: the same files give the same bundle",
+            ),
+            bundles::Error::Full => Self::conflict("bundles_full", detail, "delete some: `weft bundles prune`"),
         }
     }
 }

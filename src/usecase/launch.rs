@@ -75,6 +75,7 @@ pub(super) async fn check(
     };
     resolve::fits(cx, &found)?;
     let arguments = start_run::checked(found.declared(), given)?;
+    start_run::secrets_are_there(cx, scope, found.declared(), &arguments).await?;
     let plan = plan_of(cx, scope, &found).await?;
     let asked = policy::Asked {
         workflow: found.declared().security_profile,
@@ -141,6 +142,10 @@ async fn plan_of(cx: &Context, scope: &Scope, found: &Found) -> Result<Plan> {
     let plan = match &declared.graph {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
+            let connected = found
+                .of_organization()
+                .map(|one| one.authored.connected(&current.catalog));
+            let graph = connected.as_ref().unwrap_or(graph);
             let versions = node_type::resolve(cx, scope, current, graph).await?;
             let mut functions = current.catalog.functions_of(graph);
             functions.extend(versions.iter().map(|(named, version)| (named.as_str(), version)));

@@ -8,6 +8,7 @@ pub mod api_key;
 pub mod approval;
 pub mod artifact;
 pub mod audit_log;
+pub mod bundle;
 pub mod catalog;
 pub mod config;
 pub mod control_run;
@@ -41,6 +42,7 @@ pub mod status;
 pub mod tick;
 pub mod watch;
 pub mod workflow;
+pub mod workflow_assignment;
 pub mod workflow_file;
 mod written;
 
@@ -52,6 +54,7 @@ mod children;
 mod driver;
 mod due;
 mod event_reader;
+mod follow;
 mod handoff;
 mod isolation;
 mod launch;
@@ -72,11 +75,13 @@ use crate::domain::{Limits, NetworkPolicy, RunId, SecretName, SecurityProfile};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
 use crate::runner::environments::Environments;
+use crate::runner::fetched::Fetched;
 use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::backlog::Backlog;
+use crate::store::repo::bundles::Bundles;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::due::Due;
 use crate::store::repo::history::History;
@@ -144,6 +149,8 @@ pub struct CodeSource {
     pub workspace: PathBuf,
     /// Where immutable copies of it lie.
     pub bundles: PathBuf,
+    /// Where those of published bundles lie.
+    pub fetched: Fetched,
     /// The packages that it asks for.
     pub environments: Arc<Environments>,
     /// Whether the folder is looked at again at every call.
@@ -211,6 +218,8 @@ pub struct Context {
     pub ports: Ports,
     /// Python.
     pub runner: Arc<dyn NodeRunner>,
+    /// Published code.
+    pub bundles: Bundles,
     /// The bundle that is offered, with what it declares.
     pub catalogs: catalog::Catalogs,
     /// Time.
@@ -315,6 +324,7 @@ impl Context {
             .as_str()
             .trim_start_matches("run_")
             .to_owned();
+        let bundles = Bundles::new(ports.clone(), signing.clone());
         Self {
             runs: Runs::new(ports.clone()),
             quarantines: Quarantines::new(ports.clone()),
@@ -353,8 +363,10 @@ impl Context {
                 code,
                 runner.clone(),
                 bounds.attempt.clone(),
-                NodeTypes::new(ports.clone(), clock.clone()),
+                (bundles.clone(), NodeTypes::new(ports.clone(), clock.clone())),
+                clock.clone(),
             ),
+            bundles,
             ports,
             runner,
             clock,

@@ -23,7 +23,7 @@ use crate::error::{Finding, Kind};
 use crate::store;
 pub use crate::store::repo::node_types::{Draft, Head, Version};
 use crate::store::repo::node_types::{NodeTypes, StoredDraft, StoredHead};
-use crate::tenancy::{PlatformScope, Scope, platform_over};
+use crate::tenancy::{PlatformScope, Scope, librarian};
 
 pub(super) use resolve::{declared, look, resolve, source, unusable};
 pub use trial::{MAX_TRIALS, Trial, Tried, check, test};
@@ -303,7 +303,7 @@ fn no_version(name: &str, version: &str) -> Error {
 /// # Errors
 /// When the caller may not, or storage fails.
 pub async fn list_all(cx: &Context, caller: &Caller) -> Result<Vec<Head>> {
-    let platform = platform_over(caller, Action::List, Resource::NodeType)?;
+    let platform = librarian(caller, Action::List)?;
     Ok(cx.node_types.heads(&platform).await?)
 }
 
@@ -312,7 +312,7 @@ pub async fn list_all(cx: &Context, caller: &Caller) -> Result<Vec<Head>> {
 /// # Errors
 /// When the caller may not, there is none, or storage fails.
 pub async fn draft(cx: &Context, caller: &Caller, name: &str) -> Result<(Draft, Arc<LibraryVersion>)> {
-    let platform = platform_over(caller, Action::Read, Resource::NodeType)?;
+    let platform = librarian(caller, Action::Read)?;
     let name = named(name)?;
     let (_, stored) = drafted(cx, &platform, &name).await?;
     let authored = cx.node_types.document(&platform, &stored.draft.digest).await?;
@@ -341,12 +341,12 @@ pub async fn put_draft(
     name: &str,
     change: &Change,
 ) -> Result<(Draft, Arc<LibraryVersion>, Vec<Finding>)> {
-    let platform = platform_over(caller, Action::Modify, Resource::NodeType)?;
+    let platform = librarian(caller, Action::Modify)?;
     let name = named(name)?;
     let head = cx.node_types.head(&platform, &name).await?;
     let before = cx.node_types.draft(&platform, &name).await?;
     if head.is_none() {
-        platform_over(caller, Action::Create, Resource::NodeType)?;
+        librarian(caller, Action::Create)?;
         let count = cx.node_types.heads(&platform).await?.len();
         if count >= MAX_TYPES {
             return Err(full(format!(
@@ -434,7 +434,7 @@ async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<Lib
 /// When the caller may not, there is no draft, it isn't the one that was meant, its version is taken, its code doesn't pass, or
 /// storage fails.
 pub async fn publish(cx: &Arc<Context>, caller: &Caller, name: &str, if_tag: Option<&str>) -> Result<Version> {
-    let platform = platform_over(caller, Action::Modify, Resource::NodeType)?;
+    let platform = librarian(caller, Action::Modify)?;
     let name = named(name)?;
     let (head, draft) = drafted(cx, &platform, &name).await?;
     if if_tag.is_some_and(|tag| tag != draft.draft.digest) {
@@ -474,7 +474,7 @@ pub async fn publish(cx: &Arc<Context>, caller: &Caller, name: &str, if_tag: Opt
 /// # Errors
 /// When the caller may not, there is no such version, the message can't be, or storage fails.
 pub async fn deprecate(cx: &Context, caller: &Caller, name: &str, version: &str, message: &str) -> Result<Version> {
-    let platform = platform_over(caller, Action::Modify, Resource::NodeType)?;
+    let platform = librarian(caller, Action::Modify)?;
     let message = message.trim();
     if message.is_empty() || message.chars().count() > MAX_MESSAGE || message.chars().any(char::is_control) {
         let text = format!("`message` must be a text of 1 to {MAX_MESSAGE} characters");
@@ -510,7 +510,7 @@ pub async fn deprecate(cx: &Context, caller: &Caller, name: &str, version: &str,
 /// # Errors
 /// When the caller may not, there is none, it isn't the one that was meant, or storage fails.
 pub async fn delete_draft(cx: &Context, caller: &Caller, name: &str, if_tag: Option<&str>) -> Result<()> {
-    let platform = platform_over(caller, Action::Delete, Resource::NodeType)?;
+    let platform = librarian(caller, Action::Delete)?;
     let name = named(name)?;
     let (head, draft) = drafted(cx, &platform, &name).await?;
     if if_tag.is_some_and(|tag| tag != draft.draft.digest) {

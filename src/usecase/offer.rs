@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::catalog::{Current, find};
 use super::policy::{Asked, Ceilings};
-use super::{Context, Error, Result, node_type, resolve};
+use super::{Context, Error, Result, node_type, resolve, workflow_assignment};
 use crate::authz::{Action, Resource};
 use crate::domain::Declared;
 use crate::error::Finding;
@@ -156,8 +156,10 @@ pub async fn list(
         );
     }
     if wanted.origin != Some(OriginOf::Workspace) {
-        let heads = cx.workflows.list(scope).await?;
-        all.extend(heads.into_iter().map(|head| (shown(&head), Some(head))));
+        let given = workflow_assignment::given(cx, scope).await?;
+        let heads = cx.workflows.list(scope).await?.into_iter();
+        let heads = heads.filter(|head| given.as_ref().is_none_or(|given| given.contains(&head.name)));
+        all.extend(heads.map(|head| (shown(&head), Some(head))));
     }
     let mut items: Vec<Offered> = all
         .into_iter()
@@ -196,6 +198,8 @@ pub async fn get(cx: &Context, scope: &Scope, name: &str, origin: Option<OriginO
                 true => cx.workflows.get(scope, name).await?,
                 false => None,
             };
+            let given = workflow_assignment::given(cx, scope).await?;
+            let stored = stored.filter(|_| given.is_none_or(|given| given.contains(name)));
             let Some(stored) = stored else { return Err(missing) };
             let declared = match &stored.head.current {
                 None => shown(&stored.head),

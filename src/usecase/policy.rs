@@ -321,7 +321,7 @@ async fn recorded(
 }
 
 /// The refusal of something that code declares, when it is on record.
-async fn refused(
+pub(super) async fn refused(
     cx: &Context,
     scope: &Scope,
     origin: &Origin,
@@ -411,7 +411,7 @@ pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut 
 }
 
 /// What is refused of a command or a request that somebody of the organization has written, whom nobody has trusted with it.
-fn not_trusted(step: &str, code: &Code, workflow: &str) -> Vec<Finding> {
+pub(super) fn not_trusted(step: &str, code: &Code, workflow: &str) -> Vec<Finding> {
     let what = if code.starts != Starts::Nothing {
         "is a command"
     } else if code.rights.network != Network::None {

@@ -4,28 +4,28 @@ use serde_json::Value;
 
 use super::admission::{self, WaitingFor};
 use super::values::{Known, Values};
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, workflow_assignment};
 use crate::authz::{Action, Extent, Resource};
 use crate::domain::{AttemptId, RunId, Status};
 pub use crate::runner::LogLine;
 pub use crate::store::port::Continuation;
 use crate::store::repo::quarantines::Quarantined;
 pub use crate::store::repo::runs::{
-    AttemptRecord, ListedRun, Requester, RunQuery, StoredItem, StoredRun, StoredStep, Timings,
+    AttemptRecord, ListedRun, Requester, RunQuery, StoredItem, StoredRun, StoredStep, Timings, Visible,
 };
 use crate::tenancy::Scope;
 
-/// A page of runs, newest first. Whoever may see own runs only, sees those.
+/// A page of runs, newest first. Whoever may see own runs only, sees those, and those of workflows that are assigned to them.
 ///
 /// # Errors
 /// When the scope may not, or the cursor is none.
 pub async fn list(cx: &Context, scope: &Scope, mut query: RunQuery) -> Result<(Vec<ListedRun>, Option<Continuation>)> {
     if scope.authorize(Action::List, Resource::Run)? == Extent::Own {
-        let own = scope.principal().id();
-        if query.requester.as_ref().is_some_and(|requester| *requester != own) {
-            return Ok((Vec::new(), None));
-        }
-        query.requester = Some(own);
+        let assigned = workflow_assignment::assigned(cx, scope).await?;
+        query.visible = Some(Visible {
+            requester: scope.principal().id(),
+            workflows: assigned.as_ref().clone(),
+        });
     }
     let page = cx.runs.list(scope, &query).await;
     page.map_err(|error| Error::of_page(error, query.cursor.is_some()))
@@ -222,9 +222,20 @@ pub async fn logs(cx: &Context, scope: &Scope, id: &RunId, after: (usize, u64)) 
     })
 }
 
-/// A run that the scope may use a verb on, or the same "not found" for one that is not there and one that is not its own.
+/// A run that the scope may use a verb on, or the same "not found" for one that is not there and one that is not its own. Whoever a
+/// workflow is assigned to may look at its runs, but for those that try drafts.
 pub(super) async fn visible(cx: &Context, scope: &Scope, id: &RunId, action: Action) -> Result<StoredRun> {
     let extent = scope.authorize(action, Resource::Run)?;
+    if extent == Extent::Own
+        && action == Action::Read
+        && let Some(run) = cx.runs.get(scope, id).await?
+        && !run.new.plan.is_test()
+        && workflow_assignment::assigned(cx, scope)
+            .await?
+            .contains(&run.new.workflow)
+    {
+        return Ok(run);
+    }
     within(cx, scope, id, extent).await
 }
 

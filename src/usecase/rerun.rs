@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::launch::{self, Prepared};
 use super::start_run::{self, StartRun, Started};
-use super::{Context, Result, query_run};
+use super::{Context, Result, query_run, resolve};
 use crate::audit::LinkedRecord;
 use crate::authz::{Action, Extent, Origin, Resource};
 use crate::domain::{Ask, RunId, Timestamp};
@@ -54,7 +54,8 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
     let prepared = match input.code {
         Code::Pinned => {
             // Said now rather than by an attempt that fails.
-            cx.catalogs.pinned(&original.new.plan.bundle)?;
+            cx.catalogs.pinned(&original.new.plan.bundle).await?;
+            resolve::still_trusted(cx, scope, &input.origin, &original.new.plan).await?;
             Prepared {
                 workflow: original.new.workflow.clone(),
                 plan: original.new.plan.as_ref().clone(),

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::catalog::Current;
-use super::{Context, Error, Result, catalog, node_type};
+use super::{Context, Error, Result, catalog, node_type, policy, workflow_assignment};
+use crate::authz::Origin;
 use crate::definition::{Authored, calls_of, read_authored};
 use crate::domain::{Declared, Timestamp, Trust, WorkflowRevision};
 use crate::error::{Finding, Kind};
+use crate::scheduler::{BUILT_IN, Plan};
 use crate::store::repo::workflows::Called;
 use crate::tenancy::Scope;
 
@@ -108,7 +110,7 @@ pub(super) async fn draft(cx: &Context, scope: &Scope, name: &str) -> Result<Fou
     Ok(Found {
         current,
         of: Of::Organization(OfOrganization {
-            trust: trust(stored.head.trusted.as_deref(), &head.digest),
+            trust: stored.head.trust_of(&head.digest),
             authored: cx.read.get(name, &head.digest, &graph),
             revision: WorkflowRevision {
                 number: None,
@@ -131,6 +133,11 @@ async fn of_organization(cx: &Context, scope: &Scope, name: &str) -> Result<Opti
     let Some(current) = &head.current else {
         return Ok(None);
     };
+    if let Some(given) = workflow_assignment::given(cx, scope).await?
+        && !given.contains(name)
+    {
+        return Ok(None);
+    }
     if let Some((at, by)) = &head.archived {
         return Err(Error::conflict(
             "workflow_archived",
@@ -145,17 +152,29 @@ async fn of_organization(cx: &Context, scope: &Scope, name: &str) -> Result<Opti
             digest: current.revision.digest.clone(),
         },
         since: current.since,
-        trust: trust(head.trusted.as_deref(), &current.revision.digest),
+        trust: head.trust(),
     }))
 }
 
-/// What people of the organization write is trusted when an administrator has looked at it, and not before.
-fn trust(trusted: Option<&str>, digest: &str) -> Trust {
-    if trusted == Some(digest) {
-        Trust::Trusted
-    } else {
-        Trust::Restricted
+/// Refuses to run a plan of before once more whose own commands and requests were trusted then, and are not any more.
+///
+/// # Errors
+/// `policy_refused` with every such step, or when storage fails.
+pub(super) async fn still_trusted(cx: &Context, scope: &Scope, origin: &Origin, plan: &Plan) -> Result<()> {
+    let Some(revision) = &plan.revision else { return Ok(()) };
+    let own = plan.steps.iter().filter_map(|step| Some((step, step.work.code()?)));
+    let own = own.filter(|(_, code)| code.module == BUILT_IN && code.rights.trust == Trust::Trusted);
+    let findings: Vec<_> = own
+        .flat_map(|(step, code)| policy::not_trusted(&step.id, code, &plan.workflow))
+        .collect();
+    if findings.is_empty() {
+        return Ok(());
     }
+    let called = cx.workflows.called(scope, &plan.workflow).await?;
+    if called.is_some_and(|called| called.head.trust_of(&revision.digest) == Trust::Trusted) {
+        return Ok(());
+    }
+    Err(policy::refused(cx, scope, origin, ("workflow", &plan.workflow), findings).await?)
 }
 
 /// Whether it can be the name of a workflow: nothing else is looked for.

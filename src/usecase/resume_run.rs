@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::launch::{self, Launch, Prepared};
-use super::{Context, Error, Result, query_run, start_run};
+use super::{Context, Error, Result, query_run, resolve, start_run};
 use crate::authz::{Action, Origin};
 use crate::domain::{RunId, Status};
 use crate::scheduler::{Carried, Plan};
@@ -54,14 +54,17 @@ pub async fn resume(
         ));
     }
     let prepared = match code {
-        CodeOf::Pinned => Prepared {
-            workflow: before.new.workflow.clone(),
-            plan: Plan::clone(&before.new.plan),
-            arguments: before.new.arguments.clone(),
-            arguments_digest: before.new.arguments_digest.clone(),
-            held_to: before.new.ask.plan.clone(),
-            since: None,
-        },
+        CodeOf::Pinned => {
+            resolve::still_trusted(cx, scope, origin, &before.new.plan).await?;
+            Prepared {
+                workflow: before.new.workflow.clone(),
+                plan: Plan::clone(&before.new.plan),
+                arguments: before.new.arguments.clone(),
+                arguments_digest: before.new.arguments_digest.clone(),
+                held_to: before.new.ask.plan.clone(),
+                since: None,
+            }
+        }
         CodeOf::Current => {
             let Value::Object(arguments) = cx.runs.resolve(scope, &before.new.arguments).await? else {
                 return Err(crate::store::Error::corrupt("the arguments of a run are no object").into());

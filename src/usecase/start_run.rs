@@ -10,11 +10,11 @@ use tracing::Instrument as _;
 use super::driver::{After, Driver};
 use super::launch::Version;
 use super::values::Known;
-use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, policy, sub_run};
+use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, policy, secret, sub_run};
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{DEEPEST, is_too_deep, validate};
-use crate::domain::{Ask, Declared, OnConflict, RunId, Timestamp};
+use crate::domain::{Ask, Declared, OnConflict, ParameterType, RunId, SecretName, Timestamp};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{self, Event};
 use crate::store;
@@ -324,18 +324,82 @@ pub(super) fn checked(workflow: &Declared, arguments: &Map<String, Value>) -> Re
             too_deep,
         ));
     }
-    validate(&workflow.parameters, arguments).map_err(|findings| {
-        Error::invalid(
-            "arguments_invalid",
-            format!(
-                "the arguments of `{}` have {} finding(s)",
-                workflow.name,
-                findings.len()
-            ),
-            format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
-            findings,
-        )
-    })
+    let arguments =
+        validate(&workflow.parameters, arguments).map_err(|findings| wrong_arguments(workflow, findings))?;
+    let of_another_run: Vec<_> = workflow
+        .parameters
+        .iter()
+        .filter(|parameter| parameter.kind == ParameterType::File)
+        .filter(|parameter| arguments.get(&parameter.name).is_some_and(|file| file.get("artifact").is_some()))
+        .map(|parameter| {
+            let message = format!(
+                "`{}` is an artifact, and the run that begins has none yet: artifacts belong to the run that wrote them",
+                parameter.name
+            );
+            Finding::new(format!("/{}", parameter.name), "not_a_file", message)
+                .hint("give the file as `{\"data\": \"<base64>\"}`, or an address of it")
+        })
+        .collect();
+    if of_another_run.is_empty() {
+        Ok(arguments)
+    } else {
+        Err(wrong_arguments(workflow, of_another_run))
+    }
+}
+
+fn wrong_arguments(workflow: &Declared, findings: Vec<Finding>) -> Error {
+    Error::invalid(
+        "arguments_invalid",
+        format!(
+            "the arguments of `{}` have {} finding(s)",
+            workflow.name,
+            findings.len()
+        ),
+        format!("`GET /api/workflows/{}` shows the parameters", workflow.name),
+        findings,
+    )
+}
+
+/// Whether the secrets are there that arguments name. That these may be named has been checked.
+///
+/// # Errors
+/// When one is not there, or the store fails.
+pub(super) async fn secrets_are_there(
+    cx: &Context,
+    scope: &Scope,
+    workflow: &Declared,
+    arguments: &Map<String, Value>,
+) -> Result<()> {
+    // A simulation keeps none, and none of its steps asks for one.
+    if !cx.pauses {
+        return Ok(());
+    }
+    let mut findings = Vec::new();
+    let secrets = workflow
+        .parameters
+        .iter()
+        .filter(|one| one.kind == ParameterType::Secret);
+    for parameter in secrets {
+        let named = arguments.get(&parameter.name).and_then(Value::as_str);
+        let Some(name) = named.and_then(|name| name.parse::<SecretName>().ok()) else {
+            continue;
+        };
+        if secret::find(cx, scope, &name).await?.is_none() {
+            let message = format!(
+                "`{}` names the secret `{name}`, which the organization doesn't have",
+                parameter.name
+            );
+            findings.push(
+                Finding::new(format!("/{}", parameter.name), "no_such_secret", message)
+                    .hint(format!("an administrator of it writes one: `PUT /api/secrets/{name}`")),
+            );
+        }
+    }
+    if findings.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong_arguments(workflow, findings))
+    }
 }
 
 pub(super) fn requester(scope: &Scope) -> Requester {

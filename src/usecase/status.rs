@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Context, Result};
+use super::{Context, Result, bundle};
 use crate::authz::{Action, Caller};
 use crate::definition::Catalog;
 use crate::error::Finding;
@@ -33,6 +33,8 @@ pub struct Status {
     pub findings: Vec<Finding>,
     /// Workflows of organizations that aren't called because the workspace has one of their name; of the first organizations.
     pub shadowed: Vec<Finding>,
+    /// Where the code comes from that is offered, and why that is not what is active.
+    pub followed: bundle::Followed,
     /// Why the workspace can't be used at all.
     pub workspace_error: Option<String>,
     /// Runs that are driven here.
@@ -64,7 +66,8 @@ impl LastWritten {
     }
 }
 
-/// `ok`, or `degraded` when files of the workspace are in quarantine, or steps are refused for want of isolation.
+/// `ok`, or `degraded` when files of the workspace are in quarantine, what is active could not be fetched and what was active
+/// before is offered, or steps are refused for want of isolation.
 ///
 /// # Errors
 /// When storage can't be read or written, or the workspace can't be used.
@@ -76,7 +79,8 @@ pub async fn ready(cx: &Context) -> Result<&'static str> {
     let current = cx.catalogs.at_once().await?;
     // Said by the first worker, which has described the workspace by now.
     let is_isolated = cx.runner.isolation().is_none_or(|isolation| isolation.is_enough());
-    Ok(if current.catalog.findings.is_empty() && is_isolated {
+    let follows = cx.catalogs.followed().trouble.is_none();
+    Ok(if current.catalog.findings.is_empty() && is_isolated && follows {
         "ok"
     } else {
         "degraded"
@@ -108,6 +112,7 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
             None => Vec::new(),
         },
         findings: catalog.map(|catalog| catalog.findings.clone()).unwrap_or_default(),
+        followed: cx.catalogs.followed(),
         workspace_error,
         live_runs: cx.live.count(),
         cached_results: cx.results.looks(),

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use weft::authz::{Action, Extent, KeyScope, Origin, Resource, Role, permitted};
 use weft::codes;
-use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, sha256_hex};
+use weft::domain::{ArtifactId, AttemptId, OrgId, Secret, Timestamp, UserId, sha256_hex};
 use weft::http::openapi;
 use weft::http::routes::{self, Access};
+use weft::runner::archive;
+use weft::runner::bundle::Files;
 use weft::store::port::{Message, MessageReceipt};
 use weft::store::repo::artifacts;
 use weft::tenancy::{operator, operator_in};
@@ -17,7 +20,7 @@ use weft::testing::{Answer, DATA_PROVIDER, Request, TestApp, WORKFLOW};
 use weft::usecase::audit_log::{AuditQuery, Entry};
 use weft::usecase::seed::DEVELOPMENT_KEY;
 use weft::usecase::workflow::Expected;
-use weft::usecase::{api_key, queue_trigger, schedule, workflow};
+use weft::usecase::{api_key, bundle, queue_trigger, schedule, workflow, workflow_assignment};
 
 /// Routes that ask for no caller. This list may only get shorter: what is added here is seen by everybody.
 const OPEN: [&str; 4] = ["/api/docs", "/api/health", "/api/openapi.json", "/api/ready"];
@@ -92,6 +95,30 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ),
     ("GET", "/api/workflows/{name}/export", Action::Read, Resource::Workflow),
     ("POST", "/api/workflows/import", Action::Modify, Resource::Workflow),
+    (
+        "GET",
+        "/api/workflows/{name}/assignments",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "GET",
+        "/api/workflows/{name}/assignments/{user}",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "PUT",
+        "/api/workflows/{name}/assignments/{user}",
+        Action::Modify,
+        Resource::Workflow,
+    ),
+    (
+        "DELETE",
+        "/api/workflows/{name}/assignments/{user}",
+        Action::Modify,
+        Resource::Workflow,
+    ),
     (
         "PUT",
         "/api/workflows/{name}/trust",
@@ -281,7 +308,7 @@ async fn kept(app: &TestApp, run: &str) -> ArtifactId {
         attempt: AttemptId::generate(app.cx.clock.now(), [7; 10]),
         created_at: app.cx.clock.now(),
     };
-    let bytes = bytes::Bytes::from_static(b"kept");
+    let bytes = Bytes::from_static(b"kept");
     app.cx.artifacts.put(&scope, &run, &artifact, bytes).await.unwrap();
     artifact.id
 }
@@ -322,6 +349,12 @@ fn a_file() -> Value {
     json!({"name": "authored", "nodes": a_graph()["nodes"]})
 }
 
+/// A person to whom the workflows of contoso are assigned; another one for what takes one away.
+fn person_of(method: &str) -> String {
+    let name = if method == "DELETE" { "ben" } else { "cleo" };
+    UserId::derived(Timestamp::from_millis(0), &format!("sample:{name}")).to_string()
+}
+
 /// Workflows of contoso, each with a revision and a draft.
 async fn authored(app: &TestApp) {
     let (scope, origin) = (operator_in(&operator(), &org("contoso")), Origin::default());
@@ -337,6 +370,12 @@ async fn authored(app: &TestApp) {
             .await
             .unwrap();
         workflow::save_draft(&app.cx, &scope, &origin, save()).await.unwrap();
+        for method in ["GET", "DELETE"] {
+            let user = person_of(method).parse().unwrap();
+            workflow_assignment::put(&app.cx, &scope, &origin, (name, &user))
+                .await
+                .unwrap();
+        }
         if is_archived {
             workflow::archive(&app.cx, &scope, &origin, (name, true), &Expected::Anything)
                 .await
@@ -385,7 +424,7 @@ async fn queued(app: &TestApp) -> (String, [String; 2]) {
 }
 
 /// A node type of the library with a version, and a draft of the next.
-async fn published(app: &TestApp) {
+async fn in_library(app: &TestApp) {
     for version in ["1.0.0", "1.1.0"] {
         let draft = app.request("PUT", &format!("/api/node-types/{NODE_TYPE}/draft"));
         let written = json!({"version": version, "code": "def run(ctx, inputs, settings):\n    return 1\n"});
@@ -400,6 +439,19 @@ async fn published(app: &TestApp) {
 }
 
 const NODE_TYPE: &str = "coverage";
+
+/// The archive of a bundle, and of no other.
+fn an_archive(text: &str) -> Vec<u8> {
+    let file = ("workflows/coverage.py".to_owned(), Bytes::from(text.to_owned()));
+    archive::pack(&Files::new([file])).unwrap()
+}
+
+/// A bundle that is not active.
+async fn published(app: &TestApp) -> String {
+    let archive = an_archive("# published\n").into();
+    let made = bundle::publish(&app.cx, &operator(), &Origin::default(), archive, None).await;
+    made.unwrap().0.digest.to_string()
+}
 
 /// A route with its parameters filled in.
 #[derive(Clone)]
@@ -429,8 +481,9 @@ impl World {
         let hook = hooked(&app).await;
         let schedule = scheduled(&app).await;
         let (queue_trigger, aside) = queued(&app).await;
-        published(&app).await;
+        in_library(&app).await;
         authored(&app).await;
+        let bundle = published(&app).await;
         let targets = routes::table()
             .into_iter()
             .map(|route| {
@@ -450,6 +503,8 @@ impl World {
                         .replace("{step}", "main")
                         .replace("{version}", "1.0.0")
                         .replace("{number}", "1")
+                        .replace("{digest}", &bundle)
+                        .replace("{user}", &person_of(route.method))
                         .replace(
                             "{id}",
                             if route.path.contains("/schedules/") {
@@ -515,7 +570,12 @@ impl World {
             "PUT" | "POST" if target.path.starts_with("/api/schedules") && !target.path.contains("/trigger") => {
                 request.json(&written_schedule())
             }
+            "POST" if target.template == "/api/bundles" => {
+                let archive = an_archive(&format!("# {number}\n"));
+                request.header("content-type", "application/gzip").body(archive)
+            }
             "PUT" => request.json(&json!({})),
+            "POST" if target.template.starts_with("/api/bundles") => request.json(&json!({})),
             _ => request,
         }
     }
@@ -949,6 +1009,7 @@ async fn every_role_may_what_the_policy_says_and_a_refusal_is_on_record() {
                         "queue_message_not_found",
                         "draft_not_found",
                         "workflow_not_found",
+                        "assignment_not_found",
                     ];
                     assert!(gone.contains(&answer.code().as_str()), "{of}: {}", answer.text());
                 }

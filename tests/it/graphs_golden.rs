@@ -79,6 +79,18 @@ fn good_graphs_have_no_findings() {
 }
 
 #[test]
+fn what_is_written_reads_as_the_same_graph() {
+    for path in files("good") {
+        let read = read_graph(&fs::read_to_string(&path).unwrap());
+        let text = serde_json::to_string(&read.graph).unwrap();
+        let again = read_graph(&text);
+        assert_eq!(again.findings, [], "{}\n{text}", path.display());
+        assert_eq!(again.graph, read.graph, "{}", path.display());
+        assert_eq!(serde_json::to_string(&again.graph).unwrap(), text, "{}", path.display());
+    }
+}
+
+#[test]
 fn broken_graphs_have_exactly_their_findings() {
     let declared = workspace();
     let broken = files("broken");

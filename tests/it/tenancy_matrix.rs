@@ -34,7 +34,8 @@ use weft::usecase::workflow::Expected;
 use weft::usecase::workflow_file::Format;
 use weft::usecase::{
     Error, admit, approval, artifact, audit_log, control_run, drive_run, hook, node_type, offer, policy, provide_data,
-    quarantine, query_run, queue_trigger, rerun, resume_run, schedule, secret, watch, workflow, workflow_file,
+    quarantine, query_run, queue_trigger, rerun, resume_run, schedule, secret, watch, workflow, workflow_assignment,
+    workflow_file,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.
@@ -118,6 +119,10 @@ const COVERED: &[&str] = &[
     "workflow::save_draft",
     "workflow::trust",
     "workflow::validate",
+    "workflow_assignment::delete",
+    "workflow_assignment::get",
+    "workflow_assignment::list",
+    "workflow_assignment::put",
     "workflow_file::export",
     "workflow_file::import",
 ];
@@ -346,6 +351,9 @@ async fn a_foreign_scope_finds_nothing_and_changes_nothing() {
             .unwrap();
     }
     workflow::save_draft(&app.cx, &scope, &origin, save_of(Expected::Nothing))
+        .await
+        .unwrap();
+    workflow_assignment::put(&app.cx, &scope, &origin, (AUTHORED, &ben()))
         .await
         .unwrap();
     let change = Change {
@@ -739,6 +747,27 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             Ok(findings) => assert!(findings.is_empty(), "{of}: {findings:?}"),
             Err(error) => assert!(!there, "{of}: {error}"),
         },
+        "workflow_assignment::delete" => {
+            not_found(
+                of,
+                workflow_assignment::delete(cx, scope, &origin, (AUTHORED, &ben())).await,
+            );
+        }
+        "workflow_assignment::get" => not_found(of, workflow_assignment::get(cx, scope, AUTHORED, &ben()).await),
+        "workflow_assignment::list" => {
+            not_found(of, workflow_assignment::list(cx, scope, AUTHORED, 10, None).await);
+        }
+        "workflow_assignment::put" => {
+            not_found(
+                of,
+                workflow_assignment::put(cx, scope, &origin, (AUTHORED, &ben())).await,
+            );
+            // No member of theirs: of everybody's workflow neither.
+            not_found(
+                of,
+                workflow_assignment::put(cx, scope, &origin, (WORKFLOW, &ben())).await,
+            );
+        }
         "workflow_file::export" => {
             not_found(
                 of,
@@ -784,6 +813,11 @@ fn not_found_or_missing<T: std::fmt::Debug>(of: &str, result: Result<T, Error>) 
 
 /// A workflow that contoso has authored, with a revision and a draft.
 const AUTHORED: &str = "contosos-own";
+
+/// Somebody of contoso alone, to whom it is assigned.
+fn ben() -> UserId {
+    UserId::derived(Timestamp::from_millis(0), "sample:ben")
+}
 
 fn save_of(expected: Expected) -> workflow::Save {
     workflow::Save {

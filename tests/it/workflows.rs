@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft::clock::ManualClock;
 use weft::domain::{Payload, Timestamp};
-use weft::store::fault::Call;
+use weft::runner::scripted::Scene;
+use weft::store::fault::{Call, Fault, Plan, Rule};
 use weft::store::key;
 use weft::store::port::Ports;
 use weft::store::repo::workflows::{
@@ -188,10 +189,14 @@ async fn a_draft_is_saved_published_and_called() {
 async fn nobody_s_draft_is_overwritten_unseen() {
     let world = World::new().await;
     let first = world.put("talk", None, &graph("talk", json!({}))).await;
-    refused(
-        &world.put("talk", None, &graph("talk", json!({}))).await,
-        412,
-        "draft_changed",
+    let other = graph("talk", json!({"active": 9}));
+    refused(&world.put("talk", None, &other).await, 412, "draft_changed");
+    // The same once more is the same request, whose answer was lost.
+    let same = world.put("talk", None, &graph("talk", json!({}))).await;
+    assert_eq!(
+        (same.status, same.header("etag")),
+        (200, first.header("etag")),
+        "{same:?}"
     );
     let neither = world
         .to("PUT", "/api/workflows/talk/draft")
@@ -498,6 +503,45 @@ async fn others_call_it_and_it_calls_others() {
     refused(&planned, 409, "plan_changed");
 }
 
+/// A run that is held to a plan starts what was called when it was asked for, or nothing.
+#[tokio::test]
+async fn a_child_of_a_planned_run_is_the_one_that_was_planned() {
+    let world = World::new().await;
+    let inner = |value: i64| {
+        let nodes = json!([{"id": "one", "type": "compute", "value": value}]);
+        graph("inner", json!({"nodes": nodes, "output": null}))
+    };
+    world.publish(&inner(1)).await;
+    let outer = json!({"nodes": [
+        {"id": "ask", "type": "approval", "question": "Now?"},
+        {"id": "call", "type": "workflow", "workflow": "inner", "inputs": {}},
+    ], "edges": [{"from": "ask", "to": "call"}], "output": null});
+    world.publish(&graph("outer", outer)).await;
+    let drained = tokio::spawn(weft::usecase::deliver::consume(world.app.cx.clone()));
+    for (changes, status) in [(false, "succeeded"), (true, "failed")] {
+        let plan = world.post("/api/workflows/outer/plan", json!({"x": 1})).await.json();
+        let path = format!("/api/workflows/outer/execute?plan={}", plan["hash"].as_str().unwrap());
+        let request = world.to("POST", &path).header("Prefer", "respond-async");
+        let started = request.json(&json!({"x": 1})).send().await.json();
+        let id = started["runId"].as_str().unwrap();
+        let asks = format!("/api/runs/{id}/approvals");
+        while world.get(&asks).await["items"].as_array().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if changes {
+            world.publish(&inner(2)).await;
+        }
+        let decided = world
+            .post(&format!("/api/runs/{id}/steps/ask/decision"), json!({"approved": true}))
+            .await;
+        assert!(decided.status < 300, "{decided:?}");
+        let ran = ended(&world, id).await;
+        assert_eq!(ran["status"], status, "{ran}");
+        assert_eq!(ran.to_string().contains("plan_changed"), changes, "{ran}");
+    }
+    drained.abort();
+}
+
 #[tokio::test]
 async fn what_the_workspace_no_longer_declares_is_said() {
     let world = World::new().await;
@@ -516,6 +560,19 @@ async fn what_the_workspace_no_longer_declares_is_said() {
     let broken = later.execute("talk", json!({"x": 1})).await;
     refused(&broken, 409, "workflow_broken");
     assert_eq!(broken.json()["errors"][0]["code"], "unknown_use");
+    let status = later
+        .app
+        .request("GET", "/api/status")
+        .person("eve")
+        .send()
+        .await
+        .json();
+    let shadowed = status["workspace"]["shadowed"].as_array().unwrap();
+    assert_eq!(shadowed.len(), 1, "{status}");
+    assert!(
+        shadowed[0]["message"].as_str().unwrap().contains("`contoso`"),
+        "{status}"
+    );
     // The workspace's is called.
     let ran = later.execute("shout", json!({"x": 1})).await.json();
     assert!(
@@ -562,6 +619,62 @@ async fn commands_and_requests_are_trusted_by_an_administrator() {
     refused(&world.execute("talk", json!({})).await, 403, "policy_refused");
     let back = world.post("/api/workflows/talk/rollback", json!({"revision": 1})).await;
     assert_eq!(back.json()["trust"], "trusted", "{back:?}");
+    // Who is no longer trusted repeats nothing of before.
+    let ran = world.execute("talk", json!({})).await.json();
+    assert!(ran["runId"].is_string(), "{ran}");
+    let path = format!("/api/runs/{}/rerun", ran["runId"].as_str().unwrap());
+    let again = || world.post(&path, json!({}));
+    assert!(again().await.status < 300);
+    assert_eq!(trust("ann", "restricted").send().await.status, 200);
+    refused(&again().await, 403, "policy_refused");
+}
+
+/// Whatever fails, whoever repeats the request gets the answer to the first, and nothing is there twice.
+#[tokio::test]
+async fn a_save_and_a_publication_can_be_repeated() {
+    for fault in [Fault::Before, Fault::After] {
+        let world = World::new().await;
+        // Everything that is only looked up for the first request.
+        world.get("/api/workflows").await;
+        let mut failed = 0;
+        for number in 1..40 {
+            let name = format!("talk-{number}");
+            let graph = graph(&name, json!({}));
+            world
+                .app
+                .faults
+                .plan(Plan::Script(vec![Rule::new(fault).prefix("orgcontoso").only(number)]));
+            let saved = world.put(&name, None, &graph).await;
+            let went_wrong = saved.status == 503;
+            let saved = if went_wrong {
+                world.put(&name, None, &graph).await
+            } else {
+                saved
+            };
+            assert!(saved.status < 300, "{fault:?} {number}: {saved:?}");
+            let publish = || {
+                let request = world.to("POST", &format!("/api/workflows/{name}/publish"));
+                request.header("If-Match", saved.header("etag")).send()
+            };
+            let first = publish().await;
+            world.app.faults.plan(Plan::Calm);
+            let again = publish().await;
+            assert_eq!(again.status, 200, "{fault:?} {number}: {again:?}");
+            failed += u32::from(went_wrong || first.status == 503);
+            let revisions = world.get(&format!("/api/workflows/{name}/revisions")).await;
+            assert_eq!(
+                revisions["items"].as_array().unwrap().len(),
+                1,
+                "{fault:?} {number}: {revisions}"
+            );
+            assert_eq!(
+                world.execute(&name, json!({"x": 1})).await.status,
+                200,
+                "{fault:?} {number}"
+            );
+        }
+        assert!(failed >= 5, "{fault:?}: nothing went wrong ({failed})");
+    }
 }
 
 #[tokio::test]
@@ -664,7 +777,10 @@ async fn a_workflow_goes_out_and_comes_in_as_a_file() {
     assert_eq!(again.status, 200, "{again:?}");
     assert_eq!(again.json()["findings"], json!([]));
     refused(
-        &import("application/yaml", &yaml).header("If-Match", &tag).send().await,
+        &import("application/yaml", &yaml.replace("says something", "says more"))
+            .header("If-Match", &tag)
+            .send()
+            .await,
         412,
         "draft_changed",
     );
@@ -760,7 +876,6 @@ async fn a_draft_is_tried_by_those_who_write_it() {
 
 #[tokio::test]
 async fn a_run_keeps_its_revision_and_is_resumed_with_it_or_with_the_next() {
-    use weft::runner::scripted::Scene;
     let world = World::new().await;
     let two = |by: i64| {
         json!({"nodes": [
@@ -860,6 +975,114 @@ async fn what_it_costs_is_known() {
     assert_eq!(gets("talk").await, (usual.0 + 1, usual.1 + 1));
 }
 
+#[tokio::test]
+async fn whoever_only_sees_what_was_given_sees_what_is_assigned() {
+    let world = World::new().await;
+    world.publish(&graph("talk", json!({}))).await;
+    world.publish(&graph("chat", json!({}))).await;
+    let cleo = |method: &str, path: &str| world.app.request(method, path).person("cleo").organization("contoso");
+    let seen = async || -> Vec<String> {
+        let list = cleo("GET", "/api/workflows").send().await.json();
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // The workspace's are everybody's.
+    assert_eq!(seen().await, ["a", WORKFLOW]);
+    let run = |name: &str| {
+        cleo("POST", &format!("/api/workflows/{name}/execute"))
+            .json(&json!({"x": 1}))
+            .send()
+    };
+    refused(&run("talk").await, 404, "workflow_not_found");
+    let ran = world.execute("talk", json!({"x": "by ben"})).await.json()["runId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let ran = format!("/api/runs/{ran}");
+    refused(&cleo("GET", &ran).send().await, 404, "run_not_found");
+
+    let user = weft::domain::UserId::derived(Timestamp::from_millis(0), "sample:cleo");
+    let place = format!("/api/workflows/talk/assignments/{user}");
+    refused(&world.to("GET", &place).send().await, 404, "assignment_not_found");
+    refused(&cleo("PUT", &place).send().await, 403, "not_permitted");
+    assert_eq!(world.to("PUT", &place).send().await.status, 201);
+    assert_eq!(world.to("PUT", &place).send().await.status, 200);
+    let listed = world.get("/api/workflows/talk/assignments").await;
+    assert_eq!(
+        (&listed["items"][0]["user"], &listed["items"][0]["assignedBy"]["name"]),
+        (&json!(user), &json!("Ben Baker"))
+    );
+    let stranger = weft::domain::UserId::derived(Timestamp::from_millis(0), "sample:dora");
+    let stranger = world
+        .to("PUT", &format!("/api/workflows/talk/assignments/{stranger}"))
+        .send()
+        .await;
+    refused(&stranger, 404, "member_not_found");
+
+    assert_eq!(seen().await, ["a", WORKFLOW, "talk"]);
+    refused(
+        &cleo("GET", "/api/workflows/chat").send().await,
+        404,
+        "workflow_not_found",
+    );
+    refused(
+        &cleo("GET", "/api/workflows/chat/revisions").send().await,
+        404,
+        "workflow_not_found",
+    );
+    assert_eq!(
+        cleo("GET", "/api/workflows/talk").send().await.json()["graph"]["name"],
+        "talk"
+    );
+    assert_eq!(run("talk").await.status, 200);
+    refused(&run("chat").await, 404, "workflow_not_found");
+    // Its runs, whoever started them; to be looked at, and not to be ended.
+    assert_eq!(
+        cleo("GET", &ran).send().await.json()["arguments"],
+        json!({"x": "by ben"})
+    );
+    refused(
+        &cleo("POST", &format!("{ran}/cancel")).send().await,
+        404,
+        "run_not_found",
+    );
+    world.execute("chat", json!({"x": 1})).await;
+    world.put("talk", None, &graph("talk", json!({}))).await;
+    let test = world
+        .post("/api/workflows/talk/execute?draft=true", json!({"x": 1}))
+        .await
+        .json();
+    refused(
+        &cleo("GET", &format!("/api/runs/{}", test["runId"].as_str().unwrap()))
+            .send()
+            .await,
+        404,
+        "run_not_found",
+    );
+    let runs = async || {
+        cleo("GET", "/api/runs").send().await.json()["items"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!(runs().await, 2);
+    // More than storage is asked for at once.
+    for number in 0..9 {
+        let name = format!("more-{number}");
+        world.publish(&graph(&name, json!({}))).await;
+        let place = format!("/api/workflows/{name}/assignments/{user}");
+        assert_eq!(world.to("PUT", &place).send().await.status, 201);
+    }
+    assert_eq!(runs().await, 2);
+    assert_eq!(world.to("DELETE", &place).send().await.status, 204);
+    refused(&world.to("DELETE", &place).send().await, 404, "assignment_not_found");
+    assert!(!seen().await.contains(&"talk".to_owned()));
+    // What they have started themselves stays theirs.
+    assert_eq!(runs().await, 1);
+    let events = world.events().await;
+    assert!(events.contains(&"workflow.assigned".to_owned()) && events.contains(&"workflow.unassigned".to_owned()));
+}
+
 // ── rows, over both backends ───────────────────────────────────────────────────────────────────────────────────────────
 
 /// Writes, publishes, reads and counts, where an organization's table is.
@@ -891,7 +1114,7 @@ async fn keeps_what_was_written(ports: &Ports, scope: &Scope) {
         saves: 1,
         changes: 0,
         archived: None,
-        trusted: None,
+        trusted: Vec::new(),
         created_by: by.clone(),
         created_at: at,
         updated_at: at,
@@ -916,6 +1139,7 @@ async fn keeps_what_was_written(ports: &Ports, scope: &Scope) {
             published_at: at,
             published_by: by.clone(),
             message: String::new(),
+            draft: String::new(),
         },
         graph: Payload::Inline(json!({"number": number})),
     };

@@ -191,6 +191,38 @@ steps:
 }
 
 #[test]
+fn what_is_carried_from_a_conditional_is_its_own_and_waits_for_the_whole_branch() {
+    let text = "
+name: w
+inputs: {n: {type: integer, required: true}}
+steps:
+  - id: pick
+    type: conditional
+    condition: inputs.n > 1
+    then:
+      - {id: inside, type: compute, value: 1}
+  - {id: after, type: compute, depends_on: [{step: pick, output: branch, input: value}]}
+";
+    let found = wait_for(text);
+    assert_eq!(
+        found,
+        edges(&[
+            ("pick", "then", "inside"),
+            ("pick", "else", "pick-end"),
+            ("inside", "", "pick-end"),
+            ("pick", "", "after"),
+            ("pick-end", "", "after"),
+        ])
+    );
+    let read = read_yaml(text).read;
+    let after = read.graph.nodes.iter().find(|node| node.id == "after").unwrap();
+    assert_eq!(
+        after.fed["value"],
+        serde_json::json!({"$": "steps.pick.output[\"branch\"]"})
+    );
+}
+
+#[test]
 fn what_is_meant_as_text_stays_as_it_is_written() {
     let text = "
 name: w

@@ -64,6 +64,18 @@ def test_artifacts_of_many_pieces_and_of_files(tmp_path: Path) -> None:
         artifacts.write("huge", bytes(33 * 1024 * 1024))
 
 
+def test_files_that_steps_hand_on() -> None:
+    artifacts = fake_context().artifacts
+    written = artifacts.write("report.txt", b"text", media_type="text/plain")
+    file = written.as_file()
+    assert {name: file[name] for name in ("name", "size")} == {"name": "report.txt", "size": 4}
+    assert artifacts.content(file) == b"text"
+    assert artifacts.content({"data": "dGV4dA=="}) == b"text"
+    assert "media_type" not in file
+    written.media_type = "text/plain"
+    assert written.as_file()["media_type"] == "text/plain"
+
+
 def test_runs_that_fail_and_that_are_unknown() -> None:
     def fails() -> None:
         raise ValueError("no good")

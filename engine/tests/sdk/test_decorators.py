@@ -164,6 +164,30 @@ def test_node_ports_come_from_parameters_or_as_given() -> None:
     assert described(other)["outputs"] == [{"name": "result", "type": "any"}]
 
 
+def test_several_edges_may_lead_to_an_input_that_says_so() -> None:
+    @node(multiple=["rows"], secrets=["KEY"])
+    def gather(rows: list[Any], at: weft.Url, key: weft.Secret) -> None: ...
+
+    assert described(gather)["inputs"] == [
+        {"name": "rows", "type": "any", "multiple": True},
+        {"name": "at", "type": "url"},
+    ]
+    assert "multiple" not in described(gather)
+
+    @node(multiple=["n"])
+    def no_list(n: int) -> None: ...
+
+    @node(multiple=["other"])
+    def unknown(n: int) -> None: ...
+
+    @node(inputs={"key": "string"}, secrets=["KEY"])
+    def chosen(key: weft.Secret) -> None: ...
+
+    for wrong, text in ((no_list, "annotate it as list"), (unknown, "no input"), (chosen, "no edge")):
+        with pytest.raises(DeclarationError, match=text):
+            described(wrong)
+
+
 def lambda_named(name: str) -> Callable[..., Any]:
     def function(a: int = 0) -> None: ...
 

@@ -135,6 +135,73 @@ def test_param_refines_and_overrides() -> None:
     assert found["extra"].type == "integer"
 
 
+def test_types_beyond_those_of_python() -> None:
+    @workflow(secrets=["API_KEY", "OTHER"])
+    @param("either", enum=["OTHER"])
+    def f(a: weft.File, b: weft.Url | None, c: weft.Binary, d: weft.Secret, either: weft.Secret, g=None): ...
+
+    found = parameters(f)
+    assert [found[name].type for name in "abcd"] == ["file", "url", "binary", "secret"]
+    # Those that the code declares, and no others.
+    assert (found["d"].enum, found["either"].enum) == (["API_KEY", "OTHER"], ["OTHER"])
+    assert [param("x", type=name) and name for name in weft._signature.TYPES]
+
+
+@pytest.mark.parametrize(("secrets", "enum"), [([], None), ([], ["A"]), (["A"], ["B"]), (["A"], [])])
+def test_secrets_are_chosen_among_those_that_are_declared(secrets: list[str], enum: list[str] | None) -> None:
+    def f(key: weft.Secret) -> None: ...
+
+    refined = param("key", enum=enum)(f) if enum else f
+    if enum == []:
+        with pytest.raises(DeclarationError, match="list of values"):
+            param("key", enum=enum)(f)
+        return
+    with pytest.raises(DeclarationError, match="secrets="):
+        resolved(workflow(secrets=secrets)(refined))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wrong"),
+    [
+        ("url", "https://example.com", None),
+        ("url", "HTTP://example.com:8080/a?b#c", None),
+        ("url", "example.com", "absolute"),
+        ("url", "http:example.com", "absolute"),
+        ("url", "https://me:word@example.com/", "absolute"),
+        ("url", "https://exa mple.com/", "absolute"),
+        ("url", "javascript:alert(1)", "absolute"),
+        ("url", "https://example.com/" + "a" * 2048, "at most 2048"),
+        ("url", 1, "a string"),
+        ("binary", "", None),
+        ("binary", "w6Q=", None),
+        ("binary", "w6Q", "padding"),
+        ("binary", "w6Q=\n", "padding"),
+        ("binary", "ä", "padding"),
+        ("binary", "A" * 699_056, "at most 524288"),
+        ("binary", [1], "base64"),
+        ("file", {"data": "w6Q=", "name": "a.txt"}, None),
+        ("file", {"artifact": "art_1"}, None),
+        ("file", {"artifact": "art_1", "data": ""}, "either"),
+        ("file", {"path": "/etc/passwd"}, "either"),
+        ("file", {"data": "w6Q=", "path": "/etc/passwd"}, "either"),
+        ("file", {"data": "w6Q"}, "padding"),
+        ("file", {"data": "", "name": 1}, "strings"),
+        ("file", "a", "a file"),
+        ("any", [1], None),
+    ],
+)
+def test_forms_are_looked_at(kind: str, value: Any, wrong: str | None) -> None:
+    @workflow
+    @param("a", type=kind)
+    def f(a): ...
+
+    if wrong is None:
+        assert bind(resolved(f), {"a": value}) == {"a": value}
+    else:
+        with pytest.raises(InvalidInput, match=wrong):
+            bind(resolved(f), {"a": value})
+
+
 def positional_only(a: int, /) -> None: ...
 
 

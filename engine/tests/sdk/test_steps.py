@@ -9,7 +9,7 @@ import pytest
 
 from weft import FatalError
 from weft._steps import HttpBusy, HttpFailed, ShellFailed, http, shell
-from weft.testing import response, run
+from weft.testing import fake_context, response, run
 
 
 def ask(answer: Any, **more: Any) -> tuple[Any, Any]:
@@ -33,6 +33,20 @@ def test_a_request_sends_its_query_and_reads_json() -> None:
     )
     assert request.url == "https://api.example.com/x?a=1&q=a%26b%3Dc%2F%C3%BC&n=2&tag=x&tag=y#end"
     assert (result.value["status"], result.value["body"]) == (200, {"id": 7})
+
+
+def test_a_secret_is_put_on_by_the_engine_and_never_here() -> None:
+    seen: list[Any] = []
+
+    def respond(request: Any) -> Any:
+        seen.append(request)
+        return response(json={})
+
+    ctx = fake_context(secrets={"API_KEY": "not for anybody"}, http=respond)
+    headers = {"X-Plain": "p"}
+    secret = {"secret": "API_KEY", "as": "header:X-Key"}
+    http(ctx, "GET", "https://api.example.com/", {}, headers, [], secret_header=secret)
+    assert (seen[0].auth, seen[0].headers) == ("API_KEY", {"x-plain": "p"})
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, HttpFailed), (429, HttpBusy), (503, HttpBusy)])

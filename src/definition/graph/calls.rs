@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Map;
 
-use super::{ReadGraph, escaped, listed, shown};
+use super::{ReadGraph, escaped, listed, ports, shown};
 use crate::definition::expression::expressions;
 use crate::definition::parameters::{nearest, validate};
 use crate::domain::{Called, Declared, Graph, Node, NodeWork, Parameter};
@@ -45,6 +45,7 @@ pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
         };
         check_inputs(&read.graph, node, at, parameters, &mut findings);
     }
+    ports::check(&read.graph, offer, &mut findings);
     findings
 }
 
@@ -104,7 +105,11 @@ fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], 
         );
         findings.push(Finding::new(pointer, "input_unknown", message).hint(hint));
     };
+    let own = node.work.own_inputs();
+    let fed = || node.fed.keys().map(String::as_str).filter(|name| !own.contains(name));
     let given: BTreeSet<&str> = match &node.inputs {
+        // What edges feed is looked at with the edges.
+        None if fed().next().is_some() => fed().collect(),
         Some(inputs) => {
             for name in inputs
                 .keys()
@@ -112,7 +117,7 @@ fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], 
             {
                 unknown(format!("{at}/inputs/{}", escaped(name)), name, None);
             }
-            inputs.keys().map(String::as_str).collect()
+            inputs.keys().map(String::as_str).chain(fed()).collect()
         }
         // What an item gives is seen when there is one.
         None if matches!(node.work, NodeWork::Map { .. }) => return,
@@ -135,7 +140,7 @@ fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], 
                 node.id, parameter.name
             );
             let hint = format!(
-                "add `\"{}\"` to its `inputs`; it is of type `{}`",
+                "add `\"{}\"` to its `inputs`, or feed it by an edge; it is of type `{}`",
                 parameter.name,
                 parameter.kind.as_str()
             );

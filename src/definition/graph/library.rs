@@ -239,6 +239,7 @@ fn check_inputs(graph: &Graph, node: &Node, authored: &LibraryVersion, at: &str,
 }
 
 /// The inputs of a node that edges lead to.
-fn connected<'a>(_graph: &'a Graph, _node: &Node) -> BTreeSet<&'a str> {
-    BTreeSet::new()
+fn connected<'a>(graph: &'a Graph, node: &Node) -> BTreeSet<&'a str> {
+    let edges = graph.edges.iter().filter(|edge| edge.to == node.id);
+    edges.filter_map(|edge| edge.input.as_deref()).collect()
 }

@@ -1,8 +1,9 @@
 //! A graph file → a graph, or everything that is wrong with it at once.
 //!
 //! [`read_graph`] looks at the file alone: its shape (`shape.rs`), how its nodes follow each other (`structure.rs`), what its
-//! expressions name (`names.rs`). [`check_against`] looks at what the workspace declares besides (`calls.rs`), [`check_library`] at
-//! the node types that it uses (`library.rs`). Findings point at
+//! expressions name (`names.rs`). [`check_against`] looks at what the workspace declares besides (`calls.rs`, `ports.rs`),
+//! [`check_library`] at the node types that it uses (`library.rs`), and [`connect`] lets data edges convert what they carry to what
+//! is declared. Findings point at
 //! places as a JSON pointer does, but a node is named by its id: `/nodes/fetch/inputs/id`. A node without a good id of its own
 //! is named by its place: `/nodes/[3]/id`. `place.rs` turns such a pointer into line and column.
 
@@ -10,6 +11,7 @@ mod calls;
 mod library;
 mod names;
 mod place;
+mod ports;
 mod shape;
 mod structure;
 
@@ -18,6 +20,9 @@ use serde_json::Value;
 pub use calls::{Offer, check_against, cycles_of_children};
 pub use library::{INEXACT, Library, check_library, inexact};
 pub use place::place_of;
+pub(super) use ports::PORT;
+#[cfg(test)]
+pub(super) use shape::TYPES;
 pub(in crate::definition) use shape::is_name;
 
 use crate::domain::Graph;
@@ -55,9 +60,16 @@ pub fn read_graph(text: &str) -> ReadGraph {
 #[must_use]
 pub(in crate::definition) fn read_value(value: &Value) -> ReadGraph {
     let mut read = shape::read(value);
+    ports::feed(&mut read.graph, None);
     structure::check(&mut read);
     names::check(&mut read);
     read
+}
+
+/// Has the data edges of a graph without findings convert what they carry to what its nodes take. Without that a value goes
+/// through as it is, and what it is called with refuses it where it doesn't fit.
+pub fn connect(graph: &mut Graph, offer: &Offer<'_>) {
+    ports::feed(graph, Some(offer));
 }
 
 /// A member's name as a pointer has it.

@@ -9,7 +9,7 @@ use super::structure::{Before, phase_name};
 use super::{ReadGraph, escaped, listed};
 use crate::definition::expression::{self, Marked};
 use crate::definition::parameters::nearest;
-use crate::domain::{Graph, NodeWork, Phase};
+use crate::domain::{Graph, NodeWork, ParameterType, Phase};
 use crate::error::Finding;
 
 /// What every expression sees.
@@ -104,6 +104,19 @@ pub(super) fn check(read: &mut ReadGraph) {
             NodeWork::Approval { question, .. } => look("question", question, &[]),
             _ => {}
         }
+        let (member, secrets) = match &node.work {
+            NodeWork::Shell { environment, .. } => ("environment", Some(environment)),
+            NodeWork::Http { headers, .. } => ("headers", Some(headers)),
+            _ => ("", None),
+        };
+        for (name, value) in secrets.into_iter().flatten() {
+            if let Some(input) = expression::secret_input(value) {
+                checker.secret(&format!("{at}/{member}/{}", escaped(name)), input, findings);
+            }
+        }
+        let mut look = |member: &str, value: &Value, more: &[&str]| {
+            checker.value(&format!("{at}/{member}"), value, Some(place), more, findings);
+        };
         for (name, value) in node.inputs.iter().flatten() {
             look(&format!("inputs/{}", escaped(name)), value, more);
         }
@@ -125,6 +138,16 @@ impl Checker<'_> {
     fn value(&self, pointer: &str, value: &Value, place: Option<usize>, more: &[&str], findings: &mut Vec<Finding>) {
         for (inner, marked) in expression::expressions(value) {
             self.marked(&format!("{pointer}{inner}"), marked, place, more, findings);
+        }
+    }
+
+    /// What chooses a secret is an input of that type: it says which there are to choose from.
+    fn secret(&self, pointer: &str, input: &str, findings: &mut Vec<Finding>) {
+        let found = self.graph.parameters.iter().find(|one| one.name == input);
+        if found.is_some_and(|one| one.kind != ParameterType::Secret) {
+            let message = format!("parameter `{input}` chooses a secret, and is not of type `secret`");
+            let hint = "declare it so, with the names that may be chosen in `enum`";
+            findings.push(Finding::new(pointer, "not_a_secret", message).hint(hint));
         }
     }
 

@@ -12,13 +12,13 @@ use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::{
-    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, DependsOn, Edge, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED, MAX_NODES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node, NodeWork, Parameter,
-    RetryPolicy, SecretName, SecurityProfile,
+    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node,
+    NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
 };
 use crate::error::Finding;
 
-const GRAPH: [&str; 12] = [
+const GRAPH: [&str; 13] = [
     "name",
     "description",
     "category",
@@ -31,12 +31,13 @@ const GRAPH: [&str; 12] = [
     "deadlineSeconds",
     "securityProfile",
     "version",
+    "notes",
 ];
-const COMMON: [&str; 6] = ["id", "type", "when", "phase", "join", "onFailure"];
+const COMMON: [&str; 8] = ["id", "type", "label", "position", "when", "phase", "join", "onFailure"];
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-const TYPES: [(&str, &[&str], bool); 13] = [
+pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
     ("python", &["use"], true),
     ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
@@ -96,7 +97,10 @@ const MAX_BRANCHES: usize = 100;
 const MAX_PARAMETERS: usize = 200;
 
 pub(super) fn read(value: &Value) -> ReadGraph {
-    let mut reader = Reader { findings: Vec::new() };
+    let mut reader = Reader {
+        findings: Vec::new(),
+        fed: fed(value),
+    };
     let Value::Object(members) = value else {
         reader.add(
             "",
@@ -134,12 +138,22 @@ pub(super) fn read(value: &Value) -> ReadGraph {
             "securityProfile",
             &SecurityProfile::ALL.map(SecurityProfile::as_str),
         ),
+        notes: reader.notes(&whole),
     };
     ReadGraph {
         graph,
         findings: reader.findings,
         at,
     }
+}
+
+/// The inputs that data edges feed, each with its node's id: their members need not be there.
+fn fed(whole: &Value) -> HashSet<(String, String)> {
+    let edges = whole.get("edges").and_then(Value::as_array).into_iter().flatten();
+    let text = |edge: &Value, name: &str| edge.get(name).and_then(Value::as_str).map(str::to_owned);
+    edges
+        .filter_map(|edge| Some((text(edge, "to")?, text(edge, "input")?)))
+        .collect()
 }
 
 /// Whether a text can be the id of a node, or the name of a branch.
@@ -175,6 +189,7 @@ impl<'a> Object<'a> {
 
 struct Reader {
     findings: Vec<Finding>,
+    fed: HashSet<(String, String)>,
 }
 
 impl Reader {
@@ -238,7 +253,16 @@ impl Reader {
         self.text(object, name).unwrap_or_default()
     }
 
+    /// Whether a data edge feeds a member that isn't written; null is as good as none there.
+    fn is_fed(&self, object: &Object<'_>, name: &str) -> bool {
+        let id = object.members.get("id").and_then(Value::as_str).unwrap_or_default();
+        object.get(name).is_none() && self.fed.contains(&(id.to_owned(), name.to_owned()))
+    }
+
     fn needed_value(&mut self, object: &Object<'_>, name: &str, expected: &str) -> Value {
+        if self.is_fed(object, name) {
+            return Value::Null;
+        }
         // A value of null is a value.
         match object.members.get(name) {
             Some(value) => value.clone(),
@@ -411,7 +435,9 @@ impl Reader {
             .filter(|(name, value)| PARAMETER.contains(&name.as_str()) && (!value.is_null() || *name == "default"))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        let has_default = known.contains_key("default");
+        // As it is written back: `null`, which is no default where `has_default` says so.
+        let has_none = known.get("has_default") == Some(&Value::Bool(false));
+        let has_default = known.get("default").is_some_and(|value| !(has_none && value.is_null()));
         let mut parameter: Parameter = match serde_json::from_value(Value::Object(known)) {
             Ok(parameter) => parameter,
             Err(error) => {
@@ -436,6 +462,9 @@ impl Reader {
             self.add(object.pointer("pattern"), "bad_parameter", message, hint);
             return None;
         }
+        if parameter.kind == ParameterType::Secret {
+            self.secrets_to_choose_from(object, &parameter);
+        }
         if parameter.has_default && (parameter.required || !parameter.default.is_null()) {
             let given = Map::from_iter([(parameter.name.clone(), parameter.default.clone())]);
             for finding in validate(std::slice::from_ref(&parameter), &given)
@@ -452,6 +481,21 @@ impl Reader {
             }
         }
         Some(parameter)
+    }
+
+    /// Whoever starts a run chooses among the secrets that stand in the file, and no others.
+    fn secrets_to_choose_from(&mut self, object: &Object<'_>, parameter: &Parameter) {
+        let are_names = parameter.values.as_ref().is_some_and(|values| {
+            !values.is_empty()
+                && values
+                    .iter()
+                    .all(|value| value.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok()))
+        });
+        if !are_names {
+            let message = format!("{} must say which secrets may be chosen", object.what);
+            let hint = "write their names: `\"enum\": [\"API_KEY\", \"TEST_API_KEY\"]`";
+            self.add(object.pointer("enum"), "bad_parameter", message, hint);
+        }
     }
 
     // ── nodes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -533,6 +577,10 @@ impl Reader {
         let known: Vec<&str> = COMMON.iter().chain(*own).chain(action).copied().collect();
         self.known(object, &known);
         let mut node = Node::new(id, self.work(&written, object));
+        node.label = self.label(object);
+        node.position = self
+            .two(object, "position", ["x", "y"], -FARTHEST)
+            .map(|[x, y]| Position { x, y });
         node.when = self.text(object, "when");
         node.phase = self
             .choice(object, "phase", &["main", "on_failure", "finally"])
@@ -677,7 +725,7 @@ impl Reader {
         };
         let environment = self.values(object, "environment");
         for (name, value) in &environment {
-            self.secret(object, name, value);
+            self.secret(object, "environment", name, value, &[]);
             if decides_what_runs(name) && !expression::expressions(value).is_empty() {
                 let message =
                     format!("the value of `{name}`, from which programs take what they run, would be worked out");
@@ -705,16 +753,72 @@ impl Reader {
         }
     }
 
-    /// The name of a secret in a variable of a command.
-    fn secret(&mut self, object: &Object<'_>, name: &str, value: &Value) {
-        let Some(secret) = value.get(SECRET_MARK) else { return };
-        let is_name = secret.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok());
-        if !is_name || value.as_object().is_some_and(|members| members.len() > 1) {
-            let message = format!("`{}` of `environment` of {} names no secret", shown(name), object.what);
-            let hint = "write `{\"$secret\": \"API_KEY\"}`, the name of a secret of the organization";
-            let at = format!("{}/{}", object.pointer("environment"), escaped(name));
+    /// The name of a secret in a variable of a command or a header of a request; whether it is one.
+    fn secret(&mut self, object: &Object<'_>, member: &str, name: &str, value: &Value, hows: &[&str]) -> bool {
+        let Some(secret) = value.get(SECRET_MARK) else {
+            return false;
+        };
+        let is_name = secret.as_str().is_some_and(|name| name.parse::<SecretName>().is_ok())
+            // Of which parameter, and that it is one of secrets, `names.rs` looks at.
+            || expression::secret_input(value).is_some();
+        let others = value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| *name != SECRET_MARK);
+        let are_known = others
+            .clone()
+            .all(|(name, how)| name == "as" && how.as_str().is_some_and(|how| hows.contains(&how)));
+        if !is_name || !are_known {
+            let message = format!("`{}` of `{member}` of {} names no secret", shown(name), object.what);
+            let mut hint = "write `{\"$secret\": \"API_KEY\"}`, the name of a secret of the organization, or \
+                            `{\"$secret\": {\"$\": \"inputs.key\"}}`"
+                .to_owned();
+            if !hows.is_empty() {
+                hint.push_str("; as wanted with `\"as\": \"bearer\"` or `\"as\": \"basic\"`");
+            }
+            let at = format!("{}/{}", object.pointer(member), escaped(name));
             self.add(at, "bad_name", message, hint);
         }
+        true
+    }
+
+    /// The headers of a request: one of them may be a secret, which the engine puts on it.
+    fn headers(&mut self, object: &Object<'_>) -> Map<String, Value> {
+        let headers = self.values(object, "headers");
+        let mut secrets = 0;
+        for (name, value) in &headers {
+            let at = format!("{}/{}", object.pointer("headers"), escaped(name));
+            let hows: &[&str] = if name.eq_ignore_ascii_case("authorization") {
+                &["bearer", "basic"]
+            } else {
+                &[]
+            };
+            if !self.secret(object, "headers", name, value, hows) {
+                continue;
+            }
+            secrets += 1;
+            let is_name = (1..=64).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+            if !is_name {
+                let message = format!("`{}` can't be a header with a secret", shown(name));
+                self.add(at, "bad_name", message, "write letters, digits, `-` and `_`");
+            } else if secrets == 2 {
+                let message = format!(
+                    "{} has two headers that are secrets, and a request takes one",
+                    object.what
+                );
+                self.add(
+                    at,
+                    "too_many",
+                    message,
+                    "make the request in a Python step, by `ctx.secrets.get`",
+                );
+            }
+        }
+        headers
     }
 
     /// The host that stands in an address as it is written, with its port where it has one.
@@ -759,21 +863,9 @@ impl Reader {
         }
         match &url {
             Value::String(_) => {}
-            other if expression::marked(other).is_some() => {
-                if network.is_empty() {
-                    let message = format!(
-                        "the host of {} is worked out, so `network` must say which there may be",
-                        object.what
-                    );
-                    self.add(
-                        object.pointer("network"),
-                        "missing_member",
-                        message,
-                        "write `\"network\": [\"api.example.com\"]`",
-                    );
-                }
-            }
-            _ if !object.members.contains_key("url") => {}
+            other if expression::marked(other).is_some() => self.hosts_needed(object, &network),
+            _ if !object.members.contains_key("url") && !self.is_fed(object, "url") => {}
+            Value::Null if self.is_fed(object, "url") => self.hosts_needed(object, &network),
             _ => self.wrong_type(object, "url", "a text"),
         }
         let expect = match object.get("expect") {
@@ -793,10 +885,26 @@ impl Reader {
                 .unwrap_or_else(|| "GET".to_owned()),
             url,
             query: self.values(object, "query"),
-            headers: self.values(object, "headers"),
+            headers: self.headers(object),
             body: object.get("body").cloned(),
             expect,
             network,
+        }
+    }
+
+    /// The host of a request that is worked out must be one of those that are declared.
+    fn hosts_needed(&mut self, object: &Object<'_>, network: &[String]) {
+        if network.is_empty() {
+            let message = format!(
+                "the host of {} is worked out, so `network` must say which there may be",
+                object.what
+            );
+            self.add(
+                object.pointer("network"),
+                "missing_member",
+                message,
+                "write `\"network\": [\"api.example.com\"]`",
+            );
         }
     }
 
@@ -870,6 +978,7 @@ impl Reader {
             }
             Value::Array(_) => {}
             other if expression::marked(other).is_some() || !object.members.contains_key("items") => {}
+            Value::Null if self.is_fed(object, "items") => {}
             _ => {
                 let message = format!("`items` of {} is no list", object.what);
                 let hint = "write a list, or an expression: `{\"$\": \"steps.fetch.output.lines\"}`";
@@ -963,7 +1072,7 @@ impl Reader {
             "seconds",
             "a number of seconds, or an expression that gives one",
         );
-        let is_there = object.members.contains_key("seconds");
+        let is_there = object.members.contains_key("seconds") && !self.is_fed(object, "seconds");
         if is_there && expression::marked(&seconds).is_none() {
             if seconds.is_null() {
                 self.wrong_type(object, "seconds", "a number");
@@ -1011,12 +1120,7 @@ impl Reader {
         for (index, value) in self.list(whole, "edges", MAX_EDGES, "edges").iter().enumerate() {
             let at = format!("/edges/{index}");
             let what = format!("edge {index}");
-            let blank = Edge {
-                from: String::new(),
-                to: String::new(),
-                on: DependsOn::Success,
-                branch: None,
-            };
+            let blank = Edge::new("", "");
             let Some(members) = value.as_object() else {
                 let hint = "write `{\"from\": \"fetch\", \"to\": \"each\"}`";
                 self.add(at, "wrong_type", format!("{what} must be an object"), hint);
@@ -1028,7 +1132,7 @@ impl Reader {
                 what: &what,
                 members,
             };
-            self.known(&edge, &["from", "to", "on", "branch"]);
+            self.known(&edge, &["from", "to", "on", "branch", "output", "input"]);
             edges.push(Edge {
                 from: self.needed_text(&edge, "from", "the id of the earlier node"),
                 to: self.needed_text(&edge, "to", "the id of the later node"),
@@ -1036,8 +1140,114 @@ impl Reader {
                     .choice(&edge, "on", &["success", "failure", "end"])
                     .unwrap_or_default(),
                 branch: self.text(&edge, "branch"),
+                output: self.port(&edge, "output").filter(|name| !name.is_empty()),
+                input: self.port(&edge, "input"),
             });
         }
         edges
+    }
+
+    /// The name of a port.
+    fn port(&mut self, edge: &Object<'_>, member: &str) -> Option<String> {
+        let name = self.text(edge, member)?;
+        let is_name = (1..=63).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        // Nothing is all that there is.
+        let is_all = name.is_empty() && member == "output";
+        if !(is_name || is_all) {
+            let message = format!("`{}` can't be the name of a port", shown(&name));
+            let hint = "write 1 to 63 letters, digits, `_` and `-`";
+            self.add(edge.pointer(member), "bad_name", message, hint);
+            return None;
+        }
+        Some(name)
+    }
+
+    // ── where it is drawn ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn label(&mut self, object: &Object<'_>) -> Option<String> {
+        let label = self.text(object, "label")?;
+        if label.chars().count() > MAX_LABEL {
+            let message = format!("`label` of {} has more than {MAX_LABEL} characters", object.what);
+            let hint = "shorten it; `notes` of the graph take longer texts";
+            self.add(object.pointer("label"), "out_of_range", message, hint);
+        }
+        Some(label)
+    }
+
+    /// Two numbers that are needed together.
+    fn two(&mut self, object: &Object<'_>, name: &str, names: [&str; 2], least: f64) -> Option<[f64; 2]> {
+        let value = object.get(name)?;
+        let Value::Object(members) = value else {
+            self.wrong_type(
+                object,
+                name,
+                &format!("an object with `{}` and `{}`", names[0], names[1]),
+            );
+            return None;
+        };
+        let (at, what) = (object.pointer(name), format!("`{name}` of {}", object.what));
+        let inner = Object {
+            at: &at,
+            what: &what,
+            members,
+        };
+        self.known(&inner, &names);
+        let mut numbers = [0.0; 2];
+        for (number, name) in numbers.iter_mut().zip(names) {
+            if inner.get(name).is_none() {
+                self.missing(&inner, name, "a number");
+            }
+            *number = self.seconds(&inner, name, least, FARTHEST).unwrap_or_default();
+        }
+        Some(numbers)
+    }
+
+    fn notes(&mut self, whole: &Object<'_>) -> Vec<Note> {
+        let mut notes: Vec<Note> = Vec::new();
+        for (index, value) in self.list(whole, "notes", MAX_NOTES, "notes").iter().enumerate() {
+            let (at, what) = (format!("/notes/{index}"), format!("note {index}"));
+            let Some(members) = value.as_object() else {
+                let hint = "write `{\"id\": \"why\", \"text\": \"…\"}`";
+                self.add(at, "wrong_type", format!("{what} must be an object"), hint);
+                continue;
+            };
+            let note = Object {
+                at: &at,
+                what: &what,
+                members,
+            };
+            self.known(&note, &["id", "text", "position", "size"]);
+            let id = self.needed_text(&note, "id", "an id of its own");
+            if !id.is_empty() && !is_id(&id) {
+                let message = format!("`{}` can't be the id of a note", shown(&id));
+                let hint = "write 1 to 63 lower-case letters, digits, `_` and `-`";
+                self.add(note.pointer("id"), "bad_id", message, hint);
+            } else if !id.is_empty() && notes.iter().any(|earlier| earlier.id == id) {
+                let message = format!("there are two notes `{id}`");
+                self.add(
+                    note.pointer("id"),
+                    "duplicate_id",
+                    message,
+                    "give each note an id of its own",
+                );
+            }
+            if note.get("text").is_none() {
+                self.missing(&note, "text", "what it says");
+            }
+            notes.push(Note {
+                id,
+                text: self.text(&note, "text").unwrap_or_default(),
+                position: self
+                    .two(&note, "position", ["x", "y"], -FARTHEST)
+                    .map(|[x, y]| Position { x, y }),
+                size: self
+                    .two(&note, "size", ["width", "height"], 0.0)
+                    .map(|[width, height]| Size { width, height }),
+            });
+        }
+        notes
     }
 }

@@ -19,7 +19,8 @@ pub(super) fn check(read: &mut ReadGraph) {
         }
         let before = findings.len();
         check_edge(graph, &places, (index, edge), findings);
-        if !seen.insert((&edge.from, &edge.to, edge.on, &edge.branch)) {
+        super::ports::check_form(index, edge, findings);
+        if !seen.insert((&edge.from, &edge.to, edge.on, &edge.branch, &edge.output, &edge.input)) {
             let message = format!("the edge from `{}` to `{}` is there twice", edge.from, edge.to);
             findings
                 .push(Finding::new(format!("/edges/{index}"), "duplicate_edge", message).hint("take one of them out"));

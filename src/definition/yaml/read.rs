@@ -12,7 +12,7 @@ use crate::definition::template::code_end;
 use crate::domain::MAX_NODES;
 use crate::error::Finding;
 
-const WORKFLOW: [&str; 15] = [
+const WORKFLOW: [&str; 16] = [
     "name",
     "version",
     "description",
@@ -28,6 +28,7 @@ const WORKFLOW: [&str; 15] = [
     "environment",
     "on_failure",
     "finally",
+    "notes",
 ];
 const INPUT: [&str; 14] = [
     "type",
@@ -45,7 +46,16 @@ const INPUT: [&str; 14] = [
     "enum",
     "data_provider",
 ];
-const COMMON: [&str; 6] = ["id", "type", "depends_on", "when", "join", "on_failure"];
+const COMMON: [&str; 8] = [
+    "id",
+    "type",
+    "label",
+    "position",
+    "depends_on",
+    "when",
+    "join",
+    "on_failure",
+];
 const TRIES: [&str; 4] = ["retry", "on_crash", "timeout", "cache"];
 const RETRY: [(&str, &str); 6] = [
     ("attempts", "attempts"),
@@ -54,6 +64,15 @@ const RETRY: [(&str, &str); 6] = [
     ("max_delay", "max_delay_seconds"),
     ("jitter", "jitter"),
     ("on", "retry_on"),
+];
+
+/// An item of `depends_on`, and what an edge calls it.
+const EDGE: [(&str, &str); 5] = [
+    ("step", "from"),
+    ("on", "on"),
+    ("branch", "branch"),
+    ("output", "output"),
+    ("input", "input"),
 ];
 
 /// How a member is translated.
@@ -402,6 +421,7 @@ impl Reader {
             ("security_profile", "securityProfile"),
             ("concurrency", "active"),
             ("tags", "tags"),
+            ("notes", "notes"),
         ] {
             if let Some(tree) = whole.get(name) {
                 self.put(&mut graph, "", into, tree, As::Plain);
@@ -645,9 +665,11 @@ impl Reader {
             }
         }
         // A default of a text input is a text, as `latest` and as `1.0`.
-        let is_text = parameter
-            .get("type")
-            .is_none_or(|kind| kind == "string" || kind == "email");
+        let is_text = parameter.get("type").is_none_or(|kind| {
+            ["string", "email", "url", "binary", "secret"]
+                .iter()
+                .any(|text| kind == text)
+        });
         if let (true, Some(Kind::Scalar(text, _))) = (is_text, tree.get("default").map(|default| &default.kind))
             && !tree.get("default").is_some_and(Tree::is_null)
         {
@@ -811,6 +833,8 @@ impl Reader {
             }
         }
         for (name, into, how) in [
+            ("label", "label", As::Command),
+            ("position", "position", As::Plain),
             ("when", "when", As::Expression),
             ("join", "join", As::Plain),
             ("on_crash", "onCrash", As::Plain),
@@ -952,8 +976,8 @@ impl Reader {
             match &item.kind {
                 Kind::Scalar(from, _) => drop(edge.insert("from".to_owned(), json!(from))),
                 Kind::Map(_) => {
-                    self.unknown("an item of `depends_on`", item, &["step", "on", "branch"]);
-                    for (name, into) in [("step", "from"), ("on", "on"), ("branch", "branch")] {
+                    self.unknown("an item of `depends_on`", item, &EDGE.map(|(name, _)| name));
+                    for (name, into) in EDGE {
                         if let Some(member) = item.get(name) {
                             self.put(&mut edge, &at, into, member, As::Command);
                         }
@@ -1117,7 +1141,15 @@ impl Reader {
                 .cloned();
             let end = self.gather(&format!("{id:.50}-end"), "any", phase.as_ref(), place);
             for wait in waits {
-                self.edges[wait]["from"] = json!(end);
+                if self.edges[wait].get("input").is_some() {
+                    // What it carries is the conditional's own.
+                    let after = json!({"from": end, "to": self.edges[wait]["to"]});
+                    let at = self.places.get(&format!("/edges/{wait}")).copied().unwrap_or(place);
+                    self.places.insert(format!("/edges/{}", self.edges.len()), at);
+                    self.edges.push(after);
+                } else {
+                    self.edges[wait]["from"] = json!(end);
+                }
             }
             for (branch, mut ends) in branches {
                 if ends.len() > 1 {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::read::{CONDITIONAL, TYPES};
-use crate::domain::SecurityProfile;
+use crate::domain::{FARTHEST, MAX_LABEL, MAX_NOTES, SecurityProfile};
 
 /// The schema (draft 2020-12). It knows the members and their types; what names what is checked by `weft check` alone.
 #[must_use]
@@ -35,10 +35,12 @@ pub fn json_schema_of_yaml() -> Value {
             "finally": {"$ref": "#/$defs/steps", "description": "Steps that run in any case"},
             "outputs": {"description": "The result, by name: a value, or {from: expression}"},
             "output": {"description": "The result, where it is one value"},
+            "notes": notes(),
         },
         "$defs": {
+            "position": two(["x", "y"], -FARTHEST, "Where it is drawn"),
             "time": {"type": ["number", "string"], "description": "Seconds, or a number with a unit: 90, 1.5s, 10m, 2h, 1d"},
-            "type": {"enum": ["string", "integer", "number", "boolean", "object", "array", "email", "json"]},
+            "type": {"enum": ["string", "integer", "number", "boolean", "object", "array", "email", "json", "file", "url", "binary", "any", "secret"]},
             "input": {
                 "type": "object",
                 "additionalProperties": false,
@@ -65,6 +67,8 @@ pub fn json_schema_of_yaml() -> Value {
                     {"type": "string"},
                     {"type": "object", "required": ["step"], "additionalProperties": false, "properties": {
                         "step": {"type": "string"}, "on": {"enum": ["success", "failure", "end"]}, "branch": {"type": "string"},
+                        "input": {"type": "string", "description": "The input of this step that it feeds"},
+                        "output": {"type": "string", "description": "With what of the earlier step; with all that it gives otherwise"},
                     }},
                 ]}},
             ]},
@@ -115,6 +119,37 @@ pub fn json_schema_of_yaml() -> Value {
     })
 }
 
+/// Two numbers that are needed together.
+fn two([one, other]: [&str; 2], least: f64, description: &str) -> Value {
+    let number = json!({"type": "number", "minimum": least, "maximum": FARTHEST});
+    json!({
+        "type": "object",
+        "description": description,
+        "required": [one, other],
+        "additionalProperties": false,
+        "properties": {one: number, other: number},
+    })
+}
+
+fn notes() -> Value {
+    json!({
+        "type": "array",
+        "maxItems": MAX_NOTES,
+        "description": "What stands beside the steps where they are drawn",
+        "items": {
+            "type": "object",
+            "required": ["id", "text"],
+            "additionalProperties": false,
+            "properties": {
+                "id": {"type": "string", "pattern": "^[a-z0-9_-]{1,63}$"},
+                "text": {"type": "string"},
+                "position": {"$ref": "#/$defs/position"},
+                "size": two(["width", "height"], 0.0, "How large it is drawn"),
+            },
+        },
+    })
+}
+
 fn common() -> Map<String, Value> {
     Map::from_iter([
         (
@@ -122,6 +157,11 @@ fn common() -> Map<String, Value> {
             json!({"description": "By which other steps and expressions name it"}),
         ),
         ("type".to_owned(), json!({"description": "What the step does"})),
+        (
+            "label".to_owned(),
+            json!({"type": "string", "maxLength": MAX_LABEL, "description": "What it is called where it is drawn"}),
+        ),
+        ("position".to_owned(), json!({"$ref": "#/$defs/position"})),
         ("depends_on".to_owned(), json!({"$ref": "#/$defs/depends_on"})),
         (
             "when".to_owned(),

@@ -48,6 +48,19 @@ pub(super) fn of_edges(text: &str) -> String {
             "name a step of type `conditional`",
         ),
         ("every node of", "every step of"),
+        ("is set, and an edge feeds it", "is set, and `depends_on` feeds it"),
+        ("is fed by two edges", "is fed twice"),
+        ("an edge can't choose", "`depends_on` can't choose"),
+        ("that an edge may feed", "that `depends_on` may feed"),
+        ("; edges may feed", "; `depends_on` may feed"),
+        ("gives nothing that an edge could carry", "gives nothing"),
+        ("take the value or the edge out", "take one of them out"),
+        ("or feed it by an edge", "or feed it by `depends_on`"),
+        ("it takes nothing from edges", "it takes nothing from `depends_on`"),
+        (
+            "name the input of the later node in `input`",
+            "name the input of this step in `input`",
+        ),
     ] {
         text = text.replace(graph, yaml);
     }

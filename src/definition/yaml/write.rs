@@ -45,6 +45,7 @@ pub fn to_yaml(graph: &Graph) -> String {
     keep("deadlineSeconds", "timeout", &Value::Null);
     keep("active", "concurrency", &Value::Null);
     keep("securityProfile", "security_profile", &Value::Null);
+    keep("notes", "notes", &Value::Null);
     if !graph.parameters.is_empty() {
         top.insert("inputs".to_owned(), inputs(&whole["parameters"]));
     }
@@ -135,7 +136,11 @@ fn step(node: &Value, edges: &Value) -> Value {
             _ => Value::Null,
         };
         let needed = matches!(name.as_str(), "value" | "question" | "items" | "seconds");
-        if (*value == usual || value.is_null()) && !needed {
+        let is_fed = || {
+            let mut edges = edges.as_array().into_iter().flatten();
+            edges.any(|edge| edge["to"] == node["id"] && edge["input"] == *name)
+        };
+        if (*value == usual || value.is_null()) && (!needed || is_fed()) {
             continue;
         }
         let into = NAMES
@@ -144,8 +149,8 @@ fn step(node: &Value, edges: &Value) -> Value {
             .map_or(name.as_str(), |(_, yaml)| yaml);
         let value = match name.as_str() {
             "command" if value.is_string() => value.clone(),
-            "template" | "when" | "until" | "condition" | "branches" | "use" | "workflow" | "network" | "expect"
-            | "workingDirectory" => value.clone(),
+            "label" | "position" | "template" | "when" | "until" | "condition" | "branches" | "use" | "workflow"
+            | "network" | "expect" | "workingDirectory" => value.clone(),
             "retry" => retry(value),
             _ => written(value),
         };
@@ -159,7 +164,8 @@ fn wait(edge: &Value) -> Value {
         edge["on"].as_str().unwrap_or("success"),
         edge.get("branch").filter(|branch| !branch.is_null()),
     );
-    if on == "success" && branch.is_none() {
+    let carries = ["output", "input"].map(|name| (name, edge.get(name)));
+    if on == "success" && branch.is_none() && carries.iter().all(|(_, value)| value.is_none()) {
         return edge["from"].clone();
     }
     let mut wait = json!({"step": edge["from"]});
@@ -168,6 +174,11 @@ fn wait(edge: &Value) -> Value {
     }
     if let Some(branch) = branch {
         wait["branch"] = branch.clone();
+    }
+    for (name, value) in carries {
+        if let Some(value) = value {
+            wait[name] = value.clone();
+        }
     }
     wait
 }

@@ -82,7 +82,11 @@ pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> 
             .find(|parameter| parameter.name == key)
             .map_or(ParameterType::String, |parameter| parameter.kind);
         let value = match kind {
-            ParameterType::String | ParameterType::Email => Value::from(text.as_ref()),
+            ParameterType::String
+            | ParameterType::Email
+            | ParameterType::Url
+            | ParameterType::Binary
+            | ParameterType::Secret => Value::from(text.as_ref()),
             _ => serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.as_ref())),
         };
         inputs.insert(key.into_owned(), value);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::http::extract::Caller;
 use crate::http::problem::{ApiError, Problem};
 use crate::http::state::Gate;
-use crate::usecase::status;
+use crate::usecase::{bundle, status};
 
 /// That the process lives. No detail: it is open to everybody.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -54,6 +54,9 @@ pub struct StatusAnswer {
     /// Mode, storage and settings; secrets are masked.
     #[schema(value_type = Object)]
     pub about: Value,
+    /// The engine's files: `state` (`intact`, `modified`, `unknown`), the release, and which differ.
+    #[schema(value_type = Object)]
+    pub engine: Value,
     /// Workers: interpreter, counts, and which layers of isolation are in force.
     #[schema(value_type = Object)]
     pub workers: Value,
@@ -90,9 +93,13 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: app.cx.instance.clone(),
         about: app.settings.about.clone(),
+        engine: app.settings.engine.get().cloned().unwrap_or_else(
+            || json!({"state": "unknown", "reason": "its files are being compared with those of the release"}),
+        ),
         workers: found.workers,
         workspace: json!({
             "revision": found.revision,
+            "code": bundle::told(&found.followed),
             "workflows": found.workflows,
             "dataProviders": found.data_providers,
             "findings": found.findings,

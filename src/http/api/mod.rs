@@ -3,6 +3,7 @@
 pub mod approvals;
 pub mod artifacts;
 pub mod audit;
+pub mod bundles;
 pub mod data_providers;
 pub mod docs;
 pub mod environments;
@@ -19,6 +20,7 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod start_options;
+pub mod workflow_assignments;
 pub mod workflow_drafts;
 pub mod workflow_files;
 pub mod workflow_revisions;

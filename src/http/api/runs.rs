@@ -373,6 +373,7 @@ pub async fn list(admitted: Admitted, Query(query): Query<ListQuery>) -> Result<
         },
         from: time("from", query.from.as_deref())?,
         to: time("to", query.to.as_deref())?,
+        visible: None,
         limit: limit(query.limit.as_deref())?,
         cursor: cursor_in(query.cursor.as_deref())?.map(Continuation),
     };

@@ -73,17 +73,13 @@ pub struct CalledView {
 }
 
 fn answer(head: Head) -> Response {
-    let tag = head.tag();
-    let trusted = head
-        .current
-        .as_ref()
-        .is_some_and(|current| head.trusted.as_ref() == Some(&current.revision.digest));
+    let (tag, trust) = (head.tag(), head.trust());
     let view = CalledView {
         workflow: head.name,
         since: head.current.as_ref().map(|current| current.since),
         workflow_revision: head.current.map(|current| RevisionView::from(current.revision)),
         archived: head.archived.is_some(),
-        trust: if trusted { Trust::Trusted } else { Trust::Restricted },
+        trust,
     };
     tagged(StatusCode::OK, Some(&tag), view)
 }

@@ -14,7 +14,7 @@ use super::workflow_drafts::DraftSummary;
 use super::workflow_revisions::RevisionView;
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::definition::json_schema;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, Trust};
 use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
@@ -105,10 +105,7 @@ impl WorkflowView {
             archived: head
                 .and_then(|head| head.archived.clone())
                 .map(|(at, by)| Archived { at, by }),
-            trusted: head.map(|head| {
-                let digest = current.map(|current| &current.revision.digest);
-                head.trusted.is_some() && head.trusted.as_ref() == digest
-            }),
+            trusted: head.map(|head| head.trust() == Trust::Trusted),
             findings: offered.findings.clone(),
             revision: revision.to_owned(),
             timeout_seconds: (!is_graph).then_some(declared.timeout_seconds),

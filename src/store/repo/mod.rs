@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod audit_log;
 pub mod backlog;
+pub mod bundles;
 pub mod claims;
 pub mod configs;
 pub mod due;

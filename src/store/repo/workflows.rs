@@ -4,6 +4,7 @@
 //! revisions are rows of their own in the same partition, and a publication is one transaction. Beside the workflows stands their
 //! number, which changes in the same transaction as one comes or goes. Large graphs are claim checks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde_json::Value;
 use super::cache::Cache;
 use super::runs::{payload, put_payload};
 use crate::clock::Clock;
-use crate::domain::{OrgId, Payload, Timestamp};
+use crate::domain::{OrgId, Payload, Timestamp, Trust, UserId};
 use crate::store::claim_check;
 use crate::store::error::Error;
 use crate::store::key;
@@ -99,6 +100,8 @@ pub struct RevisionHead {
     pub published_by: By,
     /// What they said about it.
     pub message: String,
+    /// The tag of the draft that it was.
+    pub draft: String,
 }
 
 /// Which revision is called.
@@ -135,8 +138,8 @@ pub struct Head {
     pub changes: u64,
     /// Since when it is not called any more, and by whom.
     pub archived: Option<(Timestamp, By)>,
-    /// The digest of the graph whose commands and requests are trusted as the workspace's code is.
-    pub trusted: Option<String>,
+    /// The digests of the graphs whose commands and requests are trusted as the workspace's code is, the last ones.
+    pub trusted: Vec<String>,
     /// Who made it.
     pub created_by: By,
     /// When.
@@ -150,6 +153,24 @@ impl Head {
     #[must_use]
     pub fn tag(&self) -> String {
         format!("w{}-{}", self.changes, self.created_at.millis())
+    }
+
+    /// How far the commands and requests of a graph are trusted: what people of the organization write is when an administrator has
+    /// looked at it, and not before.
+    #[must_use]
+    pub fn trust_of(&self, digest: &str) -> Trust {
+        if self.trusted.iter().any(|trusted| trusted == digest) {
+            Trust::Trusted
+        } else {
+            Trust::Restricted
+        }
+    }
+
+    /// The same of what is called.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        let current = self.current.as_ref();
+        current.map_or(Trust::Restricted, |current| self.trust_of(&current.revision.digest))
     }
 
     /// What lists show of it.
@@ -202,7 +223,23 @@ pub struct StoredRevision {
     pub graph: Payload,
 }
 
+/// That a workflow is assigned to somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// The workflow.
+    pub workflow: String,
+    /// To whom.
+    pub user: UserId,
+    /// By whom.
+    pub assigned_by: By,
+    /// When.
+    pub assigned_at: Timestamp,
+}
+
 type Key = (OrgId, String);
+/// The workflows that are assigned to somebody of an organization.
+type Assigned = Cache<(OrgId, UserId), Arc<BTreeSet<String>>>;
 
 /// Workflows of organizations.
 #[derive(Debug, Clone)]
@@ -210,6 +247,7 @@ pub struct Workflows {
     ports: Ports,
     clock: Arc<dyn Clock>,
     called: Arc<Cache<Key, Arc<Called>>>,
+    assigned: Arc<Assigned>,
 }
 
 impl Workflows {
@@ -220,6 +258,7 @@ impl Workflows {
             ports,
             clock,
             called: Arc::new(Cache::new(CACHED_FOR, CACHED)),
+            assigned: Arc::new(Cache::new(CACHED_FOR, CACHED)),
         }
     }
 
@@ -392,6 +431,109 @@ impl Workflows {
         Ok((heads, page.next))
     }
 
+    /// Assigns a workflow to somebody; whether it was not.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn assign(&self, scope: &Scope, assignment: &Assignment) -> Result<bool> {
+        let Assignment { workflow, user, .. } = assignment;
+        let properties = Properties::new()
+            .with("v", SCHEMA)
+            .with("assignment", json(assignment)?);
+        let operations = vec![
+            Operation::Insert(key::workflow_assignment_row(workflow, user)?, properties),
+            Operation::Upsert(
+                key::workflow_assigned_row(user, workflow)?,
+                Properties::new().with("v", SCHEMA).with("workflow", workflow.as_str()),
+            ),
+        ];
+        self.assignment_changed(scope, operations).await
+    }
+
+    /// Takes a workflow away from somebody; whether it was assigned to them.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn unassign(&self, scope: &Scope, name: &str, user: &UserId) -> Result<bool> {
+        let operations = vec![
+            Operation::Delete(key::workflow_assignment_row(name, user)?, Match::Any),
+            Operation::Delete(key::workflow_assigned_row(user, name)?, Match::Any),
+        ];
+        self.assignment_changed(scope, operations).await
+    }
+
+    async fn assignment_changed(&self, scope: &Scope, operations: Vec<Operation>) -> Result<bool> {
+        let table = key::org_table(scope.org());
+        let written = self.ports.tables.commit(&table, &key::workflows(), operations).await;
+        self.assigned.invalidate();
+        match written {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::PreconditionFailed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a workflow is assigned to somebody, and by whom.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn assignment(&self, scope: &Scope, name: &str, user: &UserId) -> Result<Option<Assignment>> {
+        let (table, row) = (key::org_table(scope.org()), key::workflow_assignment_row(name, user)?);
+        let row = self.ports.tables.get(&table, &key::workflows(), &row).await?;
+        row.as_ref().map(assignment_of).transpose()
+    }
+
+    /// A page of those to whom a workflow is assigned.
+    ///
+    /// # Errors
+    /// Those of the table store; [`Error::Malformed`] for a continuation that is none.
+    pub async fn assignments(
+        &self,
+        scope: &Scope,
+        name: &str,
+        limit: usize,
+        after: Option<Continuation>,
+    ) -> Result<(Vec<Assignment>, Option<Continuation>)> {
+        let query = Query::partition(key::workflows())
+            .prefix(&key::workflow_assignments(name)?)?
+            .limit(limit)
+            .after(after);
+        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        let items = page.entities.iter().map(assignment_of).collect::<Result<_>>()?;
+        Ok((items, page.next))
+    }
+
+    /// The workflows that are assigned to somebody, at most [`CACHED_FOR`] old.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn assigned_to(&self, scope: &Scope, user: &UserId) -> Result<Arc<BTreeSet<String>>> {
+        let key = (scope.org().clone(), user.clone());
+        let ticket = match self.assigned.get(&key, self.clock.now()) {
+            Ok(known) => return Ok(known),
+            Err(ticket) => ticket,
+        };
+        let mut names = BTreeSet::new();
+        let mut continuation = None;
+        loop {
+            let query = Query::partition(key::workflows())
+                .prefix(&key::workflows_assigned(user))?
+                .after(continuation);
+            let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+            for row in &page.entities {
+                known_version(row)?;
+                names.insert(row.properties.require_text("workflow")?.to_owned());
+            }
+            continuation = page.next;
+            if continuation.is_none() {
+                break;
+            }
+        }
+        let names = Arc::new(names);
+        self.assigned.put(ticket, key, names.clone());
+        Ok(names)
+    }
+
     async fn commit(&self, scope: &Scope, operations: Vec<Operation>) -> Result<()> {
         let table = key::org_table(scope.org());
         let written = self.ports.tables.commit(&table, &key::workflows(), operations).await;
@@ -473,6 +615,12 @@ fn revision_of(row: &Entity) -> Result<RevisionHead> {
     known_version(row)?;
     serde_json::from_str(row.properties.require_text("revision")?)
         .map_err(|error| Error::corrupt(format!("a revision can't be read: {error}")))
+}
+
+fn assignment_of(row: &Entity) -> Result<Assignment> {
+    known_version(row)?;
+    serde_json::from_str(row.properties.require_text("assignment")?)
+        .map_err(|error| Error::corrupt(format!("an assignment can't be read: {error}")))
 }
 
 fn read(row: &Entity) -> Result<StoredWorkflow> {

@@ -130,10 +130,9 @@ impl Drawing<'_> {
                     .pick(&[DependsOn::Failure, DependsOn::Failure, DependsOn::End]);
             }
             edges.push(Edge {
-                from: from.id,
-                to: format!("s{number}"),
                 on,
                 branch,
+                ..Edge::new(from.id, format!("s{number}"))
             });
         }
         edges
@@ -340,12 +339,7 @@ impl Drawing<'_> {
             }
             self.tries(&mut node);
             if number > 0 && self.chance(600) {
-                self.graph.edges.push(Edge {
-                    from: format!("{id}0"),
-                    to: node.id.clone(),
-                    on: DependsOn::Success,
-                    branch: None,
-                });
+                self.graph.edges.push(Edge::new(format!("{id}0"), node.id.clone()));
             }
             self.graph.nodes.push(node);
         }

@@ -393,7 +393,7 @@ impl<'a> Case<'a> {
         let succeeded = seen.status == Status::Succeeded;
         match &node.work {
             NodeWork::Python { .. } => {
-                let given = node.inputs.clone().map_or_else(
+                let given = node.given().map_or_else(
                     || Some(self.inputs.clone()),
                     |inputs| filled(&Value::Object(inputs), &known),
                 );
@@ -406,7 +406,7 @@ impl<'a> Case<'a> {
                 self.tries(node, &seen.stored.attempts, None, add);
             }
             NodeWork::Workflow { .. } => {
-                let given = node.inputs.clone().map(|inputs| filled(&Value::Object(inputs), &known));
+                let given = node.given().map(|inputs| filled(&Value::Object(inputs), &known));
                 if succeeded && given == Some(None) {
                     add("succeeded, and its inputs can't be worked out".to_owned());
                 }

@@ -97,6 +97,7 @@ impl Lot<'_> {
         CodeSource {
             workspace: self.home.join("workspace"),
             bundles: self.home.join("bundles"),
+            fetched: boot::fetched(&self.ground.config),
             environments: Arc::new(boot::environments(&self.ground.config, clock)),
             live: false,
             strict: false,

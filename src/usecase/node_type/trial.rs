@@ -22,7 +22,7 @@ use crate::domain::{
 };
 use crate::error::{Finding, Kind};
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, Refusal, WorkerMessage};
-use crate::tenancy::{PlatformScope, platform_over};
+use crate::tenancy::{PlatformScope, librarian};
 
 /// Most trials at once of one instance.
 pub const MAX_TRIALS: usize = 2;
@@ -71,7 +71,7 @@ pub struct Tried {
 /// When the caller may not, there is no such version or it has no code of its own, the values don't fit, or no worker is free.
 /// What the code does is in the answer.
 pub async fn test(cx: &Arc<Context>, caller: &Caller, name: &str, trial: Trial) -> Result<Tried> {
-    let platform = platform_over(caller, Action::Run, Resource::NodeType)?;
+    let platform = librarian(caller, Action::Run)?;
     let type_name = named(name)?;
     let digest = match &trial.version {
         None => drafted(cx, &platform, &type_name).await?.1.draft.digest,
