@@ -168,6 +168,7 @@ fn attempt(bundle: &BundleRef) -> (AttemptSpec, mpsc::Receiver<weft::runner::Wor
         }),
         attempt: id,
         bundle: bundle.clone(),
+        source: None,
         entry: Entry {
             kind: "workflow".into(),
             name: "hello".into(),

@@ -24,6 +24,7 @@ fn plan(edges: impl Fn(usize) -> Vec<usize>) -> Plan {
         limits: Limits::default(),
         rights: Rights::default(),
         secrets: Vec::new(),
+        digest: None,
     };
     let step = |place: usize| StepPlan {
         depends_on: edges(place).into_iter().map(Dependency::on).collect(),

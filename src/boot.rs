@@ -157,6 +157,7 @@ pub async fn prepare(ports: &Ports) -> Result<(), store::Error> {
     let tables = PLATFORM_TABLES.map(key::PlatformTable::name);
     futures::future::try_join_all(tables.iter().map(|table| ports.tables.create_table(table))).await?;
     ports.blobs.create_container(&key::bundles_container()).await?;
+    ports.blobs.create_container(&key::library_container()).await?;
     let queues = QUEUES.map(key::Queue::name);
     futures::future::try_join_all(queues.iter().map(|queue| ports.queues.create_queue(queue))).await?;
     Ok(())

@@ -57,7 +57,9 @@ class ModuleRules:
             fromlist: Sequence[str] | None = (),
             level: int = 0,
         ) -> ModuleType:
-            if level == 0 and globals is not None and isinstance(globals.get("__loader__"), BundleLoader):
+            # A statement says whose it is, a plain call of `__import__` doesn't.
+            asking = sys._getframe(1).f_globals if globals is None else globals
+            if level == 0 and isinstance(asking.get("__loader__"), BundleLoader):
                 first = name.partition(".")[0]
                 loaded = sys.modules.get(first)
                 own = loaded is not None and isinstance(getattr(loaded, "__loader__", None), BundleLoader)

@@ -33,7 +33,7 @@ from weft._declaration import declaration_of
 from weft._errors import NotAvailable, NotFound, refusal
 from weft._json import check, encode
 
-from . import exitcodes, limits, loader
+from . import authored, exitcodes, limits, loader
 from .guard import Guard
 from .jail.cell import Cell, Walls
 from .jail.process import Process
@@ -91,16 +91,17 @@ class Link:
             return reply.get("value")
         raise refusal(str(error.get("code")), str(error.get("message") or error.get("code")))
 
-    def receive(self, kind: str) -> dict[str, Any]:
-        """The next frame, which must be of that kind; ends the process where it isn't."""
+    def receive(self, *kinds: str) -> dict[str, Any]:
+        """The next frame, which must be of one of these kinds; ends the process where it isn't."""
         try:
             frame = self._socket.receive()
         except HandlerGone:
             leave(exitcodes.HANDLER_GONE)
         except ProtocolError as error:
             leave(exitcodes.OUT_OF_ORDER, str(error))
-        if frame.get("t") != kind:
-            leave(exitcodes.OUT_OF_ORDER, f"frame {frame.get('t')!r:.40} where `{kind}` was due")
+        if frame.get("t") not in kinds:
+            due = " or ".join(f"`{kind}`" for kind in kinds)
+            leave(exitcodes.OUT_OF_ORDER, f"frame {frame.get('t')!r:.40} where {due} was due")
         return frame
 
     def send(self, frame: dict[str, Any]) -> None:
@@ -246,6 +247,9 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
     except BaseException as error:
         link.finish(_failed(error, booted, None))
     link.send({"t": "ready", "import_ms": _milliseconds(time.perf_counter() - booted), "boot_ms": boot_ms})
+    source = None
+    if order.module == authored.MODULE:
+        source = authored.Source(link.receive("source"))
     attempt = link.receive("attempt")
     if debug is not None:
         try:
@@ -253,7 +257,7 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
         except BaseException as error:
             link.finish(_failed(error, time.perf_counter(), None))
     result_bytes = order.limits.get("result_bytes") or limits.DEFAULT_RESULT_BYTES
-    body = _attempt(attempt, module, link, result_bytes)
+    body = _attempt(attempt, source or module, link, result_bytes)
     if debug is not None:
         try:
             debug.say_goodbye()
@@ -347,11 +351,11 @@ def _seed(run: dict[str, Any]) -> None:
         numpy.seed(seed & 0xFFFFFFFF)
 
 
-def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int) -> bytes:
+def _attempt(attempt: dict[str, Any], code: Any, link: Link, result_bytes: int) -> bytes:
     context = Context(attempt.get("context") or {}, link)
     started = time.perf_counter()
     try:
-        function, positional, named = _prepare(attempt, module, context)
+        function, positional, named = _prepare(attempt, code, context)
         _seed((attempt.get("context") or {}).get("run") or {})
         started = time.perf_counter()
         value = function(*positional, **named)
@@ -363,9 +367,10 @@ def _attempt(attempt: dict[str, Any], module: Any, link: Link, result_bytes: int
         return _failed(error, started, context)
 
 
-def _prepare(
-    attempt: dict[str, Any], module: Any, context: Context
-) -> tuple[Any, list[Context], dict[str, Any]]:
+def _prepare(attempt: dict[str, Any], code: Any, context: Context) -> tuple[Any, list[Any], dict[str, Any]]:
+    if isinstance(code, authored.Source):
+        return _prepare_authored(attempt, code, context)
+    module = code
     entry = attempt.get("entry") or {}
     name = str(entry.get("function"))
     function = getattr(module, name, None)
@@ -379,6 +384,17 @@ def _prepare(
     resolved = declaration.resolve()
     arguments = bind(resolved, attempt.get("arguments") or {})
     return function, [context] if resolved.takes_context else [], arguments
+
+
+def _prepare_authored(
+    attempt: dict[str, Any], source: authored.Source, context: Context
+) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Code of the node library. Here it runs for the first time: behind guard, walls and limits."""
+    arguments = attempt.get("arguments") or {}
+    if (attempt.get("entry") or {}).get("kind") == "check":
+        return authored.check, [source, arguments], {}
+    function = authored.function_of(authored.load(source))
+    return function, [context, arguments.get("inputs") or {}, arguments.get("settings") or {}], {}
 
 
 def _has_coroutines(module: Any) -> bool:

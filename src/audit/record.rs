@@ -318,6 +318,16 @@ events! {
     WorkflowAssigned = "workflow.assigned", Info, Succeeded;
     /// A workflow is no longer assigned to somebody.
     WorkflowUnassigned = "workflow.unassigned", Info, Succeeded;
+    /// A version of a node type was published; from then on it does not change.
+    NodeTypePublished = "node_type.published", Warning, Succeeded;
+    /// Users of a version of a node type are told to use something else.
+    NodeTypeDeprecated = "node_type.deprecated", Info, Succeeded;
+    /// The draft of a node type was deleted.
+    NodeTypeDeleted = "node_type.deleted", Info, Succeeded;
+    /// Code of a node type was run once to try it.
+    NodeTypeTested = "node_type.tested", Info, Allowed;
+    /// What is stored of a version of a node type is not what was published; it was not run.
+    NodeTypeTampered = "node_type.tampered", Critical, Denied;
 
     /// The installation's sample data was written.
     SeedApplied = "seed.applied", Info, Succeeded;

@@ -68,6 +68,8 @@ closed_list!(
         /// What starts a workflow for each message of a queue; sending one through the API is `run`, an address for senders is
         /// `modify`.
         QueueTrigger = "queue_trigger",
+        /// Node types of the library, which belong to the platform; trying the code of one is `run`.
+        NodeType = "node_type",
         /// Members of the organization.
         Member = "member",
         /// The organization itself.

@@ -72,6 +72,9 @@ pub const fn permitted(role: Role, action: Action, resource: Resource) -> Extent
         (Role::Administrator, _, _) => Extent::All,
         (_, Resource::Platform | Resource::Bundle, _) => Extent::None,
         (Role::OrgAdmin, Resource::Organization, Create | Delete) => Extent::None,
+        // The library is the platform's; whoever is in an organization may know what its graphs can use.
+        (_, Resource::NodeType, Read | List) => Extent::All,
+        (_, Resource::NodeType, _) => Extent::None,
         (Role::OrgAdmin, _, _) => Extent::All,
         (_, Resource::Organization, Read) => Extent::All,
         (Role::Manager, Resource::Workflow, Read | List | Create | Modify | Delete | Run) => Extent::All,

@@ -180,6 +180,7 @@ async fn compare(
             attempt: one.attempt.clone(),
             bundle: current.bundle.clone(),
             entry,
+            source: None,
             arguments,
             context: one.context.clone(),
             limits: cx.bounds.attempt.clone(),

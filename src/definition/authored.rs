@@ -128,11 +128,11 @@ impl Authored {
         })
     }
 
-    /// The functions that it calls, by name.
+    /// The functions that it calls, by name, and the node types that it uses, by name and version.
     #[must_use]
     pub fn functions(&self) -> BTreeSet<&str> {
         let called = self.graph().nodes.iter().filter_map(|node| match node.work.called() {
-            Some(Called::Function(name)) if !name.is_empty() => Some(name),
+            Some(Called::Function(name) | Called::Version(name)) if !name.is_empty() => Some(name),
             _ => None,
         });
         called.collect()

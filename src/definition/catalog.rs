@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children};
+use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, inexact};
 use super::source::Source;
 use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter};
 use crate::error::Finding;
@@ -23,6 +23,8 @@ pub struct Catalog {
     pub nodes: BTreeMap<String, Declared>,
     /// Everything that is wrong, sorted by place. A file with a finding offers nothing: it is quarantined.
     pub findings: Vec<Finding>,
+    /// Of node types of the library the newest version by name, as far as it is known: for hints.
+    pub newest: BTreeMap<String, String>,
     /// How many files were looked at.
     pub files: u64,
     /// How long that took, in milliseconds.
@@ -183,6 +185,7 @@ impl Catalog {
                     continue;
                 }
                 let mut wrong = check_against(&read[place], &offer);
+                wrong.extend(inexact(&read[place], &self.newest));
                 if let Some(circle) = circles.get(&read[place].graph.name).filter(|_| is_good) {
                     let names = circle.iter().chain(circle.first()).map(|name| format!("`{name}`"));
                     let message = format!(

@@ -7,6 +7,7 @@ mod dry_run;
 mod expression;
 mod graph;
 mod node_kinds;
+mod node_type;
 mod parameters;
 mod policy;
 mod shell;
@@ -22,8 +23,14 @@ pub use expression::{
     DEEPEST, Expression, ExpressionError, MARK, Marked, SECRET_MARK, StepIds, TEXT_MARK, expressions, filled,
     is_too_deep, marked,
 };
-pub use graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, place_of, read_graph};
+pub use graph::{
+    INEXACT, Library, Offer, ReadGraph, check_against, check_library, connect, cycles_of_children, inexact, place_of,
+    read_graph,
+};
 pub use node_kinds::built_in_kinds;
+pub use node_type::{
+    MAX_CODE_BYTES, MAX_PORTS, MAX_SETTINGS, check_outputs, check_setting, check_values, parse_document,
+};
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
 pub use source::Source;

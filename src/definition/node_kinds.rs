@@ -92,6 +92,18 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             ..kind("python", "Function", "Code", "Calls a function of the workspace")
         },
         BuiltInKind {
+            settings: vec![
+                needed(setting(
+                    "use",
+                    SettingKind::Text,
+                    "A node type of the library with its exact version, as `shout@1.2.0`",
+                )),
+                setting("settings", SettingKind::Values, "What the node type is set to"),
+            ],
+            tries: true,
+            ..kind("node", "Library", "Code", "Runs a node type of the library")
+        },
+        BuiltInKind {
             settings: vec![needed(workflow.clone())],
             calls: true,
             tries: true,

@@ -152,6 +152,16 @@ pub enum NodeWork {
         #[serde(rename = "use")]
         function: String,
     },
+    /// A node type of the library.
+    #[serde(rename = "node")]
+    Library {
+        /// Its name and exact version, as `shout@1.2.0`.
+        #[serde(rename = "use")]
+        node_type: String,
+        /// Its settings, each a value, or `{"$secret": "NAME"}`.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        settings: Map<String, Value>,
+    },
     /// A run of another workflow.
     Workflow {
         /// The workflow.
@@ -296,6 +306,8 @@ pub enum Called<'a> {
     Function(&'a str),
     /// A workflow.
     Workflow(&'a str),
+    /// A version of a node type of the library.
+    Version(&'a str),
 }
 
 impl NodeWork {
@@ -304,6 +316,7 @@ impl NodeWork {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Python { .. } => "python",
+            Self::Library { .. } => "node",
             Self::Workflow { .. } => "workflow",
             Self::Map { .. } => "map",
             Self::Loop { .. } => "loop",
@@ -323,6 +336,7 @@ impl NodeWork {
     pub fn called(&self) -> Option<Called<'_>> {
         match self {
             Self::Python { function } => Some(Called::Function(function)),
+            Self::Library { node_type, .. } => Some(Called::Version(node_type)),
             Self::Workflow { workflow } => Some(Called::Workflow(workflow)),
             Self::Map { calls, .. } | Self::Loop { calls, .. } => Some(match calls {
                 Calls::Function(name) => Called::Function(name),
@@ -342,6 +356,7 @@ impl NodeWork {
             Self::Delay { .. } => &["seconds"],
             Self::Approval { .. } => &["question"],
             Self::Python { .. }
+            | Self::Library { .. }
             | Self::Workflow { .. }
             | Self::Loop { .. }
             | Self::Choose { .. }

@@ -9,6 +9,7 @@ mod graph;
 mod host_pattern;
 mod id;
 mod layer;
+mod library;
 mod limits;
 mod log_line;
 pub mod modules;
@@ -46,6 +47,10 @@ pub use id::{
     sha256_hex,
 };
 pub use layer::LAYERS;
+pub use library::{
+    LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse,
+    NodeVersion, VersionError,
+};
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
 pub use network_use::NetworkUse;

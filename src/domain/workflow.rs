@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, Graph, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust};
+use super::{DeclaredLimits, Graph, LibraryVersion, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -220,6 +220,9 @@ pub struct Declared {
     /// By which decorator.
     #[serde(skip)]
     pub declared_as: DeclaredAs,
+    /// The version of a node type, of one that the library has.
+    #[serde(skip)]
+    pub authored: Option<Arc<LibraryVersion>>,
     /// The graph, of a workflow that is one; then there is no function.
     #[serde(skip)]
     pub graph: Option<Arc<Graph>>,
@@ -239,6 +242,9 @@ impl Declared {
     /// The inputs that edges may feed.
     #[must_use]
     pub fn input_ports(&self) -> Vec<Port> {
+        if let Some(version) = &self.authored {
+            return version.document.inputs.clone();
+        }
         let is_port = |name: &String| match &self.inputs {
             Some(inputs) => inputs.iter().any(|port| port.name == *name),
             None => true,
@@ -268,6 +274,9 @@ impl Declared {
     /// a member of it.
     #[must_use]
     pub fn output_ports(&self) -> Vec<Port> {
+        if let Some(version) = &self.authored {
+            return version.document.outputs.clone();
+        }
         match self.outputs.as_slice() {
             [one] => vec![one.clone().all()],
             several => several.to_vec(),
@@ -299,6 +308,7 @@ impl Default for Declared {
             cache_ttl_seconds: 0,
             trust: None,
             declared_as: DeclaredAs::Workflow,
+            authored: None,
             graph: None,
         }
     }

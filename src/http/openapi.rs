@@ -5,8 +5,8 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
-    approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, plans, policy,
-    quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
+    approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, node_types, plans,
+    policy, quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
     workflow_drafts, workflow_files, workflow_revisions, workflows,
 };
 
@@ -33,6 +33,9 @@ use super::api::{
         queue_triggers::list, queue_triggers::create, queue_triggers::get, queue_triggers::replace,
         queue_triggers::delete, queue_triggers::access, queue_triggers::send, queue_triggers::list_set_aside,
         queue_triggers::get_set_aside, queue_triggers::put_back, queue_triggers::drop_set_aside,
+        node_types::list, node_types::get, node_types::version, node_types::used_by, node_types::list_all,
+        node_types::draft, node_types::put_draft, node_types::delete_draft, node_types::publish, node_types::deprecate,
+        node_types::test,
         health::health, health::ready, health::status, environments::current, docs::description, docs::page,
     ),
     security(("functionKey" = []), ("functionKeyInQuery" = []), ("clientPrincipal" = [])),

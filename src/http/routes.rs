@@ -3,8 +3,8 @@
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
-    approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, plans, policy,
-    quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
+    approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, node_types, plans,
+    policy, quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
     workflow_drafts, workflow_files, workflow_revisions, workflows,
 };
 use super::state::Gate;
@@ -264,5 +264,29 @@ pub fn table() -> Vec<Route> {
             delete(queue_triggers::drop_set_aside),
         ),
         on("DELETE", "/api/queue-triggers/{id}", delete(queue_triggers::delete)),
+        at("/api/node-types", Organization, get(node_types::list)),
+        at("/api/node-types/{name}", Organization, get(node_types::get)),
+        at(
+            "/api/node-types/{name}/versions/{version}",
+            Organization,
+            get(node_types::version),
+        ),
+        at("/api/node-types/{name}/used-by", Organization, get(node_types::used_by)),
+        at("/api/platform/node-types", Caller, get(node_types::list_all)),
+        at("/api/node-types/{name}/draft", Caller, get(node_types::draft)),
+        into("/api/node-types/{name}/draft", Caller, put(node_types::put_draft)),
+        Route {
+            method: "DELETE",
+            path: "/api/node-types/{name}/draft",
+            access: Caller,
+            handler: delete(node_types::delete_draft),
+        },
+        to("/api/node-types/{name}/publish", Caller, post(node_types::publish)),
+        to(
+            "/api/node-types/{name}/versions/{version}/deprecate",
+            Caller,
+            post(node_types::deprecate),
+        ),
+        to("/api/node-types/{name}/test", Caller, post(node_types::test)),
     ]
 }

@@ -304,6 +304,28 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
     }
 }
 
+/// The bundle that has nothing in it: for code that is given to its worker.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn nothing(bundles: &Path) -> Result<BundleRef, BundleError> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| BundleError::Io { path, source }
+    };
+    let hex = crate::domain::sha256_hex(b"");
+    let dir = bundles.join(&hex);
+    if !dir.is_dir() {
+        make_passable(bundles).map_err(fail(bundles))?;
+        make(&dir, READABLE_FOLDER).map_err(fail(&dir))?;
+    }
+    Ok(BundleRef {
+        digest: format!("sha256:{hex}"),
+        dir,
+        environment: None,
+    })
+}
+
 /// The copy of a digest, when this machine has it.
 #[must_use]
 pub fn find(bundles: &Path, digest: &str) -> Option<BundleRef> {

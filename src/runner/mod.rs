@@ -67,7 +67,7 @@ pub struct BundleRef {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub struct Entry {
-    /// `workflow`, `data_provider` or `node`.
+    /// `workflow`, `data_provider` or `node`; `check` has a [`Source`] looked at, and nothing of it called.
     pub kind: String,
     /// Its declared name.
     pub name: String,
@@ -76,6 +76,19 @@ pub struct Entry {
     pub module: String,
     /// The function in it.
     pub function: String,
+}
+
+/// Code that is no part of a bundle: the worker is given it when it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The node type, for tracebacks.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `sha256:` and 64 hexadecimal digits: what the code was taken from.
+    pub digest: String,
+    /// Python.
+    pub code: String,
 }
 
 /// Everything that one attempt needs. Complete: the runner looks nothing up.
@@ -87,6 +100,8 @@ pub struct AttemptSpec {
     pub bundle: BundleRef,
     /// What of it is called.
     pub entry: Entry,
+    /// Code that is no part of the bundle, for a worker of [`crate::domain::LIBRARY_MODULE`].
+    pub source: Option<Arc<Source>>,
     /// Keyword arguments, a JSON object.
     pub arguments: Value,
     /// What `Context` is made of: the `context` of the protocol.

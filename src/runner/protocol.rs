@@ -460,6 +460,17 @@ pub fn json_bytes(value: &Value) -> usize {
 #[derive(Debug, Serialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
 pub enum HandlerFrame<'a> {
+    /// Code that is no part of the bundle, ahead of the attempt.
+    Source {
+        /// The node type.
+        name: &'a str,
+        /// Its version.
+        version: &'a str,
+        /// What it was taken from.
+        digest: &'a str,
+        /// Python.
+        code: &'a str,
+    },
     /// The one attempt of this worker.
     Attempt {
         /// What is called.

@@ -328,6 +328,25 @@ impl Worker {
         cancel: &CancellationToken,
         on_given: impl FnOnce() + Send,
     ) -> Result<Finished, Ended> {
+        if let Some(source) = &spec.source {
+            let frame = HandlerFrame::Source {
+                name: &source.name,
+                version: &source.version,
+                digest: &source.digest,
+                code: &source.code,
+            };
+            match frame.encode(spec.limits.frame_bytes) {
+                Ok(bytes) => self.wire.out.extend_from_slice(&bytes),
+                Err(bytes) => {
+                    let text = format!(
+                        "the code is {bytes} bytes of JSON; the limit is {} bytes (`frame_bytes`)",
+                        spec.limits.frame_bytes
+                    );
+                    let error = StepError::new("CodeTooLarge", text);
+                    return Ok(Finished::with(Outcome::Failed { error }));
+                }
+            }
+        }
         let frame = HandlerFrame::Attempt {
             entry: &spec.entry,
             arguments: &spec.arguments,

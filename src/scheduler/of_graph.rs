@@ -6,17 +6,18 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Action, Code, Dependency, Output, Plan, Starts, StepPlan, Work};
 use crate::domain::{
-    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, Limits, Node, NodeWork, OnCrash, Phase, RetryPolicy, Script,
+    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, LibraryVersion, Limits, Node, NodeWork, OnCrash, Phase,
+    RetryPolicy, Script, SettingKind,
 };
 
-/// A function that a graph calls and the bundle doesn't declare; a graph that was checked names none.
+/// A function or a version of a node type that a graph uses and that isn't there; a graph that was checked names none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the graph uses `{0}`, which the workspace doesn't declare")]
 pub struct MissingFunction(pub String);
 
 impl Plan {
-    /// A graph that was checked. `declared` are the functions that it calls, by name; limits of each are the declared ones,
-    /// below the ceilings of `limits`.
+    /// A graph that was checked. `declared` are the functions that it calls, by name, and the versions of node types, by name and
+    /// version; limits of each are the declared ones, below the ceilings of `limits`.
     ///
     /// # Errors
     /// When a function is missing.
@@ -53,11 +54,11 @@ impl Plan {
         for file in order {
             let node = &graph.nodes[file];
             let function = match node.work.called() {
-                Some(Called::Function(name)) => declared.get(name).copied(),
+                Some(Called::Function(name) | Called::Version(name)) => declared.get(name).copied(),
                 _ => None,
             };
             steps.push(StepPlan {
-                inputs: inputs(node),
+                inputs: inputs(node, function),
                 depends_on: std::mem::take(&mut depends_on[file]),
                 join: node.join,
                 when: node.when.clone(),
@@ -101,8 +102,17 @@ fn retry(node: &Node, function: Option<&Declared>) -> RetryPolicy {
 }
 
 /// What its action is given.
-fn inputs(node: &Node) -> Option<Value> {
+fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
     match &node.work {
+        NodeWork::Library { settings, .. } => {
+            let authored = function.and_then(|function| function.authored.as_deref())?;
+            let inputs = node.given().unwrap_or_default();
+            let settings = set(authored, settings);
+            Some(match authored.document.body.code() {
+                Some(_) => json!({"inputs": inputs, "settings": settings}),
+                None => Value::Object(settings.into_iter().chain(inputs).collect()),
+            })
+        }
         NodeWork::Shell {
             command,
             script,
@@ -192,6 +202,20 @@ fn secrets_of(values: &Map<String, Value>, graph: &Graph) -> Vec<String> {
     names.into_iter().collect()
 }
 
+/// Settings with their defaults; of a secret, its name.
+fn set(authored: &LibraryVersion, written: &Map<String, Value>) -> Map<String, Value> {
+    let fields = authored.document.settings.iter();
+    let settings = fields.filter_map(|field| {
+        let value = written.get(&field.name).filter(|value| !value.is_null());
+        let value = match value.or(field.default.as_ref())? {
+            value if field.kind == SettingKind::Secret => value.get("$secret").unwrap_or(value),
+            value => value,
+        };
+        Some((field.name.clone(), value.clone()))
+    });
+    settings.collect()
+}
+
 /// The programs that a command starts, as far as they can be told.
 fn starts(command: &Value, script: Option<&Script>) -> Starts {
     let program = || match command.get(0) {
@@ -212,12 +236,18 @@ fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits
         (Some(Called::Workflow(workflow)), _) => Ok(Action::Child {
             workflow: workflow.to_owned(),
         }),
-        (Some(Called::Function(_)), Some(declared)) => Ok(Action::Code(Box::new(Code::of(declared, limits)))),
-        (Some(Called::Function(name)), None) => Err(MissingFunction(name.to_owned())),
+        (Some(Called::Function(_) | Called::Version(_)), Some(declared)) => {
+            let mut code = Code::of(declared, limits);
+            code.secrets.extend(secrets(node, declared));
+            code.secrets.sort();
+            code.secrets.dedup();
+            Ok(Action::Code(Box::new(code)))
+        }
+        (Some(Called::Function(name) | Called::Version(name)), None) => Err(MissingFunction(name.to_owned())),
         (None, _) => Err(MissingFunction(node.id.clone())),
     };
     Ok(match &node.work {
-        NodeWork::Python { .. } | NodeWork::Workflow { .. } => Work::Once(action()?),
+        NodeWork::Python { .. } | NodeWork::Workflow { .. } | NodeWork::Library { .. } => Work::Once(action()?),
         NodeWork::Shell {
             command,
             script,
@@ -285,6 +315,19 @@ fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits
             question: node.member("question", question).clone(),
         },
     })
+}
+
+/// The secrets that a node of the library is set to.
+fn secrets(node: &Node, declared: &Declared) -> Vec<String> {
+    let (NodeWork::Library { settings, .. }, Some(authored)) = (&node.work, &declared.authored) else {
+        return Vec::new();
+    };
+    let set = set(authored, settings);
+    let fields = authored.document.settings.iter();
+    let names = fields
+        .filter(|field| field.kind == SettingKind::Secret)
+        .filter_map(|field| set.get(&field.name)?.as_str().map(str::to_owned));
+    names.collect()
 }
 
 #[expect(

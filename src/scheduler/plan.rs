@@ -28,6 +28,9 @@ pub struct Code {
     /// Secrets that an attempt may ask for, by name.
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// Of code of the node library, the digest of its version; it is no module of the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Of a step that starts programs, which; none where they can't be told.
     #[serde(default, skip_serializing_if = "Starts::is_nothing")]
     pub starts: Starts,
@@ -356,6 +359,11 @@ impl Code {
             },
             rights: declared.rights(),
             secrets: declared.secrets.clone(),
+            digest: declared
+                .authored
+                .as_ref()
+                .filter(|authored| authored.document.body.code().is_some())
+                .map(|authored| authored.digest.clone()),
             starts: Starts::Nothing,
         }
     }
@@ -371,6 +379,7 @@ impl Code {
             limits: limits.clone(),
             rights: Rights::of_workspace(network),
             secrets: Vec::new(),
+            digest: None,
             starts,
         }
     }
@@ -381,6 +390,7 @@ impl Code {
         match (self.module.as_str(), self.name.as_str()) {
             (BUILT_IN, "shell") => "shell",
             (BUILT_IN, "http") => "http",
+            _ if self.digest.is_some() => "node",
             _ => "python",
         }
     }

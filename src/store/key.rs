@@ -5,8 +5,8 @@
 
 use super::port::{BlobPath, ContainerName, Key, QueueName, TableName};
 use crate::domain::{
-    ArtifactId, AttemptId, BundleDigest, HookId, KeyId, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, SecretName,
-    Slug, Timestamp, UserId, sha256_hex,
+    ArtifactId, AttemptId, BundleDigest, HookId, KeyId, NodeTypeName, NodeUse, OrgId, QueueTriggerId, RecordId, RunId,
+    ScheduleId, SecretName, Slug, Timestamp, UserId, sha256_hex,
 };
 
 /// Formed from checked parts, so a refusal is a defect of this file.
@@ -49,10 +49,12 @@ pub enum PlatformTable {
     Due,
     /// Messages to the owner of a run.
     Signals,
+    /// The node library.
+    NodeTypes,
 }
 
 /// Every platform table, for creating them.
-pub const PLATFORM_TABLES: [PlatformTable; 10] = [
+pub const PLATFORM_TABLES: [PlatformTable; 11] = [
     PlatformTable::Organizations,
     PlatformTable::Identities,
     PlatformTable::Keys,
@@ -63,6 +65,7 @@ pub const PLATFORM_TABLES: [PlatformTable; 10] = [
     PlatformTable::Audit,
     PlatformTable::Due,
     PlatformTable::Signals,
+    PlatformTable::NodeTypes,
 ];
 
 impl PlatformTable {
@@ -80,6 +83,7 @@ impl PlatformTable {
             Self::Audit => "WeftAudit",
             Self::Due => "WeftDue",
             Self::Signals => "WeftSignals",
+            Self::NodeTypes => "WeftNodeTypes",
         })
     }
 }
@@ -118,6 +122,12 @@ impl Queue {
 #[must_use]
 pub fn bundles_container() -> ContainerName {
     container("weft-bundles")
+}
+
+/// The container of the node library.
+#[must_use]
+pub fn library_container() -> ContainerName {
+    container("weft-library")
 }
 
 /// An organization's own table.
@@ -904,6 +914,48 @@ pub fn parked_row(name: &str, rank: u8, asked: Timestamp, run: &RunId) -> Key {
 #[must_use]
 pub fn seats() -> Key {
     key("seats".into())
+}
+
+// ── WeftNodeTypes, and the container of the library ───────────────────────────────────────────────────────────────────
+
+/// The partition of all node types, so that a type, its draft and a version change in one transaction.
+#[must_use]
+pub fn node_types() -> Key {
+    key("node-type".into())
+}
+
+/// The prefix of what the types are, without their versions.
+pub const NODE_TYPE_HEADS: &str = "type:";
+
+/// What a type is.
+#[must_use]
+pub fn node_type_row(name: &NodeTypeName) -> Key {
+    key(format!("{NODE_TYPE_HEADS}{name}"))
+}
+
+/// A type's draft.
+#[must_use]
+pub fn node_type_draft_row(name: &NodeTypeName) -> Key {
+    key(format!("draft:{name}"))
+}
+
+/// A published version.
+#[must_use]
+pub fn node_type_version_row(named: &NodeUse) -> Key {
+    key(format!("{}{}", node_type_versions(&named.name), named.version))
+}
+
+/// The prefix of all versions of a type.
+#[must_use]
+pub fn node_type_versions(name: &NodeTypeName) -> String {
+    format!("version:{name}:")
+}
+
+/// All of a version, named by its SHA-256; drafts and published versions alike.
+#[must_use]
+pub fn node_type_blob(sha256: &str) -> BlobPath {
+    let clean: String = sha256.chars().filter(char::is_ascii_hexdigit).take(64).collect();
+    path(format!("node-type/{clean}"))
 }
 
 // ── WeftDue ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ mod resolve;
 mod scope;
 
 pub use deliver::deliver;
-pub use operator::{PlatformScope, operator, operator_in, platform, publisher, system};
+pub use operator::{PlatformScope, librarian, operator, operator_in, platform, publisher, system};
 pub use rehydrate::{DueRef, RunRef, rehydrate, rehydrate_due};
 pub use resolve::{Membership, Organization, Refused, cross, resolve, resolve_key};
 pub use scope::{Denied, Scope};

@@ -37,6 +37,14 @@ pub fn publisher(caller: &Caller, action: Action) -> Result<PlatformScope, Denie
     over_all(caller, action, Resource::Bundle)
 }
 
+/// For a caller who may use a verb on the node library, which every organization uses.
+///
+/// # Errors
+/// [`Denied`].
+pub fn librarian(caller: &Caller, action: Action) -> Result<PlatformScope, Denied> {
+    over_all(caller, action, Resource::NodeType)
+}
+
 fn over_all(caller: &Caller, action: Action, resource: Resource) -> Result<PlatformScope, Denied> {
     let extent = match &caller.principal {
         Principal::User {

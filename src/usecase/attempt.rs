@@ -15,13 +15,14 @@ use super::broker::{Asker, Bound, Broker};
 use super::policy::{Asked, Ceilings, Reason};
 use super::recording::{self, Record};
 use super::watch::Making;
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, node_type};
 use crate::authz::Origin;
+use crate::definition::{check_outputs, check_values};
 use crate::domain::{
-    AttemptId, Outcome, RECORDING_SCHEMA, RecordedEntry, Recording, Rights, RunId, SecurityProfile, StepError,
-    Timestamp, Trust,
+    AttemptId, LibraryVersion, Outcome, RECORDING_SCHEMA, RecordedEntry, Recording, Rights, RunId, SecurityProfile,
+    StepError, Timestamp, Trust,
 };
-use crate::error::Coded as _;
+use crate::error::{Coded as _, Finding};
 use crate::runner::environments::EnvironmentRef;
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, LogLine, RunnerError, RunnerTimings, WorkerMessage};
 use crate::scheduler::{Code, Slot};
@@ -217,6 +218,8 @@ impl Attempt {
             .work
             .code()
             .ok_or_else(|| store::Error::corrupt("an attempt of a step that calls nothing"))?;
+        let has_packages =
+            code.digest.is_none() || (code.rights.trust == Trust::Trusted && run.new.plan.environment.is_some());
         Ok(Self {
             cx: cx.clone(),
             scope: scope.clone(),
@@ -233,7 +236,8 @@ impl Attempt {
             attempt,
             number,
             bundle: run.new.plan.bundle.clone(),
-            environment: run.new.plan.environment.clone(),
+            // Code of the library has the packages of the workspace where it is trusted.
+            environment: run.new.plan.environment.clone().filter(|_| has_packages),
             profile: run.new.plan.profile,
             plan: run.new.ask.plan.clone(),
             stop: stop.child_token(),
@@ -326,7 +330,12 @@ impl Attempt {
         }
         let mut limits = allowed.limits;
         limits.wall_ms = limits.wall_ms.min(left);
-        let bundle = self.cx.catalogs.pinned(&self.bundle).await?;
+        // Code of the library sees nothing of the workspace.
+        let bundle = if self.code.digest.is_some() && self.environment.is_none() {
+            self.cx.catalogs.nothing()?
+        } else {
+            self.cx.catalogs.pinned(&self.bundle).await?
+        };
         let (messages, received) = mpsc::channel(WAITING_MESSAGES);
         let seed = u64::from_be_bytes(self.cx.entropy.bytes()) >> 11;
         let context = self.context(&config, started_at, limits.wall(), seed);
@@ -340,6 +349,7 @@ impl Attempt {
                 module: self.code.module.clone(),
                 function: self.code.function.clone(),
             },
+            source: None,
             arguments: self.arguments.clone(),
             context,
             limits,
@@ -348,10 +358,26 @@ impl Attempt {
             messages,
         };
         let trusted = spec.rights.trust == Trust::Trusted;
+        let authored = self.authored().await?;
+        if let Some(authored) = &authored {
+            spec.source = Some(node_type::source(&authored.document, &authored.digest));
+            match check_values(&authored.document, &self.arguments) {
+                Ok(arguments) => spec.arguments = arguments,
+                Err(findings) if self.begins() => return Ok(Ran::Report(Box::new(wrong_input(&findings)))),
+                Err(_) => return Ok(Ran::Gone),
+            }
+        }
         let broker = self.broker(config, spec.rights.clone());
         let run = async {
             if let Some(digest) = &self.environment {
                 spec.bundle.environment = Some(self.environment(&spec.bundle, digest, &spec.messages).await?);
+            }
+            if spec.source.is_some() {
+                let environment = spec.bundle.environment.take();
+                spec.bundle = BundleRef {
+                    environment,
+                    ..self.cx.catalogs.nothing()?
+                };
             }
             let slot = match self.slot().await? {
                 Admitted::Begins(slot) => slot,
@@ -368,7 +394,18 @@ impl Attempt {
         };
         let (ran, mut log): (Result<Ran>, _) = tokio::join!(run, self.serve(received, &broker));
         let report = match ran {
-            Ok(Ran::Report(report)) => Ok(broker.finish(*report).await),
+            Ok(Ran::Report(mut report)) => {
+                if let (Some(authored), Outcome::Succeeded { value }) = (&authored, &report.outcome)
+                    && let Err(wrong) = check_outputs(&authored.document, value)
+                {
+                    let error = StepError {
+                        retriable: Some(false),
+                        ..StepError::new("InvalidOutput", wrong)
+                    };
+                    report.outcome = Outcome::Failed { error };
+                }
+                Ok(broker.finish(*report).await)
+            }
             Ok(elsewhere) => return Ok(elsewhere),
             Err(error) => Err(error),
         };
@@ -392,8 +429,9 @@ impl Attempt {
         Ok(Ran::Report(Box::new(report)))
     }
 
+    /// Code of the library is not in the bundle that a replay has.
     fn is_recorded(&self) -> bool {
-        self.cx.bounds.record != Record::Off
+        self.cx.bounds.record != Record::Off && self.code.digest.is_none()
     }
 
     /// What is kept of it, masked; none where one that ends like this is not kept.
@@ -444,6 +482,18 @@ impl Attempt {
         whole
             .inspect_err(|error| tracing::warn!(run.id = %self.run, error = %error, "an attempt can't be recorded"))
             .ok()
+    }
+
+    /// The version of a node type whose code is called, as it was published.
+    async fn authored(&self) -> Result<Option<Arc<LibraryVersion>>> {
+        let Some(digest) = &self.code.digest else {
+            return Ok(None);
+        };
+        let (cx, scope) = (&self.cx, &self.scope);
+        match cx.node_types.document(scope, digest).await {
+            Ok(authored) => Ok(Some(authored)),
+            Err(error) => Err(node_type::unusable(cx, scope, &self.origin, &self.code.name, error).await),
+        }
     }
 
     /// Whether it is made here from now on, and nowhere else.
@@ -782,6 +832,19 @@ fn handed_config(config: &Merged) -> Value {
     Value::Object(handed)
 }
 
+/// The end of an attempt whose values don't fit to the ports and settings of its node type.
+fn wrong_input(findings: &[Finding]) -> AttemptReport {
+    let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    let errors = findings
+        .iter()
+        .map(|finding| json!({"parameter": finding.pointer, "message": finding.message}));
+    ended(StepError {
+        retriable: Some(false),
+        data: Some(json!({"errors": errors.collect::<Vec<_>>()})),
+        ..StepError::new("InvalidInput", messages.join("; "))
+    })
+}
+
 fn not_made(error: &Error) -> AttemptReport {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -796,6 +859,11 @@ fn not_made(error: &Error) -> AttemptReport {
         retriable: Some(error.kind().retriable()),
         ..StepError::new(error.code(), message)
     };
+    ended(error)
+}
+
+/// An end without a worker.
+fn ended(error: StepError) -> AttemptReport {
     AttemptReport {
         outcome: Outcome::Failed { error },
         variables: Value::Object(Map::new()),

@@ -26,6 +26,7 @@ pub(super) fn digest(scope: &Scope, run: &StoredRun, slot: Slot, arguments: &Val
         "environment": run.new.plan.environment,
         "module": code.module,
         "function": code.function,
+        "version": code.digest,
         "arguments": arguments,
         "rights": code.rights,
         "limits": code.limits,

@@ -12,9 +12,9 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::follow::Follow;
-use super::{CodeSource, Error, Result};
+use super::{CodeSource, Error, Result, node_type};
 use crate::clock::Clock;
-use crate::definition::Catalog;
+use crate::definition::{Catalog, INEXACT};
 use crate::domain::{Declared, DeclaredAs, Limits};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
@@ -22,6 +22,8 @@ use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments
 use crate::runner::graphs::graph_files;
 use crate::runner::{BundleRef, NodeRunner};
 use crate::store::repo::bundles::Bundles;
+use crate::store::repo::node_types::NodeTypes;
+use crate::tenancy::system;
 
 /// How long a caller waits for the workspace's packages.
 const ENVIRONMENT_PATIENCE: Duration = Duration::from_secs(50);
@@ -41,6 +43,8 @@ pub struct Catalogs {
     pub(super) code: CodeSource,
     runner: Arc<dyn NodeRunner>,
     ceilings: Limits,
+    /// What hints name the newest versions by.
+    library: NodeTypes,
     state: Mutex<State>,
     pub(super) follow: Follow,
 }
@@ -67,13 +71,14 @@ impl Catalogs {
         code: CodeSource,
         runner: Arc<dyn NodeRunner>,
         ceilings: Limits,
-        bundles: Bundles,
+        (bundles, library): (Bundles, NodeTypes),
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             code,
             runner,
             ceilings,
+            library,
             state: Mutex::default(),
             follow: Follow::new(bundles, clock),
         }
@@ -204,7 +209,13 @@ impl Catalogs {
             description.ms,
         )
         .within(&self.ceilings);
-        let catalog = with_graphs(catalog, bundle).await?;
+        let mut without = catalog;
+        let mut catalog = with_graphs(without.clone(), bundle).await?;
+        if catalog.findings.iter().any(|finding| finding.code == INEXACT) {
+            // Only to say what to write instead.
+            without.newest = node_type::newest(&self.library, &system("catalog")).await;
+            catalog = with_graphs(without, bundle).await?;
+        }
         for finding in &catalog.findings {
             warn!(
                 place = finding.pointer,
@@ -238,6 +249,14 @@ impl Catalogs {
         if let Some(environment) = &current.bundle.environment {
             self.code.environments.note_use(environment);
         }
+    }
+
+    /// The bundle that has nothing in it: for code that is given to its worker.
+    ///
+    /// # Errors
+    /// When its folder can't be made.
+    pub(super) fn nothing(&self) -> Result<BundleRef> {
+        Ok(bundle::nothing(&self.code.bundles)?)
     }
 
     /// The environment that a run is pinned to, made again where this instance doesn't have it.

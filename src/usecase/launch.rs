@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::resolve::{self, Found};
-use super::{Context, Error, Result, admission, drive_run, policy, start_run};
+use super::{Context, Error, Result, admission, drive_run, node_type, policy, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::domain::{Ask, Graph, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
@@ -77,7 +77,7 @@ pub(super) async fn check(
     let arguments = start_run::checked(found.declared(), given)?;
     start_run::secrets_are_there(cx, scope, found.declared(), &arguments).await?;
     let connected = connected(cx, scope, &found).await?;
-    let plan = plan_of(cx, &found, connected.as_ref())?;
+    let plan = plan_of(cx, scope, &found, connected.as_ref()).await?;
     let asked = policy::Asked {
         workflow: found.declared().security_profile,
         run: profile,
@@ -148,14 +148,17 @@ async fn connected(cx: &Context, scope: &Scope, found: &Found) -> Result<Option<
 }
 
 /// What is executed of a workflow, before any policy.
-fn plan_of(cx: &Context, found: &Found, connected: Option<&Graph>) -> Result<Plan> {
+async fn plan_of(cx: &Context, scope: &Scope, found: &Found, connected: Option<&Graph>) -> Result<Plan> {
     let (current, declared) = (&found.current, found.declared());
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
     let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
     let plan = match connected.or(declared.graph.as_deref()) {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
-            Plan::of_graph(bundle, graph, &current.catalog.functions_of(graph), limits).map_err(|missing| {
+            let versions = node_type::resolve(cx, scope, current, graph).await?;
+            let mut functions = current.catalog.functions_of(graph);
+            functions.extend(versions.iter().map(|(named, version)| (named.as_str(), version)));
+            Plan::of_graph(bundle, graph, &functions, limits).map_err(|missing| {
                 Error::conflict(
                     "workflow_broken",
                     format!("workflow `{}` can't be run: {missing}", declared.name),

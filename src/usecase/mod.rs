@@ -19,6 +19,7 @@ pub mod error;
 pub mod hook;
 pub mod hook_delivery;
 pub mod me;
+pub mod node_type;
 pub mod offer;
 pub mod organization;
 pub mod person;
@@ -89,6 +90,7 @@ use crate::store::repo::hooks::Hooks;
 use crate::store::repo::identity::Identities;
 use crate::store::repo::keys::Keys;
 use crate::store::repo::kv::Kv;
+use crate::store::repo::node_types::NodeTypes;
 use crate::store::repo::policies::Policies;
 use crate::store::repo::quarantines::Quarantines;
 use crate::store::repo::queue_triggers::QueueTriggers;
@@ -198,6 +200,10 @@ pub struct Context {
     pub due: Due,
     /// What steps are allowed to do.
     pub policies: Policies,
+    /// The node library.
+    pub node_types: NodeTypes,
+    /// How many trials of node types are under way here.
+    trials: Arc<Semaphore>,
     /// Secrets of workflows.
     pub secrets: secret::Secrets,
     /// Webhooks.
@@ -366,13 +372,15 @@ impl Context {
             due: Due::new(ports.clone()),
             waiting: Arc::new(Semaphore::new(runner.slots().saturating_sub(1))),
             policies: Policies::new(ports.clone(), clock.clone()),
+            node_types: NodeTypes::new(ports.clone(), clock.clone()),
+            trials: Arc::new(Semaphore::new(node_type::MAX_TRIALS)),
             backlog: Backlog::new(ports.clone()),
             admission: admission::Admission::new(runner.slots()),
             catalogs: catalog::Catalogs::new(
                 code,
                 runner.clone(),
                 bounds.attempt.clone(),
-                bundles.clone(),
+                (bundles.clone(), NodeTypes::new(ports.clone(), clock.clone())),
                 clock.clone(),
             ),
             bundles,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::catalog::{Current, find};
 use super::policy::{Asked, Ceilings};
-use super::{Context, Error, Result, resolve, workflow_assignment};
+use super::{Context, Error, Result, node_type, resolve, workflow_assignment};
 use crate::authz::{Action, Resource};
 use crate::domain::Declared;
 use crate::error::Finding;
@@ -22,7 +22,8 @@ pub struct Offered {
     pub network: Vec<String>,
     /// What of that a policy refuses: a run is not started while there is any.
     pub refused: Vec<Finding>,
-    /// What keeps it from being run otherwise: functions that the workspace doesn't declare, a name that the workspace has taken.
+    /// What keeps it from being run otherwise: functions that the workspace doesn't declare, node types that the library doesn't
+    /// have, a name that the workspace has taken.
     pub findings: Vec<Finding>,
     /// Of one that the organization has authored, how it is; the draft is for whoever may write it.
     pub head: Option<Box<Head>>,
@@ -266,11 +267,16 @@ async fn judge(cx: &Context, scope: &Scope, current: &Current, offered: &mut Off
         .as_ref()
         .and_then(|head| head.current.as_ref())
         .map(|one| &one.functions);
-    let mut findings = Vec::new();
-    let called: Vec<&Declared> = match (&offered.declared.graph, &offered.head, names) {
+    let (versions, mut findings) = match (&offered.declared.graph, names) {
+        (Some(graph), _) => node_type::look(cx, scope, current, graph).await?,
+        (None, Some(names)) => (node_type::declared(cx, scope, current, names).await?, Vec::new()),
+        (None, None) => Default::default(),
+    };
+    let mut called: Vec<&Declared> = match (&offered.declared.graph, &offered.head, names) {
         (None, None, _) => vec![&offered.declared],
         (_, _, Some(names)) => {
-            for name in names.iter().filter(|name| catalog.function(name).is_none()) {
+            let functions = names.iter().filter(|name| !name.contains('@'));
+            for name in functions.filter(|name| catalog.function(name).is_none()) {
                 let message = format!("it calls `{name}`, which the workspace doesn't declare");
                 let hint = "have the workspace declare it, or publish a revision that doesn't call it";
                 findings.push(Finding::new("", "unknown_use", message).hint(hint));
@@ -280,6 +286,7 @@ async fn judge(cx: &Context, scope: &Scope, current: &Current, offered: &mut Off
         (Some(graph), _, None) => catalog.functions_of(graph).into_values().collect(),
         (None, Some(_), None) => Vec::new(),
     };
+    called.extend(versions.values());
     if let (Some(_), Some(declared)) = (&offered.head, catalog.workflows.get(&offered.declared.name)) {
         let message = format!(
             "the name is the workspace's by now, whose workflow is called: {}:{}",

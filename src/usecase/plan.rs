@@ -165,6 +165,7 @@ fn effects(code: &Code) -> Value {
     json!({
         "function": code.name,
         "module": code.module,
+        "digest": code.digest,
         "trust": code.rights.trust,
         "network": hosts(code),
         "isolation": code.rights.minimum,

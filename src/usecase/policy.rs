@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::organization::{existing, keep};
-use super::{Context, Error, Result, catalog, resolve};
+use super::{Context, Error, Result, catalog, node_type, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
 use crate::definition::parse_policy;
@@ -396,7 +396,7 @@ pub(super) fn below(ceilings: &Ceilings, current: &catalog::Current, plan: &mut 
         let below = ceilings.restrict(&code.rights, &code.limits);
         let new = if code.module == BUILT_IN && code.rights.trust == Trust::Restricted {
             not_trusted(&id, code, &plan.workflow)
-        } else if code.module == BUILT_IN {
+        } else if code.module == BUILT_IN || code.digest.is_some() {
             let mut own = refusals_at(&format!("/nodes/{id}"), &below.reasons);
             own.extend(ceilings.command(&id, code, below.rights.trust));
             own
@@ -629,9 +629,14 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
             match &declared.graph {
                 None => declares(declared, &cx.bounds.attempt),
                 Some(graph) => {
+                    let (versions, _) = node_type::look(cx, scope, current, graph).await?;
                     let functions = current.catalog.functions_of(graph).into_values();
-                    all_of(functions.map(|function| declares(function, &cx.bounds.attempt)))
-                        .unwrap_or_else(|| (Rights::default(), cx.bounds.attempt.clone()))
+                    all_of(
+                        functions
+                            .chain(versions.values())
+                            .map(|function| declares(function, &cx.bounds.attempt)),
+                    )
+                    .unwrap_or_else(|| (Rights::default(), cx.bounds.attempt.clone()))
                 }
             }
         }

@@ -137,6 +137,7 @@ pub(super) async fn call(
             module: provider.module.clone(),
             function: provider.function.clone(),
         },
+        source: None,
         arguments: Value::Object(arguments),
         limits,
         rights: rights.clone(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::catalog::Current;
-use super::{Context, Error, Result, catalog, policy, workflow_assignment};
+use super::{Context, Error, Result, catalog, node_type, policy, workflow_assignment};
 use crate::authz::Origin;
 use crate::definition::{Authored, calls_of, read_authored};
 use crate::domain::{Declared, Timestamp, Trust, WorkflowRevision};
@@ -245,6 +245,7 @@ pub(super) async fn findings(
     let others = called_below(cx, scope, current, authored).await?;
     let mut findings = authored.findings().to_vec();
     findings.extend(authored.against(&current.catalog, &others));
+    findings.extend(node_type::look(cx, scope, current, authored.graph()).await?.1);
     Ok(findings)
 }
 

@@ -397,6 +397,7 @@ fn sealed_constructors_stay_sealed() {
     let expected = [
         "cross",
         "deliver",
+        "librarian",
         "operator",
         "operator_in",
         "platform",

@@ -242,6 +242,20 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
         Action::Delete,
         Resource::QueueTrigger,
     ),
+    ("GET", "/api/node-types", Action::List, Resource::NodeType),
+    ("GET", "/api/node-types/{name}", Action::Read, Resource::NodeType),
+    (
+        "GET",
+        "/api/node-types/{name}/versions/{version}",
+        Action::Read,
+        Resource::NodeType,
+    ),
+    (
+        "GET",
+        "/api/node-types/{name}/used-by",
+        Action::List,
+        Resource::Workflow,
+    ),
 ];
 
 /// What a route answers to who may, where what it asks for can't be done to the run that there is.
@@ -410,6 +424,23 @@ async fn queued(app: &TestApp) -> (String, [String; 2]) {
     (id.to_string(), aside.try_into().unwrap())
 }
 
+/// A node type of the library with a version, and a draft of the next.
+async fn in_library(app: &TestApp) {
+    for version in ["1.0.0", "1.1.0"] {
+        let draft = app.request("PUT", &format!("/api/node-types/{NODE_TYPE}/draft"));
+        let written = json!({"version": version, "code": "def run(ctx, inputs, settings):\n    return 1\n"});
+        let answer = draft.key(DEVELOPMENT_KEY).json(&written).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        if version == "1.0.0" {
+            let publish = app.request("POST", &format!("/api/node-types/{NODE_TYPE}/publish"));
+            let answer = publish.key(DEVELOPMENT_KEY).header("if-match", "*").send().await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+}
+
+const NODE_TYPE: &str = "coverage";
+
 /// The archive of a bundle, and of no other.
 fn an_archive(text: &str) -> Vec<u8> {
     let file = ("workflows/coverage.py".to_owned(), Bytes::from(text.to_owned()));
@@ -451,6 +482,7 @@ impl World {
         let hook = hooked(&app).await;
         let schedule = scheduled(&app).await;
         let (queue_trigger, aside) = queued(&app).await;
+        in_library(&app).await;
         authored(&app).await;
         let bundle = published(&app).await;
         let targets = routes::table()
@@ -458,6 +490,8 @@ impl World {
             .map(|route| {
                 let name = if route.path.contains("data-providers") {
                     DATA_PROVIDER
+                } else if route.path.contains("node-types") {
+                    NODE_TYPE
                 } else {
                     workflow_of(route.method, route.path)
                 };
@@ -468,6 +502,7 @@ impl World {
                         .path
                         .replace("{name}", name)
                         .replace("{step}", "main")
+                        .replace("{version}", "1.0.0")
                         .replace("{number}", "1")
                         .replace("{digest}", &bundle)
                         .replace("{user}", &person_of(route.method))

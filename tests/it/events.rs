@@ -133,6 +133,7 @@ async fn written(app: &TestApp, steps: &[&str]) -> RunRef {
             limits: Limits::default(),
             rights: Rights::default(),
             secrets: Vec::new(),
+            digest: None,
         };
         StepPlan {
             retry: RetryPolicy {

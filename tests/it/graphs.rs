@@ -2,11 +2,12 @@
 //! children, pauses, and another instance that goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use weft::clock::ManualClock;
+use weft::clock::Clock;
 use weft::domain::Timestamp;
 use weft::runner::scripted::Scene;
 use weft::scheduler::Decision;
@@ -683,8 +684,33 @@ async fn who_cancels_a_run_cancels_what_it_waits_for() {
     assert_eq!(world.ended(&run).await["status"], "cancelled");
 }
 
-fn clock() -> Arc<ManualClock> {
-    Arc::new(ManualClock::new(Timestamp::from_millis(1_795_219_200_000)))
+/// A clock that goes on, and can be moved forward. One that stands still between two moves keeps a message for ever that is put
+/// off by a moment, or by what was left before the move.
+#[derive(Debug)]
+struct MovedClock {
+    begun: Instant,
+    ahead: AtomicU64,
+}
+
+impl MovedClock {
+    fn advance(&self, by: Duration) {
+        self.ahead
+            .fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for MovedClock {
+    fn now(&self) -> Timestamp {
+        let moved = self.begun.elapsed() + Duration::from_millis(self.ahead.load(Ordering::SeqCst));
+        Timestamp::from_millis(1_795_219_200_000).plus(moved)
+    }
+}
+
+fn clock() -> Arc<MovedClock> {
+    Arc::new(MovedClock {
+        begun: Instant::now(),
+        ahead: AtomicU64::new(0),
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ mod hooks;
 mod host_envelope;
 mod kept;
 mod key_vault;
+mod node_library;
 mod plans;
 mod policies;
 mod ports;

@@ -112,6 +112,12 @@ fn frames_to_workers_are_written() {
                 arguments: &message["arguments"],
                 context: &message["context"],
             },
+            "source" => HandlerFrame::Source {
+                name: text(message, "name"),
+                version: text(message, "version"),
+                digest: text(message, "digest"),
+                code: text(message, "code"),
+            },
             "reply" => HandlerFrame::Reply {
                 id: message["id"].as_u64().unwrap(),
                 value: message.get("value").cloned(),

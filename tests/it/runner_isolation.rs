@@ -116,6 +116,7 @@ impl Stage {
                 module: "workflows.x".into(),
                 function: "x".into(),
             },
+            source: None,
             arguments: json!({}),
             context: json!({}),
             limits: Limits::default(),

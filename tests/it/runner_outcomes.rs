@@ -238,6 +238,7 @@ impl Stage {
                 module: "workflows.victim".into(),
                 function: function.into(),
             },
+            source: None,
             arguments,
             context: json!({
                 "organization": {"id": "contoso", "name": "Contoso Ltd"},

@@ -32,6 +32,7 @@ fn action() -> impl Strategy<Value = Action> {
         limits: Limits::default(),
         rights: Rights::default(),
         secrets: Vec::new(),
+        digest: None,
     };
     prop_oneof![
         2 => Just(Action::Code(Box::new(code))),

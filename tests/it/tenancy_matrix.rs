@@ -33,8 +33,9 @@ use weft::usecase::watch::Wanted;
 use weft::usecase::workflow::Expected;
 use weft::usecase::workflow_file::Format;
 use weft::usecase::{
-    Error, admit, approval, artifact, audit_log, control_run, drive_run, hook, offer, policy, provide_data, quarantine,
-    query_run, queue_trigger, recording, rerun, resume_run, schedule, secret, watch, workflow, workflow_assignment,
+    Error, admit, approval, artifact, audit_log, control_run, drive_run, hook, node_type, offer, policy, provide_data,
+    quarantine, query_run, queue_trigger, recording, rerun, resume_run, schedule, secret, watch, workflow,
+    workflow_assignment,
     workflow_file,
 };
 
@@ -58,6 +59,10 @@ const COVERED: &[&str] = &[
     "hook::list",
     "hook::replace",
     "hook::rotate",
+    "node_type::get",
+    "node_type::list",
+    "node_type::used_by",
+    "node_type::version",
     "offer::get",
     "offer::list",
     "plan::make",
@@ -530,6 +535,17 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 _ => not_found(of, queue_trigger::send(cx, scope, &origin, id, &Map::new()).await),
             }
         }
+        // The library is everybody's, and this installation has nothing in it.
+        "node_type::get" => not_found(of, node_type::get(cx, scope, "shout").await),
+        "node_type::list" => match node_type::list(cx, scope, &node_type::Wanted::default(), None, 50).await {
+            Ok((listed, _)) => {
+                let mut listed = listed.iter().filter(|one| one.origin() != node_type::Origin::BuiltIn);
+                assert!(listed.all(|one| one.name() == WORKFLOW), "{of}");
+            }
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "node_type::used_by" => not_found(of, node_type::used_by(cx, scope, "shout").await),
+        "node_type::version" => not_found(of, node_type::version(cx, scope, "shout", "1.0.0").await),
         // Everything about it is the stranger's own.
         "plan::make" => match weft::usecase::plan::make(cx, scope, &origin, WORKFLOW, &Map::new(), (None, false)).await
         {

@@ -39,6 +39,7 @@ KINDS = {
     "attempt",
     "reply",
     "describe",
+    "source",
 }
 OPS = {"hello", "fork", "kill", "ready", "refused", "forked", "fork_failed", "exited"}
 

@@ -268,6 +268,7 @@ class Handler:
         arguments: dict[str, Any] | None = None,
         *,
         kind: str = "workflow",
+        source: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Result:
         """A whole life: fork, attempt, last frame, `exited`. Calls are answered with null."""
@@ -277,6 +278,8 @@ class Handler:
         while (frame := worker.frame()) is not None:
             frames.append(frame)
             if frame["t"] == "ready":
+                if source is not None:
+                    worker.send({"t": "source", **source})
                 entry = {"kind": kind, "name": function, "function": function}
                 worker.send(
                     {"t": "attempt", "entry": entry, "arguments": arguments or {}, "context": context}

@@ -26,7 +26,8 @@ pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, at) in read.graph.nodes.iter().zip(&read.at) {
         let parameters = match node.work.called() {
-            Some(Called::Function("") | Called::Workflow("")) | None => continue,
+            // A node type is looked at where the library is.
+            Some(Called::Function("") | Called::Workflow("") | Called::Version(_)) | None => continue,
             Some(Called::Function(name)) => match offer.functions.get(name) {
                 Some(declared) => declared.parameters.as_slice(),
                 None => {
@@ -86,7 +87,7 @@ fn unknown_workflow(node: &Node, at: &str, name: &str, offer: &Offer<'_>) -> Fin
 
 fn check_inputs(graph: &Graph, node: &Node, at: &str, parameters: &[Parameter], findings: &mut Vec<Finding>) {
     let callee = match node.work.called() {
-        Some(Called::Function(name) | Called::Workflow(name)) => name,
+        Some(Called::Function(name) | Called::Workflow(name) | Called::Version(name)) => name,
         None => return,
     };
     let names = || parameters.iter().map(|parameter| parameter.name.as_str());

@@ -1,12 +1,14 @@
 //! A graph file → a graph, or everything that is wrong with it at once.
 //!
 //! [`read_graph`] looks at the file alone: its shape (`shape.rs`), how its nodes follow each other (`structure.rs`), what its
-//! expressions name (`names.rs`). [`check_against`] looks at what the workspace declares besides (`calls.rs`, `ports.rs`), and
-//! [`connect`] lets data edges convert what they carry to what is declared. Findings point at
+//! expressions name (`names.rs`). [`check_against`] looks at what the workspace declares besides (`calls.rs`, `ports.rs`),
+//! [`check_library`] at the node types that it uses (`library.rs`), and [`connect`] lets data edges convert what they carry to what
+//! is declared. Findings point at
 //! places as a JSON pointer does, but a node is named by its id: `/nodes/fetch/inputs/id`. A node without a good id of its own
 //! is named by its place: `/nodes/[3]/id`. `place.rs` turns such a pointer into line and column.
 
 mod calls;
+mod library;
 mod names;
 mod place;
 mod ports;
@@ -16,6 +18,7 @@ mod structure;
 use serde_json::Value;
 
 pub use calls::{Offer, check_against, cycles_of_children};
+pub use library::{INEXACT, Library, check_library, inexact};
 pub use place::place_of;
 pub(super) use ports::PORT;
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub(super) fn check(read: &mut ReadGraph) {
         match &node.work {
             NodeWork::Map { items, .. } => look("items", items, &[]),
             NodeWork::Compute { value } => look("value", value, &[]),
+            NodeWork::Library { settings, .. } => look("settings", &Value::Object(settings.clone()), &[]),
             NodeWork::Assert { message, .. } => look("message", message, &[]),
             NodeWork::Http {
                 url,

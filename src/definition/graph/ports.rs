@@ -65,7 +65,9 @@ impl<'a> Ports<'a> {
         let mut ports: Vec<Port> = own.map(|kind| kind.inputs.clone()).unwrap_or_default();
         let of_callee = match (node.work.called(), self.offer) {
             (None, _) => Some(Vec::new()),
-            (Some(Called::Function(name)), Some(offer)) => offer.functions.get(name).map(|one| one.input_ports()),
+            (Some(Called::Function(name) | Called::Version(name)), Some(offer)) => {
+                offer.functions.get(name).map(|one| one.input_ports())
+            }
             (Some(Called::Workflow(name)), Some(offer)) => offer.workflows.get(name).map(|all| of_parameters(all)),
             (Some(_), None) => None,
         };
@@ -78,12 +80,16 @@ impl<'a> Ports<'a> {
 
     fn outputs(&self, node: &Node) -> Side {
         let ports = match (&node.work, node.work.called(), self.offer) {
-            (NodeWork::Python { .. }, Some(Called::Function(name)), Some(offer)) => offer
+            (
+                NodeWork::Python { .. } | NodeWork::Library { .. },
+                Some(Called::Function(name) | Called::Version(name)),
+                Some(offer),
+            ) => offer
                 .functions
                 .get(name)
                 .map(|one| one.output_ports())
                 .unwrap_or_default(),
-            (NodeWork::Python { .. } | NodeWork::Workflow { .. }, ..) => Vec::new(),
+            (NodeWork::Python { .. } | NodeWork::Workflow { .. } | NodeWork::Library { .. }, ..) => Vec::new(),
             _ => self
                 .kinds
                 .get(node.work.kind())
@@ -231,7 +237,7 @@ fn no_input(node: &Node, input: &str, side: &Side, offer: &Offer<'_>) -> (&'stat
     let parameters = match node.work.called() {
         Some(Called::Function(name)) => offer.functions.get(name).map(|one| one.parameters.as_slice()),
         Some(Called::Workflow(name)) => offer.workflows.get(name).copied(),
-        None => None,
+        Some(Called::Version(_)) | None => None,
     };
     let parameter = parameters.into_iter().flatten().find(|one| one.name == input);
     match parameter {

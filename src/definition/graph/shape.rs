@@ -37,8 +37,9 @@ const COMMON: [&str; 8] = ["id", "type", "label", "position", "when", "phase", "
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 12] = [
+pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
     ("python", &["use"], true),
+    ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
     ("map", &["use", "workflow", "items", "atOnce", "onItemFailure"], true),
     ("loop", &["use", "workflow", "until", "most"], true),
@@ -613,6 +614,10 @@ impl Reader {
         match kind {
             "python" => NodeWork::Python {
                 function: self.needed_text(object, "use", "the name of a function with `@workflow` or `@node`"),
+            },
+            "node" => NodeWork::Library {
+                node_type: self.needed_text(object, "use", "a node type with its version, as `shout@1.2.0`"),
+                settings: self.values(object, "settings"),
             },
             "workflow" => NodeWork::Workflow {
                 workflow: self.needed_text(object, "workflow", "the name of a workflow"),

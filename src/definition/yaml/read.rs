@@ -112,13 +112,20 @@ pub(super) type StepType = (
     &'static [(&'static str, &'static str, As)],
 );
 
-pub(super) const TYPES: [StepType; 13] = [
+pub(super) const TYPES: [StepType; 14] = [
     (
         "python",
         "python",
         true,
         true,
         &[("use", "use", As::Plain), ("function", "use", As::Plain)],
+    ),
+    (
+        "node",
+        "node",
+        true,
+        true,
+        &[("use", "use", As::Plain), ("settings", "settings", As::Value)],
     ),
     (
         "workflow",

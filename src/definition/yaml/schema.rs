@@ -181,6 +181,10 @@ fn common() -> Map<String, Value> {
 /// What a member may be that only this type of step has.
 fn own_member(step: &str, member: &str) -> Value {
     match (step, member) {
+        ("node", "use") => {
+            json!({"type": "string", "description": "A node type of the library with its exact version, as `shout@1.2.0`"})
+        }
+        ("node", "settings") => json!({"type": "object", "description": "What the node type is set to, by name"}),
         (_, "use" | "function") => json!({"type": "string", "description": "A function with `@workflow` or `@node`"}),
         (_, "workflow") => json!({"type": "string", "description": "The workflow that it starts"}),
         ("map", "items") => json!({"description": "A list, or an expression that gives one; one call for each item"}),

@@ -10,6 +10,7 @@ pub mod environments;
 pub mod health;
 pub mod hooks;
 pub mod me;
+pub mod node_types;
 pub mod plans;
 pub mod policy;
 pub mod quarantine;

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod installation;
 pub mod keys;
 pub mod kv;
+pub mod node_types;
 pub mod policies;
 pub mod quarantines;
 pub mod queue_triggers;

@@ -112,7 +112,7 @@ pub struct Current {
     pub revision: RevisionHead,
     /// Since when.
     pub since: Timestamp,
-    /// The functions that it calls, the first of them.
+    /// The functions that it calls and the node types that it uses (`shout@1.2.0`), the first of them.
     pub functions: Vec<String>,
     /// What lists show.
     pub about: About,

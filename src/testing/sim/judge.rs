@@ -488,6 +488,8 @@ impl<'a> Case<'a> {
                     add(format!("was refused by nobody: {} {}", seen.output, seen.error));
                 }
             }
+            // None is drawn: the simulated storage has no library.
+            NodeWork::Library { .. } => add("uses a node type, and none was drawn".to_owned()),
         }
     }
 
