@@ -35,8 +35,7 @@ use weft::usecase::workflow_file::Format;
 use weft::usecase::{
     Error, admit, approval, artifact, audit_log, control_run, drive_run, hook, node_type, offer, policy, provide_data,
     quarantine, query_run, queue_trigger, recording, rerun, resume_run, schedule, secret, watch, workflow,
-    workflow_assignment,
-    workflow_file,
+    workflow_assignment, workflow_file,
 };
 
 /// The use cases that take a scope, or the reference of which one is made. A new one is added here, and to the matrix.

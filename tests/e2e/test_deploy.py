@@ -1,0 +1,107 @@
+"""Code that is published to a running installation: by `scripts/deploy-workspace`, as CI does, and by `weft` itself."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft import REPOSITORY, Weft, clean_environment, copy_workspace, problem, weft
+
+ANSWERS = """
+from weft import Context, workflow
+
+@workflow
+def edited(ctx: Context) -> object:
+    return {answer!r}
+"""
+KEY = "weft-dev-key"
+
+
+@pytest.fixture
+def one(make: Any, tmp_path: Path) -> Weft:
+    started: Weft = make(workspace=copy_workspace(tmp_path / "workspace")).start()
+    return started
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Path:
+    """A repository of a fork: all that is deployed of it is its workspace."""
+    folder = tmp_path / "fork"
+    (folder / "workspace" / "workflows").mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True)
+
+
+def commit(fork: Path, text: str) -> None:
+    (fork / "workspace" / "workflows" / "edited.py").write_text(text)
+    git(fork, "add", "--all")
+    git(fork, "commit", "--quiet", "--message", "edit")
+
+
+def deploy(fork: Path, server: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [REPOSITORY / "scripts" / "deploy-workspace", *arguments],
+        cwd=fork,
+        env=clean_environment({"WEFT_SERVER": server, "WEFT_KEY": KEY}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_commit_is_published_and_activated_and_taken_back(one: Weft, fork: Path) -> None:
+    problem(one.execute("edited"), 404, "workflow_not_found", hint="declares")
+    commit(fork, ANSWERS.format(answer=1))
+    done = deploy(fork, one.url)
+    assert done.returncode == 0, done.stderr
+    published, activated = done.stdout.splitlines()
+    assert published.removeprefix("published ") == activated.removeprefix("activated ")
+    assert one.run("edited")["result"] == 1
+
+    commit(fork, ANSWERS.format(answer=2))
+    (fork / "workspace" / "workflows" / "edited.py").write_text(ANSWERS.format(answer="not committed"))
+    assert deploy(fork, one.url, "--no-activate").returncode == 0
+    assert one.run("edited")["result"] == 1
+    assert deploy(fork, one.url).returncode == 0
+    assert one.run("edited")["result"] == 2
+
+    remote = {"WEFT_SERVER": one.url, "WEFT_KEY": KEY}
+    assert weft("bundles", "rollback", "--json", environment=remote).status == 0
+    assert one.run("edited")["result"] == 1
+    listed = weft("bundles", "list", "--json", environment=remote)
+    assert len(listed.json["items"]) == 2, listed.stdout
+
+
+def test_what_does_not_pass_changes_nothing(one: Weft, fork: Path) -> None:
+    commit(fork, ANSWERS.format(answer=1))
+    assert deploy(fork, one.url).returncode == 0
+    commit(fork, "def broken(:\n")
+    done = deploy(fork, one.url)
+    assert done.returncode == 1
+    assert "the activation was refused (422)" in done.stderr
+    assert "edited.py" in done.stderr
+    assert one.run("edited")["result"] == 1
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_a_key_is_sent_nowhere_in_the_clear(fork: Path) -> None:
+    commit(fork, ANSWERS.format(answer=1))
+    done = deploy(fork, "http://weft.example")
+    assert done.returncode == 2
+    assert "https://" in done.stderr
+    assert deploy(fork, "https://weft.example", "no-such-commit").returncode == 2
+
+
+def test_weft_publishes_a_folder_to_another_installation(one: Weft, fork: Path) -> None:
+    commit(fork, ANSWERS.format(answer="by weft"))
+    places: list[Any] = ["--workspace", fork / "workspace", "--activate", "--json"]
+    done = weft("publish", *places, environment={"WEFT_SERVER": one.url, "WEFT_KEY": KEY})
+    assert done.status == 0, done.stderr
+    assert one.run("edited")["result"] == "by weft"
