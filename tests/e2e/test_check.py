@@ -120,7 +120,9 @@ def test_samples_name_the_schema() -> None:
 
 
 def test_a_file_by_itself(tmp_path: Path) -> None:
-    good = weft("check", *sorted(GOLDEN.glob("good/*.yaml")), "--json")
+    # One calls functions of a workspace.
+    alone = [path for path in sorted(GOLDEN.glob("good/*.yaml")) if path.stem != "data_edges"]
+    good = weft("check", *alone, "--json")
     assert (good.status, good.json["findings"]) == (0, []), good
     assert good.json["workflows"] == ["deploy-application", "everything", "hello-world"]
     file = tmp_path / "w.yaml"

@@ -159,7 +159,7 @@ fn common() -> Map<String, Value> {
         ("type".to_owned(), json!({"description": "What the step does"})),
         (
             "label".to_owned(),
-            json!({"type": "string", "maxLength": MAX_LABEL, "description": "What it is called where it is drawn"}),
+            json!({"type": ["string", "number"], "maxLength": MAX_LABEL, "description": "What it is called where it is drawn, kept as it is written"}),
         ),
         ("position".to_owned(), json!({"$ref": "#/$defs/position"})),
         ("depends_on".to_owned(), json!({"$ref": "#/$defs/depends_on"})),
