@@ -434,10 +434,12 @@ fn number_of(text: &str) -> Result<Value, String> {
         return Err(wrong());
     }
     let float: f64 = text.parse().map_err(|_| wrong())?;
-    if !float.is_finite() || normal(text) != normal(&format!("{float:e}")) {
+    // Compared as it will be written: of two texts that are as short and as near, other writers take the other one.
+    let number = json!(float);
+    if !float.is_finite() || normal(text) != normal(&number.to_string()) {
         return Err(format!("64 bits don't keep `{}` as it is written", shown(text)));
     }
-    Ok(json!(float))
+    Ok(number)
 }
 
 /// A decimal number as its digits without zeros at the ends, and the power of ten of the last one.
