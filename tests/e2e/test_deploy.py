@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from weft import REPOSITORY, Weft, clean_environment, copy_workspace, problem, weft
+from emulator import Emulator
+from weft import REPOSITORY, Weft, clean_environment, copy_workspace, problem, until, weft
 
 ANSWERS = """
 from weft import Context, workflow
@@ -105,3 +106,34 @@ def test_weft_publishes_a_folder_to_another_installation(one: Weft, fork: Path) 
     done = weft("publish", *places, environment={"WEFT_SERVER": one.url, "WEFT_KEY": KEY})
     assert done.status == 0, done.stderr
     assert one.run("edited")["result"] == "by weft"
+
+
+def test_two_instances_over_one_account_follow_each_other(make: Any, fork: Path, tmp_path: Path) -> None:
+    emulator = Emulator(tmp_path / "azurite")
+    emulator.start()
+    try:
+        one, other = (
+            make(
+                name,
+                workspace=copy_workspace(tmp_path / f"{name}-workspace"),
+                environment=emulator.environment,
+            ).start()
+            for name in ("a", "b")
+        )
+
+        def answers(expected: int) -> bool:
+            run = other.execute("edited")
+            return run.status == 200 and run.json["result"] == expected
+
+        for answer in (1, 2):
+            commit(fork, ANSWERS.format(answer=answer))
+            assert deploy(fork, one.url).returncode == 0
+            assert one.run("edited")["result"] == answer
+            until(lambda answer=answer: answers(answer), "the other instance has it", 30)  # type: ignore[misc]
+        # Taken back where it was not activated.
+        remote = {"WEFT_SERVER": other.url, "WEFT_KEY": KEY}
+        assert weft("bundles", "rollback", "--json", environment=remote).status == 0
+        assert other.run("edited")["result"] == 1
+        until(lambda: one.run("edited")["result"] == 1, "the first instance follows", 30)
+    finally:
+        emulator.stop()

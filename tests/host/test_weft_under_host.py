@@ -2,11 +2,13 @@
 
 import base64
 import http.client
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,3 +379,50 @@ def test_smoke_as_from_a_terminal(setting: Setting, program: str, tmp_path: Path
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def packed(answer: str) -> bytes:
+    """A workspace of one workflow, as an archive."""
+    text = f"from weft import workflow\n\n\n@workflow\ndef edited() -> str:\n    return {answer!r}\n".encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo("workflows/edited.py")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    return buffer.getvalue()
+
+
+def test_bundles_are_published_run_and_taken_back_by_two_instances(
+    setting: Setting, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    second = Setting(setting.program, setting.connection_string, tmp_path_factory.mktemp("second"))
+
+    def activate(host: Host, answer: str) -> str:
+        sent = host.api("POST", "/bundles", body=packed(answer), Content_Type="application/gzip")
+        assert sent.status in (200, 201), sent
+        digest: str = sent.json["digest"]
+        assert host.api("POST", f"/bundles/{digest}/activate", body={}).status == 200
+        return digest
+
+    def answers(host: Host) -> Any:
+        run = host.api("POST", "/workflows/edited/execute", body={})
+        return run.json["result"] if run.status == 200 else run.status
+
+    with standin(setting) as one, standin(second) as other:
+        try:
+            assert answers(one) == answers(other) == 404
+            activate(one, "first")
+            assert answers(one) == "first"
+            eventually(lambda: answers(other) == "first", "the other instance has it", 30)
+            pinned = other.api("POST", "/workflows/edited/execute?delay=20", body={}, Prefer="respond-async")
+            assert pinned.status == 202, pinned
+            activate(other, "second")
+            assert answers(other) == "second"
+            eventually(lambda: answers(one) == "second", "the first instance follows", 30)
+            # It was started before, and begins now.
+            assert one.wait_finished(pinned.json["runId"])["result"] == "first"
+            assert one.api("POST", "/bundles/rollback", body={}).status == 200
+            assert answers(one) == "first"
+            eventually(lambda: answers(other) == "first", "the other instance follows", 30)
+        finally:
+            assert one.api("POST", "/bundles/folder/activate", body={}).status == 200

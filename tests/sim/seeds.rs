@@ -95,11 +95,12 @@ const MET: &[&str] = &[
     "fault: slow",
     "fault: handed out twice",
     "fault: handed out late",
-    "fault: quarantined",
     "fault: no worker",
 ];
 /// How often each of them at least.
 const LEAST: u64 = 3;
+/// What comes of five failed deliveries in a row, so that an ordinary run meets it a few times or once.
+const RARE: &str = "fault: quarantined";
 
 fn variable(name: &str) -> Option<String> {
     #[expect(
@@ -210,6 +211,7 @@ fn no_seed_breaks_a_promise() {
     assert!(!many || (vanished > 80 && taken_over > 300), "too little goes wrong");
     let missed: Vec<_> = MET.iter().filter(|what| met.of(what) < LEAST).collect();
     assert!(!many || missed.is_empty(), "hardly met: {missed:?}");
+    assert!(!many || met.of(RARE) > 0, "never met: {RARE}");
 }
 
 #[test]
