@@ -204,6 +204,7 @@ def test_doctor(tmp_path: Path) -> None:
     assert good.status == 0, good
     assert [(check["what"], check["ok"]) for check in good.json] == [
         ("configuration", True),
+        ("engine", True),
         ("python", True),
         ("storage", True),
         ("isolation", True),
