@@ -10,7 +10,7 @@ from repository import PATHS, ROOT, SCRIPT, SIGNERS, Repository, refused
 # What belongs to a fork. Whatever is new beside these is meant to be protected, or to be added here.
 FREE = {
     ".editorconfig", ".gitignore", ".vscode", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "benches",
-    "clippy.toml", "compose.yml", "docs", "local.settings.json", "rustfmt.toml", "tests", "workspace",
+    "clippy.toml", "compose.yml", "docs", "local.settings.json", "pyproject.toml", "rustfmt.toml", "tests", "workspace",
 }  # fmt: skip
 NOT_KEPT = {
     ".git",
