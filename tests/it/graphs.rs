@@ -793,7 +793,15 @@ async fn another_instance_goes_on_in_the_midst_of_a_map() {
         made[usize::try_from(asked.arguments["n"].as_u64().unwrap()).unwrap()] += 1;
     }
     assert_eq!(made, [1, 1, 2, 2, 1, 1]);
-    let taken = world.get("/api/audit?event=run.taken_over").await;
+    // Records are listed after the end that they tell of.
+    let begun = Instant::now();
+    let taken = loop {
+        let taken = world.get("/api/audit?event=run.taken_over").await;
+        if taken["items"] != json!([]) || begun.elapsed() > PATIENCE {
+            break taken;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
     assert_eq!(taken["items"].as_array().unwrap().len(), 1, "{taken:#}");
     assert_eq!(taken["items"][0]["resource"]["id"], run["runId"], "{taken:#}");
 }
