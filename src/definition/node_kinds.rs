@@ -50,10 +50,15 @@ fn one_of(setting: Setting, options: &[(&str, &str)]) -> Setting {
     }
 }
 
-fn called() -> [Setting; 2] {
+fn called() -> [Setting; 3] {
     [
-        setting("use", SettingKind::Text, "A function with `@workflow` or `@node`"),
+        setting(
+            "use",
+            SettingKind::Text,
+            "A function with `@workflow` or `@node`, or a node type of the library with its exact version",
+        ),
         setting("workflow", SettingKind::Text, "A workflow; instead of a function"),
+        setting("settings", SettingKind::Values, "What the node type is set to"),
     ]
 }
 
@@ -83,10 +88,14 @@ fn kind(name: &str, title: &str, category: &str, description: &str) -> BuiltInKi
 /// All of them, in the order in which a palette shows them.
 #[must_use]
 pub fn built_in_kinds() -> Vec<BuiltInKind> {
-    let [function, workflow] = called();
+    let [function, workflow, settings] = called();
     vec![
         BuiltInKind {
-            settings: vec![needed(function.clone())],
+            settings: vec![needed(setting(
+                "use",
+                SettingKind::Text,
+                "A function with `@workflow` or `@node`",
+            ))],
             calls: true,
             tries: true,
             ..kind("python", "Function", "Code", "Calls a function of the workspace")
@@ -98,7 +107,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
                     SettingKind::Text,
                     "A node type of the library with its exact version, as `shout@1.2.0`",
                 )),
-                setting("settings", SettingKind::Values, "What the node type is set to"),
+                settings.clone(),
             ],
             tries: true,
             ..kind("node", "Library", "Code", "Runs a node type of the library")
@@ -130,6 +139,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             settings: vec![
                 function.clone(),
                 workflow.clone(),
+                settings.clone(),
                 within(
                     usually(
                         setting("atOnce", SettingKind::Integer, "Most items at the same time"),
@@ -170,6 +180,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             settings: vec![
                 function,
                 workflow,
+                settings,
                 needed(setting(
                     "until",
                     SettingKind::Expression,

@@ -179,6 +179,9 @@ pub enum NodeWork {
         at_once: u32,
         /// What the failure of an item does.
         on_item_failure: ItemFailure,
+        /// Of a node type of the library, its settings.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        settings: Map<String, Value>,
     },
     /// An action again and again.
     Loop {
@@ -189,6 +192,9 @@ pub enum NodeWork {
         until: String,
         /// Most iterations.
         most: u32,
+        /// Of a node type of the library, its settings.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        settings: Map<String, Value>,
     },
     /// One of several branches.
     Choose {
@@ -294,6 +300,9 @@ pub enum Calls {
     /// A Python function, by its declared name.
     #[serde(rename = "use")]
     Function(String),
+    /// A node type of the library, by its name and exact version.
+    #[serde(rename = "use")]
+    Version(String),
     /// A run of another workflow.
     #[serde(rename = "workflow")]
     Workflow(String),
@@ -340,8 +349,28 @@ impl NodeWork {
             Self::Workflow { workflow } => Some(Called::Workflow(workflow)),
             Self::Map { calls, .. } | Self::Loop { calls, .. } => Some(match calls {
                 Calls::Function(name) => Called::Function(name),
+                Calls::Version(name) => Called::Version(name),
                 Calls::Workflow(name) => Called::Workflow(name),
             }),
+            _ => None,
+        }
+    }
+
+    /// The node type of the library that it uses, by name and version, and what that is set to.
+    #[must_use]
+    pub const fn version(&self) -> Option<(&str, &Map<String, Value>)> {
+        match self {
+            Self::Library { node_type, settings }
+            | Self::Map {
+                calls: Calls::Version(node_type),
+                settings,
+                ..
+            }
+            | Self::Loop {
+                calls: Calls::Version(node_type),
+                settings,
+                ..
+            } => Some((node_type.as_str(), settings)),
             _ => None,
         }
     }

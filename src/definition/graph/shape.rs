@@ -41,8 +41,12 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
     ("python", &["use"], true),
     ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
-    ("map", &["use", "workflow", "items", "atOnce", "onItemFailure"], true),
-    ("loop", &["use", "workflow", "until", "most"], true),
+    (
+        "map",
+        &["use", "workflow", "settings", "items", "atOnce", "onItemFailure"],
+        true,
+    ),
+    ("loop", &["use", "workflow", "settings", "until", "most"], true),
     (
         "shell",
         &[
@@ -624,6 +628,7 @@ impl Reader {
             },
             "map" => NodeWork::Map {
                 calls: self.calls(object),
+                settings: self.settings(object),
                 items: self.items(object),
                 at_once: self
                     .number(object, "atOnce", 1..=u64::from(MAX_ACTIVE))
@@ -632,6 +637,7 @@ impl Reader {
             },
             "loop" => NodeWork::Loop {
                 calls: self.calls(object),
+                settings: self.settings(object),
                 until: self.needed_text(object, "until", "an expression that ends it, as `output.done`"),
                 most: {
                     if object.get("most").is_none() {
@@ -938,12 +944,16 @@ impl Reader {
     fn calls(&mut self, object: &Object<'_>) -> Calls {
         match (object.get("use"), object.get("workflow")) {
             (None, Some(_)) => Calls::Workflow(self.text(object, "workflow").unwrap_or_default()),
-            (Some(_), None) => Calls::Function(self.text(object, "use").unwrap_or_default()),
+            (Some(_), None) => match self.text(object, "use").unwrap_or_default() {
+                // No function has such a name.
+                version if version.contains('@') => Calls::Version(version),
+                function => Calls::Function(function),
+            },
             (None, None) => {
                 self.missing(
                     object,
                     "use",
-                    "the name of a function, or `workflow` that of a workflow",
+                    "the name of a function, a node type of the library as `shout@1.2.0`, or `workflow` that of a workflow",
                 );
                 Calls::Function(String::new())
             }
@@ -958,6 +968,19 @@ impl Reader {
                 Calls::Function(self.text(object, "use").unwrap_or_default())
             }
         }
+    }
+
+    /// What the node type is set to that a map or loop calls.
+    fn settings(&mut self, object: &Object<'_>) -> Map<String, Value> {
+        let settings = self.values(object, "settings");
+        let is_version = object.get("use").and_then(Value::as_str).is_some_and(|used| used.contains('@'));
+        if !settings.is_empty() && !is_version {
+            let message = format!("{} has `settings`, and calls no node type of the library", object.what);
+            let hint = "name the node type in `use`, with its exact version as `shout@1.2.0`; what a function or a workflow is \
+                        given stands in `inputs`";
+            self.add(object.pointer("settings"), "unknown_member", message, hint);
+        }
+        settings
     }
 
     fn items(&mut self, object: &Object<'_>) -> Value {

@@ -142,6 +142,7 @@ pub(super) const TYPES: [StepType; 14] = [
         &[
             ("use", "use", As::Plain),
             ("workflow", "workflow", As::Plain),
+            ("settings", "settings", As::Value),
             ("items", "items", As::Value),
             ("at_once", "atOnce", As::Plain),
             ("on_item_failure", "onItemFailure", As::Plain),
@@ -155,6 +156,7 @@ pub(super) const TYPES: [StepType; 14] = [
         &[
             ("use", "use", As::Plain),
             ("workflow", "workflow", As::Plain),
+            ("settings", "settings", As::Value),
             ("until", "until", As::Expression),
             ("most", "most", As::Plain),
         ],

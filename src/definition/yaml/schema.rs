@@ -184,7 +184,11 @@ fn own_member(step: &str, member: &str) -> Value {
         ("node", "use") => {
             json!({"type": "string", "description": "A node type of the library with its exact version, as `shout@1.2.0`"})
         }
-        ("node", "settings") => json!({"type": "object", "description": "What the node type is set to, by name"}),
+        ("map" | "loop", "use") => json!({
+            "type": "string",
+            "description": "A function with `@workflow` or `@node`, or a node type of the library as `shout@1.2.0`",
+        }),
+        (_, "settings") => json!({"type": "object", "description": "What the node type is set to, by name"}),
         (_, "use" | "function") => json!({"type": "string", "description": "A function with `@workflow` or `@node`"}),
         (_, "workflow") => json!({"type": "string", "description": "The workflow that it starts"}),
         ("map", "items") => json!({"description": "A list, or an expression that gives one; one call for each item"}),
