@@ -147,8 +147,24 @@ pub(super) fn check_form(index: usize, edge: &Edge, findings: &mut Vec<Finding>)
     }
 }
 
-/// What of the data edges doesn't fit to the ports that there are.
-pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding>) {
+/// What of the data edges of node types of the library doesn't fit, where it is known what these take and give. Others are looked
+/// at with the rest of what a graph calls.
+#[must_use]
+pub fn check_edges_of_versions(graph: &Graph, offer: &Offer<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let is_version = |node: &Node| node.work.version().is_some();
+    let is_meant = |from: &Node, to: &Node| is_version(from) || is_version(to);
+    check(graph, offer, is_meant, &mut findings);
+    findings
+}
+
+/// What of the data edges that are meant doesn't fit to the ports that there are.
+pub(super) fn check(
+    graph: &Graph,
+    offer: &Offer<'_>,
+    is_meant: impl Fn(&Node, &Node) -> bool,
+    findings: &mut Vec<Finding>,
+) {
     if graph.edges.iter().all(|edge| edge.input.is_none()) {
         return;
     }
@@ -168,6 +184,9 @@ pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding
             findings.push(Finding::new(format!("/edges/{index}{member}"), code, message).hint(hint));
         };
         let (earlier, later) = (&graph.nodes[*from], &graph.nodes[*to]);
+        if !is_meant(earlier, later) {
+            continue;
+        }
         let outputs = ports.outputs(earlier);
         let found = output(&outputs, edge);
         if let Err(near) = &found {

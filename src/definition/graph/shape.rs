@@ -944,11 +944,7 @@ impl Reader {
     fn calls(&mut self, object: &Object<'_>) -> Calls {
         match (object.get("use"), object.get("workflow")) {
             (None, Some(_)) => Calls::Workflow(self.text(object, "workflow").unwrap_or_default()),
-            (Some(_), None) => match self.text(object, "use").unwrap_or_default() {
-                // No function has such a name.
-                version if version.contains('@') => Calls::Version(version),
-                function => Calls::Function(function),
-            },
+            (Some(_), None) => self.used(object),
             (None, None) => {
                 self.missing(
                     object,
@@ -965,15 +961,27 @@ impl Reader {
                     message,
                     "take one of them out",
                 );
-                Calls::Function(self.text(object, "use").unwrap_or_default())
+                self.used(object)
             }
+        }
+    }
+
+    /// The function or node type that a map or loop calls.
+    fn used(&mut self, object: &Object<'_>) -> Calls {
+        match self.text(object, "use").unwrap_or_default() {
+            // No function has such a name.
+            version if version.contains('@') => Calls::Version(version),
+            function => Calls::Function(function),
         }
     }
 
     /// What the node type is set to that a map or loop calls.
     fn settings(&mut self, object: &Object<'_>) -> Map<String, Value> {
         let settings = self.values(object, "settings");
-        let is_version = object.get("use").and_then(Value::as_str).is_some_and(|used| used.contains('@'));
+        let is_version = object
+            .get("use")
+            .and_then(Value::as_str)
+            .is_some_and(|used| used.contains('@'));
         if !settings.is_empty() && !is_version {
             let message = format!("{} has `settings`, and calls no node type of the library", object.what);
             let hint = "name the node type in `use`, with its exact version as `shout@1.2.0`; what a function or a workflow is \

@@ -11,7 +11,7 @@ use super::super::{Context, Error, Result};
 use super::User;
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::definition::{Library, check_library};
+use crate::definition::{Authored, Library, Offers, check_library};
 use crate::domain::{
     Declared, DeclaredAs, Graph, LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument,
     NodeTypeName, NodeUse,
@@ -26,6 +26,9 @@ fn uses(graph: &Graph) -> BTreeSet<&str> {
     uses.map(|(node_type, _)| node_type).collect()
 }
 
+/// Workflows of the organization that a graph calls, by name, as far as they were looked for.
+type Others = BTreeMap<String, Arc<Authored>>;
+
 /// The versions that a graph uses, by what its nodes name, as far as they are there; and what is wrong with how it uses them.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ pub(in crate::usecase) async fn look(
     cx: &Context,
     scope: &Scope,
     current: &Current,
-    graph: &Graph,
+    (graph, others): (&Graph, &Others),
 ) -> Result<(BTreeMap<String, Declared>, Vec<Finding>)> {
     let uses = uses(graph);
     if uses.is_empty() {
@@ -94,6 +97,12 @@ pub(in crate::usecase) async fn look(
             }
         }
     }
+    let offers = Offers {
+        catalog: &current.catalog,
+        others,
+        versions: &declared,
+    };
+    findings.extend(offers.check_edges(graph));
     Ok((declared, findings))
 }
 
@@ -105,9 +114,9 @@ pub(in crate::usecase) async fn resolve(
     cx: &Context,
     scope: &Scope,
     current: &Current,
-    graph: &Graph,
+    (graph, others): (&Graph, &Others),
 ) -> Result<BTreeMap<String, Declared>> {
-    let (declared, findings) = look(cx, scope, current, graph).await?;
+    let (declared, findings) = look(cx, scope, current, (graph, others)).await?;
     if findings.is_empty() {
         return Ok(declared);
     }
