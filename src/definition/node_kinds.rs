@@ -125,6 +125,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
         },
         shell(),
         http(),
+        file(),
         BuiltInKind {
             inputs: vec![
                 Port::new("items", PortType::Array)
@@ -361,6 +362,75 @@ fn http() -> BuiltInKind {
         ],
         tries: true,
         ..kind("http", "Request", "Code", "Makes a request through the engine")
+    }
+}
+
+fn file() -> BuiltInKind {
+    BuiltInKind {
+        inputs: vec![
+            Port::new("content", PortType::Any).described("What is in a file that is made, as `format` says"),
+            Port::new("file", PortType::File).described("The file that is read"),
+        ],
+        outputs: vec![
+            Port::new("file", PortType::File)
+                .all()
+                .described("The file that was made"),
+            Port::new("content", PortType::Any)
+                .all()
+                .described("What is in the file that was read, as `format` says"),
+        ],
+        settings: vec![
+            needed(one_of(
+                setting("action", SettingKind::Select, "What is done"),
+                &[("write", "Make a file of a value"), ("read", "Read a file")],
+            )),
+            usually(
+                one_of(
+                    setting("format", SettingKind::Select, "As what it is written or read"),
+                    &[
+                        ("text", "Text"),
+                        ("base64", "Bytes as base64"),
+                        ("json", "JSON"),
+                        ("csv", "Rows of CSV, only read"),
+                    ],
+                ),
+                json!("text"),
+            ),
+            setting("name", SettingKind::Text, "The name of a file that is made"),
+            setting(
+                "mediaType",
+                SettingKind::Text,
+                "Its media type; that of the format without it",
+            ),
+            usually(
+                one_of(
+                    setting(
+                        "store",
+                        SettingKind::Select,
+                        "Where the bytes of a file that is made are",
+                    ),
+                    &[
+                        ("artifact", "An artifact of the run"),
+                        ("inline", "In the value itself"),
+                    ],
+                ),
+                json!("artifact"),
+            ),
+            usually(
+                setting(
+                    "header",
+                    SettingKind::Boolean,
+                    "Whether the first row of CSV names the columns",
+                ),
+                json!(true),
+            ),
+            usually(
+                setting("delimiter", SettingKind::Text, "What stands between fields of CSV"),
+                json!(","),
+            ),
+        ],
+        tries: true,
+        ..kind("file", "File", "Data", "Makes a file of a value, or a value of a file")
     }
 }
 

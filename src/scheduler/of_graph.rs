@@ -177,6 +177,27 @@ fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
             "body": node.fed.get("body").or(body.as_ref()),
             "expect": expect,
         })),
+        NodeWork::File {
+            action,
+            format,
+            content,
+            name,
+            media_type,
+            store,
+            file,
+            header,
+            delimiter,
+        } => Some(json!({
+            "action": action,
+            "format": format,
+            "content": node.fed.get("content").or(content.as_ref()),
+            "name": name,
+            "media_type": media_type,
+            "store": store,
+            "file": node.fed.get("file").or(file.as_ref()),
+            "header": header,
+            "delimiter": delimiter,
+        })),
         _ => node.given().map(Value::Object),
     }
 }
@@ -290,6 +311,10 @@ fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits
         NodeWork::Http { headers, network, .. } => {
             let mut code = Code::built_in("http", limits, network, Starts::Nothing);
             code.secrets = secrets_of(headers, graph);
+            Work::Once(Action::Code(Box::new(code)))
+        }
+        NodeWork::File { .. } => {
+            let code = Code::built_in("file", limits, &[], Starts::Nothing);
             Work::Once(Action::Code(Box::new(code)))
         }
         NodeWork::Assert {

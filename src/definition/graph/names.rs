@@ -91,6 +91,13 @@ pub(super) fn check(read: &mut ReadGraph) {
                 look("headers", &Value::Object(headers.clone()), &[]);
                 look("body", body.as_ref().unwrap_or(&Value::Null), &[]);
             }
+            NodeWork::File {
+                content, name, file, ..
+            } => {
+                for (member, value) in [("content", content), ("name", name), ("file", file)] {
+                    look(member, value.as_ref().unwrap_or(&Value::Null), &[]);
+                }
+            }
             NodeWork::Shell {
                 command, environment, ..
             } => {

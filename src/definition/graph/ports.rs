@@ -9,7 +9,7 @@ use super::{Offer, listed, shown};
 use crate::definition::node_kinds::built_in_kinds;
 use crate::definition::parameters::nearest;
 use crate::domain::{
-    BuiltInKind, Called, DependsOn, Edge, Fit, Graph, Node, NodeWork, Parameter, Port, PortType, assignable,
+    BuiltInKind, Called, DependsOn, Edge, FileAction, Fit, Graph, Node, NodeWork, Parameter, Port, PortType, assignable,
 };
 use crate::error::Finding;
 
@@ -63,6 +63,13 @@ impl<'a> Ports<'a> {
     fn inputs(&self, node: &Node) -> Side {
         let own = self.kinds.get(node.work.kind());
         let mut ports: Vec<Port> = own.map(|kind| kind.inputs.clone()).unwrap_or_default();
+        if let NodeWork::File { action, format, .. } = &node.work {
+            // The table has what there is of both actions.
+            ports = vec![match action {
+                FileAction::Write => Port::new("content", format.port()).needed(),
+                FileAction::Read => Port::new("file", PortType::File).needed(),
+            }];
+        }
         let of_callee = match (node.work.called(), self.offer) {
             (None, _) => Some(Vec::new()),
             (Some(Called::Function(name) | Called::Version(name)), Some(offer)) => {
@@ -90,6 +97,10 @@ impl<'a> Ports<'a> {
                 .map(|one| one.output_ports())
                 .unwrap_or_default(),
             (NodeWork::Python { .. } | NodeWork::Workflow { .. } | NodeWork::Library { .. }, ..) => Vec::new(),
+            (NodeWork::File { action, format, .. }, ..) => vec![match action {
+                FileAction::Write => Port::new("file", PortType::File).all(),
+                FileAction::Read => Port::new("content", format.port()).all(),
+            }],
             _ => self
                 .kinds
                 .get(node.work.kind())
@@ -297,6 +308,9 @@ fn is_set(node: &Node, input: &str) -> bool {
         NodeWork::Map { items, .. } => items,
         NodeWork::Http { body, .. } if input == "body" => return body.is_some(),
         NodeWork::Http { url, .. } => url,
+        NodeWork::File { content, file, .. } => {
+            return if input == "content" { content } else { file }.is_some();
+        }
         NodeWork::Compute { value } => value,
         NodeWork::Delay { seconds } => seconds,
         NodeWork::Approval { question, .. } => question,

@@ -12,9 +12,10 @@ use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::{
-    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node,
-    NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
+    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, FileAction, FileFormat, Graph, ItemFailure,
+    MAX_ACTIVE, MAX_EDGES, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS,
+    MAX_STEP_SECONDS, Node, NodeWork, Note, Parameter, ParameterType, PortType, Position, RetryPolicy, SecretName,
+    SecurityProfile, Size,
 };
 use crate::error::Finding;
 
@@ -37,7 +38,7 @@ const COMMON: [&str; 8] = ["id", "type", "label", "position", "when", "phase", "
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
+pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 14] = [
     ("python", &["use"], true),
     ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
@@ -62,6 +63,21 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
     (
         "http",
         &["method", "url", "query", "headers", "body", "expect", "network"],
+        true,
+    ),
+    (
+        "file",
+        &[
+            "action",
+            "format",
+            "content",
+            "name",
+            "mediaType",
+            "store",
+            "file",
+            "header",
+            "delimiter",
+        ],
         true,
     ),
     ("assert", &["condition", "message", "onFalse"], false),
@@ -572,7 +588,7 @@ impl Reader {
             }
             return Node::new(id, NodeWork::Compute { value: Value::Null });
         };
-        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http");
+        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http" | "file");
         let action: &[&str] = match (*tries, has_inputs) {
             (true, true) => &ACTION,
             (true, false) => &ACTION[1..],
@@ -648,6 +664,7 @@ impl Reader {
             },
             "shell" => self.shell(object),
             "http" => self.http(object),
+            "file" => self.file(object),
             "assert" => NodeWork::Assert {
                 condition: self.needed_text(object, "condition", "an expression that must be true"),
                 message: object.get("message").cloned().unwrap_or_default(),
@@ -896,6 +913,121 @@ impl Reader {
             expect,
             network,
         }
+    }
+
+    fn file(&mut self, object: &Object<'_>) -> NodeWork {
+        if object.get("action").is_none() {
+            self.missing(object, "action", "`write` or `read`");
+        }
+        let action = self.choice(object, "action", &["write", "read"]);
+        let formats: &[&str] = match action {
+            Some(FileAction::Write) => &["text", "base64", "json"],
+            _ => &["text", "base64", "json", "csv"],
+        };
+        let format: FileFormat = self.choice(object, "format", formats).unwrap_or_default();
+        let (of_write, of_read) = (
+            ["content", "name", "mediaType", "store"],
+            ["file", "header", "delimiter"],
+        );
+        let strange: &[&str] = match action {
+            Some(FileAction::Write) => &of_read,
+            Some(FileAction::Read) if format == FileFormat::Csv => &of_write,
+            Some(FileAction::Read) => &["content", "name", "mediaType", "store", "header", "delimiter"],
+            None => &[],
+        };
+        for name in strange.iter().filter(|name| object.members.contains_key(**name)) {
+            let message = format!("`{name}` of {} is of no use with what it does", object.what);
+            let hint = "`content`, `name`, `mediaType` and `store` are of `write`, `file` of `read`, `header` and `delimiter` of \
+                        `read` with `csv`";
+            self.add(object.pointer(name), "unknown_member", message, hint);
+        }
+        let (mut content, mut name, mut file) = (None, None, None);
+        let is_fed = |reader: &Self, name: &str| reader.is_fed(object, name);
+        match action {
+            Some(FileAction::Write) => {
+                let written = self.needed_value(object, "content", "what is in the file: a value");
+                content = (!is_fed(self, "content") && object.members.contains_key("content")).then_some(written);
+                self.fits(object, "content", content.as_ref(), format);
+                let written = self.needed_value(object, "name", "the file's name, as `report.json`");
+                if !(written.is_string() || expression::marked(&written).is_some())
+                    && object.members.contains_key("name")
+                {
+                    self.wrong_type(object, "name", "a text");
+                }
+                name = Some(written);
+            }
+            Some(FileAction::Read) => {
+                let written = self.needed_value(object, "file", "a file, as `{\"$\": \"inputs.upload\"}`");
+                let is_there = !is_fed(self, "file") && object.members.contains_key("file");
+                if is_there && expression::expressions(&written).is_empty() && PortType::File.check(&written).is_err() {
+                    self.wrong_type(
+                        object,
+                        "file",
+                        "a file: `{\"data\": …}`, or an expression that gives one",
+                    );
+                }
+                file = is_there.then_some(written);
+            }
+            None => {}
+        }
+        NodeWork::File {
+            action: action.unwrap_or_default(),
+            format,
+            content,
+            name,
+            media_type: self.media_type(object),
+            store: self.choice(object, "store", &["artifact", "inline"]),
+            file,
+            header: match object.get("header") {
+                None => None,
+                Some(Value::Bool(header)) => Some(*header),
+                Some(_) => {
+                    self.wrong_type(object, "header", "`true` or `false`");
+                    None
+                }
+            },
+            delimiter: self.delimiter(object),
+        }
+    }
+
+    /// What is written as the content of a file must be what the format takes; what is worked out is looked at then.
+    fn fits(&mut self, object: &Object<'_>, name: &str, value: Option<&Value>, format: FileFormat) {
+        let Some(value) = value.filter(|value| expression::expressions(value).is_empty()) else {
+            return;
+        };
+        if let Err(wrong) = format.port().check(value) {
+            let message = format!("`{name}` of {} is not what its `format` takes: {wrong}", object.what);
+            let hint = "write what it takes; `\"format\": \"json\"` takes any value";
+            self.add(object.pointer(name), "wrong_type", message, hint);
+        }
+    }
+
+    fn media_type(&mut self, object: &Object<'_>) -> Option<String> {
+        let text = self.text(object, "mediaType")?;
+        let is_one = text.len() <= 100
+            && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            && text
+                .split_once('/')
+                .is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty() && !kind.contains(' '));
+        if !is_one {
+            let message = format!("`{}` can't be a media type", shown(&text));
+            let hint = "write one as `text/csv`, of up to 100 characters";
+            self.add(object.pointer("mediaType"), "bad_name", message, hint);
+        }
+        Some(text)
+    }
+
+    fn delimiter(&mut self, object: &Object<'_>) -> Option<String> {
+        let text = self.text(object, "delimiter")?;
+        let is_one = text.chars().count() == 1 && !text.contains(['"', '\r', '\n', '\0', '\u{feff}']);
+        if !is_one {
+            self.wrong_type(
+                object,
+                "delimiter",
+                "one character, as `;`, and no quote or end of a line",
+            );
+        }
+        Some(text)
     }
 
     /// The host of a request that is worked out must be one of those that are declared.

@@ -112,7 +112,7 @@ pub(super) type StepType = (
     &'static [(&'static str, &'static str, As)],
 );
 
-pub(super) const TYPES: [StepType; 14] = [
+pub(super) const TYPES: [StepType; 15] = [
     (
         "python",
         "python",
@@ -188,6 +188,23 @@ pub(super) const TYPES: [StepType; 14] = [
             ("body", "body", As::Value),
             ("expect", "expect", As::Plain),
             ("network", "network", As::Plain),
+        ],
+    ),
+    (
+        "file",
+        "file",
+        true,
+        false,
+        &[
+            ("action", "action", As::Plain),
+            ("format", "format", As::Plain),
+            ("content", "content", As::Value),
+            ("name", "name", As::Written),
+            ("media_type", "mediaType", As::Plain),
+            ("store", "store", As::Plain),
+            ("file", "file", As::Value),
+            ("header", "header", As::Plain),
+            ("delimiter", "delimiter", As::Plain),
         ],
     ),
     (

@@ -226,6 +226,25 @@ fn own_member(step: &str, member: &str) -> Value {
         ("http", "query") => json!({"type": "object", "description": "What follows `?` in the address, by name"}),
         ("http", "headers") => json!({"type": "object", "description": "Headers of the request"}),
         ("http", "body") => json!({"description": "A text as it is; anything else is sent as JSON"}),
+        ("file", "action") => json!({"enum": ["write", "read"], "description": "Whether a file is made, or read"}),
+        ("file", "format") => json!({
+            "enum": ["text", "base64", "json", "csv"],
+            "description": "As what a value is written or a file is read; `csv` is only read",
+        }),
+        ("file", "content") => json!({"description": "What is in a file that is made"}),
+        ("file", "name") => json!({"type": ["string", "number"], "description": "The name of a file that is made"}),
+        ("file", "media_type") => json!({"type": "string", "description": "Of a file that is made, as `text/csv`"}),
+        ("file", "store") => json!({
+            "enum": ["artifact", "inline"],
+            "description": "Whether the bytes of a file that is made are an artifact of the run, or in the value itself",
+        }),
+        ("file", "file") => json!({"description": "The file that is read"}),
+        ("file", "header") => {
+            json!({"type": "boolean", "description": "Whether the first row of CSV names the columns"})
+        }
+        ("file", "delimiter") => {
+            json!({"type": "string", "minLength": 1, "maxLength": 1, "description": "What stands between fields of CSV"})
+        }
         ("assert" | "conditional", "condition") => {
             json!({"type": ["string", "boolean"], "description": "An expression, as `inputs.total > 100`"})
         }
