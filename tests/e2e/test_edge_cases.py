@@ -253,7 +253,7 @@ def secrets_in_memory():
 
 @workflow
 def dynamic(ctx: Context) -> object:
-    import importlib, os
+    import importlib.util, os
     return {
         "built": tried(lambda: __import__("eng" + "ine")),
         "exec": tried(lambda: exec("from weft_runtime import worker")),
