@@ -135,9 +135,7 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
             make_dir(&storage.data_dir)?;
             Ok(sqlite::open(Some(&storage.data_dir.join("weft.db")), clock)?)
         }
-        config::Backend::Azure => {
-            Ok(azure::open(account(config)?)?)
-        }
+        config::Backend::Azure => Ok(azure::open(account(config)?)?),
     }
 }
 

@@ -389,7 +389,12 @@ fn copies(bundles: &Path) -> Vec<(Timestamp, String)> {
         let is_copy = hex != nothing && format!("sha256:{hex}").parse::<BundleDigest>().is_ok();
         let used = entry.metadata().ok()?.modified().ok()?;
         let since = used.duration_since(std::time::UNIX_EPOCH).ok()?;
-        is_copy.then(|| (Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)), hex))
+        is_copy.then(|| {
+            (
+                Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+                hex,
+            )
+        })
     };
     entries.flatten().filter_map(copy).collect()
 }
@@ -453,7 +458,11 @@ mod tests {
             .collect();
         let spared = Duration::from_secs(600);
         let needed = BTreeSet::from([made[0].digest.clone()]);
-        assert_eq!(prune(&bundles, &needed, 2, spared, at(600)).unwrap(), 0, "all were asked for lately");
+        assert_eq!(
+            prune(&bundles, &needed, 2, spared, at(600)).unwrap(),
+            0,
+            "all were asked for lately"
+        );
         assert_eq!(prune(&bundles, &needed, 2, spared, at(602)).unwrap(), 2);
         let left = || -> Vec<_> { made.iter().map(|one| one.dir.is_dir()).collect() };
         assert_eq!(left(), [true, false, false, true, true, true]);

@@ -62,7 +62,9 @@ impl Coded for Refused {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unknown(_) => "check `X-Organization-Id`; you must be a member of the organization".into(),
-            Self::Absent(_) => "check `X-Organization-Id`; `weft org list` shows the organizations that there are".into(),
+            Self::Absent(_) => {
+                "check `X-Organization-Id`; `weft org list` shows the organizations that there are".into()
+            }
             Self::Inactive(_) => "an administrator can activate it again".into(),
             Self::KeyNotForOrganization(_) => {
                 "use a key of this organization, or add it: `weft keys create --organization`".into()

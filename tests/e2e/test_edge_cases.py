@@ -38,16 +38,25 @@ def test_every_test_that_is_named_is_there() -> None:
         file = REPOSITORY / path
         assert file.is_file(), f"docs/edge-cases.md names {path}, which is gone"
         assert name.startswith("test_") or file.suffix == ".rs", f"{name} of {path} is no test"
-        assert has_test(file.read_text(), file.suffix, name), f"docs/edge-cases.md names {path}::{name}, which is gone"
+        assert has_test(file.read_text(), file.suffix, name), (
+            f"docs/edge-cases.md names {path}::{name}, which is gone"
+        )
 
 
 def test_every_answer_is_whole() -> None:
     sections = re.split(r"^## ", DOCUMENT.read_text(), flags=re.MULTILINE)[1:]
     assert [section.partition(".")[0] for section in sections] == [str(one + 1) for one in range(QUESTIONS)]
     for section in sections:
-        for part in ("**What happens.**", "**What the developer sees.**", "**What to do next.**", "**Held by.**"):
+        for part in (
+            "**What happens.**",
+            "**What the developer sees.**",
+            "**What to do next.**",
+            "**Held by.**",
+        ):
             assert part in section, f"{section.splitlines()[0]}: no {part}"
-        assert re.search(r"`(?:tests|engine/tests)/[\w/.]+::\w+`", section.partition("**Held by.**")[2]), section
+        assert re.search(r"`(?:tests|engine/tests)/[\w/.]+::\w+`", section.partition("**Held by.**")[2]), (
+            section
+        )
 
 
 @pytest.mark.parametrize(
@@ -89,13 +98,19 @@ def test_an_engine_that_was_pushed_past_the_check_is_seen_where_it_starts(
     settings = {"FUNCTIONS_APP_ROOT_PATH": str(released)}
     places: list[Any] = ["--data", tmp_path / "data", "--workspace", copy_workspace(tmp_path / "workspace")]
     good = weft("doctor", *places, environment=settings)
-    assert re.search(r"^ok +engine +release 1\.0\.0, all \d+ files as released", good.stdout, re.MULTILINE), good
+    assert re.search(r"^ok +engine +release 1\.0\.0, all \d+ files as released", good.stdout, re.MULTILINE), (
+        good
+    )
     with (released / "engine" / "weft_runtime" / "loader.py").open("a") as file:
         file.write("import os\n")
     (released / "engine" / "weft" / "mine.py").write_text("")
     bad = weft("doctor", *places, environment=settings)
     assert bad.status == 0, bad
-    for line in ("engine/weft_runtime/loader.py: changed", "engine/weft/mine.py: unexpected", "take the release again"):
+    for line in (
+        "engine/weft_runtime/loader.py: changed",
+        "engine/weft/mine.py: unexpected",
+        "take the release again",
+    ):
         assert line in bad.stdout, bad
     # A warning, unless the installation wants none but upstream's.
     one = make(environment=settings).start()
@@ -105,7 +120,9 @@ def test_an_engine_that_was_pushed_past_the_check_is_seen_where_it_starts(
     one.launch()
     assert one.wait() == 1
     said = one.said()
-    assert re.search(r"error: .*2 file\(s\) differ from release 1\.0\.0, first `engine/weft/mine\.py`", said), said
+    assert re.search(
+        r"error: .*2 file\(s\) differ from release 1\.0\.0, first `engine/weft/mine\.py`", said
+    ), said
     assert "hint: `weft doctor` names every file" in said
 
 
@@ -113,7 +130,13 @@ def test_placeholders_of_a_fork_are_told(tmp_path: Path) -> None:
     (tmp_path / ".github").mkdir()
     (tmp_path / "engine").symlink_to(REPOSITORY / "engine")
     settings = {"FUNCTIONS_APP_ROOT_PATH": str(tmp_path)}
-    places: list[Any] = ["--data", tmp_path / "data", "--workspace", copy_workspace(tmp_path / "workspace"), "--json"]
+    places: list[Any] = [
+        "--data",
+        tmp_path / "data",
+        "--workspace",
+        copy_workspace(tmp_path / "workspace"),
+        "--json",
+    ]
 
     def protection() -> dict[str, Any]:
         done = weft("doctor", *places, environment=settings)
@@ -199,7 +222,9 @@ def test_of_key_and_principal_the_key_decides(shared: Weft, header: str, recorde
 def test_a_good_principal_saves_no_bad_key(shared: Weft, key: str) -> None:
     good = {"X_MS_CLIENT_PRINCIPAL": principal("ann")}
     assert shared.call("GET", "/runs", x_functions_key=None, **good).status == 200
-    problem(shared.call("GET", "/runs", x_functions_key=key, **good), 401, "key_invalid", hint="weft keys list")
+    problem(
+        shared.call("GET", "/runs", x_functions_key=key, **good), 401, "key_invalid", hint="weft keys list"
+    )
     problem(shared.call("GET", f"/runs?code={key}", x_functions_key=None, **good), 401, "key_invalid")
 
 
@@ -278,7 +303,9 @@ def test_dynamic_imports_are_refused_and_reflection_finds_nothing(make: Any, tmp
     assert run["status"] == "succeeded", run
     got = run["result"]
     for way in ("built", "exec", "import_module", "find_spec", "emptied"):
-        assert re.match(r"ImportError: import of `(engine|weft_runtime[\w.]*)` refused: it is part of", got[way]), got
+        assert re.match(
+            r"ImportError: import of `(engine|weft_runtime[\w.]*)` refused: it is part of", got[way]
+        ), got
         assert "from weft import" in got[way]
     assert not [name for name in got["environment"] if name.startswith(("WEFT_", "Azure", "FUNCTIONS_"))], got
     assert got["memory"] == []

@@ -211,7 +211,9 @@ def test_storage_that_is_not_there_at_the_start(make: Any, tmp_path: Path) -> No
     assert one.wait(60) == 1
     said = one.stderr.read_text()
     assert f"error: storage can't be used (`{here(emulator)}` does not answer): " in said, said
-    assert "hint: start the storage emulator (`npx azurite`) and try again, or set `WEFT_STORE=sqlite`" in said, said
+    assert (
+        "hint: start the storage emulator (`npx azurite`) and try again, or set `WEFT_STORE=sqlite`" in said
+    ), said
     assert "AccountKey=" not in said
     assert "Eby8vdM02" not in said
     # Other commands say the same; and what the hint says helps.
