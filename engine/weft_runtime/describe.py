@@ -180,8 +180,8 @@ def _place(text: str | None) -> str:
         return "python -m py_compile shows the same place"
     if text.startswith(_CONFLICT):
         return (
-            "a merge has left a conflict here: choose between its two sides, remove the lines that begin with "
-            "<<<<<<<, ======= and >>>>>>>, and commit"
+            "a merge has left a conflict here: choose between its two sides, remove the lines that begin "
+            "with <<<<<<<, ======= and >>>>>>>, and commit"
         )
     return f"look at: {text.strip()[:120]}"
 
@@ -317,8 +317,9 @@ def _is_of_the_sdk(error: BaseException) -> bool:
 def _remedy(error: BaseException) -> str:
     if _is_of_the_sdk(error):
         return (
-            "this engine's `weft` is not the one that this was written for: engine/README.md says what it offers, "
-            "engine/CHANGELOG.md what has changed; before the next sync, `weft upgrade-check` names all such places"
+            "this engine's `weft` is not the one that this was written for: engine/README.md says what it "
+            "offers, engine/CHANGELOG.md what has changed; before the next sync, `weft upgrade-check` names "
+            "all such places"
         )
     if isinstance(error, ModuleNotFoundError):
         return (
