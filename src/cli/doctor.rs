@@ -143,8 +143,8 @@ impl Checked {
                 let detail = format!("nothing but the placeholder in {}", files.join(" and "));
                 let mut checked = Self::new("protection", Status::Warning, detail);
                 checked.remedy = Some(
-                    "a fork accepts no engine until they are there: take them with a release, or, where the engine is \
-                     made, write them; docs/protect-engine.md says how"
+                    "a fork accepts no change of the engine until they say whose it is: take them with a release, or, where the \
+                     engine is made, write them; docs/protect-engine.md says how"
                         .to_owned(),
                 );
                 checked
