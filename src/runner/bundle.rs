@@ -446,7 +446,7 @@ mod tests {
         let (workspace, bundles) = (home.path().join("w"), home.path().join("b"));
         std::fs::create_dir_all(&workspace).unwrap();
         nothing(&bundles).unwrap();
-        let at = |seconds| Timestamp::from_millis(1_800_000_000_000 + seconds * 1000);
+        let at = |seconds: i64| Timestamp::from_millis(1_800_000_000_000 + seconds * 1000);
         let made: Vec<_> = (0..6)
             .map(|number| {
                 std::fs::write(workspace.join("a.py"), format!("x = {number}\n")).unwrap();
