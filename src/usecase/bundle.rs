@@ -630,7 +630,7 @@ pub async fn tidy(cx: &Context) -> Result<usize> {
     if cx.catalogs.copies() <= COPIES {
         return Ok(0);
     }
-    let platform = tenancy::operator();
+    let platform = tenancy::system("bundles");
     let mut pinned = BTreeSet::new();
     let mut after = None;
     loop {
