@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Map;
 
-use super::{ReadGraph, escaped, listed, ports, shown};
+use super::{ReadGraph, closed, escaped, is_full, listed, ports, shown};
 use crate::definition::expression::expressions;
 use crate::definition::parameters::{nearest, validate};
 use crate::domain::{Called, Declared, Graph, Node, NodeWork, Parameter};
@@ -25,6 +25,9 @@ pub struct Offer<'a> {
 pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, at) in read.graph.nodes.iter().zip(&read.at) {
+        if is_full(&findings) {
+            break;
+        }
         let parameters = match node.work.called() {
             // A node type is looked at where the library is.
             Some(Called::Function("") | Called::Workflow("") | Called::Version(_)) | None => continue,
@@ -46,6 +49,7 @@ pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
         check_inputs(&read.graph, node, at, parameters, &mut findings);
     }
     ports::check(&read.graph, offer, &mut findings);
+    closed(&mut findings);
     findings
 }
 
