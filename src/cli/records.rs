@@ -98,7 +98,7 @@ impl Records {
             );
         }
         let base = boot::base(config.clone())?;
-        let cx = boot::context(&base).await?;
+        let cx = boot::opened(&base).await?;
         let platform = tenancy::operator();
         let org = organization::get(&cx, &platform, &self.organization.clone().map_or_else(local, Ok)?)
             .await?

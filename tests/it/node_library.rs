@@ -763,7 +763,23 @@ async fn a_version_runs_in_the_jail_and_on_every_instance() {
     )
     .await;
     assert!(logs.text().contains("shouting"), "{}", logs.text());
-    assert_eq!(run(&app, "joins", json!({})).await["result"], "a+b+c");
+    // Its code is in no workspace that could make the attempt again: it is not recorded, as a function's is.
+    let recorded = async |ran: &Value| {
+        let path = format!("/api/runs/{}/recording", ran["runId"].as_str().unwrap());
+        good(
+            app.request("GET", &path)
+                .person("ben")
+                .organization("contoso")
+                .send()
+                .await,
+        )
+        .await["attempts"]
+            .clone()
+    };
+    assert_eq!(recorded(&ran).await, json!([]));
+    let joined = run(&app, "joins", json!({})).await;
+    assert_eq!(joined["result"], "a+b+c");
+    assert_eq!(recorded(&joined).await.as_array().map(Vec::len), Some(1), "{joined}");
     // Values that only a run knows are held to the ports; and so is what comes out.
     let ran = run(&app, "greets", json!({"value": 7})).await;
     assert_eq!(ran["error"]["type"], "InvalidInput", "{ran}");
