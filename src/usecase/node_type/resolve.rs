@@ -237,6 +237,11 @@ pub(in crate::usecase) async fn unusable(
     if let Err(error) = keep(cx, scope, record).await {
         tracing::error!(error = %error, "a node type that was tampered with could not be recorded");
     }
+    tampered(named)
+}
+
+/// That what is stored is not what was published.
+pub(super) fn tampered(named: &str) -> Error {
     Error::Request {
         kind: Kind::Conflict,
         code: "node_type_tampered",
