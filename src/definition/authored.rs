@@ -125,6 +125,7 @@ impl Authored {
         then(&Offer {
             functions: &functions,
             workflows: &workflows,
+            providers: &catalog.data_providers,
         })
     }
 

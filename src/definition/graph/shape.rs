@@ -67,7 +67,7 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
     ("delay", &["seconds"], false),
     ("approval", &["needed", "withinSeconds", "question"], false),
 ];
-const PARAMETER: [&str; 14] = [
+const PARAMETER: [&str; 15] = [
     "name",
     "type",
     "label",
@@ -82,6 +82,7 @@ const PARAMETER: [&str; 14] = [
     "pattern",
     "enum",
     "data_provider",
+    "options",
 ];
 const RETRY: [&str; 6] = [
     "attempts",
