@@ -75,7 +75,7 @@ class NoCaller:
 
     def __getattr__(self, name: str) -> Any:
         raise NotAvailable(
-            f"ctx.caller.{name}: this data provider isn't told who asks, as its answer is kept for others too; "
+            f"ctx.caller.{name}: this data provider isn't told who asks, as its answer is for others too; "
             "declare it with @data_provider(uses_caller=True)"
         )
 

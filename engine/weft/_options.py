@@ -31,8 +31,8 @@ class Options:
             isinstance(name, str) and isinstance(source, str) for name, source in given.items()
         ):
             raise DeclarationError(
-                'Options: inputs must be a dict of names, as in {"country": "country"}: the provider\'s input, '
-                f"and the parameter that gives it; not {inputs!r:.80}"
+                'Options: inputs must be a dict of names, as in {"country": "country"}, the input and the '
+                f"parameter that gives it; not {inputs!r:.80}"
             )
         if not isinstance(strict, bool):
             raise DeclarationError(f"Options: strict={strict!r:.80} must be True or False")

@@ -168,8 +168,8 @@ def param(
     `binary`, `any`, `secret`, or a Python type.
     min, max: bounds of a number. min_length, max_length: of a string (characters) or array (items).
     pattern: a regular expression that must be found in the string; anchor it with ^ and $.
-    enum: the values allowed. options: the data provider that offers values, `Options(…)`; `data_provider`, its
-    name alone, where nothing is given to it.
+    enum: the values allowed. options: the data provider that offers values, `Options(…)`; `data_provider`,
+    its name alone, where nothing is given to it.
 
     Raises DeclarationError, which says what to change.
     """

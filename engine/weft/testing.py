@@ -168,7 +168,9 @@ def options(function: Callable[..., Any], /, **arguments: Any) -> list[dict[str,
     if not isinstance(answer, list):
         raise ValueError(f"a data provider returns a list, not {type(answer).__name__}")
     if len(answer) > OPTIONS_MAX:
-        raise ValueError(f"{len(answer)} options; the limit is {OPTIONS_MAX}: take `search`, return what fits")
+        raise ValueError(
+            f"{len(answer)} options; the limit is {OPTIONS_MAX}: take `search`, return what fits"
+        )
     found = []
     for index, item in enumerate(answer):
         option = item if isinstance(item, dict) else {"value": item}

@@ -335,7 +335,10 @@ fn bad_input(declared: &Declared) -> Option<Finding> {
     let finding = |message: String| Finding::new(&place, "invalid_declaration", message);
     let names = declared.parameters.iter().map(|one| one.name.as_str());
     if let Some(name) = names.clone().find(|name| PAGING.contains(name)) {
-        let message = format!("data provider `{}` takes `{name}`, which callers could not give it", declared.name);
+        let message = format!(
+            "data provider `{}` takes `{name}`, which callers could not give it",
+            declared.name
+        );
         return Some(finding(message).hint(format!(
             "give the parameter another name: `{}` belong to the request",
             PAGING.join("`, `")

@@ -403,7 +403,9 @@ mod tests {
             assert!(kind.settings.iter().all(|one| one.help.is_some()), "{name}");
             for one in kind.settings.iter().filter(|one| one.kind == SettingKind::Select) {
                 let default = one.default.as_ref();
-                assert!(default.is_none_or(|default| one.options.listed().iter().any(|option| option.value == *default)));
+                assert!(
+                    default.is_none_or(|default| one.options.listed().iter().any(|option| option.value == *default))
+                );
             }
         }
     }

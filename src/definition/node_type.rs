@@ -411,7 +411,10 @@ impl Reader {
     fn options(&mut self, at: &At<'_>) -> SettingOptions {
         if at.get("options").is_some_and(Value::is_object) {
             let expected = "a list, or where they come from, as `{\"provider\": \"cities\", \"inputs\": {\"country\": \"country\"}}`";
-            return self.read(at, "options", expected).map(SettingOptions::From).unwrap_or_default();
+            return self
+                .read(at, "options", expected)
+                .map(SettingOptions::From)
+                .unwrap_or_default();
         }
         let mut options = Vec::new();
         for (index, value) in self.list(at, "options", MAX_OPTIONS).iter().enumerate() {
@@ -628,7 +631,12 @@ pub fn check_setting(setting: &Setting, value: &Value) -> Result<Value, String> 
         if setting.options.listed().iter().any(|option| option.value == *value) {
             return Ok(());
         }
-        let options = setting.options.listed().iter().take(12).map(|option| option.value.to_string());
+        let options = setting
+            .options
+            .listed()
+            .iter()
+            .take(12)
+            .map(|option| option.value.to_string());
         Err(format!("it must be one of {}", options.collect::<Vec<_>>().join(", ")))
     };
     let need = |what: &str| Err(format!("it must be {what}"));

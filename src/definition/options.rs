@@ -32,13 +32,21 @@ pub fn built_in_providers() -> Vec<Declared> {
         ..Declared::default()
     };
     vec![
-        provider("members", "People who belong to the organization, by their id.", Vec::new()),
+        provider(
+            "members",
+            "People who belong to the organization, by their id.",
+            Vec::new(),
+        ),
         provider(
             "node_types",
             "Kinds of nodes that graphs of the organization may have.",
             vec![text("category", "Only those of this category.")],
         ),
-        provider("secrets", "Names of the organization's secrets; never their values.", Vec::new()),
+        provider(
+            "secrets",
+            "Names of the organization's secrets; never their values.",
+            Vec::new(),
+        ),
         provider("time_zones", "Names of time zones, as schedules take them.", Vec::new()),
         provider(
             "workflows",
@@ -75,10 +83,7 @@ struct Field<'a> {
 pub fn check_options(parameters: &[Parameter], providers: &BTreeMap<String, Declared>) -> Vec<Finding> {
     let twice = parameters.iter().enumerate().filter_map(|(index, parameter)| {
         let _both = parameter.options.as_ref().zip(parameter.data_provider.as_ref())?;
-        let message = format!(
-            "parameter `{}` has both `options` and `data_provider`",
-            parameter.name
-        );
+        let message = format!("parameter `{}` has both `options` and `data_provider`", parameter.name);
         let finding = Finding::new(format!("/{index}/data_provider"), "options_twice", message);
         Some(finding.hint("keep `options`"))
     });
@@ -89,9 +94,15 @@ pub fn check_options(parameters: &[Parameter], providers: &BTreeMap<String, Decl
             name: &parameter.name,
             kind: parameter.kind,
             // A secret is chosen among those that the code declares; the provider may say how they are called.
-            is_listed: parameter.values.is_some() && parameter.kind != ParameterType::Secret && parameter.options.is_some(),
+            is_listed: parameter.values.is_some()
+                && parameter.kind != ParameterType::Secret
+                && parameter.options.is_some(),
             options: parameter.options_from(),
-            pointer: if parameter.options.is_some() { "options" } else { "data_provider" },
+            pointer: if parameter.options.is_some() {
+                "options"
+            } else {
+                "data_provider"
+            },
         })
         .collect();
     findings.extend(check(&fields, "parameter", providers));
@@ -159,7 +170,12 @@ fn check(fields: &[Field<'_>], what: &str, providers: &BTreeMap<String, Declared
                 "{whose} takes its options from `{:.80}`, and there is no such data provider",
                 from.provider
             );
-            add(inside("provider"), "unknown_provider", message, known(&from.provider, providers));
+            add(
+                inside("provider"),
+                "unknown_provider",
+                message,
+                known(&from.provider, providers),
+            );
             continue;
         };
         let provider = format!("data provider `{}`", from.provider);
@@ -170,12 +186,22 @@ fn check(fields: &[Field<'_>], what: &str, providers: &BTreeMap<String, Declared
             if taken.is_none() {
                 let message = format!("{provider} of {whose} has no input `{input:.80}`");
                 let names = inputs.iter().map(|one| one.name.as_str());
-                add(pointer.clone(), "unknown_input", message, near_or(input, names, "it takes"));
+                add(
+                    pointer.clone(),
+                    "unknown_input",
+                    message,
+                    near_or(input, names, "it takes"),
+                );
             }
             if given.is_none() {
                 let message = format!("{whose} depends on `{source:.80}`, and there is no such {what}");
                 let names = fields.iter().map(|one| one.name);
-                add(pointer.clone(), "unknown_field", message, near_or(source, names, "there is"));
+                add(
+                    pointer.clone(),
+                    "unknown_field",
+                    message,
+                    near_or(source, names, "there is"),
+                );
             }
             if let (Some(taken), Some(given)) = (taken, given)
                 && !fits(taken.kind, given.kind)
@@ -189,12 +215,15 @@ fn check(fields: &[Field<'_>], what: &str, providers: &BTreeMap<String, Declared
                 add(pointer, "wrong_type", message, hint);
             }
         }
-        let missing = inputs
-            .iter()
-            .filter(|one| one.required && !one.has_default && one.name != SEARCH && !from.inputs.contains_key(&one.name));
+        let missing = inputs.iter().filter(|one| {
+            one.required && !one.has_default && one.name != SEARCH && !from.inputs.contains_key(&one.name)
+        });
         for input in missing {
             let message = format!("{provider} of {whose} needs `{}`, which nothing gives", input.name);
-            let hint = format!("name the {what} that gives it: `\"inputs\": {{\"{}\": \"…\"}}`", input.name);
+            let hint = format!(
+                "name the {what} that gives it: `\"inputs\": {{\"{}\": \"…\"}}`",
+                input.name
+            );
             add(at.clone(), "missing_input", message, hint);
         }
         if from.strict && inputs.iter().any(|one| one.name == SEARCH) {
@@ -209,7 +238,11 @@ fn check(fields: &[Field<'_>], what: &str, providers: &BTreeMap<String, Declared
 
 /// One finding for each circle of fields that wait for each other.
 fn circles(fields: &[Field<'_>], what: &str) -> Vec<Finding> {
-    let place: BTreeMap<&str, usize> = fields.iter().enumerate().map(|(index, field)| (field.name, index)).collect();
+    let place: BTreeMap<&str, usize> = fields
+        .iter()
+        .enumerate()
+        .map(|(index, field)| (field.name, index))
+        .collect();
     let next = |index: usize| -> BTreeSet<usize> {
         let from = fields[index].options.iter();
         let names = from.flat_map(|from| from.inputs.values());
@@ -241,7 +274,11 @@ fn circles(fields: &[Field<'_>], what: &str) -> Vec<Finding> {
         way.push(begin);
         told.extend(&way);
         // Backwards: each depends on the one before it.
-        let names: Vec<_> = way.iter().rev().map(|index| format!("`{}`", fields[*index].name)).collect();
+        let names: Vec<_> = way
+            .iter()
+            .rev()
+            .map(|index| format!("`{}`", fields[*index].name))
+            .collect();
         let message = format!("options depend on each other in a circle: {}", names.join(" → "));
         let hint = format!("have one {what} of the circle depend on none of the others");
         let pointer = format!("/{begin}/{}/inputs", fields[begin].pointer);
@@ -303,8 +340,14 @@ mod tests {
         };
         BTreeMap::from([
             declared("countries", json!([])),
-            declared("cities", json!([{"name": "country", "type": "string", "required": true}])),
-            declared("people", json!([{"name": "search", "type": "string", "required": true}])),
+            declared(
+                "cities",
+                json!([{"name": "country", "type": "string", "required": true}]),
+            ),
+            declared(
+                "people",
+                json!([{"name": "search", "type": "string", "required": true}]),
+            ),
         ])
     }
 
@@ -332,12 +375,27 @@ mod tests {
     #[test]
     fn each_mistake_has_a_place() {
         let city = |options: Value| json!([{"name": "country", "type": "array"}, {"name": "city", "type": "string", "options": options}]);
-        assert_eq!(found(city(json!({"provider": "citys"}))), one("/1/options/provider", "unknown_provider"));
-        assert_eq!(found(city(json!({"provider": "weft.cities"}))), one("/1/options/provider", "unknown_provider"));
-        assert_eq!(found(city(json!({"provider": "cities"}))), one("/1/options", "missing_input"));
+        assert_eq!(
+            found(city(json!({"provider": "citys"}))),
+            one("/1/options/provider", "unknown_provider")
+        );
+        assert_eq!(
+            found(city(json!({"provider": "weft.cities"}))),
+            one("/1/options/provider", "unknown_provider")
+        );
+        assert_eq!(
+            found(city(json!({"provider": "cities"}))),
+            one("/1/options", "missing_input")
+        );
         let inputs = |inputs: Value| city(json!({"provider": "cities", "inputs": inputs}));
-        assert_eq!(found(inputs(json!({"country": "country"}))), one("/1/options/inputs/country", "wrong_type"));
-        assert_eq!(found(inputs(json!({"country": "nation"}))), one("/1/options/inputs/country", "unknown_field"));
+        assert_eq!(
+            found(inputs(json!({"country": "country"}))),
+            one("/1/options/inputs/country", "wrong_type")
+        );
+        assert_eq!(
+            found(inputs(json!({"country": "nation"}))),
+            one("/1/options/inputs/country", "unknown_field")
+        );
         let extra = city(json!({"provider": "countries", "inputs": {"x": "country"}}));
         assert_eq!(found(extra), one("/1/options/inputs/x", "unknown_input"));
         let strict = city(json!({"provider": "people", "strict": true}));
@@ -353,14 +411,29 @@ mod tests {
     #[test]
     fn a_circle_is_told_once_and_shown() {
         let field = |name: &str, on: &str| json!({"name": name, "type": "string", "options": {"provider": "cities", "inputs": {"country": on}}});
-        let fields = parameters(json!([field("z", "a"), field("a", "b"), field("b", "c"), field("c", "a"), field("me", "me")]));
+        let fields = parameters(json!([
+            field("z", "a"),
+            field("a", "b"),
+            field("b", "c"),
+            field("c", "a"),
+            field("me", "me")
+        ]));
         let findings = check_options(&fields, &providers());
-        let said: Vec<_> = findings.iter().map(|one| (one.pointer.as_str(), one.message.as_str())).collect();
+        let said: Vec<_> = findings
+            .iter()
+            .map(|one| (one.pointer.as_str(), one.message.as_str()))
+            .collect();
         assert_eq!(
             said,
             [
-                ("/1/options/inputs", "options depend on each other in a circle: `a` → `b` → `c` → `a`"),
-                ("/4/options/inputs", "options depend on each other in a circle: `me` → `me`"),
+                (
+                    "/1/options/inputs",
+                    "options depend on each other in a circle: `a` → `b` → `c` → `a`"
+                ),
+                (
+                    "/4/options/inputs",
+                    "options depend on each other in a circle: `me` → `me`"
+                ),
             ]
         );
     }
@@ -374,15 +447,28 @@ mod tests {
         ]))
         .unwrap();
         let findings = check_setting_options(&settings, &providers());
-        let found: Vec<_> = findings.iter().map(|one| (one.pointer.as_str(), one.code.as_str())).collect();
-        assert_eq!(found, [("/0/options/strict", "bad_options"), ("/2/options/provider", "unknown_provider")]);
+        let found: Vec<_> = findings
+            .iter()
+            .map(|one| (one.pointer.as_str(), one.code.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("/0/options/strict", "bad_options"),
+                ("/2/options/provider", "unknown_provider")
+            ]
+        );
     }
 
     #[test]
     fn built_in_ones_are_named_as_no_function_can_be() {
         for one in built_in_providers() {
             assert!(one.name.starts_with(BUILT_IN_PROVIDERS) && !super::super::is_workflow_name(&one.name));
-            assert!(one.parameters.iter().all(|input| !PAGING.contains(&input.name.as_str()) && input.name != SEARCH));
+            assert!(
+                one.parameters
+                    .iter()
+                    .all(|input| !PAGING.contains(&input.name.as_str()) && input.name != SEARCH)
+            );
         }
     }
 }

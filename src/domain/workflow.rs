@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, Graph, LibraryVersion, OptionsFrom, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust};
+use super::{
+    DeclaredLimits, Graph, LibraryVersion, OptionsFrom, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust,
+};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

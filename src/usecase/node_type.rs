@@ -410,7 +410,11 @@ async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<Lib
             })
             .collect();
         if !wrong.is_empty() {
-            let detail = format!("the draft of `{}` has {} finding(s)", authored.document.name, wrong.len());
+            let detail = format!(
+                "the draft of `{}` has {} finding(s)",
+                authored.document.name,
+                wrong.len()
+            );
             return Err(invalid(detail, wrong));
         }
     }

@@ -71,7 +71,10 @@ pub async fn list(cx: &Context, scope: &Scope) -> Result<Vec<Declared>> {
 /// Whether a name is one of the engine's own.
 fn built_in(name: &str) -> Option<Declared> {
     let is_built_in = name.starts_with(BUILT_IN_PROVIDERS);
-    is_built_in.then(built_in_providers)?.into_iter().find(|one| one.name == name)
+    is_built_in
+        .then(built_in_providers)?
+        .into_iter()
+        .find(|one| one.name == name)
 }
 
 /// What a data provider takes; nothing when there is none of this name.
@@ -205,7 +208,14 @@ pub(super) async fn call(
         json!({"kind": requester.kind, "id": requester.id, "name": requester.name, "claimed_user": requester.claimed_user})
     });
     let environment = current.bundle.environment.as_ref().map(|one| &one.digest);
-    let rest = json!([current.bundle.digest, environment, arguments, config.as_ref(), rights, caller]);
+    let rest = json!([
+        current.bundle.digest,
+        environment,
+        arguments,
+        config.as_ref(),
+        rights,
+        caller
+    ]);
     let key = kept::Key {
         org: scope.org().clone(),
         provider: name.to_owned(),

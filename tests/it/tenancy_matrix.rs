@@ -586,21 +586,21 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             1 + weft::definition::built_in_providers().len()
         ),
         "provide_data::options" => {
-            let asked = |provider: &str| provide_data::Asked {
+            let of_provider = |provider: &str| provide_data::Asked {
                 provider: provider.to_owned(),
                 ..provide_data::Asked::default()
             };
             for one in weft::definition::built_in_providers() {
-                let answer = provide_data::options(cx, scope, &origin, asked(&one.name), (0, 200)).await;
+                let answer = provide_data::options(cx, scope, &origin, of_provider(&one.name), (0, 200)).await;
                 let said = answer.map_or_else(|_| String::new(), |options| format!("{:?}", options.items));
                 assert!(
-                    !said.contains("contoso") && !said.contains("ann"),
+                    !said.contains("contoso") && !said.contains("sample:"),
                     "{of} {}: {said}",
                     one.name
                 );
             }
             let asked = app.scripted.asked().len();
-            let answer = provide_data::options(cx, scope, &origin, asked(DATA_PROVIDER), (0, 200)).await;
+            let answer = provide_data::options(cx, scope, &origin, of_provider(DATA_PROVIDER), (0, 200)).await;
             if there {
                 answer.unwrap();
             }

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import weft.testing
-
 from weft import Context, DeclarationError, InvalidInput, NotAvailable, data_provider, workflow
 from weft.testing import fake_context, run
 
@@ -59,7 +58,11 @@ def test_a_fake_context_lets_functions_be_called_directly() -> None:
 def test_options_are_what_a_form_gets() -> None:
     @data_provider
     def mixed(ctx: Context, search: str = "") -> list[Any]:
-        found = ["a", 2, {"value": "x", "label": "X", "description": "An x", "metadata": {"of": 1}, "more": 1}]
+        found = [
+            "a",
+            2,
+            {"value": "x", "label": "X", "description": "An x", "metadata": {"of": 1}, "more": 1},
+        ]
         return [one for one in found if search in str(one)]
 
     assert weft.testing.options(mixed) == [

@@ -124,7 +124,10 @@ pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> 
             }
         }
     }
-    if search.as_ref().is_some_and(|search| search.chars().count() > LONGEST_SEARCH) {
+    if search
+        .as_ref()
+        .is_some_and(|search| search.chars().count() > LONGEST_SEARCH)
+    {
         let message = format!("`search` must have at most {LONGEST_SEARCH} characters");
         return Err(ApiError::bad_parameter("query:search", message));
     }

@@ -44,7 +44,9 @@ pub(super) async fn options(
         }
         "secrets" => {
             let all = secret::list(cx, scope).await?;
-            let options = all.iter().map(|one| option(one.record.name.as_str(), None, &one.record.description));
+            let options = all
+                .iter()
+                .map(|one| option(one.record.name.as_str(), None, &one.record.description));
             Ok(options.collect())
         }
         "time_zones" => Ok(Zone::names().iter().map(|name| DataOption::plain(name)).collect()),
@@ -59,7 +61,9 @@ pub(super) async fn options(
                 ..offer::Wanted::default()
             };
             let (_, items, _) = offer::list(cx, scope, &wanted, (None, MOST)).await?;
-            let callable = items.iter().filter(|one| one.findings.is_empty() && one.refused.is_empty());
+            let callable = items
+                .iter()
+                .filter(|one| one.findings.is_empty() && one.refused.is_empty());
             let options = callable.map(|one| option(&one.declared.name, None, &one.declared.description));
             Ok(options.collect())
         }
@@ -86,7 +90,10 @@ async fn members(cx: &Context, scope: &Scope) -> Result<Vec<DataOption>> {
 
 fn option(value: &str, label: Option<&String>, description: &str) -> DataOption {
     DataOption {
-        label: label.filter(|label| !label.is_empty()).map_or(value, |label| label).to_owned(),
+        label: label
+            .filter(|label| !label.is_empty())
+            .map_or(value, |label| label)
+            .to_owned(),
         description: (!description.is_empty()).then(|| description.to_owned()),
         ..DataOption::plain(value)
     }

@@ -177,7 +177,9 @@ impl Kept {
             return;
         }
         let mut state = self.state();
-        let State { answers, bytes: all, .. } = &mut *state;
+        let State {
+            answers, bytes: all, ..
+        } = &mut *state;
         answers.retain(|_, answer| now < answer.until);
         if let Some(before) = answers.remove(&key) {
             drop(before);
@@ -185,7 +187,9 @@ impl Kept {
         *all = answers.values().map(|answer| answer.bytes).sum();
         while answers.len() >= MOST || *all + bytes > MOST_BYTES {
             let oldest = answers.iter().min_by_key(|(_, answer)| answer.used);
-            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { break };
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
+                break;
+            };
             *all -= answers.remove(&oldest).map_or(0, |answer| answer.bytes);
         }
         *all += bytes;
@@ -227,9 +231,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(60);
 
     async fn ask(kept: &Kept, key: &Key, seconds: u64, calls: &AtomicUsize) -> Value {
-        let call = async {
-            Ok(json!(calls.fetch_add(1, Ordering::SeqCst)))
-        };
+        let call = async { Ok(json!(calls.fetch_add(1, Ordering::SeqCst))) };
         kept.get(key, TTL, || at(seconds), call).await.unwrap().as_ref().clone()
     }
 
@@ -284,7 +286,11 @@ mod tests {
         };
         let asks = (0..5).map(|_| kept.get(&of, TTL, || at(0), fail()));
         let answers = futures::future::join_all(asks).await;
-        assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(|error| error.code() == "data_provider_failed")));
+        assert!(answers.iter().all(|answer| {
+            answer
+                .as_ref()
+                .is_err_and(|error| error.code() == "data_provider_failed")
+        }));
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         assert_eq!(ask(&kept, &of, 0, &calls).await, json!(1));
     }
@@ -318,6 +324,9 @@ mod tests {
         }
         let state = kept.state();
         assert!(state.bytes <= MOST_BYTES);
-        assert_eq!(state.bytes, state.answers.values().map(|answer| answer.bytes).sum::<usize>());
+        assert_eq!(
+            state.bytes,
+            state.answers.values().map(|answer| answer.bytes).sum::<usize>()
+        );
     }
 }

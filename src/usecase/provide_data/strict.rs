@@ -52,7 +52,10 @@ pub(in crate::usecase) async fn options_hold(
             }
             Err(error) => return Err(error),
         };
-        for value in chosen.iter().filter(|value| !options.iter().any(|option| same(&option.value, value))) {
+        for value in chosen
+            .iter()
+            .filter(|value| !options.iter().any(|option| same(&option.value, value)))
+        {
             let message = format!(
                 "`{}` is {:.80}, which is none of the options of data provider `{}`",
                 parameter.name,
@@ -98,7 +101,10 @@ async fn ask(
             kind,
             code,
             detail,
-            hint: Some("the run was not started, as its arguments must be among the options: mend the provider's code".to_owned()),
+            hint: Some(
+                "the run was not started, as its arguments must be among the options: mend the provider's code"
+                    .to_owned(),
+            ),
             findings,
         },
         error => error,
