@@ -1,4 +1,4 @@
-"""The steps that are built in and need a process: `shell` and `http` of graphs and YAML files.
+"""The steps that are built in and need a process: `shell`, `http` and `email` of graphs and YAML files.
 
 They run in a worker as a workspace's functions do, with the same limits, walls and broker; nothing here has a
 right that such a function lacks.
@@ -200,3 +200,37 @@ def http(
     message = f"{method} {url:.200} answered {answer.status}: {answer.text[:300]}"
     busy = answer.status in (408, 425, 429, 500, 502, 503, 504)
     raise (HttpBusy if busy else HttpFailed)(message, data={"status": answer.status})
+
+
+@node
+def email(
+    ctx: Context,
+    server: str,
+    security: str,
+    credentials: dict[str, Any],
+    secret_credentials: dict[str, str],
+    message: dict[str, Any],
+) -> dict[str, Any]:
+    """Hand a message to a mail server."""
+    from . import _email
+
+    mail, sender, recipients = _email.compose(ctx, message)
+    known = {name: as_text(value) for name, value in credentials.items()}
+    known |= {name: ctx.secrets.get(secret) for name, secret in secret_credentials.items()}
+    refused = _email.deliver(
+        mail,
+        sender,
+        recipients,
+        server=server,
+        security=security,
+        user=known.get("user"),
+        password=known.get("password"),
+    )
+    for one in refused:
+        print(f"{one['address']} was refused: {one['status']} {one['reason']}", file=sys.stderr)
+    left_out = {one["address"] for one in refused}
+    return {
+        "message_id": str(mail["Message-ID"]),
+        "accepted": [address for address in recipients if address not in left_out],
+        "refused": refused,
+    }

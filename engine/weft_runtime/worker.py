@@ -355,6 +355,9 @@ def _attempt(attempt: dict[str, Any], code: Any, link: Link, result_bytes: int) 
     context = Context(attempt.get("context") or {}, link)
     started = time.perf_counter()
     try:
+        nice = attempt.get("nice")
+        if nice is not None:
+            os.setpriority(os.PRIO_PROCESS, 0, int(nice))
         function, positional, named = _prepare(attempt, code, context)
         _seed((attempt.get("context") or {}).get("run") or {})
         started = time.perf_counter()

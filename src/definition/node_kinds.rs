@@ -116,6 +116,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
         },
         shell(),
         http(),
+        email(),
         BuiltInKind {
             inputs: vec![
                 Port::new("items", PortType::Array)
@@ -353,6 +354,56 @@ fn http() -> BuiltInKind {
     }
 }
 
+fn email() -> BuiltInKind {
+    let words = |name: &str, help: &str| setting(name, SettingKind::Text, help);
+    BuiltInKind {
+        inputs: vec![
+            Port::new("to", PortType::Any)
+                .needed()
+                .described("An address, or a list of them"),
+            Port::new("subject", PortType::String)
+                .needed()
+                .described("What it is about, in one line"),
+            Port::new("text", PortType::String).described("What it says"),
+            Port::new("html", PortType::String).described("What it says, as HTML"),
+            Port::new("attachments", PortType::Array).described("Files that go with it"),
+        ],
+        outputs: vec![
+            Port::new("message_id", PortType::String).described("What the message is known by"),
+            Port::new("accepted", PortType::Array).described("Addresses that the server took it for"),
+            Port::new("refused", PortType::Array).described("Addresses that it did not, each with its reason"),
+        ],
+        settings: vec![
+            needed(words(
+                "server",
+                "The mail server, as `smtp.example.com` or `smtp.example.com:587`",
+            )),
+            usually(
+                one_of(
+                    setting("security", SettingKind::Select, "How the connection is kept private"),
+                    &[
+                        ("starttls", "STARTTLS (587)"),
+                        ("tls", "TLS (465)"),
+                        ("none", "Nothing (25)"),
+                    ],
+                ),
+                json!("starttls"),
+            ),
+            setting(
+                "credentials",
+                SettingKind::Values,
+                "`user` and `password`; the password is `{\"$secret\": \"NAME\"}`",
+            ),
+            needed(words("from", "The sender, as `Reports <reports@example.com>`")),
+            words("replyTo", "Where answers go"),
+            words("cc", "More addresses, which everybody sees"),
+            words("bcc", "More addresses, which nobody sees"),
+        ],
+        tries: true,
+        ..kind("email", "E-mail", "Code", "Hands a message to a mail server")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -365,6 +416,10 @@ mod tests {
         let text = match kind {
             "map" => json!({"id": "a", "type": kind, "use": "f", "items": []}),
             "http" => json!({"id": "a", "type": kind, "url": "https://example.com/"}),
+            "email" => json!({
+                "id": "a", "type": kind, "server": "smtp.example.com", "from": "a@example.com",
+                "to": "b@example.com", "subject": "s", "text": "t",
+            }),
             "compute" => json!({"id": "a", "type": kind, "value": 1}),
             "delay" => json!({"id": "a", "type": kind, "seconds": 1}),
             "approval" => json!({"id": "a", "type": kind, "question": "?"}),

@@ -49,6 +49,9 @@ pub fn validate(parameters: &[Parameter], arguments: &Map<String, Value>) -> Res
         }
     }
     for name in arguments.keys() {
+        if findings.len() >= MOST_FINDINGS {
+            break;
+        }
         if !parameters.iter().any(|parameter| parameter.name == *name) {
             let shown: String = name.chars().take(60).collect();
             let finding = Finding::new(
@@ -244,12 +247,20 @@ fn known(parameters: &[Parameter]) -> String {
     format!("the parameters are {}", names.join(", "))
 }
 
-/// The name that differs in at most two places (Levenshtein distance).
+/// After how many findings no more unknown arguments are looked for.
+const MOST_FINDINGS: usize = 200;
+/// With how many names one is compared: what it costs grows with them, and callers choose both.
+const MOST_COMPARED: usize = 200;
+
+/// The name that differs in at most two places (Levenshtein distance), of the first [`MOST_COMPARED`].
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 60 {
         return None;
     }
     known
+        .take(MOST_COMPARED)
+        // Two characters have eight bytes at most.
+        .filter(|known| known.len().abs_diff(name.len()) <= 8)
         .map(|known| (edit_distance(name, known), known))
         .filter(|(distance, near)| *distance <= 2 && *distance < near.chars().count())
         .min()

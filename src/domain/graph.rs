@@ -142,6 +142,19 @@ pub struct Note {
     pub size: Option<Size>,
 }
 
+/// What an e-mail says and whom it goes to.
+pub const MESSAGE: [&str; 9] = [
+    "from",
+    "replyTo",
+    "to",
+    "cc",
+    "bcc",
+    "subject",
+    "text",
+    "html",
+    "attachments",
+];
+
 /// What a node does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
@@ -241,6 +254,19 @@ pub enum NodeWork {
         /// Hosts that it may reach.
         network: Vec<String>,
     },
+    /// A message, handed to a mail server.
+    Email {
+        /// The server with its port, as `smtp.example.com:587`: written, never worked out.
+        server: String,
+        /// How the connection is kept private: `starttls`, `tls`, `none`.
+        security: String,
+        /// `user` and `password`, each a value, or `{"$secret": "NAME"}`; empty for a server that asks for none.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        credentials: Map<String, Value>,
+        /// The members of the message ([`MESSAGE`]), each a value.
+        #[serde(flatten)]
+        message: Map<String, Value>,
+    },
     /// Something that must be so.
     Assert {
         /// An expression.
@@ -323,6 +349,7 @@ impl NodeWork {
             Self::Choose { .. } => "choose",
             Self::Shell { .. } => "shell",
             Self::Http { .. } => "http",
+            Self::Email { .. } => "email",
             Self::Assert { .. } => "assert",
             Self::Template { .. } => "template",
             Self::Compute { .. } => "compute",
@@ -352,6 +379,7 @@ impl NodeWork {
         match self {
             Self::Map { .. } => &["items"],
             Self::Http { .. } => &["url", "body"],
+            Self::Email { .. } => &["to", "subject", "text", "html", "attachments"],
             Self::Compute { .. } => &["value"],
             Self::Delay { .. } => &["seconds"],
             Self::Approval { .. } => &["question"],

@@ -7,6 +7,7 @@
 //! given an ordinary HTTP proxy with the same rules (`proxy`).
 
 pub mod address;
+mod answer_head;
 #[cfg(target_os = "linux")]
 mod dns;
 pub mod gate;

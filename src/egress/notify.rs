@@ -199,7 +199,7 @@ impl Caller<'_> {
             copy_options(itself, &theirs);
         }
         self.give(&socket, &theirs)?;
-        tokio::spawn(relay::pass_on(ours, outside, ticket));
+        tokio::spawn(relay::pass_on(ours, outside, ticket, None));
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::answer_head::AnswerHead;
 use super::grant::{Failure, Grant};
 use super::policy::Target;
 use super::relay;
@@ -155,7 +156,8 @@ async fn client(mut stream: TcpStream, grant: Option<&Arc<Grant>>, credential: &
         Some(head) => ticket.send(&mut outside, head).await?,
     }
     ticket.send(&mut outside, &bytes[end..]).await?;
-    relay::pass_on(stream, outside, ticket).await;
+    let head = wanted.head.is_some().then(AnswerHead::default);
+    relay::pass_on(stream, outside, ticket, head).await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! on, that its closing is seen at once, and that all ends when the attempt does. It is a TCP socket, because
 //! libraries set options that no other kind has.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::answer_head::AnswerHead;
 use super::grant::{Direction, Ticket};
 
 /// How much is passed on at once.
@@ -39,8 +41,9 @@ pub async fn pair() -> io::Result<(std::net::TcpStream, TcpStream)> {
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Passes on in both directions until both have ended, or one has broken, or the attempt is over.
-pub async fn pass_on(inside: TcpStream, outside: TcpStream, ticket: Ticket) {
+/// Passes on in both directions until both have ended, or one has broken, or the attempt is over. What the host says first goes
+/// through `head`, if there is one.
+pub async fn pass_on(inside: TcpStream, outside: TcpStream, ticket: Ticket, head: Option<AnswerHead>) {
     let _ = outside.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_keepalive(&outside, true);
     let grant = ticket.grant().clone();
@@ -48,8 +51,8 @@ pub async fn pass_on(inside: TcpStream, outside: TcpStream, ticket: Ticket) {
     let (from_host, to_host) = outside.into_split();
     let both = async {
         tokio::try_join!(
-            one_way(from_worker, to_host, &ticket, Direction::Sent),
-            one_way(from_host, to_worker, &ticket, Direction::Received),
+            one_way(from_worker, to_host, &ticket, Direction::Sent, None),
+            one_way(from_host, to_worker, &ticket, Direction::Received, head),
         )
     };
     tokio::select! {
@@ -64,16 +67,24 @@ async fn one_way(
     mut to: OwnedWriteHalf,
     ticket: &Ticket,
     direction: Direction,
+    mut head: Option<AnswerHead>,
 ) -> io::Result<()> {
     let mut space = vec![0; CHUNK];
     let ended: io::Result<()> = async {
         loop {
             let length = from.read(&mut space).await?;
             if length == 0 {
+                if let Some(head) = head.take() {
+                    to.write_all(&head.rest()).await?;
+                }
                 return to.shutdown().await;
             }
             ticket.spend(direction, length)?;
-            to.write_all(&space[..length]).await?;
+            let bytes = match &mut head {
+                Some(head) => head.pass(&space[..length]),
+                None => Cow::Borrowed(&space[..length]),
+            };
+            to.write_all(&bytes).await?;
         }
     }
     .await;

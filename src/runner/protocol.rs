@@ -479,6 +479,9 @@ pub enum HandlerFrame<'a> {
         arguments: &'a Value,
         /// What `Context` is made of.
         context: &'a Value,
+        /// What it gives up of the processors, as of `nice`; absent: no more than any worker does.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        nice: Option<u8>,
     },
     /// The answer to a call.
     Reply {

@@ -161,6 +161,29 @@ fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
             "body": node.fed.get("body").or(body.as_ref()),
             "expect": expect,
         })),
+        NodeWork::Email {
+            server,
+            security,
+            credentials,
+            message,
+        } => {
+            let (secrets, credentials) = parted(credentials);
+            let secrets: BTreeMap<_, _> = secrets
+                .into_iter()
+                .map(|(name, value)| (name, &value[SECRET]))
+                .collect();
+            let fed = node.work.own_inputs().iter();
+            let fed = fed.filter_map(|name| Some(((*name).to_owned(), node.fed.get(*name)?.clone())));
+            let mut message = message.clone();
+            message.extend(fed);
+            Some(json!({
+                "server": server,
+                "security": security,
+                "credentials": credentials,
+                "secret_credentials": secrets,
+                "message": message,
+            }))
+        }
         _ => node.given().map(Value::Object),
     }
 }
@@ -262,6 +285,13 @@ fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits
         NodeWork::Http { headers, network, .. } => {
             let mut code = Code::built_in("http", limits, network, Starts::Nothing);
             code.secrets = secrets_of(headers, graph);
+            Work::Once(Action::Code(Box::new(code)))
+        }
+        NodeWork::Email {
+            server, credentials, ..
+        } => {
+            let mut code = Code::built_in("email", limits, std::slice::from_ref(server), Starts::Nothing);
+            code.secrets = secrets_of(credentials, graph);
             Work::Once(Action::Code(Box::new(code)))
         }
         NodeWork::Assert {

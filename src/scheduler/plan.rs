@@ -390,6 +390,7 @@ impl Code {
         match (self.module.as_str(), self.name.as_str()) {
             (BUILT_IN, "shell") => "shell",
             (BUILT_IN, "http") => "http",
+            (BUILT_IN, "email") => "email",
             _ if self.digest.is_some() => "node",
             _ => "python",
         }

@@ -61,8 +61,8 @@ def _no_process_left() -> Iterator[None]:
     """What a test starts, it ends: leftovers are killed and fail it. (Session fixtures come up first.)"""
     before = {p.pid for p in processes.descendants(os.getpid())}
     yield
-    # A keeper whose handler was killed while the walls were tried out ends a moment after it.
-    end = time.monotonic() + 2
+    # A Python whose handler was killed while it was starting finds that out when it is up.
+    end = time.monotonic() + 15
     while time.monotonic() < end and any(
         p.pid not in before and p.state not in "ZX" for p in processes.descendants(os.getpid())
     ):

@@ -295,7 +295,11 @@ async fn the_engine_has_data_providers_of_its_own() {
     };
     let shown = by("cleo").await;
     // This installation keeps none, which is said to nobody else.
-    assert_eq!((shown.status, shown.code()), (503, "secrets_off".to_owned()), "{shown:?}");
+    assert_eq!(
+        (shown.status, shown.code()),
+        (503, "secrets_off".to_owned()),
+        "{shown:?}"
+    );
     assert_eq!(by("ann").await.status, 403);
 }
 

@@ -111,6 +111,9 @@ fn frames_to_workers_are_written() {
                 entry: entry.as_ref().unwrap(),
                 arguments: &message["arguments"],
                 context: &message["context"],
+                nice: message
+                    .get("nice")
+                    .map(|nice| nice.as_u64().unwrap().try_into().unwrap()),
             },
             "source" => HandlerFrame::Source {
                 name: text(message, "name"),

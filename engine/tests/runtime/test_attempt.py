@@ -191,6 +191,20 @@ def test_output_arrives_while_it_runs(handler: Handler) -> None:
     assert handler.hear("exited", worker.id)["signal"] == signal.SIGKILL
 
 
+@pytest.mark.parametrize("nice", [None, 19])
+def test_it_gives_way_when_told_to(handler: Handler, nice: int | None) -> None:
+    worker = handler.fork(VICTIMS, "workflows.victims")
+    assert worker.frame() is not None
+    entry = {"kind": "workflow", "name": "priority", "function": "priority"}
+    more = {} if nice is None else {"nice": nice}
+    worker.send({"t": "attempt", "entry": entry, "arguments": {}, "context": CONTEXT, **more})
+    last = worker.frame()
+    worker.drain()
+    assert last is not None
+    assert last["value"] == (os.getpriority(os.PRIO_PROCESS, 0) if nice is None else nice), last
+    assert handler.hear("exited", worker.id)["code"] == 0
+
+
 def test_standard_input_is_at_its_end(handler: Handler) -> None:
     assert victim(handler, "reads_input").value == ["", "EOFError"]
 

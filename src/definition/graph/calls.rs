@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Map;
 
-use super::{ReadGraph, escaped, listed, ports, shown};
+use super::{ReadGraph, closed, escaped, is_full, listed, ports, shown};
 use crate::definition::expression::expressions;
 use crate::definition::options::check_options;
 use crate::definition::parameters::{nearest, validate};
@@ -28,6 +28,9 @@ pub struct Offer<'a> {
 pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, at) in read.graph.nodes.iter().zip(&read.at) {
+        if is_full(&findings) {
+            break;
+        }
         let parameters = match node.work.called() {
             // A node type is looked at where the library is.
             Some(Called::Function("") | Called::Workflow("") | Called::Version(_)) | None => continue,
@@ -54,6 +57,7 @@ pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
         pointer: format!("/parameters{}", finding.pointer),
         ..finding
     }));
+    closed(&mut findings);
     findings
 }
 

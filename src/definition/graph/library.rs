@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{ReadGraph, escaped, listed, shown};
+use super::{ReadGraph, closed, escaped, is_full, listed, shown};
 use crate::definition::expression::{SECRET_MARK, expressions};
 use crate::definition::node_type::{check_port, check_setting};
 use crate::definition::parameters::nearest;
@@ -66,6 +66,9 @@ fn not_exact(node: &Node, written: &str, at: &str, newest: impl Fn(&str) -> Opti
 pub fn check_library(graph: &Graph, library: &Library) -> Vec<Finding> {
     let mut findings = Vec::new();
     for node in &graph.nodes {
+        if is_full(&findings) {
+            break;
+        }
         let NodeWork::Library { node_type, settings } = &node.work else {
             continue;
         };
@@ -82,6 +85,7 @@ pub fn check_library(graph: &Graph, library: &Library) -> Vec<Finding> {
         check_settings(node, settings, authored, &at, &mut findings);
         check_inputs(graph, node, authored, &at, &mut findings);
     }
+    closed(&mut findings);
     findings
 }
 

@@ -25,6 +25,7 @@ pub(super) use ports::PORT;
 pub(super) use shape::TYPES;
 pub(in crate::definition) use shape::is_name;
 
+use super::expression::{DEEPEST, is_too_deep};
 use crate::domain::Graph;
 use crate::error::Finding;
 
@@ -56,13 +57,40 @@ pub fn read_graph(text: &str) -> ReadGraph {
     read_value(&value)
 }
 
+/// The most findings that a look at a graph gives; whoever has so many has one mistake many times, and answers for all of them
+/// would be as large as their cause.
+pub const MOST_FINDINGS: usize = 200;
+
+/// Whether there are enough findings: what comes behind is looked at when these are mended.
+const fn is_full(findings: &[Finding]) -> bool {
+    findings.len() >= MOST_FINDINGS
+}
+
+/// Says that there may be more, where that is so.
+fn closed(findings: &mut Vec<Finding>) {
+    if is_full(findings) {
+        findings.truncate(MOST_FINDINGS);
+        let message = format!("more than {MOST_FINDINGS} things are wrong; the rest was not looked at");
+        findings.push(Finding::new("", "too_many_findings", message).hint("mend these first"));
+    }
+}
+
 /// Reads what a graph file says.
 #[must_use]
 pub(in crate::definition) fn read_value(value: &Value) -> ReadGraph {
+    if is_too_deep(value) {
+        let message = format!("the graph is nested deeper than {DEEPEST} levels");
+        let hint = "nest less: what is kept of a run must be readable again";
+        return ReadGraph {
+            findings: vec![Finding::new("", "too_deep", message).hint(hint)],
+            ..ReadGraph::default()
+        };
+    }
     let mut read = shape::read(value);
     ports::feed(&mut read.graph, None);
     structure::check(&mut read);
     names::check(&mut read);
+    closed(&mut read.findings);
     read
 }
 
@@ -95,4 +123,46 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
         names.push("…".to_owned());
     }
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deep(levels: usize) -> Value {
+        (0..levels).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn many_mistakes_cost_little_and_are_told_in_part() {
+        let nodes: Vec<_> = (0..1_000)
+            .map(|number| json!({"id": format!("node-with-a-long-name-{number:036}"), "type": "compute", "value": 1}))
+            .collect();
+        let edges: Vec<_> = (0..9_999)
+            .map(|number| json!({"from": format!("node-with-a-lost-name-{number:036}"), "to": "y1"}))
+            .collect();
+        let members: serde_json::Map<_, _> = (0..5_000).map(|number| (format!("m{number}"), json!(1))).collect();
+        for graph in [
+            json!({"name": "g", "nodes": nodes, "edges": edges}),
+            json!({"name": "g", "nodes": [{"id": "a", "type": "compute", "value": members.clone()}], "edges": edges}),
+            Value::Object(members),
+        ] {
+            let findings = read_value(&graph).findings;
+            assert_eq!(findings.len(), MOST_FINDINGS + 1);
+            assert_eq!(findings.last().unwrap().code, "too_many_findings");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_refused() {
+        let graph = |levels| json!({"name": "g", "nodes": [{"id": "a", "type": "compute", "value": deep(levels)}]});
+        assert_eq!(read_value(&graph(90)).findings, []);
+        let findings = read_value(&graph(DEEPEST)).findings;
+        assert_eq!(
+            findings.iter().map(|one| one.code.as_str()).collect::<Vec<_>>(),
+            ["too_deep"]
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::structure::{Before, phase_name};
-use super::{ReadGraph, escaped, listed};
+use super::{ReadGraph, escaped, is_full, listed};
 use crate::definition::expression::{self, Marked};
 use crate::definition::parameters::nearest;
 use crate::domain::{Graph, NodeWork, ParameterType, Phase};
@@ -24,6 +24,9 @@ pub(super) fn check(read: &mut ReadGraph) {
         before: (order.len() == graph.nodes.len() && in_circles.is_empty()).then(|| Before::of(graph)),
     };
     for (place, node) in graph.nodes.iter().enumerate() {
+        if is_full(findings) {
+            return;
+        }
         let at = &at[place];
         if let NodeWork::Template { template } = &node.work {
             checker.marked(
@@ -92,6 +95,14 @@ pub(super) fn check(read: &mut ReadGraph) {
                 look("headers", &Value::Object(headers.clone()), &[]);
                 look("body", body.as_ref().unwrap_or(&Value::Null), &[]);
             }
+            NodeWork::Email {
+                credentials, message, ..
+            } => {
+                look("credentials", &Value::Object(credentials.clone()), &[]);
+                for (name, value) in message {
+                    look(name, value, &[]);
+                }
+            }
             NodeWork::Shell {
                 command, environment, ..
             } => {
@@ -107,6 +118,7 @@ pub(super) fn check(read: &mut ReadGraph) {
         let (member, secrets) = match &node.work {
             NodeWork::Shell { environment, .. } => ("environment", Some(environment)),
             NodeWork::Http { headers, .. } => ("headers", Some(headers)),
+            NodeWork::Email { credentials, .. } => ("credentials", Some(credentials)),
             _ => ("", None),
         };
         for (name, value) in secrets.into_iter().flatten() {

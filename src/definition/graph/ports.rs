@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::{Offer, listed, shown};
+use super::{Offer, is_full, listed, shown};
 use crate::definition::node_kinds::built_in_kinds;
 use crate::definition::parameters::nearest;
 use crate::domain::{
@@ -157,6 +157,9 @@ pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding
     let mut inputs: HashMap<usize, Side> = HashMap::new();
     let mut taken: HashSet<(usize, &str)> = HashSet::new();
     for (index, edge) in graph.edges.iter().enumerate() {
+        if is_full(findings) {
+            return;
+        }
         let (Some(from), Some(to), Some(input)) = (
             places.get(edge.from.as_str()),
             places.get(edge.to.as_str()),
@@ -278,6 +281,7 @@ fn is_set(node: &Node, input: &str) -> bool {
         NodeWork::Map { items, .. } => items,
         NodeWork::Http { body, .. } if input == "body" => return body.is_some(),
         NodeWork::Http { url, .. } => url,
+        NodeWork::Email { message, .. } => return message.contains_key(input),
         NodeWork::Compute { value } => value,
         NodeWork::Delay { seconds } => seconds,
         NodeWork::Approval { question, .. } => question,

@@ -7,14 +7,14 @@ use std::ops::RangeInclusive;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{ReadGraph, escaped, listed, shown};
+use super::{ReadGraph, escaped, is_full, listed, shown};
 use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::{
     Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, Node,
-    NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
+    MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, MESSAGE,
+    Node, NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
 };
 use crate::error::Finding;
 
@@ -37,7 +37,7 @@ const COMMON: [&str; 8] = ["id", "type", "label", "position", "when", "phase", "
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
+pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 14] = [
     ("python", &["use"], true),
     ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
@@ -58,6 +58,24 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 13] = [
     (
         "http",
         &["method", "url", "query", "headers", "body", "expect", "network"],
+        true,
+    ),
+    (
+        "email",
+        &[
+            "server",
+            "security",
+            "credentials",
+            "from",
+            "replyTo",
+            "to",
+            "cc",
+            "bcc",
+            "subject",
+            "text",
+            "html",
+            "attachments",
+        ],
         true,
     ),
     ("assert", &["condition", "message", "onFalse"], false),
@@ -195,11 +213,16 @@ struct Reader {
 
 impl Reader {
     fn add(&mut self, pointer: impl Into<String>, code: &str, message: String, hint: impl Into<String>) {
-        self.findings.push(Finding::new(pointer, code, message).hint(hint));
+        if !is_full(&self.findings) {
+            self.findings.push(Finding::new(pointer, code, message).hint(hint));
+        }
     }
 
     fn known(&mut self, object: &Object<'_>, known: &[&str]) {
         for name in object.members.keys().filter(|name| !known.contains(&name.as_str())) {
+            if is_full(&self.findings) {
+                return;
+            }
             let hint = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!(
@@ -569,7 +592,7 @@ impl Reader {
             }
             return Node::new(id, NodeWork::Compute { value: Value::Null });
         };
-        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http");
+        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http" | "email");
         let action: &[&str] = match (*tries, has_inputs) {
             (true, true) => &ACTION,
             (true, false) => &ACTION[1..],
@@ -643,6 +666,7 @@ impl Reader {
             },
             "shell" => self.shell(object),
             "http" => self.http(object),
+            "email" => self.email(object),
             "assert" => NodeWork::Assert {
                 condition: self.needed_text(object, "condition", "an expression that must be true"),
                 message: object.get("message").cloned().unwrap_or_default(),
@@ -890,6 +914,85 @@ impl Reader {
             body: object.get("body").cloned(),
             expect,
             network,
+        }
+    }
+
+    fn email(&mut self, object: &Object<'_>) -> NodeWork {
+        let security: String = self
+            .choice(object, "security", &["starttls", "tls", "none"])
+            .unwrap_or_else(|| "starttls".to_owned());
+        let mut server = self.needed_text(object, "server", "a mail server, as `smtp.example.com`");
+        if !server.is_empty() {
+            let has_port = server
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+            if !has_port {
+                server.push_str(match security.as_str() {
+                    "tls" => ":465",
+                    "none" => ":25",
+                    _ => ":587",
+                });
+            }
+            let one = server.clone();
+            if one.contains('*') || crate::definition::policy::bad_host(&[one]).is_some() {
+                let message = format!("`server` of {} is no host", object.what);
+                let hint = "write a name as `smtp.example.com`, or with a port as `smtp.example.com:587`; it can't be \
+                            worked out";
+                self.add(object.pointer("server"), "not_one_of", message, hint);
+            }
+        }
+        let credentials = self.values(object, "credentials");
+        for (name, value) in &credentials {
+            let at = || format!("{}/{}", object.pointer("credentials"), escaped(name));
+            if !matches!(name.as_str(), "user" | "password") {
+                let message = format!("`credentials` of {} has no `{}`", object.what, shown(name));
+                self.add(at(), "unknown_member", message, "there is `user` and `password`");
+            } else if !self.secret(object, "credentials", name, value, &[]) && name == "password" {
+                let message = format!("the password of {} is written where everybody reads it", object.what);
+                let hint = "write `{\"$secret\": \"SMTP_PASSWORD\"}`, the name of a secret of the organization";
+                self.add(at(), "bad_name", message, hint);
+            }
+        }
+        if credentials.len() == 1 {
+            let other = if credentials.contains_key("user") {
+                "password"
+            } else {
+                "user"
+            };
+            let message = format!("`credentials` of {} has no `{other}`", object.what);
+            let hint = "give both, or none for a server that asks for none";
+            self.add(object.pointer("credentials"), "missing_member", message, hint);
+        }
+        if security == "none" && !credentials.is_empty() {
+            let message = format!(
+                "{} would send its password readable by everybody on the way",
+                object.what
+            );
+            let hint = "write `\"security\": \"starttls\"` or `\"tls\"`, or take `credentials` out";
+            self.add(object.pointer("security"), "not_one_of", message, hint);
+        }
+        for (name, expected) in [
+            ("from", "an address, as `Reports <reports@example.com>`"),
+            ("to", "an address, or a list of them"),
+            ("subject", "a text"),
+        ] {
+            self.needed_value(object, name, expected);
+        }
+        if !["text", "html"]
+            .iter()
+            .any(|name| object.members.contains_key(*name) || self.is_fed(object, name))
+        {
+            self.missing(object, "text", "what it says, in `text` or in `html` or in both");
+        }
+        let message = MESSAGE
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), object.get(name)?.clone())))
+            .collect();
+        NodeWork::Email {
+            server,
+            security,
+            credentials,
+            message,
         }
     }
 

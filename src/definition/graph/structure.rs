@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{ReadGraph, listed, shown};
+use super::{ReadGraph, is_full, listed, shown};
 use crate::definition::parameters::nearest;
 use crate::domain::{DependsOn, Edge, Graph, Join, NodeWork, OnFailure, Phase};
 use crate::error::Finding;
@@ -13,6 +13,9 @@ pub(super) fn check(read: &mut ReadGraph) {
     let mut good = Vec::new();
     let mut seen = HashSet::new();
     for (index, edge) in graph.edges.iter().enumerate() {
+        if is_full(findings) {
+            return;
+        }
         // What has no name has its finding.
         if edge.from.is_empty() || edge.to.is_empty() {
             continue;

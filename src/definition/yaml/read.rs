@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::compose::{Kind, Place, Tree, compose};
 use crate::definition::expression::{MARK, TEXT_MARK};
-use crate::definition::graph::{ReadGraph, read_value};
+use crate::definition::graph::{MOST_FINDINGS, ReadGraph, read_value};
 use crate::definition::parameters::nearest;
 use crate::definition::template::code_end;
 use crate::domain::MAX_NODES;
@@ -113,7 +113,7 @@ pub(super) type StepType = (
     &'static [(&'static str, &'static str, As)],
 );
 
-pub(super) const TYPES: [StepType; 14] = [
+pub(super) const TYPES: [StepType; 15] = [
     (
         "python",
         "python",
@@ -187,6 +187,26 @@ pub(super) const TYPES: [StepType; 14] = [
             ("body", "body", As::Value),
             ("expect", "expect", As::Plain),
             ("network", "network", As::Plain),
+        ],
+    ),
+    (
+        "email",
+        "email",
+        true,
+        false,
+        &[
+            ("server", "server", As::Plain),
+            ("security", "security", As::Plain),
+            ("credentials", "credentials", As::Written),
+            ("from", "from", As::Value),
+            ("reply_to", "replyTo", As::Value),
+            ("to", "to", As::Value),
+            ("cc", "cc", As::Value),
+            ("bcc", "bcc", As::Value),
+            ("subject", "subject", As::Value),
+            ("text", "text", As::Value),
+            ("html", "html", As::Value),
+            ("attachments", "attachments", As::Value),
         ],
     ),
     (
@@ -370,6 +390,9 @@ impl Reader {
     }
 
     fn at(&mut self, place: Place, finding: Finding) {
+        if self.findings.len() >= MOST_FINDINGS {
+            return;
+        }
         // A pointer of its own, so that it finds its place.
         let pointer = format!("#{}", self.findings.len());
         self.places.insert(pointer.clone(), place);
@@ -383,6 +406,9 @@ impl Reader {
     fn unknown(&mut self, what: &str, tree: &Tree, known: &[&str]) {
         let Kind::Map(members) = &tree.kind else { return };
         for (name, place, _) in members.iter().filter(|(name, ..)| !known.contains(&name.as_str())) {
+            if self.findings.len() >= MOST_FINDINGS {
+                return;
+            }
             let hint = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => {

@@ -243,6 +243,24 @@ fn own_member(step: &str, member: &str) -> Value {
         ("http", "query") => json!({"type": "object", "description": "What follows `?` in the address, by name"}),
         ("http", "headers") => json!({"type": "object", "description": "Headers of the request"}),
         ("http", "body") => json!({"description": "A text as it is; anything else is sent as JSON"}),
+        ("email", "server") => {
+            json!({"type": "string", "description": "The mail server, as `smtp.example.com` or `smtp.example.com:587`"})
+        }
+        ("email", "security") => json!({
+            "enum": ["starttls", "tls", "none"],
+            "description": "How the connection is kept private",
+        }),
+        ("email", "credentials") => {
+            json!({"type": "object", "description": "`user` and `password`; the password is a secret"})
+        }
+        ("email", "from") => json!({"description": "The address of the sender"}),
+        ("email", "reply_to") => json!({"description": "Where answers go"}),
+        ("email", "to") => json!({"description": "An address, or a list of them"}),
+        ("email", "cc" | "bcc") => json!({"description": "More addresses; `bcc` are seen by nobody"}),
+        ("email", "subject") => json!({"description": "What it is about, in one line"}),
+        ("email", "text") => json!({"description": "What it says"}),
+        ("email", "html") => json!({"description": "What it says, as HTML"}),
+        ("email", "attachments") => json!({"description": "A list of values of type `file`"}),
         ("assert" | "conditional", "condition") => {
             json!({"type": ["string", "boolean"], "description": "An expression, as `inputs.total > 100`"})
         }

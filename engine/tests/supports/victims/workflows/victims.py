@@ -36,6 +36,11 @@ def raises_in_sdk(ctx: Context) -> None:
 
 
 @workflow
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@workflow
 def leaves() -> None:
     sys.exit(3)
 
