@@ -113,6 +113,7 @@ codes! {
     "not_a_graph" 400 "The body is no graph, not even an unfinished one: it has no list of `nodes`." "Send a graph, as [graphs.md](../graphs.md) describes it."
     "not_permitted" 403 "The caller's role or the key's scopes don't allow this verb." "`hint` says what would be enough; `docs/authz-matrix.txt` has the whole table."
     "nothing_to_roll_back" 409 "Nothing was active before what is active now." "Activate what is to run by its digest."
+    "options_invalid" 502 "What the code of the data provider has returned are no options." "Have it return a list of `{\"value\", \"label\"}` or of single values, at most 10,000; `detail` says what is wrong."
     "organization_header_duplicated" 400 "`X-Organization-Id` was sent more than once." "Send it once."
     "organization_header_malformed" 400 "`X-Organization-Id` is not an organization id." "Ids have 3 to 40 of a–z and 0–9."
     "organization_header_missing" 400 "The route needs `X-Organization-Id`." "Send the organization's id."

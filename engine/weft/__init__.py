@@ -31,6 +31,7 @@ from ._errors import (
 )
 from ._http import HttpError, Response
 from ._node import node
+from ._options import Options
 from ._runs import RunInfo
 from ._secrets import Handle
 from ._signature import Binary, Email, File, Secret, Url
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidInput",
     "NotAvailable",
     "NotFound",
+    "Options",
     "Response",
     "Retry",
     "RetryableError",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._artifacts import Artifacts
 from ._data import Data
-from ._errors import NotFound, TooLarge
+from ._errors import NotAvailable, NotFound, TooLarge
 from ._http import Http
 from ._json import check, encode
 from ._kv import KeyValue
@@ -66,6 +66,21 @@ class Caller:
 
     def __repr__(self) -> str:
         return f"Caller(kind={self.kind!r}, id={self.id!r}, name={self.name!r})"
+
+
+class NoCaller:
+    """In the place of a `Caller` where who asks isn't told."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotAvailable(
+            f"ctx.caller.{name}: this data provider isn't told who asks, as its answer is for others too; "
+            "declare it with @data_provider(uses_caller=True)"
+        )
+
+    def __repr__(self) -> str:
+        return "NoCaller()"
 
 
 class Run:
@@ -241,12 +256,14 @@ class Context:
         organization: dict[str, Any] = data.get("organization") or {}
         caller: dict[str, Any] = data.get("caller") or {}
         self.organization = Organization(organization.get("id") or "", organization.get("name") or "")
-        self.caller = Caller(
-            caller.get("kind") or "system",
-            caller.get("id") or "",
-            caller.get("name") or "",
-            caller.get("claimed_user"),
-        )
+        self.caller: Any = NoCaller()
+        if data.get("caller", caller) is not None:
+            self.caller = Caller(
+                caller.get("kind") or "system",
+                caller.get("id") or "",
+                caller.get("name") or "",
+                caller.get("claimed_user"),
+            )
         self.run = Run(data.get("run") or {})
         self.config = Config(dict(data.get("config") or {}), link)
         self.log = Log(link)

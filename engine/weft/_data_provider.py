@@ -21,6 +21,7 @@ def data_provider(
     description: str | None = None,
     category: str = "General",
     cache_ttl_seconds: float = 300,
+    uses_caller: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -32,11 +33,18 @@ def data_provider(
     description: str | None = None,
     category: str = "General",
     cache_ttl_seconds: float = 300,
+    uses_caller: bool = False,
 ) -> Any:
     """Declare a function, sync or async, that returns the options of a form field.
 
-    It returns a list of `{"label": …, "value": …}`, with `"metadata"` where wanted. The list is kept for
-    `cache_ttl_seconds` (0 to 86400) per organization and arguments.
+    It returns a list of `{"value": …, "label": …}`, with `"description"` and `"metadata"` where wanted, or of
+    single values. A parameter `search: str = ""` is given what somebody types into the field; without it the
+    engine searches the list.
+
+    cache_ttl_seconds: for how long an answer may be given again, 0 to 86400; per organization, inputs,
+    configuration and version of the code.
+    uses_caller: whether the answer depends on who asks. Then it is kept for that caller alone; otherwise
+    `ctx.caller` is not available.
 
     Raises DeclarationError, which says what to change.
     """
@@ -44,6 +52,7 @@ def data_provider(
         "name": name,
         "description": text(description, "@data_provider: description") if description is not None else None,
         "category": text(category, "@data_provider: category"),
+        "uses_caller": bool(uses_caller),
         "cache_ttl_seconds": number(cache_ttl_seconds, "@data_provider: cache_ttl_seconds", 0, 86400),
     }
 

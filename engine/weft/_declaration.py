@@ -13,6 +13,7 @@ from typing import Any
 
 from ._errors import DeclarationError
 from ._json import check
+from ._options import Options
 from ._signature import Slot, is_async, parameter_names, read, takes_rest, unwrap
 
 ATTRIBUTE = "__weft__"
@@ -110,6 +111,7 @@ class Parameter:
         "min",
         "min_length",
         "name",
+        "options",
         "pattern",
         "required",
         "type",
@@ -131,6 +133,13 @@ class Parameter:
         self.max_length: int | None = refined.get("max_length")
         self.pattern: str | None = refined.get("pattern")
         self.data_provider: str | None = refined.get("data_provider")
+        options: Options | None = refined.get("options", slot.options)
+        if options is not None and self.data_provider is not None:
+            raise DeclarationError(
+                f"{where} has both Options(…) and data_provider=; leave data_provider out, "
+                "which is short for Options without inputs"
+            )
+        self.options: dict[str, Any] | None = options.to_json() if options is not None else None
         if (self.min is not None or self.max is not None) and self.type not in ("integer", "number"):
             raise DeclarationError(f"{where}: min and max are for numbers, but its type is {self.type}")
         if (self.min_length is not None or self.max_length is not None) and self.type not in _WITH_LENGTH:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NewType, Union, get_origin
 
 from ._context import Context
 from ._errors import DeclarationError
+from ._options import Options
 
 Email = NewType("Email", str)
 """Annotation for a string that must look like an e-mail address."""
@@ -79,7 +80,7 @@ _NO_DEFAULT: Any = object()
 class Slot:
     """One parameter as the signature alone tells it. `type` is None where there is no annotation."""
 
-    __slots__ = ("default", "enum", "has_default", "name", "optional", "type")
+    __slots__ = ("default", "enum", "has_default", "name", "optional", "options", "type")
 
     def __init__(self, name: str, default: Any) -> None:
         self.name = name
@@ -88,6 +89,7 @@ class Slot:
         self.optional = False
         self.type: str | None = None
         self.enum: list[Any] | None = None
+        self.options: Options | None = None
 
 
 class Signature:
@@ -225,6 +227,9 @@ def _fill(slot: Slot, annotation: Any) -> bool:
         return True
     origin = get_origin(annotation)
     if origin is Annotated:
+        for said in annotation.__metadata__:
+            if isinstance(said, Options):
+                slot.options = said
         return _fill(slot, annotation.__origin__)
     if origin is Literal:
         return _fill_literal(slot, annotation.__args__)

@@ -19,6 +19,7 @@ from ._declaration import (
 )
 from ._errors import DeclarationError
 from ._json import check
+from ._options import Options
 from ._signature import type_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -159,6 +160,7 @@ def param(
     pattern: str | None = None,
     enum: Iterable[Any] | None = None,
     data_provider: str | None = None,
+    options: Options | None = None,
 ) -> Callable[[F], F]:
     """Refine one parameter beyond what its annotation says; above or below `@workflow`.
 
@@ -166,7 +168,8 @@ def param(
     `binary`, `any`, `secret`, or a Python type.
     min, max: bounds of a number. min_length, max_length: of a string (characters) or array (items).
     pattern: a regular expression that must be found in the string; anchor it with ^ and $.
-    enum: the values allowed. data_provider: the name of the data provider that lists options.
+    enum: the values allowed. options: the data provider that offers values, `Options(…)`; `data_provider`,
+    its name alone, where nothing is given to it.
 
     Raises DeclarationError, which says what to change.
     """
@@ -177,6 +180,10 @@ def param(
     for key, value in (("label", label), ("help", help), ("data_provider", data_provider)):
         if value is not None:
             refined[key] = text(value, f"{where}: {key}")
+    if options is not None:
+        if not isinstance(options, Options):
+            raise DeclarationError(f'{where}: options must be Options("…"), not {options!r:.80}')
+        refined["options"] = options
     if required is not None:
         refined["required"] = bool(required)
     if default is not _UNSET:

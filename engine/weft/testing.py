@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._arguments import bind
-from ._context import Context
+from ._context import Context, NoCaller
 from ._declaration import declaration_of
 from ._errors import DeclarationError
 from ._fakes import Checkpoint, FakeClock, FakeLink, Fakes, LogEntry, Request, StartedRun
@@ -50,9 +50,14 @@ __all__ = [
     "Result",
     "StartedRun",
     "fake_context",
+    "options",
     "response",
     "run",
 ]
+
+
+OPTIONS_MAX = 10_000
+"""Most options of a field."""
 
 
 class Result:
@@ -145,11 +150,43 @@ def run(
         declaration.options.get("network", []),
     )
     context = _context(link, declaration.name, organization, config, None, None)
+    if declaration.kind == "data_provider" and not declaration.options["uses_caller"]:
+        context.caller = NoCaller()
     value = function(context, **named) if resolved.takes_context else function(**named)
     if hasattr(value, "__await__"):
         value = _wait_for(value)
     check(value, "result")
     return Result(value, link.logs, link.checkpoints, context.variables.to_json())
+
+
+def options(function: Callable[..., Any], /, **arguments: Any) -> list[dict[str, Any]]:
+    """The options that a data provider offers, each with `value` and `label`, as a form gets them.
+
+    arguments: as of `run`. Raises what that raises, and ValueError where what it returns are no options.
+    """
+    answer = run(function, **arguments).value
+    if not isinstance(answer, list):
+        raise ValueError(f"a data provider returns a list, not {type(answer).__name__}")
+    if len(answer) > OPTIONS_MAX:
+        raise ValueError(
+            f"{len(answer)} options; the limit is {OPTIONS_MAX}: take `search`, return what fits"
+        )
+    found = []
+    for index, item in enumerate(answer):
+        option = item if isinstance(item, dict) else {"value": item}
+        value = option.get("value")
+        if value is None or (item is value and isinstance(value, list)):
+            raise ValueError(f"item {index} has no `value`: {item!r:.80}")
+        shown = {"value": value, "label": value if isinstance(value, str) else encode(value).decode()}
+        for name in ("label", "description"):
+            if option.get(name) is not None:
+                if not isinstance(option[name], str):
+                    raise ValueError(f"item {index} has a `{name}` that is no text: {item!r:.80}")
+                shown[name] = option[name]
+        if option.get("metadata") is not None:
+            shown["metadata"] = option["metadata"]
+        found.append(shown)
+    return found
 
 
 def _context(

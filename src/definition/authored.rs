@@ -145,6 +145,7 @@ impl Offers<'_> {
         then(&Offer {
             functions: &functions,
             workflows: &workflows,
+            providers: &self.catalog.data_providers,
         })
     }
 }

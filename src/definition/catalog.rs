@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, inexact};
+use super::options::{PAGING, SEARCH, check_options};
 use super::source::Source;
-use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter};
+use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter, ParameterType};
 use crate::error::Finding;
 
 /// Everything that one bundle offers, and what is wrong with it.
@@ -49,7 +50,26 @@ impl Catalog {
             catalog.collect(module, DeclaredAs::DataProvider, &module_name, &path);
             catalog.collect(module, DeclaredAs::Node, &module_name, &path);
         }
+        catalog.check_options();
         catalog
+    }
+
+    /// Leaves out what takes the options of a field from where there are none.
+    fn check_options(&mut self) {
+        let providers = self.data_providers.clone();
+        let findings = &mut self.findings;
+        let mut is_good = |_: &String, declared: &mut Declared| {
+            let wrong = check_options(&declared.parameters, &providers);
+            let is_good = wrong.is_empty();
+            findings.extend(wrong.into_iter().map(|finding| Finding {
+                pointer: format!("{}:{}:1", declared.path, declared.line),
+                ..finding
+            }));
+            is_good
+        };
+        self.workflows.retain(&mut is_good);
+        self.nodes.retain(&mut is_good);
+        self.data_providers.retain(&mut is_good);
     }
 
     /// The function of a name that graphs may call: one with `@workflow`, else one with `@node`.
@@ -144,6 +164,7 @@ impl Catalog {
         let offer = Offer {
             functions: &functions,
             workflows: &workflows,
+            providers: &self.data_providers,
         };
         for (place, one) in read.iter_mut().enumerate() {
             if is_good(place) {
@@ -176,6 +197,7 @@ impl Catalog {
             let offer = Offer {
                 functions: &functions,
                 workflows: &workflows,
+                providers: &self.data_providers,
             };
             let mut changed = false;
             for (place, findings) in findings_of.iter_mut().enumerate() {
@@ -255,7 +277,8 @@ impl Catalog {
                     continue;
                 }
             };
-            if let Some(finding) = bad_pattern(&declared).or_else(|| bad_host(&declared)) {
+            let bad = bad_pattern(&declared).or_else(|| bad_host(&declared));
+            if let Some(finding) = bad.or_else(|| bad_input(&declared)) {
                 self.findings.push(finding);
                 continue;
             }
@@ -301,6 +324,34 @@ fn bad_pattern(declared: &Declared) -> Option<Finding> {
             .hint("use a pattern without look-around and back-references"),
         )
     })
+}
+
+/// Which page of its options is wanted is said beside the inputs of a data provider, and never to it.
+fn bad_input(declared: &Declared) -> Option<Finding> {
+    if declared.declared_as != DeclaredAs::DataProvider {
+        return None;
+    }
+    let place = format!("{}:{}:1", declared.path, declared.line);
+    let finding = |message: String| Finding::new(&place, "invalid_declaration", message);
+    let names = declared.parameters.iter().map(|one| one.name.as_str());
+    if let Some(name) = names.clone().find(|name| PAGING.contains(name)) {
+        let message = format!(
+            "data provider `{}` takes `{name}`, which callers could not give it",
+            declared.name
+        );
+        return Some(finding(message).hint(format!(
+            "give the parameter another name: `{}` belong to the request",
+            PAGING.join("`, `")
+        )));
+    }
+    let mut searching = declared.parameters.iter();
+    let wrong = searching.find(|one| one.name == SEARCH && one.kind != ParameterType::String)?;
+    let message = format!(
+        "`{SEARCH}` of data provider `{}` is of type `{}`",
+        declared.name,
+        wrong.kind.as_str()
+    );
+    Some(finding(message).hint("annotate it `str`: it is what somebody types into the field"))
 }
 
 /// What a worker says of a file is said by code of that file, so hosts are read again here.

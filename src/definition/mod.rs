@@ -8,6 +8,7 @@ mod expression;
 mod graph;
 mod node_kinds;
 mod node_type;
+mod options;
 mod parameters;
 mod policy;
 mod shell;
@@ -33,6 +34,7 @@ pub use node_kinds::built_in_kinds;
 pub use node_type::{
     MAX_CODE_BYTES, MAX_PORTS, MAX_SETTINGS, check_outputs, check_setting, check_values, parse_document,
 };
+pub use options::{BUILT_IN_PROVIDERS, PAGING, SEARCH, built_in_providers, check_options, check_setting_options};
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
 pub use source::Source;

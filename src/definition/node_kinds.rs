@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{
     BuiltInKind, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, MAX_ACTIVE, MAX_ITEMS, MAX_ITERATIONS, MAX_NEEDED,
-    MAX_STEP_SECONDS, Port, PortType, Setting, SettingKind, SettingOption,
+    MAX_STEP_SECONDS, Port, PortType, Setting, SettingKind, SettingOption, SettingOptions,
 };
 
 fn setting(name: &str, kind: SettingKind, help: &str) -> Setting {
@@ -45,7 +45,7 @@ fn one_of(setting: Setting, options: &[(&str, &str)]) -> Setting {
         label: Some((*label).to_owned()),
     };
     Setting {
-        options: options.iter().map(option).collect(),
+        options: SettingOptions::Listed(options.iter().map(option).collect()),
         ..setting
     }
 }
@@ -539,7 +539,9 @@ mod tests {
             assert!(kind.settings.iter().all(|one| one.help.is_some()), "{name}");
             for one in kind.settings.iter().filter(|one| one.kind == SettingKind::Select) {
                 let default = one.default.as_ref();
-                assert!(default.is_none_or(|default| one.options.iter().any(|option| option.value == *default)));
+                assert!(
+                    default.is_none_or(|default| one.options.listed().iter().any(|option| option.value == *default))
+                );
             }
         }
     }

@@ -10,7 +10,7 @@ use super::parameters::{compile, nearest};
 use super::policy::bad_host;
 use crate::domain::{
     DeclaredLimits, Limits, NodeBody, NodeDocument, NodeTypeName, NodeVersion, Port, SecretName, Setting, SettingKind,
-    SettingOption, Trust,
+    SettingOption, SettingOptions, Trust,
 };
 use crate::error::Finding;
 
@@ -408,7 +408,14 @@ impl Reader {
         SettingKind::Text
     }
 
-    fn options(&mut self, at: &At<'_>) -> Vec<SettingOption> {
+    fn options(&mut self, at: &At<'_>) -> SettingOptions {
+        if at.get("options").is_some_and(Value::is_object) {
+            let expected = "a list, or where they come from, as `{\"provider\": \"cities\", \"inputs\": {\"country\": \"country\"}}`";
+            return self
+                .read(at, "options", expected)
+                .map(SettingOptions::From)
+                .unwrap_or_default();
+        }
         let mut options = Vec::new();
         for (index, value) in self.list(at, "options", MAX_OPTIONS).iter().enumerate() {
             let option = match value {
@@ -428,17 +435,21 @@ impl Reader {
                 ),
             }
         }
-        options
+        SettingOptions::Listed(options)
     }
 
     /// Whether what a setting says of itself goes together.
     fn bounds(&mut self, setting: &Setting, at: &At<'_>) {
         let chooses = matches!(setting.kind, SettingKind::Select | SettingKind::MultiSelect);
-        if chooses == setting.options.is_empty() {
+        let offers = setting.options.from().is_some() && (chooses || setting.kind == SettingKind::Text);
+        if chooses == setting.options.is_empty() && !offers {
             let (message, hint) = if chooses {
                 ("there is nothing to choose from", "list the choices in `options`")
             } else {
-                ("only `select` and `multi_select` have `options`", "leave `options` out")
+                (
+                    "only `select`, `multi_select` and, from a data provider, `text` have `options`",
+                    "leave `options` out",
+                )
             };
             self.add(at.pointer("options"), "bad_options", message.to_owned(), hint);
         }
@@ -610,10 +621,22 @@ pub fn check_setting(setting: &Setting, value: &Value) -> Result<Value, String> 
         _ => Ok(()),
     };
     let chosen = |value: &Value| {
-        if setting.options.iter().any(|option| option.value == *value) {
+        // What a data provider offers is for forms: it may be something else by now.
+        if setting.options.from().is_some() {
+            return match value {
+                Value::Object(_) | Value::Array(_) | Value::Null => Err("it must be a single value".to_owned()),
+                _ => Ok(()),
+            };
+        }
+        if setting.options.listed().iter().any(|option| option.value == *value) {
             return Ok(());
         }
-        let options = setting.options.iter().take(12).map(|option| option.value.to_string());
+        let options = setting
+            .options
+            .listed()
+            .iter()
+            .take(12)
+            .map(|option| option.value.to_string());
         Err(format!("it must be one of {}", options.collect::<Vec<_>>().join(", ")))
     };
     let need = |what: &str| Err(format!("it must be {what}"));

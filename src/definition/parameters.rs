@@ -318,7 +318,18 @@ pub fn json_schema(parameters: &[Parameter]) -> Value {
         );
         put(
             "x-data-provider",
-            parameter.data_provider.as_ref().map(|name| json!(name)),
+            parameter.options_from().map(|from| json!(from.provider)),
+        );
+        put(
+            "x-options",
+            parameter.options_from().map(|from| {
+                json!({
+                    "provider": from.provider,
+                    "inputs": from.inputs,
+                    "dependsOn": from.depends_on(),
+                    "strict": from.strict,
+                })
+            }),
         );
         properties.insert(parameter.name.clone(), Value::Object(schema));
     }

@@ -15,6 +15,7 @@ mod log_line;
 pub mod modules;
 mod network_use;
 mod node_type;
+mod options;
 mod outcome;
 mod payload;
 mod policy;
@@ -54,7 +55,8 @@ pub use library::{
 pub use limits::{DeclaredLimits, Limits};
 pub use log_line::LogLine;
 pub use network_use::NetworkUse;
-pub use node_type::{BuiltInKind, Port, Setting, SettingKind, SettingOption};
+pub use node_type::{BuiltInKind, Port, Setting, SettingKind, SettingOption, SettingOptions};
+pub use options::OptionsFrom;
 pub use outcome::{Outcome, StepError};
 pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use policy::{

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::PortType;
+use super::{OptionsFrom, PortType};
 
 /// A port of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -115,6 +115,48 @@ pub struct SettingOption {
     pub label: Option<String>,
 }
 
+/// What there is to choose from for a setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum SettingOptions {
+    /// These.
+    Listed(Vec<SettingOption>),
+    /// What a data provider says.
+    From(OptionsFrom),
+}
+
+impl Default for SettingOptions {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+impl SettingOptions {
+    /// Whether there is nothing to choose from.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        matches!(self, Self::Listed(options) if options.is_empty())
+    }
+
+    /// Those that are listed.
+    #[must_use]
+    pub fn listed(&self) -> &[SettingOption] {
+        match self {
+            Self::Listed(options) => options,
+            Self::From(_) => &[],
+        }
+    }
+
+    /// The data provider that offers them.
+    #[must_use]
+    pub const fn from(&self) -> Option<&OptionsFrom> {
+        match self {
+            Self::Listed(_) => None,
+            Self::From(from) => Some(from),
+        }
+    }
+}
+
 /// A setting of a node: a field of its form.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -150,8 +192,8 @@ pub struct Setting {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
     /// What there is to choose from.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<SettingOption>,
+    #[serde(skip_serializing_if = "SettingOptions::is_empty")]
+    pub options: SettingOptions,
     /// Of a table, what its rows have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(no_recursion)]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DeclaredLimits, Graph, LibraryVersion, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust};
+use super::{
+    DeclaredLimits, Graph, LibraryVersion, OptionsFrom, Port, PortType, RetryPolicy, Rights, SecurityProfile, Trust,
+};
 
 /// The type of a parameter, as declared in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -112,8 +114,20 @@ pub struct Parameter {
     /// The only values.
     #[serde(rename = "enum")]
     pub values: Option<Vec<Value>>,
-    /// The data provider that offers values.
+    /// The data provider that offers values, by its name alone.
     pub data_provider: Option<String>,
+    /// The data provider that offers values, with what it is asked with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<OptionsFrom>,
+}
+
+impl Parameter {
+    /// Where its options come from, whichever way that is written.
+    #[must_use]
+    pub fn options_from(&self) -> Option<OptionsFrom> {
+        let short = || self.data_provider.as_deref().map(OptionsFrom::provider);
+        self.options.clone().or_else(short)
+    }
 }
 
 impl Default for Parameter {
@@ -133,6 +147,7 @@ impl Default for Parameter {
             pattern: None,
             values: None,
             data_provider: None,
+            options: None,
         }
     }
 }
@@ -215,6 +230,8 @@ pub struct Declared {
     pub outputs: Vec<Port>,
     /// For data providers: how long an answer may be kept, in seconds.
     pub cache_ttl_seconds: u64,
+    /// For data providers: whether the answer depends on who asks. Otherwise the code isn't told.
+    pub uses_caller: bool,
     /// For nodes: how far their code is trusted.
     pub trust: Option<Trust>,
     /// By which decorator.
@@ -306,6 +323,7 @@ impl Default for Declared {
             inputs: None,
             outputs: Vec::new(),
             cache_ttl_seconds: 0,
+            uses_caller: false,
             trust: None,
             declared_as: DeclaredAs::Workflow,
             authored: None,

@@ -67,6 +67,16 @@ impl Zone {
         Err(near.into_iter().take(SUGGESTED).map(|(_, name)| name).collect())
     }
 
+    /// The names of all zones, sorted.
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        let database = TimeZoneDatabase::bundled();
+        let mut names: Vec<String> = database.available().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Its name, as the database spells it.
     #[must_use]
     pub fn name(&self) -> &str {

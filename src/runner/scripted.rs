@@ -219,6 +219,10 @@ impl NodeRunner for Scripted {
             () = cancel.cancelled() => Outcome::Cancelled,
             () = tokio::time::sleep(scene.takes) => match scene.end {
                 Some(end) => end?,
+                // Options are a list.
+                None if spec.entry.kind == "data_provider" => Outcome::Succeeded {
+                    value: spec.arguments.as_object().into_iter().flat_map(|all| all.values().cloned()).collect(),
+                },
                 None => Outcome::Succeeded { value: spec.arguments },
             },
         };

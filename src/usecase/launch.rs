@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::resolve::{self, Found};
-use super::{Context, Error, Result, admission, drive_run, node_type, policy, start_run};
+use super::{Context, Error, Result, admission, drive_run, node_type, policy, provide_data, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::definition::Offers;
@@ -97,7 +97,7 @@ pub(super) async fn check(
 /// # Errors
 /// When the workflow is unknown, the arguments are wrong, a policy refuses what it declares, or storage fails.
 pub(super) async fn prepare(
-    cx: &Context,
+    cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
     workflow: &str,
@@ -112,7 +112,7 @@ pub(super) async fn prepare(
 /// # Errors
 /// As [`prepare`].
 pub(super) async fn prepare_version(
-    cx: &Context,
+    cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
     workflow: (&str, Version),
@@ -125,6 +125,7 @@ pub(super) async fn prepare_version(
         plan,
         asked,
     } = check(cx, scope, workflow, given, profile).await?;
+    provide_data::options_hold(cx, scope, origin, found.declared(), &arguments).await?;
     let plan = policy::admit_plan(cx, scope, origin, &found.current, (plan, asked), &arguments).await?;
     Ok(Prepared {
         since: found.of_organization().map(|one| one.since),

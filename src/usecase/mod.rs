@@ -228,6 +228,8 @@ pub struct Context {
     pub bundles: Bundles,
     /// The bundle that is offered, with what it declares.
     pub catalogs: catalog::Catalogs,
+    /// Answers of data providers.
+    provided: provide_data::Kept,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -393,6 +395,7 @@ impl Context {
             instance,
             live: live::Live::default(),
             watch: watch::Watch::default(),
+            provided: provide_data::Kept::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::organization::keep;
 use super::{Context, Error, Result, workflow_assignment};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
-use crate::definition::{built_in_kinds, parse_document};
+use crate::definition::{built_in_kinds, check_setting_options, parse_document};
 use crate::domain::{
     BuiltInKind, Declared, LibraryVersion, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance,
 };
@@ -403,6 +403,25 @@ pub async fn put_draft(
 /// What of a node type is checked beyond itself: its code in the jail, or that the workspace has its function. Gives back what is
 /// merely noticed.
 async fn checked(cx: &Arc<Context>, platform: &PlatformScope, authored: &Arc<LibraryVersion>) -> Result<Vec<Finding>> {
+    let settings = &authored.document.settings;
+    if settings.iter().any(|setting| setting.options.from().is_some()) {
+        let current = cx.catalogs.current().await?;
+        let wrong = check_setting_options(settings, &current.catalog.data_providers).into_iter();
+        let wrong: Vec<_> = wrong
+            .map(|finding| Finding {
+                pointer: format!("/settings{}", finding.pointer),
+                ..finding
+            })
+            .collect();
+        if !wrong.is_empty() {
+            let detail = format!(
+                "the draft of `{}` has {} finding(s)",
+                authored.document.name,
+                wrong.len()
+            );
+            return Err(invalid(detail, wrong));
+        }
+    }
     match &authored.document.body {
         NodeBody::Code(_) => {
             let (wrong, noticed) = check(cx, platform, authored).await?;

@@ -347,7 +347,7 @@ pub(super) fn checked(workflow: &Declared, arguments: &Map<String, Value>) -> Re
     }
 }
 
-fn wrong_arguments(workflow: &Declared, findings: Vec<Finding>) -> Error {
+pub(super) fn wrong_arguments(workflow: &Declared, findings: Vec<Finding>) -> Error {
     Error::invalid(
         "arguments_invalid",
         format!(

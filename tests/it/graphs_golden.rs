@@ -33,6 +33,7 @@ fn findings(text: &str, declared: &Catalog) -> String {
     let offer = Offer {
         functions: &functions,
         workflows: &workflows,
+        providers: &declared.data_providers,
     };
     found.extend(check_against(&read, &offer));
     let mut found: Vec<_> = found

@@ -70,7 +70,7 @@ const COVERED: &[&str] = &[
     "policy::put_organization",
     "provide_data::inputs",
     "provide_data::list",
-    "provide_data::provide",
+    "provide_data::options",
     "quarantine::list",
     "quarantine::quarantine",
     "quarantine::requeue",
@@ -581,10 +581,26 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             assert_eq!(continued, Continued::Unknown, "{of}");
         }
         "provide_data::inputs" => assert_eq!(provide_data::inputs(cx, scope, DATA_PROVIDER).await.unwrap().len(), 1),
-        "provide_data::list" => assert_eq!(provide_data::list(cx, scope).await.unwrap().len(), 1),
-        "provide_data::provide" => {
+        "provide_data::list" => assert_eq!(
+            provide_data::list(cx, scope).await.unwrap().len(),
+            1 + weft::definition::built_in_providers().len()
+        ),
+        "provide_data::options" => {
+            let of_provider = |provider: &str| provide_data::Asked {
+                provider: provider.to_owned(),
+                ..provide_data::Asked::default()
+            };
+            for one in weft::definition::built_in_providers() {
+                let answer = provide_data::options(cx, scope, &origin, of_provider(&one.name), (0, 200)).await;
+                let said = answer.map_or_else(|_| String::new(), |options| format!("{:?}", options.items));
+                assert!(
+                    !said.contains("contoso") && !said.contains("sample:"),
+                    "{of} {}: {said}",
+                    one.name
+                );
+            }
             let asked = app.scripted.asked().len();
-            let answer = provide_data::provide(cx, scope, &origin, DATA_PROVIDER, Map::new()).await;
+            let answer = provide_data::options(cx, scope, &origin, of_provider(DATA_PROVIDER), (0, 200)).await;
             if there {
                 answer.unwrap();
             }

@@ -141,11 +141,12 @@ def test_data_provider() -> None:
         "description",
         "category",
         "cache_ttl_seconds",
+        "uses_caller",
         "is_async",
         "parameters",
         "doc",
     }
-    assert found["cache_ttl_seconds"] == 0
+    assert (found["cache_ttl_seconds"], found["uses_caller"]) == (0, False)
 
 
 def test_node_ports_come_from_parameters_or_as_given() -> None:

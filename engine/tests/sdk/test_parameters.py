@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import pytest
 
 import weft
-from weft import Context, DeclarationError, Email, InvalidInput, param, workflow
+from weft import Context, DeclarationError, Email, InvalidInput, Options, param, workflow
 from weft._arguments import bind
 from weft._declaration import Parameter, Resolved, declaration_of
 
@@ -130,9 +131,42 @@ def test_param_refines_and_overrides() -> None:
         "min_length": None,
         "max_length": 50,
         "data_provider": None,
+        "options": None,
     }
     assert (found["b"].required, found["b"].default, found["b"].has_default) == (False, 7, True)
     assert found["extra"].type == "integer"
+
+
+def test_options_come_from_a_data_provider() -> None:
+    @workflow
+    @param("zone", options=Options("weft.time_zones", strict=True))
+    def f(
+        country: Annotated[str, Options("countries")],
+        city: Annotated[str, Options("cities", {"country": "country"})] | None = None,
+        zone: str = "UTC",
+    ) -> None: ...
+
+    found = parameters(f)
+    assert found["country"].options == {"provider": "countries", "inputs": {}, "strict": False}
+    assert found["city"].options == {"provider": "cities", "inputs": {"country": "country"}, "strict": False}
+    assert (found["city"].type, found["city"].required) == ("string", False)
+    assert found["zone"].to_json()["options"] == {"provider": "weft.time_zones", "inputs": {}, "strict": True}
+
+    for wrong, said in (
+        (lambda: Options(""), "name of a data provider"),
+        (lambda: Options("a", ["country"]), "inputs must be a dict"),
+        (lambda: Options("a", strict="yes"), "strict"),
+        (lambda: param("a", options="cities"), 'must be Options("…")'),
+    ):
+        with pytest.raises(DeclarationError, match=re.escape(said)):
+            wrong()
+
+    @workflow
+    @param("a", data_provider="one")
+    def both(a: Annotated[str, Options("two")]) -> None: ...
+
+    with pytest.raises(DeclarationError, match="both Options"):
+        parameters(both)
 
 
 def test_types_beyond_those_of_python() -> None:

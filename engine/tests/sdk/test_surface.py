@@ -23,6 +23,7 @@ PUBLIC = [
     "InvalidInput",
     "NotAvailable",
     "NotFound",
+    "Options",
     "Response",
     "Retry",
     "RetryableError",

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from weft import Context, DeclarationError, InvalidInput, workflow
+import weft.testing
+from weft import Context, DeclarationError, InvalidInput, NotAvailable, data_provider, workflow
 from weft.testing import fake_context, run
 
 
@@ -52,3 +53,49 @@ def test_refuses_as_the_engine_does() -> None:
 
 def test_a_fake_context_lets_functions_be_called_directly() -> None:
     assert sync_one(fake_context(organization="o", run={"attempt": 2}), 3)["organization"] == "o"
+
+
+def test_options_are_what_a_form_gets() -> None:
+    @data_provider
+    def mixed(ctx: Context, search: str = "") -> list[Any]:
+        found = [
+            "a",
+            2,
+            {"value": "x", "label": "X", "description": "An x", "metadata": {"of": 1}, "more": 1},
+        ]
+        return [one for one in found if search in str(one)]
+
+    assert weft.testing.options(mixed) == [
+        {"value": "a", "label": "a"},
+        {"value": 2, "label": "2"},
+        {"value": "x", "label": "X", "description": "An x", "metadata": {"of": 1}},
+    ]
+    assert weft.testing.options(mixed, search="2") == [{"value": 2, "label": "2"}]
+    for answer, said in (
+        ({}, "returns a list"),
+        ([{"label": "X"}], "item 0 has no `value`"),
+        ([[]], "item 0 has no `value`"),
+        ([{"value": 1, "label": 2}], "`label` that is no text"),
+        ([1] * 10_001, "the limit is 10000"),
+    ):
+
+        @data_provider
+        def wrong(answer: Any) -> Any:
+            return answer
+
+        with pytest.raises(ValueError, match=said):
+            weft.testing.options(wrong, answer=answer)
+
+
+def test_a_data_provider_is_told_who_asks_only_where_it_says_so() -> None:
+    @data_provider
+    def plain(ctx: Context) -> list[str]:
+        return [ctx.caller.name]
+
+    @data_provider(uses_caller=True)
+    def told(ctx: Context) -> list[str]:
+        return [ctx.caller.name]
+
+    with pytest.raises(NotAvailable, match="uses_caller=True"):
+        weft.testing.run(plain)
+    assert weft.testing.run(told).value == ["Test"]

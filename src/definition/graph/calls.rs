@@ -7,6 +7,7 @@ use serde_json::Map;
 
 use super::{ReadGraph, closed, escaped, is_full, listed, ports, shown};
 use crate::definition::expression::expressions;
+use crate::definition::options::check_options;
 use crate::definition::parameters::{nearest, validate};
 use crate::domain::{Called, Declared, Graph, Node, NodeWork, Parameter};
 use crate::error::Finding;
@@ -18,6 +19,8 @@ pub struct Offer<'a> {
     pub functions: &'a BTreeMap<&'a str, &'a Declared>,
     /// Workflows, graphs among them, by name, with their parameters.
     pub workflows: &'a BTreeMap<&'a str, &'a [Parameter]>,
+    /// Data providers of the workspace, by name.
+    pub providers: &'a BTreeMap<String, Declared>,
 }
 
 /// What of a graph doesn't fit to what the workspace declares.
@@ -49,6 +52,11 @@ pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
         check_inputs(&read.graph, node, at, parameters, &mut findings);
     }
     ports::check(&read.graph, offer, |_, _| true, &mut findings);
+    let options = check_options(&read.graph.parameters, offer.providers).into_iter();
+    findings.extend(options.map(|finding| Finding {
+        pointer: format!("/parameters{}", finding.pointer),
+        ..finding
+    }));
     closed(&mut findings);
     findings
 }

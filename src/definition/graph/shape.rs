@@ -105,7 +105,7 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 15] = [
     ("delay", &["seconds"], false),
     ("approval", &["needed", "withinSeconds", "question"], false),
 ];
-const PARAMETER: [&str; 14] = [
+const PARAMETER: [&str; 15] = [
     "name",
     "type",
     "label",
@@ -120,6 +120,7 @@ const PARAMETER: [&str; 14] = [
     "pattern",
     "enum",
     "data_provider",
+    "options",
 ];
 const RETRY: [&str; 6] = [
     "attempts",

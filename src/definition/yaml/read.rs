@@ -30,7 +30,7 @@ const WORKFLOW: [&str; 16] = [
     "finally",
     "notes",
 ];
-const INPUT: [&str; 14] = [
+const INPUT: [&str; 15] = [
     "type",
     "label",
     "required",
@@ -45,6 +45,7 @@ const INPUT: [&str; 14] = [
     "pattern",
     "enum",
     "data_provider",
+    "options",
 ];
 const COMMON: [&str; 8] = [
     "id",
@@ -701,6 +702,7 @@ impl Reader {
             ("pattern", "pattern"),
             ("enum", "enum"),
             ("data_provider", "data_provider"),
+            ("options", "options"),
         ] {
             let found = tree
                 .get(from)

@@ -51,13 +51,11 @@ pub fn json_schema_of_yaml() -> Value {
                     "default": {"description": "What it is where nothing is given"},
                     "description": {"type": "string", "description": "Shown below the field in forms"},
                     "help": {"type": "string", "description": "Another word for `description`"},
-                    "data_provider": {"type": "string", "description": "The function that offers its choices"},
+                    "data_provider": {"type": "string", "description": "The data provider that offers its options, where nothing is given to it"},
+                    "options": options(),
                     "min": {"type": "number"}, "max": {"type": "number"}, "min_length": {"type": "integer"},
                     "max_length": {"type": "integer"}, "pattern": {"type": "string"}, "enum": {"type": "array"},
-                    "validation": {"type": "object", "additionalProperties": false, "properties": {
-                        "min": {"type": "number"}, "max": {"type": "number"}, "min_length": {"type": "integer"},
-                        "max_length": {"type": "integer"}, "pattern": {"type": "string"}, "enum": {"type": "array"},
-                    }},
+                    "validation": validation(),
                 },
             },
             "steps": steps,
@@ -128,6 +126,29 @@ fn two([one, other]: [&str; 2], least: f64, description: &str) -> Value {
         "required": [one, other],
         "additionalProperties": false,
         "properties": {one: number, other: number},
+    })
+}
+
+/// Bounds of an input, in a member of their own.
+fn validation() -> Value {
+    json!({"type": "object", "additionalProperties": false, "properties": {
+        "min": {"type": "number"}, "max": {"type": "number"}, "min_length": {"type": "integer"},
+        "max_length": {"type": "integer"}, "pattern": {"type": "string"}, "enum": {"type": "array"},
+    }})
+}
+
+/// Where the options of an input come from.
+fn options() -> Value {
+    json!({
+        "type": "object",
+        "description": "The data provider that offers its options",
+        "required": ["provider"],
+        "additionalProperties": false,
+        "properties": {
+            "provider": {"type": "string"},
+            "inputs": {"type": "object", "description": "Which other input gives which of the provider's", "additionalProperties": {"type": "string"}},
+            "strict": {"type": "boolean", "description": "Whether a run is refused whose value is none of the options"},
+        },
     })
 }
 

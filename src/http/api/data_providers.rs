@@ -5,12 +5,15 @@ use axum::http::Uri;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::PageOf;
-use crate::definition::json_schema;
-use crate::domain::ParameterType;
+use super::{PageOf, cursor_in, cursor_out, limit};
+use crate::definition::{BUILT_IN_PROVIDERS, SEARCH, json_schema};
+use crate::domain::{Parameter, ParameterType};
 use crate::http::extract::{Admitted, Path};
 use crate::http::problem::{ApiError, Problem};
-use crate::usecase::provide_data;
+use crate::usecase::provide_data::{self, Asked};
+
+/// Longest text that is searched for, in characters.
+const LONGEST_SEARCH: usize = 200;
 
 /// A data provider.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -24,17 +27,45 @@ pub struct DataProviderView {
     pub category: String,
     /// How long an answer may be kept, in seconds.
     pub cache_ttl_seconds: u64,
+    /// Whether it is the engine's own.
+    pub built_in: bool,
+    /// Whether its answer depends on who asks.
+    pub uses_caller: bool,
+    /// Whether it looks itself for what is searched for; otherwise its options are searched.
+    pub searches: bool,
     /// Its inputs as JSON Schema 2020-12.
     #[schema(value_type = Object)]
     pub parameters: Value,
 }
 
-/// The options that a data provider returned.
+/// A value that may be chosen.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct DataAnswer {
-    /// Usually a list of `{label, value}`.
+pub struct OptionView {
+    /// What is chosen.
     #[schema(value_type = Object)]
-    pub data: Value,
+    pub value: Value,
+    /// What a form shows.
+    pub label: String,
+    /// What a form explains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whatever else the provider says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Value>,
+}
+
+/// The options that a data provider offers.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OptionsPage {
+    /// The options, in the provider's order.
+    pub items: Vec<OptionView>,
+    /// Give it as `cursor`, with the same inputs and `search`, for the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// How many there are, of those that are searched for.
+    pub total: usize,
 }
 
 /// The data providers, by name.
@@ -49,6 +80,9 @@ pub async fn list(admitted: Admitted) -> Result<Json<PageOf<DataProviderView>>, 
         .into_iter()
         .map(|declared| DataProviderView {
             parameters: json_schema(&declared.parameters),
+            built_in: declared.name.starts_with(BUILT_IN_PROVIDERS),
+            uses_caller: declared.uses_caller,
+            searches: declared.parameters.iter().any(|input| input.name == SEARCH),
             name: declared.name,
             description: declared.description,
             category: declared.category,
@@ -61,36 +95,81 @@ pub async fn list(admitted: Admitted) -> Result<Json<PageOf<DataProviderView>>, 
     }))
 }
 
-/// Call a data provider. Its inputs are query parameters; each is text, or JSON where the declared type is not text.
+/// The options that a data provider offers. Its inputs are query parameters; each is text, or JSON where the declared type is not
+/// text. `search`, `limit` and `cursor` are none: they say which of the options are wanted.
 ///
 /// # Errors
 /// Problems as documented.
 #[utoipa::path(get, path = "/api/data-providers/{name}", tag = "data providers",
-    params(("name" = String, Path, description = "The data provider"), super::OrganizationHeader),
-    responses((status = 200, body = DataAnswer), (status = "default", body = Problem)))]
-pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> Result<Json<DataAnswer>, ApiError> {
+    params(("name" = String, Path, description = "The data provider"), super::OrganizationHeader,
+        ("search" = Option<String>, Query, description = "A text in the label, the value or the description; at most 200 characters"),
+        ("limit" = Option<String>, Query, description = "Options in a page, 1 to 200; 50 by default"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before")),
+    responses((status = 200, body = OptionsPage), (status = "default", body = Problem)))]
+pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> Result<Json<OptionsPage>, ApiError> {
     let app = &admitted.app;
     let declared = provide_data::inputs(&app.cx, &admitted.scope, &name).await?;
     let mut inputs = Map::new();
+    let (mut search, mut most, mut cursor) = (None, None, None);
     for (key, text) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        // The function key may stand in the query; it is no input.
-        if key.eq_ignore_ascii_case("code") {
-            continue;
+        match key.as_ref() {
+            SEARCH => search = Some(text.into_owned()),
+            "limit" => most = Some(text.into_owned()),
+            "cursor" => cursor = Some(text.into_owned()),
+            // The function key may stand in the query; it is no input.
+            other if other.eq_ignore_ascii_case("code") => {}
+            _ => {
+                let value = input(&declared, &key, &text);
+                inputs.insert(key.into_owned(), value);
+            }
         }
-        let kind = declared
-            .iter()
-            .find(|parameter| parameter.name == key)
-            .map_or(ParameterType::String, |parameter| parameter.kind);
-        let value = match kind {
-            ParameterType::String
-            | ParameterType::Email
-            | ParameterType::Url
-            | ParameterType::Binary
-            | ParameterType::Secret => Value::from(text.as_ref()),
-            _ => serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.as_ref())),
-        };
-        inputs.insert(key.into_owned(), value);
     }
-    let data = provide_data::provide(&app.cx, &admitted.scope, &admitted.origin, &name, inputs).await?;
-    Ok(Json(DataAnswer { data }))
+    if search
+        .as_ref()
+        .is_some_and(|search| search.chars().count() > LONGEST_SEARCH)
+    {
+        let message = format!("`search` must have at most {LONGEST_SEARCH} characters");
+        return Err(ApiError::bad_parameter("query:search", message));
+    }
+    let after = match cursor_in(cursor.as_deref())? {
+        None => 0,
+        Some(place) => place.parse().map_err(|_| {
+            ApiError::bad_parameter("query:cursor", "`cursor` is not one that a page has given")
+                .hint("begin without a cursor, and give each `nextCursor` to the same query")
+        })?,
+    };
+    let page = (after, limit(most.as_deref())?);
+    let asked = Asked {
+        provider: name,
+        inputs,
+        search,
+    };
+    let options = provide_data::options(&app.cx, &admitted.scope, &admitted.origin, asked, page).await?;
+    let items = options.items.into_iter().map(|option| OptionView {
+        value: option.value,
+        label: option.label,
+        description: option.description,
+        metadata: option.metadata,
+    });
+    Ok(Json(OptionsPage {
+        items: items.collect(),
+        next_cursor: cursor_out(options.next.map(|next| next.to_string())),
+        total: options.total,
+    }))
+}
+
+/// An input as its declared type has it.
+fn input(declared: &[Parameter], name: &str, text: &str) -> Value {
+    let kind = declared
+        .iter()
+        .find(|parameter| parameter.name == name)
+        .map_or(ParameterType::String, |parameter| parameter.kind);
+    match kind {
+        ParameterType::String
+        | ParameterType::Email
+        | ParameterType::Url
+        | ParameterType::Binary
+        | ParameterType::Secret => Value::from(text),
+        _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+    }
 }

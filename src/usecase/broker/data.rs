@@ -1,11 +1,13 @@
 //! `data.get`: what a data provider returns. One level deep: a data provider can't call another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Answer, Asker, Broker, args, refusal, refusal_of};
+use crate::definition::BUILT_IN_PROVIDERS;
 use crate::usecase::provide_data;
 
 /// How long a call waits until a worker slot may be taken for the data provider beside the step's own.
@@ -34,6 +36,15 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
                     ),
                 ));
             }
+            if provider.starts_with(BUILT_IN_PROVIDERS) {
+                return Err(refusal(
+                    "denied",
+                    format!(
+                        "`{provider:.63}` is a data provider of the engine, which is for forms: it answers with the rights of whoever \
+                         fills one in, and a step has none; give the data as an argument"
+                    ),
+                ));
+            }
             let place = tokio::time::timeout(PATIENCE, bound.cx.waiting.acquire()).await;
             let Ok(Ok(_place)) = place else {
                 let message = "every worker slot but one is held by steps that wait; try again later";
@@ -47,7 +58,8 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
                 &provider,
                 inputs,
             );
-            data.await.map_err(|error| refusal_of(&error))
+            let data = data.await.map_err(|error| refusal_of(&error))?;
+            Ok(Arc::unwrap_or_clone(data))
         }
         _ => Err(broker.not_available(&format!("data.{verb}"))),
     }
