@@ -256,8 +256,8 @@ fn circles(fields: &[Field<'_>], what: &str) -> Vec<Finding> {
         let mut ahead = std::collections::VecDeque::from([begin]);
         while let Some(at) = ahead.pop_front() {
             for to in next(at) {
-                if !came.contains_key(&to) {
-                    came.insert(to, at);
+                if let std::collections::btree_map::Entry::Vacant(place) = came.entry(to) {
+                    place.insert(at);
                     ahead.push_back(to);
                 }
             }

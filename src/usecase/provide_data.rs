@@ -231,7 +231,7 @@ pub(super) async fn call(
         limits,
     };
     let ttl = Duration::from_secs(provider.cache_ttl_seconds.min(LONGEST_KEPT));
-    let run = run(cx, scope, origin, requester, asked);
+    let run = Box::pin(run(cx, scope, origin, requester, asked));
     cx.provided.get(&key, ttl, || cx.clock.now(), run).await
 }
 
