@@ -58,10 +58,10 @@ impl Authored {
     #[must_use]
     pub fn against_functions(&self, catalog: &Catalog) -> Vec<Finding> {
         let findings = self.against(catalog, &BTreeMap::new());
-        // Other workflows are looked for when they are started.
+        // Other workflows are looked for when they are started, and options are for forms: no run waits for them.
         findings
             .into_iter()
-            .filter(|found| found.code != "unknown_workflow")
+            .filter(|found| found.code != "unknown_workflow" && !found.pointer.starts_with("/parameters/"))
             .collect()
     }
 

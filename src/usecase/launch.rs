@@ -125,7 +125,14 @@ pub(super) async fn prepare_version(
         plan,
         asked,
     } = check(cx, scope, workflow, given, profile).await?;
-    Box::pin(provide_data::options_hold(cx, scope, origin, found.declared(), &arguments)).await?;
+    Box::pin(provide_data::options_hold(
+        cx,
+        scope,
+        origin,
+        found.declared(),
+        &arguments,
+    ))
+    .await?;
     let plan = policy::admit_plan(cx, scope, origin, &found.current, (plan, asked), &arguments).await?;
     Ok(Prepared {
         since: found.of_organization().map(|one| one.since),

@@ -293,13 +293,14 @@ async fn the_engine_has_data_providers_of_its_own() {
             .person(user);
         request.organization("contoso").send().await
     };
-    // This installation keeps none, which is said to nobody else.
-    let (status, problem) = world.refused("weft.secrets").await;
-    assert_eq!(
-        (status, problem["code"].as_str()),
-        (503, Some("secrets_off")),
-        "{problem}"
-    );
+    let request = world.app.request("PUT", "/api/secrets/API_KEY").key(DEVELOPMENT_KEY);
+    let written = request
+        .organization("contoso")
+        .json(&json!({"value": "not for a form"}));
+    assert_eq!(written.send().await.status, 201);
+    let secrets = world.options("weft.secrets").await;
+    assert_eq!(values(&secrets), ["API_KEY"]);
+    assert!(!secrets.to_string().contains("not for a form"));
     assert_eq!(by("ann").await.status, 403);
 }
 
