@@ -49,6 +49,16 @@ pub enum Error {
     /// Storage.
     #[error("storage can't be used")]
     Store(#[from] store::Error),
+    /// A storage account that doesn't answer.
+    #[error("storage can't be used (`{place}` does not answer)")]
+    Away {
+        /// Its address.
+        place: String,
+        /// Whether that is of this machine, where an emulator would listen.
+        is_here: bool,
+        /// What came of it.
+        source: store::Error,
+    },
     /// Python.
     #[error(transparent)]
     Runner(#[from] crate::runner::RunnerError),
@@ -94,6 +104,13 @@ impl Error {
             }
             Self::Storage(_) => Some("set `AzureWebJobsStorage`, or `WEFT_STORE=sqlite` for the embedded store".into()),
             Self::Store(error) => error.hint(),
+            Self::Away { is_here: true, .. } => Some(
+                "start the storage emulator (`npx azurite`) and try again, or set `WEFT_STORE=sqlite` to work without it"
+                    .into(),
+            ),
+            Self::Away { .. } => Some(
+                "check the address in `AzureWebJobsStorage` and the network in between; `weft doctor` tries it again".into(),
+            ),
             Self::Runner(error) => error.hint(),
             Self::Listen { port, source } if source.kind() == std::io::ErrorKind::AddrInUse => Some(format!(
                 "another process listens on {port}; stop it, or choose another port with `--port`"
@@ -118,30 +135,47 @@ pub fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
             make_dir(&storage.data_dir)?;
             Ok(sqlite::open(Some(&storage.data_dir.join("weft.db")), clock)?)
         }
-        config::Backend::Azure => {
-            let settings = match (&storage.connection_string, &storage.account_name) {
-                (Some(text), _) => azure::Settings::from_connection_string(text.expose()),
-                (None, Some(account)) => {
-                    // On a developer's computer there is no managed identity; there the tools' login stands in for it.
-                    let identity = if storage.credential.is_some() || config.mode.on_azure {
-                        azure::Identity::Managed {
-                            client_id: storage.client_id.clone(),
-                        }
-                    } else {
-                        azure::Identity::DeveloperTools
-                    };
-                    azure::Settings::from_account(account, identity)
-                }
-                (None, None) => return Err(Error::Storage("no storage account is named".to_owned())),
-            };
-            Ok(azure::open(
-                settings.map_err(|error| Error::Storage(error.to_string()))?,
-            )?)
-        }
+        config::Backend::Azure => Ok(azure::open(account(config)?)?),
     }
 }
 
 /// Steps that have a user of their own go through it to their code; what is in it they can't list.
+/// The storage account that the configuration names.
+fn account(config: &Config) -> Result<azure::Settings, Error> {
+    let storage = &config.storage;
+    let settings = match (&storage.connection_string, &storage.account_name) {
+        (Some(text), _) => azure::Settings::from_connection_string(text.expose()),
+        (None, Some(account)) => {
+            // On a developer's computer there is no managed identity; there the tools' login stands in for it.
+            let identity = if storage.credential.is_some() || config.mode.on_azure {
+                azure::Identity::Managed {
+                    client_id: storage.client_id.clone(),
+                }
+            } else {
+                azure::Identity::DeveloperTools
+            };
+            azure::Settings::from_account(account, identity)
+        }
+        (None, None) => return Err(Error::Storage("no storage account is named".to_owned())),
+    };
+    settings.map_err(|error| Error::Storage(error.to_string()))
+}
+
+/// A failure of storage as a command says it, which does not try again: an account that doesn't answer with its address and
+/// what to do about it.
+#[must_use]
+pub fn storage_failed(config: &Config, error: store::Error) -> Error {
+    let is_away = matches!(error, store::Error::Unavailable { .. }) && config.storage.backend == config::Backend::Azure;
+    match account(config) {
+        Ok(settings) if is_away => Error::Away {
+            place: settings.place(),
+            is_here: settings.is_here(),
+            source: error,
+        },
+        _ => error.into(),
+    }
+}
+
 fn make_dir(path: &Path) -> Result<(), Error> {
     make_passable(path).map_err(|source| Error::Path {
         path: path.to_owned(),
@@ -347,6 +381,14 @@ fn egress(config: &config::Egress) -> Result<Egress, Error> {
         opened: Opened::parse(&config.private, "env:WEFT_EGRESS_PRIVATE").map_err(Error::Config)?,
         ..Egress::default()
     })
+}
+
+/// The use cases for a command, which says what is missing and does not try again.
+///
+/// # Errors
+/// When storage fails.
+pub async fn opened(base: &Base) -> Result<Context, Error> {
+    context(base).await.map_err(|error| storage_failed(&base.config, error))
 }
 
 /// Prepares storage and puts the use cases together.

@@ -14,6 +14,11 @@ use crate::domain::sha256_hex;
 /// The release file, in the app's folder.
 pub const RELEASE_FILE: &str = ".github/engine-release.json";
 
+/// What tells upstream's releases from others in a fork.
+const OF_UPSTREAM: [&str; 2] = [".github/upstream", ".github/engine-signers"];
+/// The list of protected paths, which a checkout has and a package has not.
+const LIST: &str = ".github/protected-paths";
+
 /// Most bytes of it, as `scripts/protect-engine` has it.
 const MAX_RELEASE_BYTES: u64 = 32 << 20;
 /// Most bytes of a file that is looked at.
@@ -122,6 +127,21 @@ struct Release {
     #[serde(rename = "executable")]
     _executable: Vec<String>,
     files: BTreeMap<String, String>,
+}
+
+/// Which of the files that name upstream and its keys say nothing yet, being missing or comment alone. None where this is no
+/// checkout.
+#[must_use]
+pub fn unset(root: &Path) -> Option<Vec<&'static str>> {
+    let says_nothing = |path: &&str| {
+        let text = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        text.lines()
+            .map(str::trim)
+            .all(|line| line.is_empty() || line.starts_with('#'))
+    };
+    root.join(LIST)
+        .is_file()
+        .then(|| OF_UPSTREAM.into_iter().filter(says_nothing).collect())
 }
 
 /// Compares the engine in the app's folder, whose Python side may lie elsewhere. Reads every file of the release that is here.

@@ -1,4 +1,4 @@
-"""The steps that are built in and need a process: `shell`, `http` and `email` of graphs and YAML files.
+"""The steps that are built in and need a process: `shell`, `http`, `email` and `file` of graphs and YAML files.
 
 They run in a worker as a workspace's functions do, with the same limits, walls and broker; nothing here has a
 right that such a function lacks.
@@ -7,18 +7,36 @@ right that such a function lacks.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
 from ._context import Context
-from ._errors import FatalError, RetryableError, Unavailable, WeftError
-from ._json import encode
+from ._errors import FatalError, RetryableError, TooLarge, Unavailable, WeftError
+from ._json import check, encode
 from ._node import node
 
 CAPTURED_BYTES = 256 * 1024
 """Most bytes of stdout, and of stderr, that are a part of a command's output; the rest is in the log."""
 TAIL_CHARS = 1500
 """How much of what a failed command wrote last its error says."""
+
+
+INLINE_BYTES = 512 * 1024
+"""Most bytes of a file that holds them itself, and of a value of type `binary`."""
+READ_BYTES = 4 * 1024 * 1024
+"""Most bytes of a file that become a text, a JSON value or rows."""
+FILE_ROWS = 10_000
+"""Most rows of a CSV file; a map takes as many items."""
+FILE_NAME = 200
+"""Longest name of a file, in characters."""
+
+_UNFIT = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
+_MEDIA_TYPES = {
+    "text": "text/plain; charset=utf-8",
+    "json": "application/json",
+    "base64": "application/octet-stream",
+}
 
 
 class ShellFailed(WeftError):
@@ -31,6 +49,12 @@ class HttpFailed(WeftError):
 
 class HttpBusy(HttpFailed, RetryableError):
     """The same with a status that another attempt may not get: 408, 425, 429, 500, 502, 503, 504."""
+
+
+class FileInvalid(WeftError):
+    """What a file is made of, or what is in one, is not what `format` says."""
+
+    retriable = False
 
 
 def as_text(value: Any) -> str:
@@ -234,3 +258,159 @@ def email(
         "accepted": [address for address in recipients if address not in left_out],
         "refused": refused,
     }
+
+
+@node
+def file(
+    ctx: Context,
+    action: str,
+    format: str,
+    content: Any = None,
+    name: Any = None,
+    media_type: str | None = None,
+    store: str | None = None,
+    file: Any = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+) -> Any:
+    """Make a file of a value, or a value of a file."""
+    if action == "read":
+        return _read_file(ctx, format, file, header is not False, delimiter or ",")
+    data = _bytes_of(format, content)
+    name = as_text(name)
+    if not name.strip() or len(name) > FILE_NAME or name in (".", "..") or _UNFIT.search(name):
+        raise FileInvalid(
+            f"the name of a file has 1 to {FILE_NAME} characters, without `/`, `\\` and control characters"
+        )
+    media_type = media_type or _MEDIA_TYPES[format]
+    if store != "inline":
+        return ctx.artifacts.write(name, data, media_type=media_type).as_file()
+    if len(data) > INLINE_BYTES:
+        raise TooLarge(
+            f"file `{name:.60}` has {len(data)} bytes, and one that is kept inline at most {INLINE_BYTES}: "
+            "keep it as an artifact"
+        )
+    from base64 import b64encode
+
+    return {
+        "data": b64encode(data).decode(),
+        "name": name,
+        "media_type": media_type,
+        "size": len(data),
+    }
+
+
+def _bytes_of(format: str, content: Any) -> bytes:
+    if format == "json":
+        return encode(content)
+    if not isinstance(content, str):
+        raise FileInvalid(
+            f"`content` is {_described(content)}, and `format: {format}` takes a text: `format: json` "
+            "writes any value"
+        )
+    if format == "text":
+        return content.encode()
+    return _decoded(content, "`content`")
+
+
+def _decoded(text: str, what: str) -> bytes:
+    from base64 import b64decode
+
+    try:
+        return b64decode(text, validate=True)
+    except ValueError as error:
+        raise FileInvalid(f"{what} is no base64 with padding: {error}") from None
+
+
+def _described(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _read_file(ctx: Context, format: str, file: Any, header: bool, delimiter: str) -> Any:
+    if not isinstance(file, dict) or ("data" in file) == ("artifact" in file):
+        raise FileInvalid(f"`file` is {_described(file)}, and no file: one has either `artifact` or `data`")
+    most = INLINE_BYTES if format == "base64" else READ_BYTES
+    # What is larger by what it says of itself is not even fetched.
+    size = file.get("size")
+    if not isinstance(size, int):
+        size = 0
+    if size <= most:
+        if "data" in file:
+            data = _decoded(as_text(file["data"]), "`data` of the file")
+        else:
+            data = ctx.artifacts.read(id=as_text(file["artifact"]))
+        size = len(data)
+    named = as_text(file.get("name")) or "the file"
+    if size > most:
+        raise TooLarge(
+            f"`{named:.60}` has {size} bytes, and as `{format}` at most {most} are read: read it in a Python "
+            "step, `ctx.artifacts.content(file)`"
+        )
+    if format == "base64":
+        from base64 import b64encode
+
+        return b64encode(data).decode()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileInvalid(
+            f"`{named:.60}` is no UTF-8 text: byte {error.start} can't be read", data={"byte": error.start}
+        ) from None
+    if format == "text":
+        return text
+    return _json(text, named) if format == "json" else _rows(text, named, header, delimiter)
+
+
+def _json(text: str, named: str) -> Any:
+    from json import JSONDecodeError, loads
+
+    def constant(word: str) -> Any:
+        raise ValueError(f"{word} is no number of JSON")
+
+    try:
+        value = loads(text, parse_constant=constant)
+        check(value, "content")
+    except JSONDecodeError as error:
+        at = {"line": error.lineno, "column": error.colno}
+        raise FileInvalid(
+            f"`{named:.60}` is no JSON: {error.msg} in line {error.lineno}, column {error.colno}", data=at
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FileInvalid(f"`{named:.60}` has what no value may have: {error}") from None
+    return value
+
+
+def _rows(text: str, named: str, header: bool, delimiter: str) -> list[Any]:
+    import csv
+    from io import StringIO
+
+    rows: list[Any] = []
+    names: list[str] | None = None
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+    def wrong(message: str) -> FileInvalid:
+        line = {"line": reader.line_num}
+        return FileInvalid(f"`{named:.60}` is no CSV: {message} in line {reader.line_num}", data=line)
+
+    try:
+        for row in reader:
+            if not row:
+                continue
+            if header and names is None:
+                names = row
+                twice = [name for place, name in enumerate(row) if name in row[:place]]
+                if twice:
+                    raise wrong(f"the column `{twice[0]:.60}` is there twice")
+                continue
+            if names is not None and len(row) != len(names):
+                raise wrong(f"{len(row)} fields where the header has {len(names)}")
+            if len(rows) >= FILE_ROWS:
+                raise TooLarge(
+                    f"`{named:.60}` has more than {FILE_ROWS} rows: read it in a Python step, "
+                    "`ctx.artifacts.content(file)`"
+                )
+            rows.append(row if names is None else dict(zip(names, row, strict=True)))
+    except csv.Error as error:
+        raise wrong(str(error)) from None
+    return rows

@@ -14,8 +14,10 @@ import ast
 import os
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
+import weft
 from weft._declaration import declaration_of
 from weft._errors import DeclarationError
 
@@ -25,6 +27,7 @@ from .tracebacks import last_line_in, message_of, type_name
 
 _SKIPPED = ("tests", "__pycache__")
 _IMPORTING_CALLS = frozenset(("__import__", "import_module", "find_spec", "find_loader", "run_module"))
+_CONFLICT = ("<<<<<<<", "=======", ">>>>>>>")
 _SUSPECTS = tuple(name.encode() for name in guard.FORBIDDEN)
 _LISTS = {"workflow": "workflows", "data_provider": "data_providers", "node": "nodes"}
 _TITLES = {"workflow": "workflow", "data_provider": "data provider", "node": "node"}
@@ -168,14 +171,19 @@ def _report_unparsable(file: File, source: bytes, error: Exception) -> None:
         )
         return
     file.report(
-        "syntax_error",
-        f"Python can't parse this: {message}",
-        "python -m py_compile shows the same place"
-        if error.text is None
-        else f"look at: {error.text.strip()[:120]}",
-        error.lineno,
-        error.offset,
+        "syntax_error", f"Python can't parse this: {message}", _place(error.text), error.lineno, error.offset
     )
+
+
+def _place(text: str | None) -> str:
+    if text is None:
+        return "python -m py_compile shows the same place"
+    if text.startswith(_CONFLICT):
+        return (
+            "a merge has left a conflict here: choose between its two sides, remove the lines that begin "
+            "with <<<<<<<, ======= and >>>>>>>, and commit"
+        )
+    return f"look at: {text.strip()[:120]}"
 
 
 def _undecodable_line(source: bytes) -> int | None:
@@ -292,7 +300,27 @@ def _import(file: File, names: dict[tuple[str, str], str]) -> None:
         file.found[_LISTS[kind]].append(described)
 
 
+def _is_of_the_sdk(error: BaseException) -> bool:
+    """Whether it says that the SDK has not what the workspace expects of it."""
+    if isinstance(error, ImportError):
+        return (error.name or "").partition(".")[0] == "weft"
+    if isinstance(error, AttributeError):
+        owner = error.obj
+        return isinstance(owner, ModuleType) and owner.__name__.partition(".")[0] == "weft"
+    if isinstance(error, TypeError):
+        # `workflow() got an unexpected …`, or `Retry.__init__() got an unexpected …`.
+        called = str(error).partition("(")[0].partition(".")[0]
+        return "unexpected keyword argument" in str(error) and called in weft.__all__
+    return False
+
+
 def _remedy(error: BaseException) -> str:
+    if _is_of_the_sdk(error):
+        return (
+            "this engine's `weft` is not the one that this was written for: engine/README.md says what it "
+            "offers, engine/CHANGELOG.md what has changed; before the next sync, `weft upgrade-check` names "
+            "all such places"
+        )
     if isinstance(error, ModuleNotFoundError):
         return (
             "add the library to requirements.txt; modules of the workspace are imported from its top folder, "

@@ -89,7 +89,7 @@ impl Backtest {
             made as Arc<dyn NodeRunner>
         };
         let base = boot::ephemeral(config, home.path(), wrap, None)?;
-        let cx = Arc::new(boot::context(&base).await?.without_pauses());
+        let cx = Arc::new(boot::opened(&base).await?.without_pauses());
         let done = match replayed {
             Some(replayed) => Box::pin(self.all(&cx, &replayed, runs)).await,
             None => Err(Failure::new("there is no runner")),

@@ -108,7 +108,7 @@ impl Entry {
         let config = prepare(places)?;
         block_on(async move {
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             match self {
                 Self::Set(command) => set(&cx, command).await?,
                 Self::Get(command) => get(&cx, &command).await?,

@@ -52,7 +52,7 @@ impl Dev {
             .local_addr()
             .map_err(|error| Failure::new(format!("the listener has no address: {error}")))?;
         let base = boot::base(config)?;
-        let cx = Arc::new(boot::context(&base).await?);
+        let cx = Arc::new(boot::opened(&base).await?);
         // Packages are installed while everything else goes on; a workspace that needs none is looked at right now.
         let current = match cx.catalogs.at_once().await {
             Ok(current) => Some(current),

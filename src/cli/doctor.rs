@@ -133,6 +133,25 @@ impl Checked {
         checked
     }
 
+    /// Whether a checkout can tell upstream's releases from other changes of the engine.
+    fn protection(unset: Option<&[&str]>) -> Self {
+        match unset {
+            None => Self::good("protection", "this is no checkout"),
+            Some([]) => Self::good("protection", "upstream and its keys are named"),
+            Some(files) => {
+                let files: Vec<_> = files.iter().map(|file| format!("`{file}`")).collect();
+                let detail = format!("nothing but the placeholder in {}", files.join(" and "));
+                let mut checked = Self::new("protection", Status::Warning, detail);
+                checked.remedy = Some(
+                    "a fork accepts no change of the engine until they say whose it is: take them with a release, or, where the \
+                     engine is made, write them; docs/protect-engine.md says how"
+                        .to_owned(),
+                );
+                checked
+            }
+        }
+    }
+
     /// Whether steps are kept apart as far as they must be.
     fn isolation(found: Isolation, required: Option<Tier>) -> Self {
         let needed = found.minimum.max(required.unwrap_or_default());
@@ -258,6 +277,9 @@ async fn examine(configuration: Checked, config: Config, required: Option<Tier>)
     let engine = Checked::engine(&boot::engine(&config), config.runner.require_intact_engine);
     checks.push(engine.since(begun));
     let begun = Instant::now();
+    let protection = Checked::protection(integrity::unset(&config.mode.app_root).as_deref());
+    checks.push(protection.since(begun));
+    let begun = Instant::now();
     let found = python::find(Some(&config.runner.python.display().to_string()));
     let python = match &found {
         Ok(python) => Checked::good("python", format!("{} at {}", python.version, python.path.display())),
@@ -270,7 +292,8 @@ async fn examine(configuration: Checked, config: Config, required: Option<Tier>)
     let begun = Instant::now();
     let storage = async {
         let ports = boot::open_store(&config, std::sync::Arc::new(SystemClock))?;
-        boot::prepare(&ports).await?;
+        let prepared = boot::prepare(&ports).await;
+        prepared.map_err(|error| boot::storage_failed(&config, error))?;
         Ok::<_, boot::Error>(())
     };
     let storage = match storage.await {

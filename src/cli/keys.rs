@@ -96,7 +96,7 @@ impl Keys {
         let config = prepare(places)?;
         block_on(async move {
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             match self {
                 Self::Create(command) => create(&cx, command).await?,
                 Self::List(command) => list(&cx, &command).await?,

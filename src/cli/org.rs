@@ -75,7 +75,7 @@ impl Org {
         let config = prepare(places)?;
         block_on(async move {
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             match self {
                 Self::Create(command) => create(&cx, command).await?,
                 Self::List(command) => list(&cx, &command).await?,

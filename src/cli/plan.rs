@@ -64,7 +64,7 @@ impl PlanCommand {
         config.runner.workspace_dir = place.lay_out(home.path())?;
         block_on(async {
             let base = boot::ephemeral(config, home.path(), |runner| runner, None)?;
-            let cx = Arc::new(boot::context(&base).await?);
+            let cx = Arc::new(boot::opened(&base).await?);
             let planned = Box::pin(self.plan(&cx, &place.inside)).await;
             cx.leave().await;
             base.runner.shutdown().await;

@@ -96,7 +96,7 @@ impl PolicyCommand {
         let config = prepare(places)?;
         block_on(async move {
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             let done = match self {
                 Self::Show(command) => show(&cx, &command).await,
                 Self::Set(command) => set(&cx, &command).await,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::run::LOCAL;
 use super::{Failure, output};
 use crate::boot;
-use crate::config::{Backend, Config, Environment, env_var};
+use crate::config::{Backend, Config, Environment, env_var, may_be_told_a_key};
 use crate::domain::{OrgId, RECORDING_SCHEMA, RecordedRun, RunId};
 use crate::tenancy::{self, Scope, operator_in};
 use crate::usecase::organization;
@@ -78,6 +78,10 @@ impl Records {
                 .map_err(|error| Failure::new(format!("`{LOCAL}` is no organization: {error}")))
         };
         if let Some(server) = &self.server {
+            if !may_be_told_a_key(server) {
+                return Err(Failure::new("`--server` is not the address of an installation")
+                    .hint("give `https://HOST`; `http://` is for this machine only, since a key is sent"));
+            }
             let key = environment.get(&env_var::WEFT_SERVER_KEY).ok_or_else(|| {
                 Failure::new(format!("there is no key for `{server}`")).hint(
                     "set `WEFT_SERVER_KEY` to a function key with the scope `run:read`; `weft keys create` makes one",
@@ -98,7 +102,7 @@ impl Records {
             );
         }
         let base = boot::base(config.clone())?;
-        let cx = boot::context(&base).await?;
+        let cx = boot::opened(&base).await?;
         let platform = tenancy::operator();
         let org = organization::get(&cx, &platform, &self.organization.clone().map_or_else(local, Ok)?)
             .await?

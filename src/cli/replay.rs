@@ -113,7 +113,7 @@ impl Replay {
         let home = home.map_err(|error| Failure::new(format!("no temporary folder can be made: {error}")))?;
         let debugger = self.debugging.listen(&config).await?;
         let base = boot::ephemeral(config.clone(), home.path(), |runner| runner, debugger)?;
-        let cx = boot::context(&base).await?;
+        let cx = boot::opened(&base).await?;
         let done = async {
             if self.debugging.is_on() {
                 self.debugging.check_installed(&config, &cx).await?;

@@ -78,7 +78,7 @@ impl Run {
             return Err(Failure::new("a run that nobody waits for can't be debugged").hint("leave `--no-wait` out"));
         }
         let base = boot::debugged(config, debugger.clone())?;
-        let cx = boot::context(&base).await?;
+        let cx = boot::opened(&base).await?;
         let cx = Arc::new(if debugger.is_some() { cx.without_hurry() } else { cx });
         let done = Box::pin(self.start(&base, &cx, is_embedded, manner)).await;
         cx.leave().await;

@@ -114,7 +114,7 @@ impl Secrets {
                 add_key(&config)?;
             }
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             match self {
                 Self::Set(command) => set(&cx, command).await?,
                 Self::List(command) => list(&cx, &command).await?,

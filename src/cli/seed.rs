@@ -30,7 +30,7 @@ impl Seed {
         block_on(async move {
             let begun = Instant::now();
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             let platform = tenancy::operator();
             let seeded = seed::seed(&cx, &platform, |step| output::progress(&format!("seeding {step}"))).await?;
             output::progress_done();

@@ -123,7 +123,7 @@ impl Simulate {
             None => runner,
         };
         let base = boot::ephemeral(config, home, wrap, None)?;
-        let cx = boot::context(&base).await?;
+        let cx = boot::opened(&base).await?;
         let cx = Arc::new(if outcomes.is_some() { cx.without_pauses() } else { cx });
         let done = Box::pin(self.simulate(&cx, &inside, outcomes.as_ref(), &decisions, manner)).await;
         cx.leave().await;

@@ -91,7 +91,7 @@ impl Site {
             }));
         }
         let base = boot::base(config)?;
-        let cx = Arc::new(boot::context(&base).await?);
+        let cx = Arc::new(boot::opened(&base).await?);
         Ok(Self::Here(Box::new(Here {
             base,
             cx,

@@ -170,7 +170,7 @@ impl User {
         let config = prepare(self.places())?;
         block_on(async move {
             let base = boot::base(config)?;
-            let cx = boot::context(&base).await?;
+            let cx = boot::opened(&base).await?;
             match self {
                 Self::Create(command) => create(&cx, command).await?,
                 Self::Show(command) => show(&cx, &command).await?,

@@ -38,7 +38,7 @@ pub use http::Http;
 pub use isolation::{Isolation, UidRange};
 pub use limits::Limits;
 pub use mode::Mode;
-pub use remote::Remote;
+pub use remote::{Remote, may_be_told_a_key};
 pub use runner::{ControlGroup, Discovery, Packages, Runner};
 pub use secret::{MASK, Secret};
 pub use secrets::Secrets;

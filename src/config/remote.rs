@@ -34,7 +34,9 @@ impl Remote {
     }
 }
 
-fn may_be_told_a_key(server: &str) -> bool {
+/// Whether a key may be sent to this address: over TLS, or to this machine.
+#[must_use]
+pub fn may_be_told_a_key(server: &str) -> bool {
     let Ok(url) = url::Url::parse(server) else {
         return false;
     };

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalog::{Catalog, declared};
-use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, is_name, read_value};
+use super::graph::{
+    Offer, ReadGraph, check_against, check_edges_of_versions, connect, cycles_of_children, is_name, read_value,
+};
 use crate::domain::{Called, Declared, Graph, Parameter, sha256_hex};
 use crate::error::Finding;
 
@@ -56,10 +58,10 @@ impl Authored {
     #[must_use]
     pub fn against_functions(&self, catalog: &Catalog) -> Vec<Finding> {
         let findings = self.against(catalog, &BTreeMap::new());
-        // Other workflows are looked for when they are started.
+        // Other workflows are looked for when they are started, and options are for forms: no run waits for them.
         findings
             .into_iter()
-            .filter(|found| found.code != "unknown_workflow")
+            .filter(|found| found.code != "unknown_workflow" && !found.pointer.starts_with("/parameters/"))
             .collect()
     }
 
@@ -67,7 +69,12 @@ impl Authored {
     /// and what these call in turn.
     #[must_use]
     pub fn against(&self, catalog: &Catalog, others: &BTreeMap<String, Arc<Self>>) -> Vec<Finding> {
-        let mut findings = self.offered(catalog, others, |offer| check_against(&self.read, offer));
+        let offers = Offers {
+            catalog,
+            others,
+            versions: &BTreeMap::new(),
+        };
+        let mut findings = offers.offered(Some(&self.declared), |offer| check_against(&self.read, offer));
         let mut graphs: BTreeMap<&str, &Graph> = others
             .iter()
             .map(|(name, other)| (name.as_str(), other.graph()))
@@ -85,50 +92,6 @@ impl Authored {
         findings
     }
 
-    /// The graph, whose data edges convert what they carry to what the workspace and these others take.
-    #[must_use]
-    pub fn connected(&self, catalog: &Catalog, others: &BTreeMap<String, Arc<Self>>) -> Graph {
-        let mut graph = self.graph().clone();
-        self.offered(catalog, others, |offer| connect(&mut graph, offer));
-        graph
-    }
-
-    /// What it may call: functions and workflows of the workspace, these others and itself.
-    fn offered<T>(
-        &self,
-        catalog: &Catalog,
-        others: &BTreeMap<String, Arc<Self>>,
-        then: impl FnOnce(&Offer<'_>) -> T,
-    ) -> T {
-        let functions: BTreeMap<&str, &Declared> = catalog
-            .nodes
-            .iter()
-            .chain(
-                catalog
-                    .workflows
-                    .iter()
-                    .filter(|(_, declared)| declared.graph.is_none()),
-            )
-            .map(|(name, declared)| (name.as_str(), declared))
-            .collect();
-        let mut workflows: BTreeMap<&str, &[Parameter]> = others
-            .iter()
-            .map(|(name, other)| (name.as_str(), other.declared.parameters.as_slice()))
-            .collect();
-        workflows.extend(
-            catalog
-                .workflows
-                .iter()
-                .map(|(name, declared)| (name.as_str(), declared.parameters.as_slice())),
-        );
-        workflows.insert(&self.declared.name, &self.declared.parameters);
-        then(&Offer {
-            functions: &functions,
-            workflows: &workflows,
-            providers: &catalog.data_providers,
-        })
-    }
-
     /// The functions that it calls, by name, and the node types that it uses, by name and version.
     #[must_use]
     pub fn functions(&self) -> BTreeSet<&str> {
@@ -137,6 +100,53 @@ impl Authored {
             _ => None,
         });
         called.collect()
+    }
+}
+
+/// What graphs may call.
+#[derive(Debug, Clone, Copy)]
+pub struct Offers<'a> {
+    /// Functions and workflows of the workspace.
+    pub catalog: &'a Catalog,
+    /// Workflows of the organization, by name.
+    pub others: &'a BTreeMap<String, Arc<Authored>>,
+    /// Versions of node types, by name and version.
+    pub versions: &'a BTreeMap<String, Declared>,
+}
+
+impl Offers<'_> {
+    /// A graph without findings, whose data edges convert what they carry to what it calls.
+    #[must_use]
+    pub fn connected(&self, graph: &Graph) -> Graph {
+        let mut graph = graph.clone();
+        self.offered(None, |offer| connect(&mut graph, offer));
+        graph
+    }
+
+    /// What of the data edges of node types of the library doesn't fit.
+    #[must_use]
+    pub fn check_edges(&self, graph: &Graph) -> Vec<Finding> {
+        self.offered(None, |offer| check_edges_of_versions(graph, offer))
+    }
+
+    fn offered<T>(&self, own: Option<&Declared>, then: impl FnOnce(&Offer<'_>) -> T) -> T {
+        let of_workspace = &self.catalog.workflows;
+        let functions = of_workspace.iter().filter(|(_, declared)| declared.graph.is_none());
+        let functions: BTreeMap<&str, &Declared> = functions
+            .chain(&self.catalog.nodes)
+            .chain(self.versions)
+            .map(|(name, declared)| (name.as_str(), declared))
+            .collect();
+        let others = self.others.values().map(|other| &other.declared);
+        let workflows = others.chain(of_workspace.values()).chain(own);
+        let workflows: BTreeMap<&str, &[Parameter]> = workflows
+            .map(|declared| (declared.name.as_str(), declared.parameters.as_slice()))
+            .collect();
+        then(&Offer {
+            functions: &functions,
+            workflows: &workflows,
+            providers: &catalog.data_providers,
+        })
     }
 }
 
@@ -232,7 +242,12 @@ mod tests {
         assert_eq!(parent.against(&Catalog::default(), &others), []);
         let given = |graph: &Graph| graph.nodes[1].fed["n"].clone();
         assert_eq!(given(parent.graph()), json!({"$": "steps.say.output"}));
-        let connected = parent.connected(&Catalog::default(), &others);
+        let offers = Offers {
+            catalog: &Catalog::default(),
+            others: &others,
+            versions: &BTreeMap::new(),
+        };
+        let connected = offers.connected(parent.graph());
         assert_eq!(
             given(&connected),
             json!({"$": "steps.say.output|weft_port(\"string>integer\")"})

@@ -16,7 +16,9 @@ mod source;
 mod template;
 mod yaml;
 
-pub use authored::{Authored, calls_of, digest_of, is_graph, is_workflow_name, nodes_of, read_authored, sorted};
+pub use authored::{
+    Authored, Offers, calls_of, digest_of, is_graph, is_workflow_name, nodes_of, read_authored, sorted,
+};
 pub use catalog::Catalog;
 pub use difference::{Change, ChangeKind, difference};
 pub use dry_run::{DryStep, dry_run};

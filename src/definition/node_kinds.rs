@@ -50,10 +50,15 @@ fn one_of(setting: Setting, options: &[(&str, &str)]) -> Setting {
     }
 }
 
-fn called() -> [Setting; 2] {
+fn called() -> [Setting; 3] {
     [
-        setting("use", SettingKind::Text, "A function with `@workflow` or `@node`"),
+        setting(
+            "use",
+            SettingKind::Text,
+            "A function with `@workflow` or `@node`, or a node type of the library with its exact version",
+        ),
         setting("workflow", SettingKind::Text, "A workflow; instead of a function"),
+        setting("settings", SettingKind::Values, "What the node type is set to"),
     ]
 }
 
@@ -83,10 +88,14 @@ fn kind(name: &str, title: &str, category: &str, description: &str) -> BuiltInKi
 /// All of them, in the order in which a palette shows them.
 #[must_use]
 pub fn built_in_kinds() -> Vec<BuiltInKind> {
-    let [function, workflow] = called();
+    let [function, workflow, settings] = called();
     vec![
         BuiltInKind {
-            settings: vec![needed(function.clone())],
+            settings: vec![needed(setting(
+                "use",
+                SettingKind::Text,
+                "A function with `@workflow` or `@node`",
+            ))],
             calls: true,
             tries: true,
             ..kind("python", "Function", "Code", "Calls a function of the workspace")
@@ -98,7 +107,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
                     SettingKind::Text,
                     "A node type of the library with its exact version, as `shout@1.2.0`",
                 )),
-                setting("settings", SettingKind::Values, "What the node type is set to"),
+                settings.clone(),
             ],
             tries: true,
             ..kind("node", "Library", "Code", "Runs a node type of the library")
@@ -117,6 +126,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
         shell(),
         http(),
         email(),
+        file(),
         BuiltInKind {
             inputs: vec![
                 Port::new("items", PortType::Array)
@@ -131,6 +141,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             settings: vec![
                 function.clone(),
                 workflow.clone(),
+                settings.clone(),
                 within(
                     usually(
                         setting("atOnce", SettingKind::Integer, "Most items at the same time"),
@@ -171,6 +182,7 @@ pub fn built_in_kinds() -> Vec<BuiltInKind> {
             settings: vec![
                 function,
                 workflow,
+                settings,
                 needed(setting(
                     "until",
                     SettingKind::Expression,
@@ -401,6 +413,75 @@ fn email() -> BuiltInKind {
         ],
         tries: true,
         ..kind("email", "E-mail", "Code", "Hands a message to a mail server")
+    }
+}
+
+fn file() -> BuiltInKind {
+    BuiltInKind {
+        inputs: vec![
+            Port::new("content", PortType::Any).described("What is in a file that is made, as `format` says"),
+            Port::new("file", PortType::File).described("The file that is read"),
+        ],
+        outputs: vec![
+            Port::new("file", PortType::File)
+                .all()
+                .described("The file that was made"),
+            Port::new("content", PortType::Any)
+                .all()
+                .described("What is in the file that was read, as `format` says"),
+        ],
+        settings: vec![
+            needed(one_of(
+                setting("action", SettingKind::Select, "What is done"),
+                &[("write", "Make a file of a value"), ("read", "Read a file")],
+            )),
+            usually(
+                one_of(
+                    setting("format", SettingKind::Select, "As what it is written or read"),
+                    &[
+                        ("text", "Text"),
+                        ("base64", "Bytes as base64"),
+                        ("json", "JSON"),
+                        ("csv", "Rows of CSV, only read"),
+                    ],
+                ),
+                json!("text"),
+            ),
+            setting("name", SettingKind::Text, "The name of a file that is made"),
+            setting(
+                "mediaType",
+                SettingKind::Text,
+                "Its media type; that of the format without it",
+            ),
+            usually(
+                one_of(
+                    setting(
+                        "store",
+                        SettingKind::Select,
+                        "Where the bytes of a file that is made are",
+                    ),
+                    &[
+                        ("artifact", "An artifact of the run"),
+                        ("inline", "In the value itself"),
+                    ],
+                ),
+                json!("artifact"),
+            ),
+            usually(
+                setting(
+                    "header",
+                    SettingKind::Boolean,
+                    "Whether the first row of CSV names the columns",
+                ),
+                json!(true),
+            ),
+            usually(
+                setting("delimiter", SettingKind::Text, "What stands between fields of CSV"),
+                json!(","),
+            ),
+        ],
+        tries: true,
+        ..kind("file", "File", "Data", "Makes a file of a value, or a value of a file")
     }
 }
 

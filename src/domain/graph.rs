@@ -8,7 +8,9 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, RetryPolicy, SecurityProfile};
+use super::{
+    DependsOn, ItemFailure, Join, OnCrash, OnFailure, Parameter, Phase, PortType, RetryPolicy, SecurityProfile,
+};
 
 /// Most nodes of a graph.
 pub const MAX_NODES: usize = 1_000;
@@ -192,6 +194,9 @@ pub enum NodeWork {
         at_once: u32,
         /// What the failure of an item does.
         on_item_failure: ItemFailure,
+        /// Of a node type of the library, its settings.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        settings: Map<String, Value>,
     },
     /// An action again and again.
     Loop {
@@ -202,6 +207,9 @@ pub enum NodeWork {
         until: String,
         /// Most iterations.
         most: u32,
+        /// Of a node type of the library, its settings.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        settings: Map<String, Value>,
     },
     /// One of several branches.
     Choose {
@@ -267,6 +275,34 @@ pub enum NodeWork {
         #[serde(flatten)]
         message: Map<String, Value>,
     },
+    /// A file of a value, or a value of a file.
+    File {
+        /// Which of both.
+        action: FileAction,
+        /// As what the value is written, or the file is read.
+        format: FileFormat,
+        /// Of one that is made, what is in it: a value.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content: Option<Value>,
+        /// Of one that is made, its name, a value.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<Value>,
+        /// Of one that is made, its media type; none for that of the format.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        media_type: Option<String>,
+        /// Of one that is made, where its bytes are.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        store: Option<FileStore>,
+        /// The file that is read, a value.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<Value>,
+        /// Of CSV, whether its first row names the columns; none for yes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        header: Option<bool>,
+        /// Of CSV, what stands between fields; none for a comma.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delimiter: Option<String>,
+    },
     /// Something that must be so.
     Assert {
         /// An expression.
@@ -320,6 +356,9 @@ pub enum Calls {
     /// A Python function, by its declared name.
     #[serde(rename = "use")]
     Function(String),
+    /// A node type of the library, by its name and exact version.
+    #[serde(rename = "use")]
+    Version(String),
     /// A run of another workflow.
     #[serde(rename = "workflow")]
     Workflow(String),
@@ -350,6 +389,7 @@ impl NodeWork {
             Self::Shell { .. } => "shell",
             Self::Http { .. } => "http",
             Self::Email { .. } => "email",
+            Self::File { .. } => "file",
             Self::Assert { .. } => "assert",
             Self::Template { .. } => "template",
             Self::Compute { .. } => "compute",
@@ -367,8 +407,28 @@ impl NodeWork {
             Self::Workflow { workflow } => Some(Called::Workflow(workflow)),
             Self::Map { calls, .. } | Self::Loop { calls, .. } => Some(match calls {
                 Calls::Function(name) => Called::Function(name),
+                Calls::Version(name) => Called::Version(name),
                 Calls::Workflow(name) => Called::Workflow(name),
             }),
+            _ => None,
+        }
+    }
+
+    /// The node type of the library that it uses, by name and version, and what that is set to.
+    #[must_use]
+    pub const fn version(&self) -> Option<(&str, &Map<String, Value>)> {
+        match self {
+            Self::Library { node_type, settings }
+            | Self::Map {
+                calls: Calls::Version(node_type),
+                settings,
+                ..
+            }
+            | Self::Loop {
+                calls: Calls::Version(node_type),
+                settings,
+                ..
+            } => Some((node_type.as_str(), settings)),
             _ => None,
         }
     }
@@ -380,6 +440,7 @@ impl NodeWork {
             Self::Map { .. } => &["items"],
             Self::Http { .. } => &["url", "body"],
             Self::Email { .. } => &["to", "subject", "text", "html", "attachments"],
+            Self::File { .. } => &["content", "file"],
             Self::Compute { .. } => &["value"],
             Self::Delay { .. } => &["seconds"],
             Self::Approval { .. } => &["question"],
@@ -402,6 +463,55 @@ impl NodeWork {
         };
         branches.iter().map(|branch| branch.name.as_str()).chain(otherwise)
     }
+}
+
+/// What a step does with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileAction {
+    /// It is made of a value.
+    #[default]
+    Write,
+    /// A value is made of it.
+    Read,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// A text, as UTF-8.
+    #[default]
+    Text,
+    /// Bytes; their value is base64.
+    Base64,
+    /// Any value as JSON.
+    Json,
+    /// Rows.
+    Csv,
+}
+
+impl FileFormat {
+    /// What a file is made of, or what is made of it.
+    #[must_use]
+    pub const fn port(self) -> PortType {
+        match self {
+            Self::Text => PortType::String,
+            Self::Base64 => PortType::Binary,
+            Self::Json => PortType::Any,
+            Self::Csv => PortType::Array,
+        }
+    }
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileStore {
+    /// They are an artifact of the run.
+    Artifact,
+    /// They are in the value itself, which other runs can be given.
+    Inline,
 }
 
 /// What it means when something isn't that must be so.

@@ -38,9 +38,9 @@ pub use bundle::{BundleDigest, DigestError};
 pub use cron::{Cron, CronProblem};
 pub use flow::{DependsOn, ItemFailure, Join, OnFailure, Phase};
 pub use graph::{
-    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, MAX_ACTIVE,
-    MAX_EDGES, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS,
-    MAX_STEP_SECONDS, MESSAGE, Node, NodeWork, Note, OnFalse, Position, Script, Size,
+    Branch, Called, Calls, DEFAULT_ACTIVE, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, FileAction,
+    FileFormat, FileStore, Graph, MAX_ACTIVE, MAX_EDGES, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES,
+    MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, MESSAGE, Node, NodeWork, Note, OnFalse, Position, Script, Size,
 };
 pub use host_pattern::{HostError, HostPattern, HostSet, WEB_PORTS};
 pub use id::{

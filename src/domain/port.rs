@@ -354,11 +354,11 @@ pub const fn assignable(from: PortType, to: PortType) -> Fit {
             Fit::No("a text is not read as JSON: read it in a Python step, where mistakes can be told")
         }
         (String, File) => {
-            Fit::No("a text is not a file: make it one in a Python step, or declare the output as `binary`")
+            Fit::No("a text is not a file: make it one with a node of type `file`, or declare the output as `binary`")
         }
         (Url, File | Binary) => Fit::No("an address is not what it leads to: fetch it with a node of type `http`"),
         (File, String | Url | Binary) => {
-            Fit::No("what is in a file is read in a Python step: `ctx.artifacts.content(file)`")
+            Fit::No("what is in a file is read with a node of type `file`, or in Python: `ctx.artifacts.content(file)`")
         }
         (Array, _) => {
             Fit::No("a list is not one value: take an item of it with an expression, or use a node of type `map`")

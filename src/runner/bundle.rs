@@ -10,13 +10,14 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::BundleRef;
 use super::folders::{make, make_passable};
 use super::leave_out::{self, BadPattern, LeaveOut};
-use crate::domain::BundleDigest;
+use crate::domain::{BundleDigest, Timestamp};
 
 /// Most files in a bundle.
 pub const MAX_FILES: usize = 10_000;
@@ -272,8 +273,8 @@ impl Files {
     }
 }
 
-/// Copies a workspace below `bundles`, where it stays under its digest. A copy that is there already is used. Every user may
-/// read it, whatever modes its files have in the workspace: it is other users that run it.
+/// Copies a workspace below `bundles`, where it stays under its digest until [`prune`]. A copy that is there already is used,
+/// and counts as new. Every user may read it, whatever modes its files have in the workspace: it is other users that run it.
 ///
 /// # Errors
 /// [`BundleError`].
@@ -287,6 +288,7 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         environment: None,
     };
     if dir.is_dir() {
+        mark(&dir);
         return Ok(bundle);
     }
     // Made elsewhere and moved into place, so that a folder under a digest is always whole.
@@ -324,6 +326,77 @@ pub fn nothing(bundles: &Path) -> Result<BundleRef, BundleError> {
         dir,
         environment: None,
     })
+}
+
+/// Makes a copy the newest, by the clock of the file system. One that can't be marked may be removed earlier than others, and
+/// is copied again then.
+fn mark(folder: &Path) {
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    if let Err(error) = rustix::fs::utimensat(rustix::fs::CWD, folder, &times, rustix::fs::AtFlags::empty()) {
+        tracing::debug!(error = %error, "a copy of the workspace can't be marked as used");
+    }
+}
+
+/// How many copies of workspaces lie below `bundles`.
+#[must_use]
+pub fn count(bundles: &Path) -> usize {
+    copies(bundles).len()
+}
+
+/// Removes the oldest copies of workspaces beyond the newest `most`; but none whose digest is among `needed`, and none that
+/// was made or asked for within `spared`, for another process may be about to begin a run of it. How many were removed.
+///
+/// # Errors
+/// When one can't be removed.
+pub fn prune(
+    bundles: &Path,
+    needed: &BTreeSet<String>,
+    most: usize,
+    spared: Duration,
+    now: Timestamp,
+) -> io::Result<usize> {
+    let mut copies = copies(bundles);
+    copies.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+    let mut removed = 0;
+    for (used, hex) in copies.into_iter().skip(most) {
+        if needed.contains(&format!("sha256:{hex}")) || now.since(used) < spared {
+            continue;
+        }
+        // Out of sight first, so that nobody finds half of it.
+        let gone = bundles.join(format!("unfinished-{}-gone-{hex}", std::process::id()));
+        std::fs::rename(bundles.join(&hex), &gone)?;
+        std::fs::remove_dir_all(&gone)?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// The copies with the time of their last use. The bundle that has nothing in it is none.
+fn copies(bundles: &Path) -> Vec<(Timestamp, String)> {
+    let Ok(entries) = std::fs::read_dir(bundles) else {
+        return Vec::new();
+    };
+    let nothing = crate::domain::sha256_hex(b"");
+    let copy = |entry: std::fs::DirEntry| {
+        let hex = entry.file_name().to_str()?.to_owned();
+        let is_copy = hex != nothing && format!("sha256:{hex}").parse::<BundleDigest>().is_ok();
+        let used = entry.metadata().ok()?.modified().ok()?;
+        let since = used.duration_since(std::time::UNIX_EPOCH).ok()?;
+        is_copy.then(|| {
+            (
+                Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+                hex,
+            )
+        })
+    };
+    entries.flatten().filter_map(copy).collect()
 }
 
 /// The copy of a digest, when this machine has it.
@@ -365,6 +438,43 @@ mod tests {
         let second = snapshot(&workspace, &bundles).unwrap();
         assert_ne!(second.digest, first.digest);
         assert_eq!(find(&bundles, &first.digest), Some(first));
+    }
+
+    #[test]
+    fn of_old_copies_those_stay_that_are_new_needed_or_asked_for_lately() {
+        let home = tempfile::tempdir().unwrap();
+        let (workspace, bundles) = (home.path().join("w"), home.path().join("b"));
+        std::fs::create_dir_all(&workspace).unwrap();
+        nothing(&bundles).unwrap();
+        let at = |seconds: i64| Timestamp::from_millis(1_800_000_000_000 + seconds * 1000);
+        let made: Vec<_> = (0..6)
+            .map(|number| {
+                std::fs::write(workspace.join("a.py"), format!("x = {number}\n")).unwrap();
+                let one = snapshot(&workspace, &bundles).unwrap();
+                let time = std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + number);
+                std::fs::File::open(&one.dir).unwrap().set_modified(time).unwrap();
+                one
+            })
+            .collect();
+        let spared = Duration::from_secs(600);
+        let needed = BTreeSet::from([made[0].digest.clone()]);
+        assert_eq!(
+            prune(&bundles, &needed, 2, spared, at(600)).unwrap(),
+            0,
+            "all were asked for lately"
+        );
+        assert_eq!(prune(&bundles, &needed, 2, spared, at(602)).unwrap(), 2);
+        let left = || -> Vec<_> { made.iter().map(|one| one.dir.is_dir()).collect() };
+        assert_eq!(left(), [true, false, false, true, true, true]);
+        assert_eq!(prune(&bundles, &needed, 2, spared, at(9000)).unwrap(), 1);
+        assert_eq!(left(), [true, false, false, false, true, true]);
+        assert_eq!(count(&bundles), 3);
+        assert!(nothing(&bundles).unwrap().dir.is_dir());
+        // Whoever asks for an old one makes it a new one.
+        std::fs::write(workspace.join("a.py"), "x = 4\n").unwrap();
+        assert_eq!(snapshot(&workspace, &bundles).unwrap(), made[4]);
+        let used = std::fs::metadata(&made[4].dir).unwrap().modified().unwrap();
+        assert_ne!(used, std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_004));
     }
 
     #[test]

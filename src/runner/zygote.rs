@@ -454,9 +454,8 @@ impl Inner {
             let (length, fd) = match self.receive(&mut buffer) {
                 Ok((0, _)) => return String::new(),
                 Ok(received) => received,
-                Err(rustix::io::Errno::INTR) => continue,
-                // It ended with something unread.
-                Err(rustix::io::Errno::CONNRESET) => return String::new(),
+                // It ended with something unread, which is told once and before what it has still said: why it ended.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
                 Err(error) => return format!("its control socket failed: {error}"),
             };
             self.heard.fetch_add(1, Ordering::Relaxed);

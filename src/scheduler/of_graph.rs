@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Action, Code, Dependency, Output, Plan, Starts, StepPlan, Work};
 use crate::domain::{
-    Called, DEFAULT_ACTIVE, Declared, DependsOn, Graph, LibraryVersion, Limits, Node, NodeWork, OnCrash, Phase,
-    RetryPolicy, Script, SettingKind,
+    Called, Calls, DEFAULT_ACTIVE, Declared, DependsOn, Graph, LibraryVersion, Limits, Node, NodeWork, OnCrash, Phase,
+    Port, RetryPolicy, Script, SettingKind,
 };
 
 /// A function or a version of a node type that a graph uses and that isn't there; a graph that was checked names none.
@@ -104,13 +104,29 @@ fn retry(node: &Node, function: Option<&Declared>) -> RetryPolicy {
 /// What its action is given.
 fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
     match &node.work {
-        NodeWork::Library { settings, .. } => {
+        NodeWork::Library { settings, .. }
+        | NodeWork::Map {
+            calls: Calls::Version(_),
+            settings,
+            ..
+        }
+        | NodeWork::Loop {
+            calls: Calls::Version(_),
+            settings,
+            ..
+        } => {
             let authored = function.and_then(|function| function.authored.as_deref())?;
-            let inputs = node.given().unwrap_or_default();
             let settings = set(authored, settings);
-            Some(match authored.document.body.code() {
-                Some(_) => json!({"inputs": inputs, "settings": settings}),
-                None => Value::Object(settings.into_iter().chain(inputs).collect()),
+            let is_code = authored.document.body.code().is_some();
+            let inputs = match node.given() {
+                Some(inputs) => Value::Object(inputs),
+                None if !matches!(node.work, NodeWork::Map { .. }) => json!({}),
+                None if is_code => json!({"$": "item if item is mapping else {'item': item}"}),
+                None => Value::Object(authored.document.inputs.iter().map(of_item).collect()),
+            };
+            Some(match inputs {
+                Value::Object(inputs) if !is_code => Value::Object(settings.into_iter().chain(inputs).collect()),
+                inputs => json!({"inputs": inputs, "settings": settings}),
             })
         }
         NodeWork::Shell {
@@ -184,8 +200,41 @@ fn inputs(node: &Node, function: Option<&Declared>) -> Option<Value> {
                 "message": message,
             }))
         }
+        NodeWork::File {
+            action,
+            format,
+            content,
+            name,
+            media_type,
+            store,
+            file,
+            header,
+            delimiter,
+        } => Some(json!({
+            "action": action,
+            "format": format,
+            "content": node.fed.get("content").or(content.as_ref()),
+            "name": name,
+            "media_type": media_type,
+            "store": store,
+            "file": node.fed.get("file").or(file.as_ref()),
+            "header": header,
+            "delimiter": delimiter,
+        })),
         _ => node.given().map(Value::Object),
     }
+}
+
+/// What an item of a map gives an input: its member of that name, or itself as `item`.
+fn of_item(port: &Port) -> (String, Value) {
+    let name = json!(port.name);
+    let otherwise = if port.name == "item" {
+        "(none if item is mapping else item)"
+    } else {
+        "none"
+    };
+    let code = format!("item[{name}] if item is mapping and {name} in item else {otherwise}");
+    (port.name.clone(), json!({"$": code}))
 }
 
 /// The member that makes a value the name of a secret.
@@ -294,6 +343,10 @@ fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits
             code.secrets = secrets_of(credentials, graph);
             Work::Once(Action::Code(Box::new(code)))
         }
+        NodeWork::File { .. } => {
+            let code = Code::built_in("file", limits, &[], Starts::Nothing);
+            Work::Once(Action::Code(Box::new(code)))
+        }
         NodeWork::Assert {
             condition,
             message,
@@ -349,7 +402,7 @@ fn work(graph: &Graph, node: &Node, function: Option<&Declared>, limits: &Limits
 
 /// The secrets that a node of the library is set to.
 fn secrets(node: &Node, declared: &Declared) -> Vec<String> {
-    let (NodeWork::Library { settings, .. }, Some(authored)) = (&node.work, &declared.authored) else {
+    let (Some((_, settings)), Some(authored)) = (node.work.version(), &declared.authored) else {
         return Vec::new();
     };
     let set = set(authored, settings);

@@ -391,6 +391,7 @@ impl Code {
             (BUILT_IN, "shell") => "shell",
             (BUILT_IN, "http") => "http",
             (BUILT_IN, "email") => "email",
+            (BUILT_IN, "file") => "file",
             _ if self.digest.is_some() => "node",
             _ => "python",
         }

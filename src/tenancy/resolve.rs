@@ -32,6 +32,9 @@ pub enum Refused {
     /// It doesn't exist, or the person is no member and may not know.
     #[error("organization `{0}` does not exist")]
     Unknown(OrgId),
+    /// It doesn't exist, and the caller may know, being let into every one.
+    #[error("organization `{0}` does not exist")]
+    Absent(OrgId),
     /// It exists and is switched off.
     #[error("organization `{0}` is not active")]
     Inactive(OrgId),
@@ -43,14 +46,14 @@ pub enum Refused {
 impl Coded for Refused {
     fn kind(&self) -> Kind {
         match self {
-            Self::Unknown(_) => Kind::NotFound,
+            Self::Unknown(_) | Self::Absent(_) => Kind::NotFound,
             Self::Inactive(_) | Self::KeyNotForOrganization(_) => Kind::Denied,
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Unknown(_) => "organization_not_found",
+            Self::Unknown(_) | Self::Absent(_) => "organization_not_found",
             Self::Inactive(_) => "organization_inactive",
             Self::KeyNotForOrganization(_) => "key_not_for_organization",
         }
@@ -59,6 +62,9 @@ impl Coded for Refused {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unknown(_) => "check `X-Organization-Id`; you must be a member of the organization".into(),
+            Self::Absent(_) => {
+                "check `X-Organization-Id`; `weft org list` shows the organizations that there are".into()
+            }
             Self::Inactive(_) => "an administrator can activate it again".into(),
             Self::KeyNotForOrganization(_) => {
                 "use a key of this organization, or add it: `weft keys create --organization`".into()
@@ -153,6 +159,6 @@ pub fn resolve_key(
             Tier::FunctionKey,
         )),
         Some(org) if org.id == *requested => Err(Refused::Inactive(requested.clone())),
-        _ => Err(Refused::Unknown(requested.clone())),
+        _ => Err(Refused::Absent(requested.clone())),
     }
 }

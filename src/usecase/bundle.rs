@@ -3,7 +3,7 @@
 //! A bundle becomes active only after this instance has fetched it as every other will, and its discovery in the jail has found
 //! nothing wrong. The pointer to it is moved under the version that was read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::organization::keep;
 use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Origin};
-use crate::domain::{BundleDigest, Timestamp, sha256_hex};
+use crate::domain::{BundleDigest, Status, Timestamp, sha256_hex};
 use crate::error::{Finding, Kind};
 use crate::runner::archive;
 pub use crate::runner::archive::MAX_ARCHIVE_BYTES;
@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(50);
 const NOTICED_AFTER: Duration = Duration::from_secs(120);
 /// How many activations are looked at.
 const HISTORY: usize = 1000;
+/// How many copies of the workspace stay on this machine, whoever needs them.
+pub const COPIES: usize = 20;
 /// Most files of each kind in a comparison.
 const MAX_DIFF: usize = 1000;
 
@@ -613,7 +615,48 @@ pub async fn listen(cx: Weak<Context>) {
         let Some(cx) = cx.upgrade() else { return };
         // What went wrong is kept there, and was logged.
         drop(cx.catalogs.refresh().await);
+        if let Err(error) = tidy(&cx).await {
+            tracing::warn!(error = %error, "old copies of the workspace can't be removed, trying again");
+        }
     }
+}
+
+/// Removes old copies of the workspace, of which each edit makes one: all but the newest, what is offered, and what a run that
+/// has not ended is pinned to. How many were removed. Costs a look into the folder while there are few.
+///
+/// # Errors
+/// When runs can't be listed, or a copy can't be removed.
+pub async fn tidy(cx: &Context) -> Result<usize> {
+    if cx.catalogs.copies() <= COPIES {
+        return Ok(0);
+    }
+    let platform = tenancy::system("bundles");
+    let mut pinned = BTreeSet::new();
+    let mut after = None;
+    loop {
+        let page = cx.identities.list_organizations(&platform, MAX_PAGE, after).await?;
+        for organization in page.items {
+            let scope = operator_in(&platform, &organization.id);
+            for status in Status::ALL.iter().filter(|status| !status.is_terminal()) {
+                let mut query = RunQuery {
+                    status: Some(*status),
+                    limit: MAX_PAGE,
+                    ..RunQuery::default()
+                };
+                loop {
+                    let (runs, next) = cx.runs.list(&scope, &query).await?;
+                    pinned.extend(runs.into_iter().map(|run| run.revision));
+                    let Some(next) = next else { break };
+                    query.cursor = Some(next);
+                }
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    cx.catalogs.prune(pinned, COPIES, cx.clock.now()).await
 }
 
 /// What is told of what is offered here, beside the workflows.

@@ -4,6 +4,7 @@
 //! A workspace that asks for packages is described when they are installed. While they are, what it offered before stays;
 //! where nothing was before, whoever needs it waits for a while.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::follow::Follow;
 use super::{CodeSource, Error, Result, node_type};
 use crate::clock::Clock;
 use crate::definition::{Catalog, INEXACT};
-use crate::domain::{Declared, DeclaredAs, Limits};
+use crate::domain::{Declared, DeclaredAs, Limits, Timestamp};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
 use crate::runner::environments::{EnvironmentError, EnvironmentRef, Environments, Wanted};
@@ -27,6 +28,9 @@ use crate::tenancy::system;
 
 /// How long a caller waits for the workspace's packages.
 const ENVIRONMENT_PATIENCE: Duration = Duration::from_secs(50);
+
+/// For how long a copy is kept after it was asked for, whoever needs it: another process may be about to begin a run of it.
+const SPARED: Duration = Duration::from_secs(600);
 
 /// A bundle and what it declares.
 #[derive(Debug, Clone)]
@@ -251,6 +255,29 @@ impl Catalogs {
         }
     }
 
+    /// How many copies of the workspace lie on this machine.
+    pub(super) fn copies(&self) -> usize {
+        bundle::count(&self.code.bundles)
+    }
+
+    /// Removes the oldest copies of the workspace beyond `most`, but none that is offered or `needed`. How many.
+    ///
+    /// # Errors
+    /// When one can't be removed.
+    pub(super) async fn prune(&self, mut needed: BTreeSet<String>, most: usize, now: Timestamp) -> Result<usize> {
+        // Under the lock, so that no copy is made or taken meanwhile.
+        let state = self.state.lock().await;
+        needed.extend(state.current.iter().map(|(_, current)| current.bundle.digest.clone()));
+        needed.extend(state.next.iter().map(|(_, next)| next.bundle.digest.clone()));
+        let bundles = self.code.bundles.clone();
+        let pruned = tokio::task::spawn_blocking(move || bundle::prune(&bundles, &needed, most, SPARED, now)).await;
+        drop(state);
+        pruned
+            .map_err(std::io::Error::other)
+            .and_then(std::convert::identity)
+            .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))
+    }
+
     /// The bundle that has nothing in it: for code that is given to its worker.
     ///
     /// # Errors
@@ -334,6 +361,12 @@ impl<E: Into<Error>> From<E> for Look {
     }
 }
 
+/// The name of the file that a finding points into, without its ending.
+fn stem(pointer: &str) -> Option<&str> {
+    let path = pointer.split_once(':').map_or(pointer, |(path, _)| path);
+    path.rsplit('/').next()?.split('.').next()
+}
+
 /// The workflow of a name, or an error that says which there are and what is in quarantine.
 pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared> {
     if let Some(workflow) = current.catalog.workflows.get(name) {
@@ -352,13 +385,14 @@ pub(super) fn find<'a>(current: &'a Current, name: &str) -> Result<&'a Declared>
     } else {
         format!("the workspace declares {}", known.join(", "))
     };
-    if !current.catalog.findings.is_empty() {
+    let findings = &current.catalog.findings;
+    if !findings.is_empty() {
         use std::fmt::Write as _;
-        let _ = write!(
-            hint,
-            "; {} finding(s) keep files out, see `weft check`",
-            current.catalog.findings.len()
-        );
+        let _ = write!(hint, "; {} finding(s) keep files out, see `weft check`", findings.len());
+    }
+    // Most workflows are in a file of their name, and then this is what its author looks for.
+    if let Some(finding) = findings.iter().find(|finding| stem(&finding.pointer) == Some(name)) {
+        hint = format!("`{}` keeps its file out ({}); {hint}", finding.pointer, finding.code);
     }
     Err(Error::not_found(
         "workflow_not_found",

@@ -3,6 +3,7 @@
 //! [`prepare`] checks and plans, and writes nothing. [`enqueue`] writes the run unless it is there, and leaves it to the queue:
 //! whatever causes a run more than once (a schedule's time, a hook's delivery, a step's call) derives its id from the cause.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,7 +12,8 @@ use super::resolve::{self, Found};
 use super::{Context, Error, Result, admission, drive_run, node_type, policy, provide_data, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{Ask, Graph, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
+use crate::definition::Offers;
+use crate::domain::{Ask, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -76,8 +78,7 @@ pub(super) async fn check(
     resolve::fits(cx, &found)?;
     let arguments = start_run::checked(found.declared(), given)?;
     start_run::secrets_are_there(cx, scope, found.declared(), &arguments).await?;
-    let connected = connected(cx, scope, &found).await?;
-    let plan = plan_of(cx, scope, &found, connected.as_ref()).await?;
+    let plan = plan_of(cx, scope, &found).await?;
     let asked = policy::Asked {
         workflow: found.declared().security_profile,
         run: profile,
@@ -124,7 +125,14 @@ pub(super) async fn prepare_version(
         plan,
         asked,
     } = check(cx, scope, workflow, given, profile).await?;
-    Box::pin(provide_data::options_hold(cx, scope, origin, found.declared(), &arguments)).await?;
+    Box::pin(provide_data::options_hold(
+        cx,
+        scope,
+        origin,
+        found.declared(),
+        &arguments,
+    ))
+    .await?;
     let plan = policy::admit_plan(cx, scope, origin, &found.current, (plan, asked), &arguments).await?;
     Ok(Prepared {
         since: found.of_organization().map(|one| one.since),
@@ -136,27 +144,29 @@ pub(super) async fn prepare_version(
     })
 }
 
-/// A graph of the organization with data edges, converting what they carry to what it calls; those of the workspace do already.
-async fn connected(cx: &Context, scope: &Scope, found: &Found) -> Result<Option<Graph>> {
-    let Some(one) = found.of_organization() else {
-        return Ok(None);
-    };
-    if one.authored.graph().edges.iter().all(|edge| edge.input.is_none()) {
-        return Ok(None);
-    }
-    let others = resolve::called_below(cx, scope, &found.current, &one.authored).await?;
-    Ok(Some(one.authored.connected(&found.current.catalog, &others)))
-}
-
 /// What is executed of a workflow, before any policy.
-async fn plan_of(cx: &Context, scope: &Scope, found: &Found, connected: Option<&Graph>) -> Result<Plan> {
+async fn plan_of(cx: &Context, scope: &Scope, found: &Found) -> Result<Plan> {
     let (current, declared) = (&found.current, found.declared());
     let environment = current.bundle.environment.as_ref().map(|one| one.digest.clone());
     let (bundle, limits) = (&current.bundle.digest, &cx.bounds.attempt);
-    let plan = match connected.or(declared.graph.as_deref()) {
+    let plan = match declared.graph.as_deref() {
         None => Plan::of_python(bundle, declared, limits),
         Some(graph) => {
-            let versions = node_type::resolve(cx, scope, current, graph).await?;
+            let carries = graph.edges.iter().any(|edge| edge.input.is_some());
+            let others = match found.of_organization() {
+                Some(one) if carries => resolve::called_below(cx, scope, current, &one.authored).await?,
+                _ => BTreeMap::new(),
+            };
+            let versions = node_type::resolve(cx, scope, current, (graph, &others)).await?;
+            // The workspace's own convert what they carry already, but for what the library takes and gives.
+            let is_open = found.of_organization().is_some() || !versions.is_empty();
+            let offers = Offers {
+                catalog: &current.catalog,
+                others: &others,
+                versions: &versions,
+            };
+            let connected = (carries && is_open).then(|| offers.connected(graph));
+            let graph = connected.as_ref().unwrap_or(graph);
             let mut functions = current.catalog.functions_of(graph);
             functions.extend(versions.iter().map(|(named, version)| (named.as_str(), version)));
             Plan::of_graph(bundle, graph, &functions, limits).map_err(|missing| {

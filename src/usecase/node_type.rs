@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::organization::keep;
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, workflow_assignment};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
 use crate::definition::{built_in_kinds, check_setting_options, parse_document};
@@ -242,7 +242,11 @@ pub async fn used_by(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<User
     }
     // Of the organization's own, what is called; graphs are read of those alone that use it.
     let used = format!("{}@", head.name);
+    let given = workflow_assignment::given(cx, scope).await?;
     for workflow in cx.workflows.list(scope).await? {
+        if given.as_ref().is_some_and(|given| !given.contains(&workflow.name)) {
+            continue;
+        }
         let uses = workflow
             .current
             .as_ref()

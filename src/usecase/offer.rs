@@ -1,6 +1,6 @@
 //! Workflows as an organization may use them: the workspace's and its own, with what keeps each from being run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -268,7 +268,7 @@ async fn judge(cx: &Context, scope: &Scope, current: &Current, offered: &mut Off
         .and_then(|head| head.current.as_ref())
         .map(|one| &one.functions);
     let (versions, mut findings) = match (&offered.declared.graph, names) {
-        (Some(graph), _) => node_type::look(cx, scope, current, graph).await?,
+        (Some(graph), _) => node_type::look(cx, scope, current, (graph, &BTreeMap::new())).await?,
         (None, Some(names)) => (node_type::declared(cx, scope, current, names).await?, Vec::new()),
         (None, None) => Default::default(),
     };

@@ -4,6 +4,7 @@
 //! trust, modules) is lowered. An attempt is brought below the policies once more: one that was narrowed since counts, one that
 //! was widened gives nothing that the plan lacks. The security profile that holds is one more ceiling below the policies.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -629,7 +630,7 @@ pub async fn effective(cx: &Context, scope: &Scope, workflow: Option<&str>) -> R
             match &declared.graph {
                 None => declares(declared, &cx.bounds.attempt),
                 Some(graph) => {
-                    let (versions, _) = node_type::look(cx, scope, current, graph).await?;
+                    let (versions, _) = node_type::look(cx, scope, current, (graph, &BTreeMap::new())).await?;
                     let functions = current.catalog.functions_of(graph).into_values();
                     all_of(
                         functions

@@ -245,7 +245,13 @@ pub(super) async fn findings(
     let others = called_below(cx, scope, current, authored).await?;
     let mut findings = authored.findings().to_vec();
     findings.extend(authored.against(&current.catalog, &others));
-    findings.extend(node_type::look(cx, scope, current, authored.graph()).await?.1);
+    let (_, of_library) = node_type::look(cx, scope, current, (authored.graph(), &others)).await?;
+    for finding in of_library {
+        // What is wrong with one end of an edge is seen without the library too.
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
     Ok(findings)
 }
 

@@ -111,7 +111,11 @@ def test_a_mistake_keeps_only_its_own_file_out(one: Weft, text: str, code: str, 
         assert mine[0]["pointer"].startswith(f"workspace/workflows/edited.py:{line}"), mine
     # Whoever asks for what it declares is told that something is kept out.
     answer = one.execute("edited")
-    problem(answer, 404, "workflow_not_found", hint="finding.*weft check")
+    hint = r"finding.*weft check"
+    if "workflows/edited.py" in mine[0]["pointer"]:
+        # And where, first of all.
+        hint = rf"^`workspace/workflows/edited\.py:\d+(:\d+)?` keeps its file out \({code}\).*{hint}"
+    problem(answer, 404, "workflow_not_found", hint=hint)
     write(one, ANSWERS.format(answer="mended"))
     assert one.run("edited")["result"] == "mended"
     assert one.get("/ready") == {"status": "ok"}

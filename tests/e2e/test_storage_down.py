@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emulator import Emulator
-from weft import OWN_FILES, TERMINAL, Weft, problem, until
+from weft import OWN_FILES, TERMINAL, WORKSPACE, Handler, Weft, problem, until, weft
 
 CODES = {"storage_unavailable", "authentication_unavailable"}
 
@@ -200,13 +200,69 @@ def test_the_emulator_stopped_and_started(make: Any, tmp_path: Path) -> None:
         emulator.stop()
 
 
+def here(emulator: Emulator) -> str:
+    return f"http://127.0.0.1:{emulator.ports['table']}/devstoreaccount1"
+
+
 def test_storage_that_is_not_there_at_the_start(make: Any, tmp_path: Path) -> None:
     emulator = Emulator(tmp_path / "azurite")
     one = make(environment=emulator.environment)
     one.launch()
     assert one.wait(60) == 1
     said = one.stderr.read_text()
-    assert "error: storage can't be used" in said, said
-    assert "hint: " in said
+    assert f"error: storage can't be used (`{here(emulator)}` does not answer): " in said, said
+    assert (
+        "hint: start the storage emulator (`npx azurite`) and try again, or set `WEFT_STORE=sqlite`" in said
+    ), said
     assert "AccountKey=" not in said
     assert "Eby8vdM02" not in said
+    # Other commands say the same; and what the hint says helps.
+    places: list[Any] = ["--workspace", one.workspace, "--data", one.data]
+    for command in (["run", "echo"], ["doctor"]):
+        done = weft(*command, *places, environment=emulator.environment)
+        assert done.status == 1, done
+        assert here(emulator) in done.stdout + done.stderr, done
+        assert "hint: start the storage emulator" in done.stdout + done.stderr, done
+    one.environment["WEFT_STORE"] = "sqlite"
+    one.start()
+    one.lives()
+
+
+def test_an_account_that_is_not_there_at_the_start(tmp_path: Path) -> None:
+    """An address elsewhere is no emulator that somebody forgot to start."""
+    settings = "DefaultEndpointsProtocol=https;AccountName=nobody;AccountKey=AAAA;EndpointSuffix=weft.invalid"
+    places: list[Any] = ["--workspace", WORKSPACE, "--data", tmp_path / "data"]
+    done = weft("doctor", *places, environment={"WEFT_STORE": "azure", "AzureWebJobsStorage": settings})
+    assert done.status == 1, done
+    assert "(`https://nobody.table.weft.invalid/` does not answer)" in done.stdout, done
+    assert "hint: check the address in `AzureWebJobsStorage`" in done.stdout, done
+    assert "azurite" not in done.stdout
+    assert "AAAA" not in done.stdout
+
+
+class Waiting(Handler):
+    """A `weft serve` over an emulator, as the Functions host starts one."""
+
+    def __init__(self, folder: Path, emulator: Emulator) -> None:
+        super().__init__(folder, Weft(folder, environment=emulator.environment))
+        self.environment |= emulator.environment
+
+
+def test_a_handler_waits_for_the_emulator_and_needs_no_restart(tmp_path: Path) -> None:
+    emulator = Emulator(tmp_path / "azurite")
+    one = Waiting(tmp_path / "handler", emulator)
+    one.launch()
+    try:
+        until(lambda: one.call("GET", "/health").status == 200, "it listens")
+        for method, target in (("GET", "/ready"), ("POST", "/workflows/echo/execute")):
+            answer = one.call(method, target, {} if method == "POST" else None)
+            problem(answer, 503, answer.json["code"], retriable=True)
+        emulator.start()
+        until(lambda: one.call("GET", "/ready").status == 200, "ready without a restart", 60)
+        assert weft("seed", environment=one.environment).status == 0
+        one.lives()
+        assert one.starts == 1
+    finally:
+        if one.process is not None:
+            one.stop()
+        emulator.stop()

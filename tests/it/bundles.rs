@@ -721,3 +721,48 @@ async fn the_operator_publishes_beside_a_running_instance() {
     assert_eq!(version(&app).await, "a");
     assert_eq!(get(&app, "/api/bundles").await["items"][0]["publishedBy"], "operator");
 }
+
+#[tokio::test]
+async fn copies_of_the_workspace_are_bounded_and_none_is_taken_from_a_run() {
+    // Long after the copies are made, which have the time of the file system.
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(4_100_000_000_000)));
+    let app = builder().clock(clock).start().await;
+    let home = app.database.parent().unwrap().to_owned();
+    let edit = |version: &str, waits: bool| {
+        for (name, bytes) in files(version, waits).iter() {
+            std::fs::write(home.join("workspace").join(name), bytes).unwrap();
+        }
+    };
+    edit("first", true);
+    let begun = start(&app, "respond-async").await;
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let run = begun.json()["runId"].as_str().unwrap().to_owned();
+    assert!(app.deliver_all().await);
+    for number in 0..bundle::COPIES {
+        assert_eq!(bundle::tidy(&app.cx).await.unwrap(), 0, "there are few");
+        edit(&number.to_string(), false);
+        assert_eq!(version(&app).await, number.to_string());
+    }
+    edit("last", false);
+    assert_eq!(version(&app).await, "last");
+    assert_eq!(
+        bundle::tidy(&app.cx).await.unwrap(),
+        1,
+        "of those beyond the newest, one is pinned"
+    );
+    assert_eq!(bundle::tidy(&app.cx).await.unwrap(), 0);
+    assert_eq!(version(&app).await, "last");
+    let path = format!("/api/runs/{run}/steps/asked/decision");
+    let decided = app.request("POST", &path).key(DEVELOPMENT_KEY).organization("contoso");
+    let decided = decided.json(&json!({"approved": true})).send().await;
+    assert!(matches!(decided.status, 200 | 202), "{}", decided.text());
+    assert!(app.deliver_all().await);
+    let ended = get(&app, &format!("/api/runs/{run}")).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    assert!(ended["result"].to_string().contains("first"), "{ended}");
+    // Nobody needs it any more.
+    assert_eq!(bundle::tidy(&app.cx).await.unwrap(), 1);
+    // What was removed is copied again when the workspace is like that again.
+    edit("0", false);
+    assert_eq!(version(&app).await, "0");
+}

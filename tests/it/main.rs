@@ -16,6 +16,7 @@ mod emitted_files;
 mod endpoint_coverage;
 mod events;
 mod fault;
+mod file_steps;
 mod graphs;
 mod graphs_golden;
 mod handoff;

@@ -248,9 +248,9 @@ async fn a_node_type_from_its_first_draft_to_its_end() {
             None => break,
         }
     }
-    assert_eq!(names.len(), 15, "{names:?}");
+    assert_eq!(names.len(), 16, "{names:?}");
     assert_eq!(names[0], "\"built_in\" \"approval\"");
-    assert_eq!(names[13..], ["\"library\" \"shout\"", "\"workspace\" \"hello\""]);
+    assert_eq!(names[14..], ["\"library\" \"shout\"", "\"workspace\" \"hello\""]);
     for bad in ["?origin=elsewhere", "?cursor=nonsense"] {
         assert_eq!(
             ann(&app, "GET", &format!("/api/node-types{bad}"), None).await.status,
@@ -763,7 +763,23 @@ async fn a_version_runs_in_the_jail_and_on_every_instance() {
     )
     .await;
     assert!(logs.text().contains("shouting"), "{}", logs.text());
-    assert_eq!(run(&app, "joins", json!({})).await["result"], "a+b+c");
+    // Its code is in no workspace that could make the attempt again: it is not recorded, as a function's is.
+    let recorded = async |ran: &Value| {
+        let path = format!("/api/runs/{}/recording", ran["runId"].as_str().unwrap());
+        good(
+            app.request("GET", &path)
+                .person("ben")
+                .organization("contoso")
+                .send()
+                .await,
+        )
+        .await["attempts"]
+            .clone()
+    };
+    assert_eq!(recorded(&ran).await, json!([]));
+    let joined = run(&app, "joins", json!({})).await;
+    assert_eq!(joined["result"], "a+b+c");
+    assert_eq!(recorded(&joined).await.as_array().map(Vec::len), Some(1), "{joined}");
     // Values that only a run knows are held to the ports; and so is what comes out.
     let ran = run(&app, "greets", json!({"value": 7})).await;
     assert_eq!(ran["error"]["type"], "InvalidInput", "{ran}");
@@ -785,6 +801,216 @@ async fn a_version_runs_in_the_jail_and_on_every_instance() {
     assert_eq!(
         run(&other, "greets", json!({"value": "x"})).await["result"],
         json!({"text": "X B!!"})
+    );
+}
+
+// ── maps, loops and data edges ─────────────────────────────────────────────────────────────────────────────────────────
+
+fn called(name: &str, nodes: Value, edges: Value) -> Value {
+    json!({
+        "name": name,
+        "parameters": [{"name": "value", "type": "json", "required": false, "default": null}],
+        "nodes": nodes,
+        "edges": edges,
+    })
+}
+
+/// Maps and loops are checked, counted and held to what is published as nodes of type `node` are.
+#[tokio::test]
+async fn maps_and_loops_are_checked_against_what_they_use() {
+    let list = json!(["a"]);
+    let good_map = json!({"id": "m", "type": "map", "use": "shout@1.0.0", "items": list, "settings": {"end": {"$": "index ~ ''"}}});
+    let bad = [
+        (
+            "set",
+            json!({"id": "m", "type": "map", "use": "shout@1.0.0", "items": list, "settings": {"times": 9, "edn": "?"}}),
+            vec![
+                ("/nodes/m/settings/edn", "setting_unknown"),
+                ("/nodes/m/settings/times", "setting_invalid"),
+            ],
+        ),
+        (
+            "given",
+            json!({"id": "m", "type": "map", "use": "shout@1.0.0", "items": list, "inputs": {"more": ["b"], "txet": 1}}),
+            vec![
+                ("/nodes/m/inputs/txet", "input_unknown"),
+                ("/nodes/m/inputs", "input_missing"),
+            ],
+        ),
+        (
+            "unknown",
+            json!({"id": "l", "type": "loop", "use": "shout@9.0.0", "until": "true", "most": 2}),
+            vec![("/nodes/l/use", "node_version_unknown")],
+        ),
+        (
+            "needy",
+            json!({"id": "l", "type": "loop", "use": "shout@1.0.0", "until": "true", "most": 2}),
+            vec![("/nodes/l/inputs", "input_missing")],
+        ),
+    ];
+    let mut app = Builder::default().graph(called("maps", json!([good_map]), json!([])));
+    for (name, node, _) in &bad {
+        app = app.graph(called(name, json!([node]), json!([])));
+    }
+    let app = app.start().await;
+    publish(&app, "shout", shout("1.0.0")).await;
+    for (name, _, expected) in bad {
+        let answer = ann(&app, "POST", &format!("/api/workflows/{name}/execute"), Some(json!({}))).await;
+        assert_eq!(status(&answer), (409, "node_types_unresolved".into()), "{name}");
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(at, code)| ((*at).to_owned(), (*code).to_owned()))
+            .collect();
+        assert_eq!(findings(&answer), expected, "{name}");
+    }
+    let plan = ann(&app, "POST", "/api/workflows/maps/plan", Some(json!({}))).await;
+    assert_eq!(plan.status, 200, "{}", plan.text());
+    let users = good(ann(&app, "GET", "/api/node-types/shout/used-by", None).await).await;
+    let used: Vec<_> = users["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|user| &user["workflow"])
+        .collect();
+    assert_eq!(used, ["given", "maps", "needy", "set", "unknown"]);
+}
+
+#[tokio::test]
+async fn an_organization_s_edges_are_checked_against_the_library() {
+    let app = TestApp::start().await;
+    publish(&app, "shout", shout("1.0.0")).await;
+    let graph = called(
+        "ours",
+        json!([
+            {"id": "list", "type": "compute", "value": [1]},
+            {"id": "map", "type": "map", "use": "shout@1.0.0", "items": ["a"]},
+            {"id": "n", "type": "node", "use": "shout@1.0.0", "inputs": {"more": ["b"]}},
+            {"id": "wait", "type": "delay"},
+        ]),
+        json!([
+            {"from": "map", "to": "n", "output": "results", "input": "text"},
+            {"from": "list", "to": "n", "output": "value", "input": "more"},
+            {"from": "list", "to": "n", "input": "txet"},
+            {"from": "n", "to": "wait", "output": "txet", "input": "seconds"},
+        ]),
+    );
+    let validated = ann(&app, "POST", "/api/workflows/ours/validate", Some(graph)).await;
+    let body = validated.json();
+    let found: Vec<_> = body["findings"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{body}"))
+        .iter()
+        .map(|one| (one["pointer"].as_str().unwrap(), one["code"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("/edges/0/input", "port_type"),
+            ("/edges/1/input", "port_set_and_fed"),
+            ("/edges/2/input", "port_unknown"),
+            ("/edges/3/output", "port_unknown"),
+        ],
+        "{body}"
+    );
+}
+
+const COUNTS: &str = r#"
+def run(ctx, inputs, settings):
+    return {"n": inputs["n"] + 1, "kind": type(inputs["n"]).__name__, "all": inputs.get("all", [])}
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_called_by_maps_and_loops_and_fed_by_edges() {
+    let value = json!({"$": "inputs.value"});
+    let folder = workspace(&[
+        called(
+            "items",
+            json!([
+                {"id": "m", "type": "map", "use": "shout@1.0.0", "items": value, "settings": {"end": {"$": "index ~ ''"}}, "onItemFailure": "continue"},
+            ]),
+            json!([]),
+        ),
+        called(
+            "given",
+            json!([{"id": "m", "type": "map", "use": "joined@1.0.0", "items": value, "settings": {"sep": {"$": "item.sep"}}}]),
+            json!([]),
+        ),
+        called(
+            "rounds",
+            json!([{
+                "id": "l", "type": "loop", "use": "counts@1.0.0", "inputs": {"n": {"$": "output.n if iteration else inputs.value"}},
+                "until": "output.n >= 5", "most": 9,
+            }]),
+            json!([]),
+        ),
+        called(
+            "edges",
+            json!([
+                {"id": "seven", "type": "template", "template": "7"},
+                {"id": "half", "type": "compute", "value": 2.0},
+                {"id": "count", "type": "node", "use": "counts@1.0.0"},
+                {"id": "again", "type": "map", "use": "counts@1.0.0", "items": [0], "inputs": {"n": {"$": "item"}}},
+            ]),
+            json!([
+                {"from": "seven", "to": "count", "output": "text", "input": "n"},
+                {"from": "half", "to": "count", "output": "value", "input": "all"},
+                {"from": "seven", "to": "count", "output": "text", "input": "all"},
+                {"from": "count", "to": "again", "output": "n", "input": "all"},
+            ]),
+        ),
+    ]);
+    let app = jailed(folder.path()).await;
+    publish(&app, "shout", shout("1.0.0")).await;
+    let counts = json!({
+        "version": "1.0.0",
+        "inputs": [{"name": "n", "type": "integer", "required": true}, {"name": "all", "type": "number", "multiple": true}],
+        "outputs": [{"name": "n", "type": "integer"}, {"name": "kind", "type": "string"}, {"name": "all", "type": "array"}],
+        "code": COUNTS,
+    });
+    publish(&app, "counts", counts).await;
+    let joined = json!({
+        "version": "1.0.0",
+        "function": "join",
+        "inputs": [{"name": "text", "type": "string", "required": true}],
+        "outputs": [{"name": "result", "whole": true}],
+        "settings": [{"name": "sep", "default": "-"}],
+    });
+    publish(&app, "joined", joined).await;
+
+    // An item that is an object has the inputs; what doesn't fit to the ports fails its item alone.
+    let ran = run(
+        &app,
+        "items",
+        json!({"value": [{"text": "a", "more": ["b"]}, {"text": 7}, {"txet": "c"}]}),
+    )
+    .await;
+    assert_eq!(ran["result"], json!([{"text": "A B0"}, null, null]), "{ran}");
+    let steps = ann(
+        &app,
+        "GET",
+        &format!("/api/runs/{}/steps/m/items", ran["runId"].as_str().unwrap()),
+        None,
+    )
+    .await;
+    assert!(steps.text().contains("InvalidInput"), "{}", steps.text());
+    let ran = run(
+        &app,
+        "given",
+        json!({"value": [{"text": "abc", "sep": "+"}, {"text": "de", "sep": "/"}]}),
+    )
+    .await;
+    assert_eq!(ran["result"], json!(["a+b+c", "d/e"]), "{ran}");
+    let ran = run(&app, "rounds", json!({"value": 2})).await;
+    assert_eq!(ran["result"]["n"], 5, "{ran}");
+    // What edges carry is converted by the table, for each edge of an input that takes several.
+    let ran = run(&app, "edges", json!({})).await;
+    assert_eq!(ran["result"], json!([{"n": 1, "kind": "int", "all": [8]}]), "{ran}");
+    let path = format!("/api/runs/{}/steps/count/output", ran["runId"].as_str().unwrap());
+    let output = good(ann(&app, "GET", &path, None).await).await;
+    assert_eq!(
+        output["output"],
+        json!({"n": 8, "kind": "int", "all": [2.0, 7]}),
+        "{output}"
     );
 }
 

@@ -147,6 +147,30 @@ def test_findings(handler: Handler, bundle: Any, text: str | bytes, code: str, l
     assert [workflow["name"] for workflow in found["workflows/ok.py"]["workflows"]] == ["ok"]
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("x = 1\n<<<<<<< HEAD\ny = 1\n=======\ny = 2\n>>>>>>> v2\n", "merge has left a conflict"),
+        ("from weft import vanished, workflow\n", "engine/CHANGELOG.md"),
+        ("import weft.vanished\n", "engine/CHANGELOG.md"),
+        ("import weft\nweft.vanished\n", "engine/CHANGELOG.md"),
+        ("from weft import workflow\nworkflow(colour='red')\n", "engine/CHANGELOG.md"),
+        ("from weft import Retry\nRetry(colour='red')\n", "engine/CHANGELOG.md"),
+        # What is somebody else's is not blamed on the SDK.
+        ("import vanished  # weft\n", "requirements.txt"),
+        ("from json import vanished  # weft\n", "what is missing in which module"),
+        ("import json  # weft\njson.vanished\n", "move work into functions"),
+        ("# weft\ndef mine(): pass\nmine(colour='red')\n", "move work into functions"),
+    ],
+    ids=range(10),
+)
+def test_hints_name_what_to_do(handler: Handler, bundle: Any, text: str, hint: str) -> None:
+    declares = "\n@staticmethod\ndef f(): pass\n"
+    root = bundle({"workflows/main.py": text + declares})
+    (finding,) = described(handler, root)["workflows/main.py"]["findings"]
+    assert hint in finding["hint"], finding
+
+
 def test_a_name_taken_twice(handler: Handler, bundle: Any) -> None:
     root = bundle(
         {

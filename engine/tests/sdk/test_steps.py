@@ -1,14 +1,15 @@
-"""The steps that are built in, by themselves: what a request sends, what is made of an answer, and what a
-command is given."""
+"""The steps that are built in, by themselves: what a request sends, what is made of an answer, what a
+command is given, and what files are made of."""
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
-from weft import FatalError
-from weft._steps import HttpBusy, HttpFailed, ShellFailed, http, shell
+from weft import FatalError, NotFound, TooLarge
+from weft._steps import FileInvalid, HttpBusy, HttpFailed, ShellFailed, file, http, shell
 from weft.testing import Fakes, fake_context, response, run
 
 
@@ -93,3 +94,101 @@ def test_what_a_command_can_t_be_given_is_told() -> None:
 
 def test_what_lingers_holds_nothing_up() -> None:
     assert command("sh", "-c", "sleep 30 & echo $!")["exit_code"] == 0
+
+
+def write(content: Any, format: str = "text", **more: Any) -> tuple[Any, Fakes]:
+    """A file that is made, and the artifacts that there are then."""
+    fakes = Fakes()
+    given = {"action": "write", "format": format, "content": content, "name": "a.txt", **more}
+    return run(file, **given, fakes=fakes).value, fakes
+
+
+def read(content: bytes, format: str = "text", **more: Any) -> Any:
+    """What is read of a file that holds its bytes itself."""
+    data = {"data": base64.b64encode(content).decode(), "name": "a.txt"}
+    return run(file, action="read", format=format, file=data, **more).value
+
+
+def test_files_are_made_of_values_and_read_again() -> None:
+    for content, format, data in [
+        ("grüße", "text", "grüße".encode()),
+        ({"a": [1, "ü"]}, "json", '{"a":[1,"ü"]}'.encode()),
+        (None, "json", b"null"),
+        (base64.b64encode(b"\0\xff").decode(), "base64", b"\0\xff"),
+        ("", "text", b""),
+    ]:
+        made, fakes = write(content, format)
+        assert fakes.artifacts == {"a.txt": data}
+        assert (made["name"], made["size"]) == ("a.txt", len(data))
+        again = run(file, action="read", format=format, file=made, fakes=fakes).value
+        assert again == content
+        inline, fakes = write(content, format, store="inline", media_type="x/y")
+        assert fakes.artifacts == {} and inline["media_type"] == "x/y"
+        assert run(file, action="read", format=format, file=inline).value == content
+    assert write({}, "json")[0]["media_type"] == "application/json"
+
+
+def test_rows_are_read() -> None:
+    data = '\ufeffname,note\r\n"a ""b""","two\r\nlines"\r\n\r\nc,\r\n'.encode()
+    assert read(data, "csv") == [{"name": 'a "b"', "note": "two\r\nlines"}, {"name": "c", "note": ""}]
+    assert read(b"a;b\nc;d", "csv", header=False, delimiter=";") == [["a", "b"], ["c", "d"]]
+    assert read(b"", "csv") == [] and read(b"a,b\n", "csv") == []
+    assert len(read(b"n\n" + b"1\n" * 10_000, "csv")) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("content", "format", "told"),
+    [
+        (b"ab\xff", "text", "byte 2"),
+        (b'{"a": }', "json", "line 1, column 7"),
+        (b"NaN", "json", "NaN"),
+        (b"1e999", "json", "content"),
+        (b"[" * 200 + b"]" * 200, "json", "nested"),
+        (b"[" * 100_000, "json", "no value may have|no JSON"),
+        (b'"\\ud800"', "json", "content"),
+        (b"1" * 5000, "json", "no value may have"),
+        (b"a,b\n1\n", "csv", "1 fields where the header has 2 in line 2"),
+        (b"a,a\n1,2\n", "csv", "column `a` is there twice in line 1"),
+        (b'a\n"b', "csv", "in line 2"),
+        (b'a\n"b"c\n', "csv", "in line 2"),
+        (b"a\n" + b"x" * 200_000, "csv", "in line 2"),
+    ],
+)
+def test_what_a_file_is_not_is_told(content: bytes, format: str, told: str) -> None:
+    with pytest.raises(FileInvalid, match=told):
+        read(content, format)
+
+
+def test_what_no_file_is_made_of_is_told() -> None:
+    for content, format, more, told in [
+        (7, "text", {}, "`content` is a number"),
+        ({}, "base64", {}, "`content` is an object"),
+        ("a", "base64", {}, "no base64"),
+        ("YQ", "base64", {}, "no base64"),
+        ("a", "text", {"name": "../a"}, "without `/`"),
+        ("a", "text", {"name": "a\r\nb"}, "control characters"),
+        ("a", "text", {"name": ""}, "1 to 200"),
+        ("a", "text", {"name": "n" * 201, "store": "inline"}, "1 to 200"),
+    ]:
+        with pytest.raises(FileInvalid, match=told):
+            write(content, format, **more)
+    for wrong in (None, "art_1", {}, {"data": "", "artifact": "x"}, []):
+        with pytest.raises(FileInvalid, match="no file"):
+            run(file, action="read", format="text", file=wrong)
+    with pytest.raises(FileInvalid, match="no base64"):
+        run(file, action="read", format="text", file={"data": "?"})
+
+
+def test_files_have_an_end() -> None:
+    for large, format in [(b"x" * (4 << 20) + b"x", "text"), (b"x" * (512 << 10) + b"x", "base64")]:
+        with pytest.raises(TooLarge, match="bytes, and as"):
+            read(large, format)
+    with pytest.raises(TooLarge, match="10000 rows"):
+        read(b"n\n" + b"1\n" * 10_001, "csv")
+    with pytest.raises(TooLarge, match="inline"):
+        write("x" * (512 << 10) + "x", store="inline")
+    # By its own word it is too large, so nothing is fetched; by its bytes it is, whatever it says.
+    with pytest.raises(TooLarge):
+        run(file, action="read", format="text", file={"artifact": "nowhere", "size": 5 << 20})
+    with pytest.raises(NotFound):
+        run(file, action="read", format="text", file={"artifact": "art_nowhere", "size": 5})

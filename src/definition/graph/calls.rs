@@ -15,7 +15,7 @@ use crate::error::Finding;
 /// What graphs may call.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer<'a> {
-    /// Functions with `@workflow` or `@node`, by name.
+    /// Functions with `@workflow` or `@node`, by name; and versions of node types, where they are known, by name and version.
     pub functions: &'a BTreeMap<&'a str, &'a Declared>,
     /// Workflows, graphs among them, by name, with their parameters.
     pub workflows: &'a BTreeMap<&'a str, &'a [Parameter]>,
@@ -51,7 +51,7 @@ pub fn check_against(read: &ReadGraph, offer: &Offer<'_>) -> Vec<Finding> {
         };
         check_inputs(&read.graph, node, at, parameters, &mut findings);
     }
-    ports::check(&read.graph, offer, &mut findings);
+    ports::check(&read.graph, offer, |_, _| true, &mut findings);
     let options = check_options(&read.graph.parameters, offer.providers).into_iter();
     findings.extend(options.map(|finding| Finding {
         pointer: format!("/parameters{}", finding.pointer),

@@ -36,9 +36,7 @@ fn newest(versions: &[NodeVersion]) -> Option<&NodeVersion> {
 pub fn inexact(read: &ReadGraph, newest: &BTreeMap<String, String>) -> Vec<Finding> {
     let nodes = read.graph.nodes.iter().zip(&read.at);
     let wrong = nodes.filter_map(|(node, at)| {
-        let NodeWork::Library { node_type, .. } = &node.work else {
-            return None;
-        };
+        let (node_type, _) = node.work.version()?;
         not_exact(node, node_type, at, |name| newest.get(name).cloned())
     });
     wrong.collect()
@@ -69,7 +67,7 @@ pub fn check_library(graph: &Graph, library: &Library) -> Vec<Finding> {
         if is_full(&findings) {
             break;
         }
-        let NodeWork::Library { node_type, settings } = &node.work else {
+        let Some((node_type, settings)) = node.work.version() else {
             continue;
         };
         let at = format!("/nodes/{}", node.id);
@@ -195,6 +193,8 @@ fn check_inputs(graph: &Graph, node: &Node, authored: &LibraryVersion, at: &str,
     let named = authored.document.named();
     let names = || ports.iter().map(|port| port.name.as_str());
     let connected = connected(graph, node);
+    // What an item gives is seen when there is one.
+    let is_given_items = matches!(node.work, NodeWork::Map { .. }) && node.given().is_none();
     for name in node
         .inputs
         .iter()
@@ -216,7 +216,7 @@ fn check_inputs(graph: &Graph, node: &Node, authored: &LibraryVersion, at: &str,
     for port in ports {
         let value = node.inputs.as_ref().and_then(|inputs| inputs.get(&port.name));
         let Some(value) = value.filter(|value| !value.is_null()) else {
-            if port.required && !connected.contains(port.name.as_str()) {
+            if port.required && !is_given_items && !connected.contains(port.name.as_str()) {
                 let message = format!("node `{}` doesn't give `{named}` its input `{}`", node.id, port.name);
                 let hint = format!(
                     "add `\"{}\"` to its `inputs`; it is of type `{}`",

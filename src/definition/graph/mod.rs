@@ -21,6 +21,7 @@ pub use calls::{Offer, check_against, cycles_of_children};
 pub use library::{INEXACT, Library, check_library, inexact};
 pub use place::place_of;
 pub(super) use ports::PORT;
+pub use ports::check_edges_of_versions;
 #[cfg(test)]
 pub(super) use shape::TYPES;
 pub(in crate::definition) use shape::is_name;

@@ -81,7 +81,6 @@ pub(super) fn check(read: &mut ReadGraph) {
         match &node.work {
             NodeWork::Map { items, .. } => look("items", items, &[]),
             NodeWork::Compute { value } => look("value", value, &[]),
-            NodeWork::Library { settings, .. } => look("settings", &Value::Object(settings.clone()), &[]),
             NodeWork::Assert { message, .. } => look("message", message, &[]),
             NodeWork::Http {
                 url,
@@ -103,6 +102,13 @@ pub(super) fn check(read: &mut ReadGraph) {
                     look(name, value, &[]);
                 }
             }
+            NodeWork::File {
+                content, name, file, ..
+            } => {
+                for (member, value) in [("content", content), ("name", name), ("file", file)] {
+                    look(member, value.as_ref().unwrap_or(&Value::Null), &[]);
+                }
+            }
             NodeWork::Shell {
                 command, environment, ..
             } => {
@@ -114,6 +120,9 @@ pub(super) fn check(read: &mut ReadGraph) {
             NodeWork::Delay { seconds } => look("seconds", seconds, &[]),
             NodeWork::Approval { question, .. } => look("question", question, &[]),
             _ => {}
+        }
+        if let Some((_, settings)) = node.work.version() {
+            look("settings", &Value::Object(settings.clone()), more);
         }
         let (member, secrets) = match &node.work {
             NodeWork::Shell { environment, .. } => ("environment", Some(environment)),

@@ -9,7 +9,7 @@ use super::{Offer, is_full, listed, shown};
 use crate::definition::node_kinds::built_in_kinds;
 use crate::definition::parameters::nearest;
 use crate::domain::{
-    BuiltInKind, Called, DependsOn, Edge, Fit, Graph, Node, NodeWork, Parameter, Port, PortType, assignable,
+    BuiltInKind, Called, DependsOn, Edge, FileAction, Fit, Graph, Node, NodeWork, Parameter, Port, PortType, assignable,
 };
 use crate::error::Finding;
 
@@ -63,6 +63,13 @@ impl<'a> Ports<'a> {
     fn inputs(&self, node: &Node) -> Side {
         let own = self.kinds.get(node.work.kind());
         let mut ports: Vec<Port> = own.map(|kind| kind.inputs.clone()).unwrap_or_default();
+        if let NodeWork::File { action, format, .. } = &node.work {
+            // The table has what there is of both actions.
+            ports = vec![match action {
+                FileAction::Write => Port::new("content", format.port()).needed(),
+                FileAction::Read => Port::new("file", PortType::File).needed(),
+            }];
+        }
         let of_callee = match (node.work.called(), self.offer) {
             (None, _) => Some(Vec::new()),
             (Some(Called::Function(name) | Called::Version(name)), Some(offer)) => {
@@ -90,6 +97,10 @@ impl<'a> Ports<'a> {
                 .map(|one| one.output_ports())
                 .unwrap_or_default(),
             (NodeWork::Python { .. } | NodeWork::Workflow { .. } | NodeWork::Library { .. }, ..) => Vec::new(),
+            (NodeWork::File { action, format, .. }, ..) => vec![match action {
+                FileAction::Write => Port::new("file", PortType::File).all(),
+                FileAction::Read => Port::new("content", format.port()).all(),
+            }],
             _ => self
                 .kinds
                 .get(node.work.kind())
@@ -147,8 +158,24 @@ pub(super) fn check_form(index: usize, edge: &Edge, findings: &mut Vec<Finding>)
     }
 }
 
-/// What of the data edges doesn't fit to the ports that there are.
-pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding>) {
+/// What of the data edges of node types of the library doesn't fit, where it is known what these take and give. Others are looked
+/// at with the rest of what a graph calls.
+#[must_use]
+pub fn check_edges_of_versions(graph: &Graph, offer: &Offer<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let is_version = |node: &Node| node.work.version().is_some();
+    let is_meant = |from: &Node, to: &Node| is_version(from) || is_version(to);
+    check(graph, offer, is_meant, &mut findings);
+    findings
+}
+
+/// What of the data edges that are meant doesn't fit to the ports that there are.
+pub(super) fn check(
+    graph: &Graph,
+    offer: &Offer<'_>,
+    is_meant: impl Fn(&Node, &Node) -> bool,
+    findings: &mut Vec<Finding>,
+) {
     if graph.edges.iter().all(|edge| edge.input.is_none()) {
         return;
     }
@@ -171,6 +198,9 @@ pub(super) fn check(graph: &Graph, offer: &Offer<'_>, findings: &mut Vec<Finding
             findings.push(Finding::new(format!("/edges/{index}{member}"), code, message).hint(hint));
         };
         let (earlier, later) = (&graph.nodes[*from], &graph.nodes[*to]);
+        if !is_meant(earlier, later) {
+            continue;
+        }
         let outputs = ports.outputs(earlier);
         let found = output(&outputs, edge);
         if let Err(near) = &found {
@@ -282,6 +312,9 @@ fn is_set(node: &Node, input: &str) -> bool {
         NodeWork::Http { body, .. } if input == "body" => return body.is_some(),
         NodeWork::Http { url, .. } => url,
         NodeWork::Email { message, .. } => return message.contains_key(input),
+        NodeWork::File { content, file, .. } => {
+            return if input == "content" { content } else { file }.is_some();
+        }
         NodeWork::Compute { value } => value,
         NodeWork::Delay { seconds } => seconds,
         NodeWork::Approval { question, .. } => question,

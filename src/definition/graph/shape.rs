@@ -12,9 +12,10 @@ use crate::definition::expression::{self, Marked, SECRET_MARK};
 use crate::definition::parameters::{compile, nearest, validate};
 use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::{
-    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, Graph, ItemFailure, MAX_ACTIVE, MAX_EDGES,
-    MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS, MAX_STEP_SECONDS, MESSAGE,
-    Node, NodeWork, Note, Parameter, ParameterType, Position, RetryPolicy, SecretName, SecurityProfile, Size,
+    Branch, Calls, DEFAULT_AT_ONCE, DEFAULT_WITHIN_SECONDS, Edge, FARTHEST, FileAction, FileFormat, Graph, ItemFailure,
+    MAX_ACTIVE, MAX_EDGES, MAX_ITEMS, MAX_ITERATIONS, MAX_LABEL, MAX_NEEDED, MAX_NODES, MAX_NOTES, MAX_RUN_SECONDS,
+    MAX_STEP_SECONDS, MESSAGE, Node, NodeWork, Note, Parameter, ParameterType, PortType, Position, RetryPolicy,
+    SecretName, SecurityProfile, Size,
 };
 use crate::error::Finding;
 
@@ -37,12 +38,16 @@ const COMMON: [&str; 8] = ["id", "type", "label", "position", "when", "phase", "
 /// Of nodes that try something.
 const ACTION: [&str; 5] = ["inputs", "retry", "onCrash", "timeoutSeconds", "cacheSeconds"];
 /// Node types, with the members that are theirs alone, and whether they try something.
-pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 14] = [
+pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 15] = [
     ("python", &["use"], true),
     ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
-    ("map", &["use", "workflow", "items", "atOnce", "onItemFailure"], true),
-    ("loop", &["use", "workflow", "until", "most"], true),
+    (
+        "map",
+        &["use", "workflow", "settings", "items", "atOnce", "onItemFailure"],
+        true,
+    ),
+    ("loop", &["use", "workflow", "settings", "until", "most"], true),
     (
         "shell",
         &[
@@ -75,6 +80,21 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 14] = [
             "text",
             "html",
             "attachments",
+        ],
+        true,
+    ),
+    (
+        "file",
+        &[
+            "action",
+            "format",
+            "content",
+            "name",
+            "mediaType",
+            "store",
+            "file",
+            "header",
+            "delimiter",
         ],
         true,
     ),
@@ -592,7 +612,7 @@ impl Reader {
             }
             return Node::new(id, NodeWork::Compute { value: Value::Null });
         };
-        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http" | "email");
+        let has_inputs = *tries && !matches!(written.as_str(), "shell" | "http" | "email" | "file");
         let action: &[&str] = match (*tries, has_inputs) {
             (true, true) => &ACTION,
             (true, false) => &ACTION[1..],
@@ -648,6 +668,7 @@ impl Reader {
             },
             "map" => NodeWork::Map {
                 calls: self.calls(object),
+                settings: self.settings(object),
                 items: self.items(object),
                 at_once: self
                     .number(object, "atOnce", 1..=u64::from(MAX_ACTIVE))
@@ -656,6 +677,7 @@ impl Reader {
             },
             "loop" => NodeWork::Loop {
                 calls: self.calls(object),
+                settings: self.settings(object),
                 until: self.needed_text(object, "until", "an expression that ends it, as `output.done`"),
                 most: {
                     if object.get("most").is_none() {
@@ -667,6 +689,7 @@ impl Reader {
             "shell" => self.shell(object),
             "http" => self.http(object),
             "email" => self.email(object),
+            "file" => self.file(object),
             "assert" => NodeWork::Assert {
                 condition: self.needed_text(object, "condition", "an expression that must be true"),
                 message: object.get("message").cloned().unwrap_or_default(),
@@ -996,6 +1019,121 @@ impl Reader {
         }
     }
 
+    fn file(&mut self, object: &Object<'_>) -> NodeWork {
+        if object.get("action").is_none() {
+            self.missing(object, "action", "`write` or `read`");
+        }
+        let action = self.choice(object, "action", &["write", "read"]);
+        let formats: &[&str] = match action {
+            Some(FileAction::Write) => &["text", "base64", "json"],
+            _ => &["text", "base64", "json", "csv"],
+        };
+        let format: FileFormat = self.choice(object, "format", formats).unwrap_or_default();
+        let (of_write, of_read) = (
+            ["content", "name", "mediaType", "store"],
+            ["file", "header", "delimiter"],
+        );
+        let strange: &[&str] = match action {
+            Some(FileAction::Write) => &of_read,
+            Some(FileAction::Read) if format == FileFormat::Csv => &of_write,
+            Some(FileAction::Read) => &["content", "name", "mediaType", "store", "header", "delimiter"],
+            None => &[],
+        };
+        for name in strange.iter().filter(|name| object.members.contains_key(**name)) {
+            let message = format!("`{name}` of {} is of no use with what it does", object.what);
+            let hint = "`content`, `name`, `mediaType` and `store` are of `write`, `file` of `read`, `header` and `delimiter` of \
+                        `read` with `csv`";
+            self.add(object.pointer(name), "unknown_member", message, hint);
+        }
+        let (mut content, mut name, mut file) = (None, None, None);
+        let is_fed = |reader: &Self, name: &str| reader.is_fed(object, name);
+        match action {
+            Some(FileAction::Write) => {
+                let written = self.needed_value(object, "content", "what is in the file: a value");
+                content = (!is_fed(self, "content") && object.members.contains_key("content")).then_some(written);
+                self.fits(object, "content", content.as_ref(), format);
+                let written = self.needed_value(object, "name", "the file's name, as `report.json`");
+                if !(written.is_string() || expression::marked(&written).is_some())
+                    && object.members.contains_key("name")
+                {
+                    self.wrong_type(object, "name", "a text");
+                }
+                name = Some(written);
+            }
+            Some(FileAction::Read) => {
+                let written = self.needed_value(object, "file", "a file, as `{\"$\": \"inputs.upload\"}`");
+                let is_there = !is_fed(self, "file") && object.members.contains_key("file");
+                if is_there && expression::expressions(&written).is_empty() && PortType::File.check(&written).is_err() {
+                    self.wrong_type(
+                        object,
+                        "file",
+                        "a file: `{\"data\": …}`, or an expression that gives one",
+                    );
+                }
+                file = is_there.then_some(written);
+            }
+            None => {}
+        }
+        NodeWork::File {
+            action: action.unwrap_or_default(),
+            format,
+            content,
+            name,
+            media_type: self.media_type(object),
+            store: self.choice(object, "store", &["artifact", "inline"]),
+            file,
+            header: match object.get("header") {
+                None => None,
+                Some(Value::Bool(header)) => Some(*header),
+                Some(_) => {
+                    self.wrong_type(object, "header", "`true` or `false`");
+                    None
+                }
+            },
+            delimiter: self.delimiter(object),
+        }
+    }
+
+    /// What is written as the content of a file must be what the format takes; what is worked out is looked at then.
+    fn fits(&mut self, object: &Object<'_>, name: &str, value: Option<&Value>, format: FileFormat) {
+        let Some(value) = value.filter(|value| expression::expressions(value).is_empty()) else {
+            return;
+        };
+        if let Err(wrong) = format.port().check(value) {
+            let message = format!("`{name}` of {} is not what its `format` takes: {wrong}", object.what);
+            let hint = "write what it takes; `\"format\": \"json\"` takes any value";
+            self.add(object.pointer(name), "wrong_type", message, hint);
+        }
+    }
+
+    fn media_type(&mut self, object: &Object<'_>) -> Option<String> {
+        let text = self.text(object, "mediaType")?;
+        let is_one = text.len() <= 100
+            && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            && text
+                .split_once('/')
+                .is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty() && !kind.contains(' '));
+        if !is_one {
+            let message = format!("`{}` can't be a media type", shown(&text));
+            let hint = "write one as `text/csv`, of up to 100 characters";
+            self.add(object.pointer("mediaType"), "bad_name", message, hint);
+        }
+        Some(text)
+    }
+
+    fn delimiter(&mut self, object: &Object<'_>) -> Option<String> {
+        let text = self.text(object, "delimiter")?;
+        let is_one = text.chars().count() == 1 && !text.contains(['"', '\r', '\n', '\0', '\u{feff}']);
+        if !is_one {
+            self.wrong_type(
+                object,
+                "delimiter",
+                "one character, as `;`, and no quote or end of a line",
+            );
+        }
+        Some(text)
+    }
+
     /// The host of a request that is worked out must be one of those that are declared.
     fn hosts_needed(&mut self, object: &Object<'_>, network: &[String]) {
         if network.is_empty() {
@@ -1042,12 +1180,12 @@ impl Reader {
     fn calls(&mut self, object: &Object<'_>) -> Calls {
         match (object.get("use"), object.get("workflow")) {
             (None, Some(_)) => Calls::Workflow(self.text(object, "workflow").unwrap_or_default()),
-            (Some(_), None) => Calls::Function(self.text(object, "use").unwrap_or_default()),
+            (Some(_), None) => self.used(object),
             (None, None) => {
                 self.missing(
                     object,
                     "use",
-                    "the name of a function, or `workflow` that of a workflow",
+                    "the name of a function, a node type of the library as `shout@1.2.0`, or `workflow` that of a workflow",
                 );
                 Calls::Function(String::new())
             }
@@ -1059,9 +1197,34 @@ impl Reader {
                     message,
                     "take one of them out",
                 );
-                Calls::Function(self.text(object, "use").unwrap_or_default())
+                self.used(object)
             }
         }
+    }
+
+    /// The function or node type that a map or loop calls.
+    fn used(&mut self, object: &Object<'_>) -> Calls {
+        match self.text(object, "use").unwrap_or_default() {
+            // No function has such a name.
+            version if version.contains('@') => Calls::Version(version),
+            function => Calls::Function(function),
+        }
+    }
+
+    /// What the node type is set to that a map or loop calls.
+    fn settings(&mut self, object: &Object<'_>) -> Map<String, Value> {
+        let settings = self.values(object, "settings");
+        let is_version = object
+            .get("use")
+            .and_then(Value::as_str)
+            .is_some_and(|used| used.contains('@'));
+        if !settings.is_empty() && !is_version {
+            let message = format!("{} has `settings`, and calls no node type of the library", object.what);
+            let hint = "name the node type in `use`, with its exact version as `shout@1.2.0`; what a function or a workflow is \
+                        given stands in `inputs`";
+            self.add(object.pointer("settings"), "unknown_member", message, hint);
+        }
+        settings
     }
 
     fn items(&mut self, object: &Object<'_>) -> Value {

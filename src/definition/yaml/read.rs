@@ -113,7 +113,7 @@ pub(super) type StepType = (
     &'static [(&'static str, &'static str, As)],
 );
 
-pub(super) const TYPES: [StepType; 15] = [
+pub(super) const TYPES: [StepType; 16] = [
     (
         "python",
         "python",
@@ -143,6 +143,7 @@ pub(super) const TYPES: [StepType; 15] = [
         &[
             ("use", "use", As::Plain),
             ("workflow", "workflow", As::Plain),
+            ("settings", "settings", As::Value),
             ("items", "items", As::Value),
             ("at_once", "atOnce", As::Plain),
             ("on_item_failure", "onItemFailure", As::Plain),
@@ -156,6 +157,7 @@ pub(super) const TYPES: [StepType; 15] = [
         &[
             ("use", "use", As::Plain),
             ("workflow", "workflow", As::Plain),
+            ("settings", "settings", As::Value),
             ("until", "until", As::Expression),
             ("most", "most", As::Plain),
         ],
@@ -207,6 +209,23 @@ pub(super) const TYPES: [StepType; 15] = [
             ("text", "text", As::Value),
             ("html", "html", As::Value),
             ("attachments", "attachments", As::Value),
+        ],
+    ),
+    (
+        "file",
+        "file",
+        true,
+        false,
+        &[
+            ("action", "action", As::Plain),
+            ("format", "format", As::Plain),
+            ("content", "content", As::Value),
+            ("name", "name", As::Written),
+            ("media_type", "mediaType", As::Plain),
+            ("store", "store", As::Plain),
+            ("file", "file", As::Value),
+            ("header", "header", As::Plain),
+            ("delimiter", "delimiter", As::Plain),
         ],
     ),
     (

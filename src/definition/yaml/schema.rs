@@ -205,7 +205,11 @@ fn own_member(step: &str, member: &str) -> Value {
         ("node", "use") => {
             json!({"type": "string", "description": "A node type of the library with its exact version, as `shout@1.2.0`"})
         }
-        ("node", "settings") => json!({"type": "object", "description": "What the node type is set to, by name"}),
+        ("map" | "loop", "use") => json!({
+            "type": "string",
+            "description": "A function with `@workflow` or `@node`, or a node type of the library as `shout@1.2.0`",
+        }),
+        (_, "settings") => json!({"type": "object", "description": "What the node type is set to, by name"}),
         (_, "use" | "function") => json!({"type": "string", "description": "A function with `@workflow` or `@node`"}),
         (_, "workflow") => json!({"type": "string", "description": "The workflow that it starts"}),
         ("map", "items") => json!({"description": "A list, or an expression that gives one; one call for each item"}),
@@ -261,6 +265,25 @@ fn own_member(step: &str, member: &str) -> Value {
         ("email", "text") => json!({"description": "What it says"}),
         ("email", "html") => json!({"description": "What it says, as HTML"}),
         ("email", "attachments") => json!({"description": "A list of values of type `file`"}),
+        ("file", "action") => json!({"enum": ["write", "read"], "description": "Whether a file is made, or read"}),
+        ("file", "format") => json!({
+            "enum": ["text", "base64", "json", "csv"],
+            "description": "As what a value is written or a file is read; `csv` is only read",
+        }),
+        ("file", "content") => json!({"description": "What is in a file that is made"}),
+        ("file", "name") => json!({"type": ["string", "number"], "description": "The name of a file that is made"}),
+        ("file", "media_type") => json!({"type": "string", "description": "Of a file that is made, as `text/csv`"}),
+        ("file", "store") => json!({
+            "enum": ["artifact", "inline"],
+            "description": "Whether the bytes of a file that is made are an artifact of the run, or in the value itself",
+        }),
+        ("file", "file") => json!({"description": "The file that is read"}),
+        ("file", "header") => {
+            json!({"type": "boolean", "description": "Whether the first row of CSV names the columns"})
+        }
+        ("file", "delimiter") => {
+            json!({"type": "string", "minLength": 1, "maxLength": 1, "description": "What stands between fields of CSV"})
+        }
         ("assert" | "conditional", "condition") => {
             json!({"type": ["string", "boolean"], "description": "An expression, as `inputs.total > 100`"})
         }

@@ -10,7 +10,7 @@ use crate::definition::template::code_end;
 use crate::domain::Graph;
 
 /// Members of steps by their names in a graph, where they are called otherwise in YAML.
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 11] = [
     ("atOnce", "at_once"),
     ("onItemFailure", "on_item_failure"),
     ("onFailure", "on_failure"),
@@ -20,6 +20,7 @@ const NAMES: [(&str, &str); 10] = [
     ("withinSeconds", "within"),
     ("workingDirectory", "working_directory"),
     ("captureOutput", "capture_output"),
+    ("mediaType", "media_type"),
     ("onFalse", "on_failure"),
 ];
 
@@ -135,7 +136,7 @@ fn step(node: &Value, edges: &Value) -> Value {
             "message" => Value::Null,
             _ => Value::Null,
         };
-        let needed = matches!(name.as_str(), "value" | "question" | "items" | "seconds");
+        let needed = matches!(name.as_str(), "value" | "question" | "items" | "seconds" | "content");
         let is_fed = || {
             let mut edges = edges.as_array().into_iter().flatten();
             edges.any(|edge| edge["to"] == node["id"] && edge["input"] == *name)
@@ -150,7 +151,7 @@ fn step(node: &Value, edges: &Value) -> Value {
         let value = match name.as_str() {
             "command" if value.is_string() => value.clone(),
             "label" | "position" | "template" | "when" | "until" | "condition" | "branches" | "use" | "workflow"
-            | "network" | "expect" | "workingDirectory" => value.clone(),
+            | "network" | "expect" | "workingDirectory" | "mediaType" | "delimiter" => value.clone(),
             "retry" => retry(value),
             _ => written(value),
         };

@@ -88,6 +88,23 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
+    /// Where it is, for people: the address of its tables, which holds no secret.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}{}", self.table.origin().ascii_serialization(), self.table.path())
+    }
+
+    /// Whether that is an address of this machine.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        match self.table.host() {
+            Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
+    }
+
     /// From a connection string, as the portal and `az storage account show-connection-string` give it.
     ///
     /// Understood are `UseDevelopmentStorage=true`; `AccountName` with `AccountKey`, or `SharedAccessSignature`;

@@ -178,6 +178,7 @@ impl Drawing<'_> {
                     ItemFailure::AtMost(1),
                     ItemFailure::AtMost(2),
                 ]),
+                settings: Map::new(),
             },
             52..=60 => {
                 let calls = self.calls(150);
@@ -190,6 +191,7 @@ impl Drawing<'_> {
                         format!("iteration >= {}", self.random.below(4))
                     },
                     most: 1 + u32::try_from(self.random.below(4)).unwrap_or_default(),
+                    settings: Map::new(),
                 }
             }
             61..=69 => NodeWork::Choose {

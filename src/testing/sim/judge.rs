@@ -445,8 +445,8 @@ impl<'a> Case<'a> {
                 }
             }
             // Made by the engine's own functions in a worker: what they give is for other tests.
-            NodeWork::Shell { .. } | NodeWork::Http { .. } | NodeWork::Email { .. } => {
-                self.tries(node, &seen.stored.attempts, None, add)
+            NodeWork::Shell { .. } | NodeWork::Http { .. } | NodeWork::Email { .. } | NodeWork::File { .. } => {
+                self.tries(node, &seen.stored.attempts, None, add);
             }
             NodeWork::Assert {
                 condition, on_false, ..

@@ -11,10 +11,10 @@ use super::super::{Context, Error, Result};
 use super::User;
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::definition::{Library, check_library};
+use crate::definition::{Authored, Library, Offers, check_library};
 use crate::domain::{
     Declared, DeclaredAs, Graph, LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument,
-    NodeTypeName, NodeUse, NodeWork,
+    NodeTypeName, NodeUse,
 };
 use crate::error::{Finding, Kind};
 use crate::runner::Source;
@@ -22,12 +22,12 @@ use crate::store;
 use crate::tenancy::Scope;
 
 fn uses(graph: &Graph) -> BTreeSet<&str> {
-    let uses = graph.nodes.iter().filter_map(|node| match &node.work {
-        NodeWork::Library { node_type, .. } => Some(node_type.as_str()),
-        _ => None,
-    });
-    uses.collect()
+    let uses = graph.nodes.iter().filter_map(|node| node.work.version());
+    uses.map(|(node_type, _)| node_type).collect()
 }
+
+/// Workflows of the organization that a graph calls, by name, as far as they were looked for.
+type Others = BTreeMap<String, Arc<Authored>>;
 
 /// The versions that a graph uses, by what its nodes name, as far as they are there; and what is wrong with how it uses them.
 ///
@@ -37,7 +37,7 @@ pub(in crate::usecase) async fn look(
     cx: &Context,
     scope: &Scope,
     current: &Current,
-    graph: &Graph,
+    (graph, others): (&Graph, &Others),
 ) -> Result<(BTreeMap<String, Declared>, Vec<Finding>)> {
     let uses = uses(graph);
     if uses.is_empty() {
@@ -85,7 +85,7 @@ pub(in crate::usecase) async fn look(
                 let users = graph
                     .nodes
                     .iter()
-                    .filter(|node| matches!(&node.work, NodeWork::Library { node_type, .. } if *node_type == written));
+                    .filter(|node| node.work.version().is_some_and(|(used, _)| used == written));
                 findings.extend(users.map(|node| {
                     let message = format!(
                         "node `{}` uses `{written}`, which calls `{function}`, and the workspace doesn't declare that",
@@ -97,6 +97,12 @@ pub(in crate::usecase) async fn look(
             }
         }
     }
+    let offers = Offers {
+        catalog: &current.catalog,
+        others,
+        versions: &declared,
+    };
+    findings.extend(offers.check_edges(graph));
     Ok((declared, findings))
 }
 
@@ -108,9 +114,9 @@ pub(in crate::usecase) async fn resolve(
     cx: &Context,
     scope: &Scope,
     current: &Current,
-    graph: &Graph,
+    (graph, others): (&Graph, &Others),
 ) -> Result<BTreeMap<String, Declared>> {
-    let (declared, findings) = look(cx, scope, current, graph).await?;
+    let (declared, findings) = look(cx, scope, current, (graph, others)).await?;
     if findings.is_empty() {
         return Ok(declared);
     }
@@ -188,16 +194,13 @@ pub(in crate::usecase) async fn declared(
 
 /// The nodes of a graph that use a type.
 pub(super) fn users(workflow: &str, graph: &Graph, name: &NodeTypeName) -> Vec<User> {
-    let users = graph.nodes.iter().filter_map(|node| match &node.work {
-        NodeWork::Library { node_type, .. } => {
-            let (used, version) = node_type.split_once('@')?;
-            (used == name.as_str()).then(|| User {
-                workflow: workflow.to_owned(),
-                node: node.id.clone(),
-                version: version.to_owned(),
-            })
-        }
-        _ => None,
+    let users = graph.nodes.iter().filter_map(|node| {
+        let (used, version) = node.work.version()?.0.split_once('@')?;
+        (used == name.as_str()).then(|| User {
+            workflow: workflow.to_owned(),
+            node: node.id.clone(),
+            version: version.to_owned(),
+        })
     });
     users.collect()
 }
@@ -234,6 +237,11 @@ pub(in crate::usecase) async fn unusable(
     if let Err(error) = keep(cx, scope, record).await {
         tracing::error!(error = %error, "a node type that was tampered with could not be recorded");
     }
+    tampered(named)
+}
+
+/// That what is stored is not what was published.
+pub(super) fn tampered(named: &str) -> Error {
     Error::Request {
         kind: Kind::Conflict,
         code: "node_type_tampered",

@@ -22,6 +22,7 @@ use crate::domain::{
 };
 use crate::error::{Finding, Kind};
 use crate::runner::{AttemptReport, AttemptSpec, BundleRef, Entry, Refusal, WorkerMessage};
+use crate::store;
 use crate::tenancy::{PlatformScope, librarian};
 
 /// Most trials at once of one instance.
@@ -82,7 +83,11 @@ pub async fn test(cx: &Arc<Context>, caller: &Caller, name: &str, trial: Trial) 
             found.ok_or_else(|| no_version(name, version))?.digest
         }
     };
-    let authored = cx.node_types.document(&platform, &digest).await?;
+    let authored = match cx.node_types.document(&platform, &digest).await {
+        Ok(authored) => authored,
+        Err(store::Error::Corrupt { .. }) => return Err(resolve::tampered(name)),
+        Err(error) => return Err(error.into()),
+    };
     if authored.document.body.code().is_none() {
         return Err(Error::conflict(
             "node_type_without_code",
