@@ -145,7 +145,7 @@ impl Offers<'_> {
         then(&Offer {
             functions: &functions,
             workflows: &workflows,
-            providers: &catalog.data_providers,
+            providers: &self.catalog.data_providers,
         })
     }
 }

@@ -293,13 +293,13 @@ async fn the_engine_has_data_providers_of_its_own() {
             .person(user);
         request.organization("contoso").send().await
     };
-    // This installation keeps none, which is said to nobody else.
-    let (status, problem) = world.refused("weft.secrets").await;
-    assert_eq!(
-        (status, problem["code"].as_str()),
-        (503, Some("secrets_off")),
-        "{problem}"
-    );
+    let put = world.app.request("PUT", "/api/secrets/API_KEY").key(DEVELOPMENT_KEY);
+    let put = put.organization("contoso").json(&json!({"value": "hunter2-hunter2"}));
+    let written = put.send().await;
+    assert!(written.status < 300, "{written:?}");
+    let shown = world.options("weft.secrets").await;
+    assert_eq!(values(&shown), [json!("API_KEY")]);
+    assert!(!shown.to_string().contains("hunter2"));
     assert_eq!(by("ann").await.status, 403);
 }
 
