@@ -301,7 +301,7 @@ async fn the_engine_has_data_providers_of_its_own() {
     let secrets = world.options("weft.secrets").await;
     assert_eq!(values(&secrets), ["API_KEY"]);
     assert!(!secrets.to_string().contains("not for a form"));
-    assert_eq!(by("ann").await.status, 403);
+    assert_eq!(by("cleo").await.status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
