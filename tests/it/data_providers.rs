@@ -300,7 +300,7 @@ async fn the_engine_has_data_providers_of_its_own() {
     let shown = world.options("weft.secrets").await;
     assert_eq!(values(&shown), [json!("API_KEY")]);
     assert!(!shown.to_string().contains("hunter2"));
-    assert_eq!(by("ann").await.status, 403);
+    assert_eq!(by("cleo").await.status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
