@@ -1,4 +1,4 @@
-"""The steps that are built in and need a process: `shell`, `http`, `email` and `file` of graphs and YAML files.
+"""The steps that are built in and need a process: `shell`, `http`, `email` and `file`, of graphs and YAML.
 
 They run in a worker as a workspace's functions do, with the same limits, walls and broker; nothing here has a
 right that such a function lacks.

@@ -248,9 +248,9 @@ async fn a_node_type_from_its_first_draft_to_its_end() {
             None => break,
         }
     }
-    assert_eq!(names.len(), 16, "{names:?}");
+    assert_eq!(names.len(), 17, "{names:?}");
     assert_eq!(names[0], "\"built_in\" \"approval\"");
-    assert_eq!(names[14..], ["\"library\" \"shout\"", "\"workspace\" \"hello\""]);
+    assert_eq!(names[15..], ["\"library\" \"shout\"", "\"workspace\" \"hello\""]);
     for bad in ["?origin=elsewhere", "?cursor=nonsense"] {
         assert_eq!(
             ann(&app, "GET", &format!("/api/node-types{bad}"), None).await.status,

@@ -10,7 +10,7 @@ use crate::definition::template::code_end;
 use crate::domain::Graph;
 
 /// Members of steps by their names in a graph, where they are called otherwise in YAML.
-const NAMES: [(&str, &str); 11] = [
+const NAMES: [(&str, &str); 12] = [
     ("atOnce", "at_once"),
     ("onItemFailure", "on_item_failure"),
     ("onFailure", "on_failure"),
@@ -21,6 +21,7 @@ const NAMES: [(&str, &str); 11] = [
     ("workingDirectory", "working_directory"),
     ("captureOutput", "capture_output"),
     ("mediaType", "media_type"),
+    ("replyTo", "reply_to"),
     ("onFalse", "on_failure"),
 ];
 
@@ -151,7 +152,9 @@ fn step(node: &Value, edges: &Value) -> Value {
         let value = match name.as_str() {
             "command" if value.is_string() => value.clone(),
             "label" | "position" | "template" | "when" | "until" | "condition" | "branches" | "use" | "workflow"
-            | "network" | "expect" | "workingDirectory" | "mediaType" | "delimiter" => value.clone(),
+            | "network" | "expect" | "workingDirectory" | "mediaType" | "delimiter" | "server" | "security" => {
+                value.clone()
+            }
             "retry" => retry(value),
             _ => written(value),
         };
