@@ -644,22 +644,20 @@ async fn cancelling_and_dropping_kill() {
 async fn a_killed_zygote_is_replaced() {
     let stage = Stage::new();
     let (running, pid, _receiver) = started(&stage, "forever", json!({}), &CancellationToken::new()).await;
-    let kill_zygote = || {
-        let zygote = stage.pool.status()["zygote"]["pid"].as_i64().unwrap();
-        let zygote = rustix::process::Pid::from_raw(i32::try_from(zygote).unwrap()).unwrap();
-        rustix::process::kill_process(zygote, rustix::process::Signal::KILL).unwrap();
+    // Until its death is known here, an idle worker that is about to die could be given the next attempt.
+    let kill_zygote = async || {
+        let zygote = || stage.pool.status()["zygote"]["pid"].as_i64();
+        let killed = zygote().unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(killed).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        until("the zygote is not missed", || zygote() != Some(killed)).await;
     };
-    kill_zygote();
+    kill_zygote().await;
     let report = running.await.unwrap().unwrap();
     assert_eq!(failure(&report).0, "crashed");
     until("a worker outlives its zygote", || !is_running(pid)).await;
     assert_eq!(*stage.run("nothing", json!({})).await.value(), Value::Null);
-    kill_zygote();
-    // Until its death is known here, an idle worker that is about to die could be given the attempt.
-    until("the zygote is not missed", || {
-        stage.pool.status()["zygote"]["pid"].is_null()
-    })
-    .await;
+    kill_zygote().await;
     assert_eq!(*stage.run("nothing", json!({})).await.value(), Value::Null);
     assert_eq!(stage.pool.status()["zygote"]["failures"], 2);
 }
