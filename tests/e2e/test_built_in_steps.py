@@ -197,7 +197,9 @@ def test_nothing_of_a_command_outlives_it(one: Weft) -> None:
     assert late["status"] in ("failed", "timed_out"), late
 
     def nothing_left() -> bool:
-        return not [process for process in one.tree() if process.name == "sleep" and process.state not in "ZX"]
+        return not [
+            process for process in one.tree() if process.name == "sleep" and process.state not in "ZX"
+        ]
 
     # Killed before the run has ended; on a busy machine it takes a moment to die.
     until(nothing_left, "nothing outlives the command", 5)
