@@ -110,6 +110,9 @@ def deliver(
         raise EmailFailed(f"{server} can't: {error}") from None
     except ssl.SSLCertVerificationError as error:
         raise EmailFailed(f"the certificate of {server} is not good: {error.verify_message}") from None
+    except PermissionError:
+        # The network of the step says which line would let it through.
+        raise EmailFailed(f"{server} is nothing that this step may reach") from None
     except (OSError, smtplib.SMTPException) as error:
         raise EmailBusy(f"{server} can't be reached: {error}") from None
     return [

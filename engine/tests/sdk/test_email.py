@@ -223,6 +223,16 @@ def test_a_server_that_is_not_there_may_be_later() -> None:
         send(f"127.0.0.1:{port}")
 
 
+def test_a_server_that_the_jail_refuses_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    with pytest.raises(EmailFailed, match="may reach") as failed:
+        send("127.0.0.1:25")
+    assert not isinstance(failed.value, EmailBusy)
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
