@@ -137,3 +137,35 @@ def test_two_instances_over_one_account_follow_each_other(make: Any, fork: Path,
         until(lambda: one.run("edited")["result"] == 1, "the first instance follows", 30)
     finally:
         emulator.stop()
+
+
+@pytest.mark.parametrize(
+    ("server", "key"),
+    [
+        ("http://weft.example", KEY),
+        ("https://ann@weft.example", KEY),
+        ("http://127.0.0.1:x@weft.example", KEY),
+        ("http://localhost:@weft.example", KEY),
+        ("https://{a,b}.example", KEY),
+        ("https://weft.example", 'abc"\noutput = "leak'),
+    ],
+)
+def test_a_key_goes_nowhere_it_should_not(fork: Path, server: str, key: str) -> None:
+    commit(fork, ANSWERS.format(answer="one"))
+    script = REPOSITORY / "scripts" / "deploy-workspace"
+    told = {**clean_environment(), "WEFT_SERVER": server, "WEFT_KEY": key}
+    done = subprocess.run(
+        [script], cwd=fork, env=told, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2, done
+    assert key not in done.stderr + done.stdout
+    assert not (fork / "leak").exists()
+
+
+@pytest.mark.parametrize("command", [["replay", "run_01m8k891re7m75b6st7vvc5y5t"], ["backtest", "hello"]])
+def test_recordings_are_fetched_over_tls_only(command: list[str]) -> None:
+    more = ["--server", "http://weft.example", "--organization", "contoso"]
+    done = weft(*command, *more, environment={"WEFT_SERVER_KEY": "not-for-the-wire"})
+    assert done.status != 0
+    assert "`http://` is for this machine only" in done.stderr, done
+    assert "not-for-the-wire" not in done.stderr + done.stdout
