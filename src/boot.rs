@@ -28,11 +28,15 @@ use crate::secrets::keyring::Keyring;
 use crate::store::envelope::SigningKey;
 use crate::store::key::{self, PLATFORM_TABLES, QUEUES};
 use crate::store::port::Ports;
+use crate::store::repo::identity::Identities;
 use crate::store::repo::installation;
 use crate::store::repo::policies::Policies;
+use crate::store::repo::quarantines::Quarantines;
+use crate::store::repo::runs::Runs;
 use crate::store::repo::secrets::{Secrets, key_file};
 use crate::store::secret::SecretStore;
 use crate::store::{self, azure, sqlite};
+use crate::tenancy::PlatformScope;
 use crate::usecase::recording::Record;
 use crate::usecase::{Bounds, CodeSource, Context, Parts};
 use crate::{host, integrity, telemetry, tenancy, usecase};
@@ -480,6 +484,41 @@ fn network_of(egress: &config::Egress) -> Option<NetworkPolicy> {
         // Where every host is allowed, that is a matter of the policies.
         open_granted: egress.domains.iter().any(|domain| domain == "*"),
     })
+}
+
+/// Most organizations, and facts of each, that are looked at for runs that are set aside.
+const SET_ASIDE_LOOKS: usize = 200;
+
+/// Runs that are set aside because they can't be read, as `organization/run`; of the first organizations, the newest of each.
+///
+/// # Errors
+/// When storage fails.
+pub async fn unreadable_runs(ports: &Ports, platform: &PlatformScope) -> Result<Vec<String>, Error> {
+    let identities = Identities::new(ports.clone(), Arc::new(SystemClock), Arc::new(Entropy::System));
+    let organizations = identities
+        .list_organizations(platform, SET_ASIDE_LOOKS, None)
+        .await
+        .map_err(|error| Error::Storage(error.to_string()))?;
+    let (quarantines, runs) = (Quarantines::new(ports.clone()), Runs::new(ports.clone()));
+    let mut found = Vec::new();
+    for organization in organizations.items {
+        let scope = tenancy::operator_in(platform, &organization.id);
+        let (facts, _) = quarantines.list(&scope, None, SET_ASIDE_LOOKS, None).await?;
+        for listed in facts {
+            let name = format!("{}/{}", organization.id, listed.run);
+            if found.contains(&name) || !listed.fact.is_about_reading() {
+                continue;
+            }
+            // What was ended or mended since can be read.
+            if matches!(
+                runs.get(&scope, &listed.run).await,
+                Err(store::Error::Unreadable { .. })
+            ) {
+                found.push(name);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Puts a new key at the head of the file with the keys of secrets.

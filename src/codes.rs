@@ -43,6 +43,7 @@ macro_rules! codes {
 
 codes! {
     "activation_changed" 412 "Somebody else has activated something, or rolled it back, since what was active was read; nothing was changed." "Look at `GET /api/bundles/active`, and repeat it if it is still right."
+    "approval_counted" 409 "Somebody has agreed whose voice counts once: each principal's agreement, and those of all links that the principal has made, are one." "Somebody else has to agree: signed in, or with a link that somebody else has made. A refusal counts from everybody."
     "approval_decided" 409 "This person has decided on the step already." "A decision can't be taken back; cancel the run instead."
     "approval_link_expired" 409 "The link for a decision is no longer good." "Ask whoever sent it for another one."
     "approval_link_invalid" 404 "The link for a decision was not made by this installation, or is not whole." "Use the whole link, as it was sent."
@@ -149,6 +150,7 @@ codes! {
     "run_not_found" 404 "There is no such run in this organization, or the caller may not see it." "Check the id and `X-Organization-Id`."
     "run_not_quarantined" 409 "No message about the run is set aside, or it was put back already." "`GET /api/quarantine` lists those that are."
     "run_succeeded" 409 "The run has succeeded, so there is nothing to resume." "`POST /api/runs/{id}/rerun` runs it once more."
+    "run_unreadable" 409 "There is a run, and what is stored of it can't be read by this version: it was set aside, and nobody goes on with it." "Whoever may cancel it ends it: `POST /api/runs/{id}/cancel`. Where what is stored was mended, or a newer version that has written it is back, `POST /api/runs/{id}/requeue` lets it go on. [operations.md](../operations.md#runs-that-cant-be-read) says more."
     "schedule_changed" 412 "The schedule is no longer the one that was to be replaced: `If-Match` names another." "Read it again, apply the change to it, and send its `ETag` as `If-Match`."
     "schedule_invalid" 400 "The schedule can't be kept like this. `errors` lists every mistake, each with a JSON pointer." "Mend them all; [schedules.md](../schedules.md) describes every member, and `POST /api/schedules/preview` tries one without keeping it."
     "schedule_not_found" 404 "There is no such schedule in this organization." "`GET /api/schedules` lists those that there are."

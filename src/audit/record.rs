@@ -181,6 +181,8 @@ events! {
     StepRejected = "step.rejected", Info, Succeeded;
     /// A link was made with which somebody decides on a waiting step without signing in.
     ApprovalLinkMade = "approval.link_made", Info, Succeeded;
+    /// A run can't be read and was set aside: nobody goes on with it.
+    RunSetAside = "run.set_aside", Critical, Failed;
     /// An effect manifest was made without anything being run.
     PlanMade = "plan.made", Info, Succeeded;
 

@@ -16,6 +16,7 @@ use crate::domain::{LAYERS, Tier};
 use crate::error::Finding;
 use crate::integrity;
 use crate::runner::{Isolation, python};
+use crate::tenancy;
 
 /// Flags of `weft doctor`.
 #[derive(Debug, Args)]
@@ -150,6 +151,22 @@ impl Checked {
                 checked
             }
         }
+    }
+
+    /// Runs that nobody goes on with, since they can't be read.
+    fn runs(set_aside: Vec<String>) -> Self {
+        if set_aside.is_empty() {
+            return Self::good("runs", "none is set aside");
+        }
+        let detail = format!("{} can't be read and are set aside: {}", set_aside.len(), set_aside[0]);
+        let mut checked = Self::new("runs", Status::Warning, detail);
+        checked.lines = set_aside;
+        checked.remedy = Some(
+            "end them with `POST /api/runs/{id}/cancel`, or mend storage and `POST /api/runs/{id}/requeue`; docs/operations.md \
+             says more"
+                .to_owned(),
+        );
+        checked
     }
 
     /// Whether steps are kept apart as far as they must be.
@@ -294,16 +311,25 @@ async fn examine(configuration: Checked, config: Config, required: Option<Tier>)
         let ports = boot::open_store(&config, std::sync::Arc::new(SystemClock))?;
         let prepared = boot::prepare(&ports).await;
         prepared.map_err(|error| boot::storage_failed(&config, error))?;
-        Ok::<_, boot::Error>(())
+        Ok::<_, boot::Error>(ports)
     };
-    let storage = match storage.await {
-        Ok(()) => Checked::good(
+    let storage = storage.await;
+    let checked = match &storage {
+        Ok(_) => Checked::good(
             "storage",
             format!("{:?} answers", config.storage.backend).to_lowercase(),
         ),
-        Err(error) => Checked::bad("storage", &error),
+        Err(error) => Checked::bad("storage", error),
     };
-    checks.push(storage.since(begun));
+    checks.push(checked.since(begun));
+    if let Ok(ports) = storage {
+        let begun = Instant::now();
+        let runs = match boot::unreadable_runs(&ports, &tenancy::operator()).await {
+            Ok(runs) => Checked::runs(runs),
+            Err(error) => Checked::bad("runs", &error),
+        };
+        checks.push(runs.since(begun));
+    }
     if found.is_ok() {
         let begun = Instant::now();
         let isolation = match boot::examine_isolation(&config).await {

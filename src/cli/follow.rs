@@ -270,6 +270,10 @@ fn line(what: &Happening) -> Option<String> {
             format!("{step} {} by {by}", if *approved { "approved" } else { "rejected" })
         }
         Happening::PhaseBegun { phase } => format!("phase {}", json!(phase).as_str().unwrap_or_default()),
+        Happening::MessageSetAside { queue, failure, .. } => {
+            let failure = failure.as_ref().map(|failure| format!(": {failure}"));
+            format!("a message of {queue} was set aside{}", failure.unwrap_or_default())
+        }
         Happening::TakenOver { .. } => "taken over by another instance".to_owned(),
         Happening::Log {
             step,

@@ -140,12 +140,12 @@ impl Run {
                 debugging::is_here(cx, &scope, &started.run).await?;
             }
             output::note(&format!("run {id} of `{}` in organization `{org}`", self.name));
-            follow(cx, &scope, id, manner, |step, _| async move {
+            Box::pin(follow(cx, &scope, id, manner, |step, _| async move {
                 output::note(&format!(
                     "hint: decide on `{step}` through the API of a `weft dev` on the same data: POST /api/runs/{id}/steps/{step}/decision"
                 ));
                 Ok(())
-            })
+            }))
             .await
         };
         let done = Box::pin(done).await;

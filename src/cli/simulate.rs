@@ -182,7 +182,7 @@ impl Simulate {
             let id = &started.run.new.run;
             output::note(&format!("simulating `{}`", workflow.name));
             let scope = &scope;
-            follow(cx, scope, id, manner, |step, needed| async move {
+            Box::pin(follow(cx, scope, id, manner, |step, needed| async move {
                 match decisions.get(&step) {
                     Some(approved) => decide(cx, scope, (id, &step), needed, *approved).await,
                     None => {
@@ -192,7 +192,7 @@ impl Simulate {
                         Ok(())
                     }
                 }
-            })
+            }))
             .await
         };
         let done = Box::pin(done).await;

@@ -311,7 +311,7 @@ variables! {
         "User ids that nobody else has, one for each step that runs; used where the handler is root.";
 
     WEFT_STEP_TIMEOUT_SECONDS = "WEFT_STEP_TIMEOUT_SECONDS", Limits, Number(1, 86_400), Value("300"), files Lower,
-        "Wall time of an attempt whose workflow or node declares none.";
+        "Wall time of an attempt whose workflow or node declares none, and the most that counts of what one declares.";
     WEFT_RUN_TIMEOUT_SECONDS = "WEFT_RUN_TIMEOUT_SECONDS", Limits, Number(1, 31_536_000), Words("3600 in development and staging, else 7200"), files Lower,
         "Time from the start of a run to its end, waiting included, where it declares none.";
     WEFT_DRIVER_SECONDS = "WEFT_DRIVER_SECONDS", Limits, Number(1, 86_400), Value("120"),

@@ -37,8 +37,11 @@ pub struct Unit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
-    /// The principal's id, or the name that the link was made for.
+    /// The principal's id, or `link:` and the name that the link was made for.
     pub by: String,
+    /// The id of who made the link, where one was used. All links that somebody has made, and their own word, are one voice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_made_by: Option<String>,
     /// Whether they agree.
     pub approved: bool,
     /// What they said.
@@ -47,6 +50,15 @@ pub struct Decision {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
+}
+
+impl Decision {
+    /// Whose voice it is. Whoever makes links can give them to anybody, themselves as well, so what is decided with them counts as
+    /// theirs.
+    #[must_use]
+    pub fn voice(&self) -> String {
+        self.link_made_by.as_ref().unwrap_or(&self.by).to_lowercase()
+    }
 }
 
 /// What a step is about.

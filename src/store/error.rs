@@ -1,5 +1,6 @@
 //! What can go wrong below the ports, named by the caller's next move; a backend's own error stays below as the source.
 
+use crate::domain::RunId;
 use crate::error::{Coded, Kind};
 
 /// The cause in the backend's words, for the log only.
@@ -81,6 +82,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// There is a run, and what is stored of it can't be read.
+    #[error("run `{run}` can't be read: {what}")]
+    Unreadable {
+        /// The run.
+        run: RunId,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 impl Error {
@@ -94,13 +103,22 @@ impl Error {
     pub fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
     }
+
+    /// What can't be read is a run's, so that nobody can go on with it.
+    #[must_use]
+    pub fn of_run(self, run: &RunId) -> Self {
+        match self {
+            Self::Corrupt { what } => Self::Unreadable { run: run.clone(), what },
+            other => other,
+        }
+    }
 }
 
 impl Coded for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } | Self::Malformed { .. } | Self::Corrupt { .. } => Kind::Internal,
-            Self::AlreadyExists { .. } => Kind::Conflict,
+            Self::AlreadyExists { .. } | Self::Unreadable { .. } => Kind::Conflict,
             Self::PreconditionFailed { .. } => Kind::PreconditionFailed,
             Self::TooLarge { .. } => Kind::TooLarge,
             Self::Throttled { .. } => Kind::Throttled,
@@ -114,6 +132,7 @@ impl Coded for Error {
             Self::Malformed { .. } | Self::Corrupt { .. } => "internal",
             Self::AlreadyExists { .. } | Self::PreconditionFailed { .. } => "conflict",
             Self::TooLarge { .. } => "too_large",
+            Self::Unreadable { .. } => "run_unreadable",
             Self::Throttled { .. } => "storage_throttled",
             Self::Unavailable { .. } => "storage_unavailable",
             Self::Forbidden { .. } => "storage_forbidden",
@@ -128,6 +147,10 @@ impl Coded for Error {
                 "check the storage account's key, SAS or role assignments, or those of the key vault: `weft doctor`"
                     .into(),
             ),
+            Self::Unreadable { run, .. } => Some(format!(
+                "end it with `POST /api/runs/{run}/cancel`; or, when what is stored was mended or a newer version is back, let it \
+                 go on with `POST /api/runs/{run}/requeue`"
+            )),
             _ => None,
         }
     }

@@ -448,6 +448,13 @@ pub fn event_row(sequence: u64) -> Key {
     key(format!("event:{sequence:010}"))
 }
 
+/// What is told of messages about a run that were set aside: behind all transitions, so that whoever reads on in these reads it
+/// with them.
+#[must_use]
+pub fn run_set_aside_row() -> Key {
+    key("event:~set-aside".into())
+}
+
 /// Where a run's events end.
 #[must_use]
 pub fn events_end() -> Key {

@@ -1,7 +1,8 @@
 //! Steps that wait for people: what they ask, what was decided, and the links that let somebody decide without signing in.
 //!
 //! A decision is a letter in the run's inbox, named by who decided, so that nobody decides twice. Its audit record is durable
-//! before it counts. A link is for one step of one run and one name, and ends; the word that it carries is that name's.
+//! before it counts. A link is for one step of one run and one name, and ends; the word that it carries is that name's, and
+//! counts as the voice of who made the link: else whoever makes links could be everybody who is needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,23 @@ struct Link {
     run: RunRef,
     step: String,
     name: String,
+    /// The id of who made it.
+    #[serde(default = "unknown")]
+    made_by: String,
     until: Timestamp,
+}
+
+/// Who made a link that does not say so: they count as one.
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+/// Who decides.
+struct Voice {
+    /// The principal's id, or the name that the link was made for.
+    by: String,
+    /// Who made the link.
+    link_made_by: Option<String>,
 }
 
 /// A link that was made.
@@ -133,7 +150,11 @@ pub async fn decide(
     word: Word,
 ) -> Result<StoredRun> {
     let run = query_run::visible(cx, scope, id, Action::Modify).await?;
-    say(cx, scope, origin, run, step, scope.principal().id(), word).await
+    let voice = Voice {
+        by: scope.principal().id(),
+        link_made_by: None,
+    };
+    say(cx, scope, origin, run, step, voice, word).await
 }
 
 /// Makes a link with which somebody decides on a step without signing in.
@@ -185,6 +206,7 @@ pub async fn link(
         },
         step: step.to_owned(),
         name: name.to_owned(),
+        made_by: scope.principal().id(),
         until,
     };
     Ok(Made {
@@ -211,7 +233,11 @@ pub async fn look(cx: &Context, text: &str) -> Result<Asked> {
 pub async fn decide_by_link(cx: &Arc<Context>, origin: &Origin, text: &str, word: Word) -> Result<StoredRun> {
     let (link, scope) = opened(cx, text)?;
     let run = found(cx, &scope, &link).await?;
-    say(cx, &scope, origin, run, &link.step, format!("link:{}", link.name), word).await
+    let voice = Voice {
+        by: format!("link:{}", link.name),
+        link_made_by: Some(link.made_by),
+    };
+    say(cx, &scope, origin, run, &link.step, voice, word).await
 }
 
 fn opened(cx: &Context, text: &str) -> Result<(Link, Scope)> {
@@ -268,7 +294,7 @@ async fn say(
     origin: &Origin,
     run: StoredRun,
     step: &str,
-    by: String,
+    Voice { by, link_made_by }: Voice,
     word: Word,
 ) -> Result<StoredRun> {
     let asked = waiting(cx, scope, &run, step).await?;
@@ -282,8 +308,27 @@ async fn say(
             "a decision can't be taken back; cancel the run instead",
         )
     };
-    if asked.decisions.iter().any(|decision| decision.by.to_lowercase() == one) {
+    let decision = Decision {
+        by: by.clone(),
+        link_made_by: link_made_by.clone(),
+        approved: word.approved,
+        comment: word.comment.clone(),
+        at: cx.clock.now(),
+    };
+    let voice = decision.voice();
+    let counted = || {
+        Error::conflict(
+            "approval_counted",
+            format!("`{voice}` has agreed to step `{step}` already, and who agrees with a link counts as who made it"),
+            "somebody else has to agree: signed in, or with a link that somebody else has made; a refusal counts from everybody",
+        )
+    };
+    let is_same = |earlier: &Decision| earlier.approved && earlier.voice() == voice;
+    if asked.decisions.iter().any(|earlier| earlier.by.to_lowercase() == one) {
         return Err(decided());
+    }
+    if word.approved && asked.decisions.iter().any(is_same) {
+        return Err(counted());
     }
     if word
         .comment
@@ -300,9 +345,16 @@ async fn say(
     let id = run.new.run.clone();
     // Named by who decides: the second word of the same person is refused by the row that the first one left, before it is
     // recorded as a decision, and also when a driver has taken the first since the run was read above.
-    let cause = format!("decision:{step}:{one}");
-    if cx.runs.was_told(scope, &id, &cause).await? {
+    let mut causes = vec![format!("decision:{step}:{one}")];
+    if word.approved {
+        // And by whose voice it is.
+        causes.push(format!("agreed:{step}:{voice}"));
+    }
+    if cx.runs.was_told(scope, &id, &causes[0]).await? {
         return Err(decided());
+    }
+    if word.approved && cx.runs.was_told(scope, &id, &causes[1]).await? {
+        return Err(counted());
     }
     let event = if word.approved {
         AuditEvent::StepApproved
@@ -314,22 +366,14 @@ async fn say(
         .by(scope, event)
         .came_from(origin)
         .resource("run", id.as_str())
-        .detail(&json!({"step": step, "by": by, "workflow": run.new.workflow}));
+        .detail(&json!({"step": step, "by": by, "linkMadeBy": link_made_by, "workflow": run.new.workflow}));
     let linked = cx.audit.append(scope, record).await?;
     // Before it counts: a record that nobody lists is as good as none.
     cx.audit.index(scope, &[linked]).await?;
-    let letter = Letter::Decided {
-        place,
-        decision: Decision {
-            by: by.clone(),
-            approved: word.approved,
-            comment: word.comment,
-            at: cx.clock.now(),
-        },
-    };
-    let is_new = cx.runs.tell_once(scope, &id, &cause, &letter).await?;
-    if !is_new {
-        return Err(decided());
+    let letter = Letter::Decided { place, decision };
+    if !cx.runs.tell_once(scope, &id, &causes, &letter).await? {
+        let is_repeated = cx.runs.was_told(scope, &id, &causes[0]).await?;
+        return Err(if is_repeated { decided() } else { counted() });
     }
     children::poke(cx, scope, &id).await?;
     Ok(run)

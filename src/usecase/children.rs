@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::launch::{self, Launch, Prepared};
 use super::sub_run::MAX_DEPTH;
-use super::{Context, Error, Result, control_run, drive_run};
+use super::{Context, Error, Result, control_run, drive_run, unreadable};
 use crate::authz::Origin;
 use crate::domain::{Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{Action, Slot};
+use crate::store;
 use crate::store::repo::runs::{Awaited, Letter, Parent, StoredRun};
 use crate::tenancy::{RunRef, Scope};
 
@@ -31,8 +32,12 @@ pub(super) async fn start(
     (slot, child): (Slot, &RunId),
     arguments: Value,
 ) -> Result<Option<(Outcome, Payload)>> {
-    if let Some(run) = cx.runs.get(scope, child).await? {
-        return Ok(outcome(&run).map(|outcome| (outcome, run.result)));
+    match cx.runs.get(scope, child).await {
+        Ok(Some(run)) => return Ok(outcome(&run).map(|outcome| (outcome, run.result))),
+        Ok(None) => {}
+        // Whoever ends it tells of that.
+        Err(store::Error::Unreadable { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
     let refused = |kind: &str, message: String| {
         let error = StepError::new(kind, message);
@@ -171,7 +176,12 @@ pub(super) async fn tell_parent(cx: &Context, scope: &Scope, run: &StoredRun) ->
         return Ok(());
     };
     // A letter to a run that has ended would never be taken.
-    match cx.runs.get(scope, &parent.run).await? {
+    let above = match cx.runs.get(scope, &parent.run).await {
+        // It takes nothing any more.
+        Err(store::Error::Unreadable { .. }) => None,
+        above => above?,
+    };
+    match above {
         Some(above) if !above.state.status.is_terminal() => {
             let slot = (awaited.place, awaited.item);
             let waits = above.state.unit(slot).and_then(|unit| unit.child.as_ref()) == Some(&run.new.run);
@@ -211,10 +221,13 @@ pub(super) async fn poke(cx: &Context, scope: &Scope, run: &RunId) -> Result<()>
 /// # Errors
 /// When storage fails.
 pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, child: &RunId) -> Result<()> {
-    let Some(run) = cx.runs.get(scope, child).await? else {
-        return Ok(());
+    let ended = match cx.runs.get(scope, child).await {
+        Ok(Some(run)) => Box::pin(control_run::end(cx, scope, origin, run)).await,
+        Ok(None) => return Ok(()),
+        Err(store::Error::Unreadable { .. }) => Box::pin(unreadable::end(cx, scope, origin, child)).await,
+        Err(error) => return Err(error.into()),
     };
-    match Box::pin(control_run::end(cx, scope, origin, run)).await {
+    match ended {
         Ok(_) => Ok(()),
         Err(Error::Request { code: "run_ended", .. }) => Ok(()),
         Err(error) => Err(error),

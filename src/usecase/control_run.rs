@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::driver::unreported;
-use super::{Context, Error, Result, admission, attempt_step, children, query_run, signal};
+use super::{Context, Error, Result, admission, attempt_step, children, query_run, signal, unreadable};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin};
 use crate::domain::RunId;
@@ -23,8 +23,15 @@ const TRIES: usize = 8;
 /// # Errors
 /// When the scope may not, there is no such run, or it has ended already.
 pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunId) -> Result<StoredRun> {
-    let run = query_run::visible(cx, scope, id, Action::Modify).await?;
-    end(cx, scope, origin, run).await
+    let run = match query_run::visible(cx, scope, id, Action::Modify).await {
+        Err(error) if unreadable::run_of(&error) == Some(id) => return unreadable::end(cx, scope, origin, id).await,
+        run => run?,
+    };
+    match end(cx, scope, origin, run).await {
+        // Its steps may be what can't be read.
+        Err(error) if unreadable::run_of(&error) == Some(id) => unreadable::end(cx, scope, origin, id).await,
+        ended => ended,
+    }
 }
 
 /// Ends a run, and the child runs that it waits for.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::attempt_step::{self, Asked};
 use super::drive_run::{self, Continued};
-use super::{Context, Result, admission, quarantine};
+use super::{Context, Result, admission, quarantine, unreadable};
 use crate::domain::Timestamp;
 use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
+use crate::tenancy::{RunRef, rehydrate};
 
 /// From which queue a message was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,32 +79,22 @@ pub async fn deliver(
     let work = {
         let (cx, run) = (cx.clone(), run.clone());
         async move {
-            if let Some(asked) = asked {
-                return match from {
-                    From::Runs | From::Attempts => {
-                        let done = Box::pin(attempt_step::arrive(&cx, &run, asked)).await;
-                        done.inspect_err(|error| cx.failures.note(&run.run, error))
+            let queue = match from {
+                From::Runs | From::RunsPoison => Queue::Runs,
+                From::Attempts | From::AttemptsPoison => Queue::Attempts,
+            };
+            let is_last = matches!(from, From::RunsPoison | From::AttemptsPoison);
+            let done = Box::pin(work_on(&cx, from, &run, (place, asked), &reason, delivered_at)).await;
+            match done {
+                // To try it again would change nothing.
+                Err(error) if unreadable::run_of(&error).is_some_and(|of| is_last || *of == run.run) => {
+                    let scope = rehydrate(&run, "drive_run");
+                    if unreadable::set_aside(&cx, &scope, &run.run, (queue, &error), is_last).await? {
+                        return Ok(Continued::SetAside);
                     }
-                    From::RunsPoison | From::AttemptsPoison => {
-                        attempt_step::set_aside(&cx, &run, &asked, delivered_at).await
-                    }
-                };
-            }
-            match (from, place) {
-                // Of these none is needed: every run of the backlog has a message of its own.
-                (From::RunsPoison | From::AttemptsPoison, Some(_)) => Ok(Continued::Served(0)),
-                (_, Some(place)) => Box::pin(admission::serve(&cx, &run, place)).await,
-                (From::Runs | From::Attempts, None) => {
-                    let done = drive_run::continue_run(&cx, &run, delivered_at).await;
-                    match &done {
-                        Ok(Continued::Unknown) => drive_run::look_again(&cx, &run, &reason).await?,
-                        Ok(_) => {}
-                        Err(error) => cx.failures.note(&run.run, error),
-                    }
-                    done
+                    Err(error)
                 }
-                (From::RunsPoison, None) => quarantine::quarantine(&cx, &run, Queue::Runs, delivered_at).await,
-                (From::AttemptsPoison, None) => quarantine::quarantine(&cx, &run, Queue::Attempts, delivered_at).await,
+                done => done,
             }
         }
     };
@@ -125,6 +116,41 @@ pub async fn deliver(
             }
             Ok(Delivered::GoesOn)
         }
+    }
+}
+
+async fn work_on(
+    cx: &Arc<Context>,
+    from: From,
+    run: &RunRef,
+    (place, asked): (Option<u8>, Option<Asked>),
+    reason: &str,
+    delivered_at: Timestamp,
+) -> Result<Continued> {
+    if let Some(asked) = asked {
+        return match from {
+            From::Runs | From::Attempts => {
+                let done = Box::pin(attempt_step::arrive(cx, run, asked)).await;
+                done.inspect_err(|error| cx.failures.note(&run.run, error))
+            }
+            From::RunsPoison | From::AttemptsPoison => attempt_step::set_aside(cx, run, &asked, delivered_at).await,
+        };
+    }
+    match (from, place) {
+        // Of these none is needed: every run of the backlog has a message of its own.
+        (From::RunsPoison | From::AttemptsPoison, Some(_)) => Ok(Continued::Served(0)),
+        (_, Some(place)) => Box::pin(admission::serve(cx, run, place)).await,
+        (From::Runs | From::Attempts, None) => {
+            let done = drive_run::continue_run(cx, run, delivered_at).await;
+            match &done {
+                Ok(Continued::Unknown) => drive_run::look_again(cx, run, reason).await?,
+                Ok(_) => {}
+                Err(error) => cx.failures.note(&run.run, error),
+            }
+            done
+        }
+        (From::RunsPoison, None) => quarantine::quarantine(cx, run, Queue::Runs, delivered_at).await,
+        (From::AttemptsPoison, None) => quarantine::quarantine(cx, run, Queue::Attempts, delivered_at).await,
     }
 }
 

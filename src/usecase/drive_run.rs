@@ -50,6 +50,8 @@ pub enum Continued {
     SentOn,
     /// An attempt has ended, or somebody makes it.
     Over,
+    /// The run can't be read, and was set aside.
+    SetAside,
 }
 
 /// Goes on with a run, as a queue message asks for.
@@ -152,6 +154,17 @@ pub(super) async fn go_on(
     };
     let ended = Box::pin(driver.drive(stored, after, if first { queued } else { Duration::ZERO })).await?;
     Ok(Continued::Driven(ended.state.status))
+}
+
+/// Whether a run that nobody drives ends as soon as it is taken, since its time is over.
+pub(super) fn ends_at_once(cx: &Context, run: &StoredRun, now: Timestamp) -> bool {
+    let take = Event::Taken {
+        owner: cx.instance.clone(),
+        lease_until: now.plus(LEASE),
+    };
+    run.state.deadline <= now
+        && scheduler::decide(&run.new.plan, &run.state, take, now)
+            .is_ok_and(|transition| transition.state().status.is_terminal())
 }
 
 fn origin_of(run: &StoredRun) -> Origin {

@@ -8,8 +8,10 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::admission::{self, Place};
 use super::attempt::{Attempt, Done, Made, Turn as Line};
@@ -20,7 +22,7 @@ use super::report::{self, keep_trying};
 use super::values::{Known, Said, Values};
 use super::written::Step;
 use super::{Context, Error, LEASE, Result, attempt_step, cached, children};
-use crate::audit::{Event as AuditEvent, LinkedRecord, Record};
+use crate::audit::{Event as AuditEvent, LinkedRecord, Outcome as AuditOutcome, Record};
 use crate::authz::Origin;
 use crate::domain::{AttemptId, Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{self, Doing, Effect, Event, Rejected, RunState, Slot, Transition};
@@ -142,6 +144,28 @@ pub(super) struct Own {
     pub(super) line: Arc<Line>,
     /// While other instances are asked to make it.
     pub(super) offered: Option<Offered>,
+}
+
+/// A task that ends with whoever waits for it.
+struct Task(JoinHandle<Ending>);
+
+impl Task {
+    async fn ended(mut self) -> Ending {
+        match (&mut self.0).await {
+            Ok(ending) => ending,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // With the process.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Work {
@@ -652,7 +676,7 @@ impl Driver {
                     offered: (!is_own).then(|| self.cx.live.offer(&attempt)),
                 };
                 work.own.insert(attempt.clone(), own);
-                work.endings.push(Box::pin(async move {
+                let making = async move {
                     match made.make().await {
                         Made::Here(done) => Ending::Attempt(*done),
                         Made::Handed(slot) => {
@@ -662,7 +686,10 @@ impl Driver {
                         }
                         Made::Gone => Ending::Gone(attempt),
                     }
-                }));
+                };
+                // What its code asks for is answered while a transition waits for storage.
+                let task = Task(tokio::spawn(making.in_current_span()));
+                work.endings.push(Box::pin(task.ended()));
             }
             Err(error @ Error::Store(_)) => return Err(error),
             Err(error) => {
@@ -751,6 +778,10 @@ impl Driver {
         self.cx
             .audit
             .by(&self.scope, AuditEvent::RunFinished)
+            .outcome(match transition.state().status {
+                Status::Succeeded => AuditOutcome::Succeeded,
+                _ => AuditOutcome::Failed,
+            })
             .came_from(&self.origin)
             .resource("run", run.new.run.as_str())
             .detail(&json!({

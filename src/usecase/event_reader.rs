@@ -11,7 +11,8 @@ use super::run_event::{Advance, Cursor, Happening, Item, Place, RowEnd};
 use super::written::{Line, Written};
 use crate::domain::{AttemptId, LogLine, RunId, Status, Timestamp};
 use crate::store::port::Result;
-use crate::store::repo::history::{Begun, History, Row};
+use crate::store::repo::history::{Begun, History, Row, Rows};
+use crate::store::repo::quarantines::Quarantined;
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::Scope;
 
@@ -73,6 +74,10 @@ pub(super) struct Reader {
     /// What this instance has written, as far as it has not been told.
     written: Written,
     ended: Option<(Timestamp, Status)>,
+    /// Messages that were set aside and have not been told, in order.
+    set_aside: VecDeque<Quarantined>,
+    /// Whether it was looked for those since the end of the run was read.
+    is_complete: bool,
 }
 
 impl Reader {
@@ -91,6 +96,8 @@ impl Reader {
             known: HashMap::new(),
             rows: VecDeque::new(),
             written: Written::default(),
+            set_aside: VecDeque::new(),
+            is_complete: false,
         }
     }
 
@@ -107,7 +114,7 @@ impl Reader {
     /// The run's last status, when everything has been told.
     pub(super) fn over(&self) -> Option<Status> {
         let (_, status) = self.ended?;
-        (self.rows.is_empty() && self.cursor.open.is_empty()).then_some(status)
+        (self.rows.is_empty() && self.cursor.open.is_empty() && self.is_complete).then_some(status)
     }
 
     /// Reads on; whether there is more to be read at once. What was read before a failure is in `into` as well.
@@ -140,6 +147,21 @@ impl Reader {
         if more_rows {
             return Ok(true);
         }
+        // What this instance has written was told without a look at anything else.
+        if self.ended.is_some() && !self.is_complete {
+            let set_aside = history.set_aside(scope, &self.run).await?;
+            self.found(set_aside);
+            self.is_complete = true;
+        }
+        while let Some(fact) = self.set_aside.pop_front() {
+            let step = Advance::SetAside {
+                previous: self.cursor.set_aside,
+                number: fact.number,
+            };
+            let bytes = 256 + fact.failure.as_ref().map_or(0, String::len);
+            let told = Some((fact.at, Happening::of_message(&fact)));
+            self.push(Item { step, told, bytes }, into);
+        }
         let more_lines = self.with_logs && self.logs(history, scope, look, into).await?;
         if !more_lines {
             self.close(look, now, into);
@@ -169,11 +191,18 @@ impl Reader {
         if !self.rows.is_empty() || !(look || gap) {
             return Ok(look);
         }
-        let (rows, more) = history.rows(scope, &self.run, self.cursor.row, ROWS).await?;
+        let Rows { rows, set_aside, more } = history.rows(scope, &self.run, self.cursor.row, ROWS).await?;
         self.rows.extend(rows);
+        self.found(set_aside);
         let last = self.rows.back().map_or(self.cursor.row, |row| row.sequence);
         self.through = if more { last } else { last.max(newest) };
         Ok(more)
+    }
+
+    /// Messages that were set aside, as they are stored; those that have not been told are.
+    fn found(&mut self, set_aside: Vec<Quarantined>) {
+        let told = self.cursor.set_aside;
+        self.set_aside = set_aside.into_iter().filter(|fact| fact.number > told).collect();
     }
 
     /// Finds out about the attempts of the cursor.
@@ -187,7 +216,7 @@ impl Reader {
             .unwrap_or(self.cursor.row);
         let mut after = first.saturating_sub(1);
         while after < self.cursor.row {
-            let (rows, more) = history.rows(scope, &self.run, after, ROWS).await?;
+            let Rows { rows, more, .. } = history.rows(scope, &self.run, after, ROWS).await?;
             let told = self.cursor.row;
             for row in rows.iter().filter(|row| row.sequence <= told) {
                 self.learn(row);

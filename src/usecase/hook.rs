@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::organization::keep;
+use super::organization::recorded;
 use super::{Context, Error, Result, resolve, secret};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
@@ -113,9 +113,9 @@ pub async fn create(cx: &Context, scope: &Scope, origin: &Origin, input: HookInp
         secrets: vec![new_secret(cx, now)],
     };
     put_secret(cx, scope, &hook, secret.clone()).await?;
-    let stored = cx.hooks.create(scope, hook).await?;
-    let record = audited(cx, scope, origin, AuditEvent::HookCreated, &stored.hook).detail(&shown(&stored.hook));
-    keep(cx, scope, record).await?;
+    let record = || audited(cx, scope, origin, AuditEvent::HookCreated, &hook).detail(&shown(&hook));
+    let create = async { Ok(cx.hooks.create(scope, hook.clone()).await?) };
+    let stored = recorded(cx, scope, record, create).await?;
     Ok(WithSecret { stored, secret })
 }
 
@@ -155,11 +155,12 @@ pub async fn replace(
         updated_at: cx.clock.now(),
         ..before.hook.clone()
     };
-    let stored = cx.hooks.replace(scope, &before, hook).await.map_err(unwritten)?;
-    let record = audited(cx, scope, origin, AuditEvent::HookChanged, &stored.hook)
-        .changes(&json!({"hook": {"from": shown(&before.hook), "to": shown(&stored.hook)}}));
-    keep(cx, scope, record).await?;
-    Ok(stored)
+    let record = || {
+        audited(cx, scope, origin, AuditEvent::HookChanged, &hook)
+            .changes(&json!({"hook": {"from": shown(&before.hook), "to": shown(&hook)}}))
+    };
+    let replace = async { cx.hooks.replace(scope, &before, hook.clone()).await.map_err(unwritten) };
+    recorded(cx, scope, record, replace).await
 }
 
 /// What a rotation asks for.
@@ -213,17 +214,21 @@ pub async fn rotate(
     hook.secrets.insert(0, new_secret(cx, now));
     hook.updated_at = now;
     put_secret(cx, scope, &hook, secret.clone()).await?;
-    let stored = match cx.hooks.replace(scope, &before, hook.clone()).await {
-        Ok(stored) => stored,
-        Err(error) => {
-            // What was not taken is not kept.
-            drop_secrets(cx, scope, id, &hook.secrets[..1]).await?;
-            return Err(unwritten(error));
+    let replace = async {
+        match cx.hooks.replace(scope, &before, hook.clone()).await {
+            Ok(stored) => Ok(stored),
+            Err(error) => {
+                // What was not taken is not kept.
+                drop_secrets(cx, scope, id, &hook.secrets[..1]).await?;
+                Err(unwritten(error))
+            }
         }
     };
-    let record = audited(cx, scope, origin, AuditEvent::HookRotated, &stored.hook)
-        .detail(&json!({"overlapSeconds": overlap, "ended": dropped.len()}));
-    keep(cx, scope, record).await?;
+    let record = || {
+        audited(cx, scope, origin, AuditEvent::HookRotated, &hook)
+            .detail(&json!({"overlapSeconds": overlap, "ended": dropped.len()}))
+    };
+    let stored = recorded(cx, scope, record, replace).await?;
     drop_secrets(cx, scope, id, &dropped).await?;
     Ok(WithSecret { stored, secret })
 }
@@ -235,11 +240,15 @@ pub async fn rotate(
 pub async fn delete(cx: &Context, scope: &Scope, origin: &Origin, id: &HookId) -> Result<()> {
     scope.authorize(Action::Delete, Resource::Hook)?;
     let before = existing(cx, scope, id).await?;
-    if !cx.hooks.delete(scope, id).await? {
-        return Err(not_found(id));
-    }
-    let record = audited(cx, scope, origin, AuditEvent::HookDeleted, &before.hook);
-    keep(cx, scope, record).await?;
+    let delete = async {
+        if cx.hooks.delete(scope, id).await? {
+            Ok(())
+        } else {
+            Err(not_found(id))
+        }
+    };
+    let record = || audited(cx, scope, origin, AuditEvent::HookDeleted, &before.hook);
+    recorded(cx, scope, record, delete).await?;
     drop_secrets(cx, scope, id, &before.hook.secrets).await
 }
 

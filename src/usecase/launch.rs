@@ -192,6 +192,11 @@ pub(super) fn digest(given: &Map<String, Value>) -> String {
     sha256_hex(Value::Object(given.clone()).to_string().as_bytes())
 }
 
+/// The digest of a request to go on with a run, or to run it again, with this code; `arguments` is that of the run's arguments.
+pub(super) fn digest_of_code(arguments: &str, code: &str) -> String {
+    sha256_hex(format!("{arguments}\n{code}").as_bytes())
+}
+
 /// A run to be put into the queue.
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
@@ -268,7 +273,7 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
     let longest = policy::longest(cx, scope, &new.plan).await?;
     let begun = scheduler::begin(&id, &new.plan, &carried, now.plus(longest), now);
     // Before the run is written, as always: nothing is first written before a message is under way to it.
-    let guard = guard(cx, scope, &id).await?;
+    let guard = guard(cx, scope, &id, begun.state().deadline).await?;
     let (run, records) = match cx.runs.create(scope, new, &begun, vec![sealed]).await {
         Ok(committed) => committed,
         // The cause came twice: the other was first.
@@ -283,13 +288,14 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
     Ok((run, false))
 }
 
-/// Sends the message that brings somebody to a run which is about to be written, should this instance die.
-pub(super) async fn guard(cx: &Context, scope: &Scope, id: &RunId) -> Result<Guard> {
+/// Sends the message that brings somebody to a run which is about to be written, should this instance die; or at its deadline, so
+/// that it ends then also where nobody has come to it.
+pub(super) async fn guard(cx: &Context, scope: &Scope, id: &RunId, deadline: Timestamp) -> Result<Guard> {
     let run = RunRef {
         org: scope.org().clone(),
         run: id.clone(),
     };
-    let after = cx.admission.guard_after(scope);
+    let after = admission::until(cx, deadline, cx.admission.guard_after(scope));
     let at = cx.clock.now().plus(after);
     let receipt = drive_run::send(cx, &run, "wake_up", after).await?;
     Ok(Guard { receipt, at })

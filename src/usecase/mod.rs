@@ -63,6 +63,7 @@ mod live;
 mod report;
 mod retention;
 mod sub_run;
+mod unreadable;
 mod values;
 
 use std::path::PathBuf;

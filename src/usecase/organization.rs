@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::{Context, Error, Result};
-use crate::audit::{Event as AuditEvent, Record};
+use crate::audit::{Event as AuditEvent, Outcome, Record};
 use crate::domain::OrgId;
+use crate::error::Coded as _;
 use crate::store::port::Continuation;
 use crate::store::repo::audit_log::Within;
 use crate::store::repo::identity;
@@ -95,6 +96,26 @@ pub(super) async fn existing(cx: &Context, platform: &PlatformScope, id: &OrgId)
             "`weft org list` shows the ids; `weft org create` makes one",
         )
     })
+}
+
+/// Makes a change of which there is a record before it is made. What is refused has a second record, which says so; where it is
+/// not known whether the change was made, the first stands.
+pub(super) async fn recorded<'a, T>(
+    cx: &Context,
+    within: impl Into<Within<'a>> + Send,
+    record: impl Fn() -> Record + Send,
+    change: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let within = within.into();
+    keep(cx, within, record()).await?;
+    let made = change.await;
+    if let Err(error) = &made
+        && !error.kind().retriable()
+        && let Err(unsaid) = keep(cx, within, record().outcome(Outcome::Failed)).await
+    {
+        tracing::warn!(error = %unsaid, "a change that was not made is on record as made");
+    }
+    made
 }
 
 /// Appends a record and lists it.

@@ -1,6 +1,7 @@
 //! A message that failed too often: a visible fact on its run, not a loss; and putting it back.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,16 +26,19 @@ use crate::tenancy::{RunRef, Scope, rehydrate};
 /// Most runs whose last failure is remembered.
 const REMEMBERED: usize = 1000;
 /// Most characters of a failure.
-const FAILURE: usize = 300;
+pub(super) const FAILURE: usize = 300;
 
 /// How messages about runs last failed on this instance: all that is known when one is set aside.
 #[derive(Debug, Default)]
-pub struct Failures(Mutex<HashMap<RunId, String>>);
+pub struct Failures {
+    last: Mutex<HashMap<RunId, String>>,
+    set_aside: AtomicU64,
+}
 
 impl Failures {
     /// Remembers how a delivery failed.
     pub(super) fn note(&self, run: &RunId, error: &Error) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
@@ -43,7 +47,16 @@ impl Failures {
     }
 
     fn take(&self, run: &RunId) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(run)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(run)
+    }
+
+    pub(super) fn count_set_aside(&self) {
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a run was set aside here because it can't be read.
+    pub(super) fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
     }
 }
 
@@ -67,6 +80,7 @@ pub async fn quarantine(cx: &Arc<Context>, run: &RunRef, from: Queue, delivered_
     };
     let now = cx.clock.now();
     let fact = Quarantined {
+        number: 0,
         queue: from.name().to_string(),
         at: now.minus(Duration::from_millis(now.millis().unsigned_abs() % 60_000)),
         deliveries: MAX_DEQUEUE_COUNT,
@@ -90,6 +104,7 @@ pub async fn quarantine(cx: &Arc<Context>, run: &RunRef, from: Queue, delivered_
                 "queue": fact.queue, "status": stored.state.status, "deliveries": fact.deliveries, "failure": fact.failure,
             }));
         keep(cx, &scope, record).await?;
+        cx.watch.committed(&run.run);
     }
     drive_run::continue_run(cx, run, delivered_at).await
 }
@@ -118,7 +133,7 @@ pub async fn list(
 /// # Errors
 /// When the scope may not, there is no such run, it has ended, nothing of it is set aside, or storage fails.
 pub async fn requeue(cx: &Context, scope: &Scope, origin: &Origin, id: &RunId) -> Result<StoredRun> {
-    let run = query_run::visible(cx, scope, id, Action::Modify).await?;
+    let run = query_run::visible_or_remains(cx, scope, id, Action::Modify).await?;
     if run.state.status.is_terminal() {
         let status = run.state.status.as_str();
         return Err(Error::conflict(

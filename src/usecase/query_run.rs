@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use super::admission::{self, WaitingFor};
+use super::admission::{self, Reason, WaitingFor};
 use super::values::{Known, Values};
-use super::{Context, Error, Result, workflow_assignment};
+use super::{Context, Error, Result, unreadable, workflow_assignment};
 use crate::authz::{Action, Extent, Resource};
-use crate::domain::{AttemptId, RunId, Status};
+use crate::domain::{AttemptId, RunId, Status, StepError};
 pub use crate::runner::LogLine;
+use crate::store;
 pub use crate::store::port::Continuation;
 use crate::store::repo::quarantines::Quarantined;
 pub use crate::store::repo::runs::{
@@ -48,12 +49,41 @@ pub struct Details {
     pub waiting_for: Option<WaitingFor>,
 }
 
-/// One run.
+/// What can be told of a run that can't be read.
+async fn remains(cx: &Context, scope: &Scope, id: &RunId, error: &Error) -> Result<Details> {
+    let extent = scope.authorize(Action::Read, Resource::Run)?;
+    let remains = unreadable::remains(cx, scope, id, extent).await?;
+    let mut run = remains.ok_or_else(|| not_found(id))?.run;
+    let waiting_for = (!run.state.status.is_terminal()).then(|| WaitingFor {
+        reason: Reason::Unreadable,
+        detail: format!("{error}; somebody has to end it, or mend what is stored and put it back"),
+        since: run.new.created_at,
+        until: None,
+        position: None,
+    });
+    run.state
+        .error
+        .get_or_insert_with(|| StepError::new(unreadable::CODE, error.to_string()));
+    let quarantined = cx.quarantines.of_run(scope, id).await?;
+    Ok(Details {
+        run,
+        arguments: Value::Null,
+        result: Value::Null,
+        variables: Value::Null,
+        quarantined,
+        waiting_for,
+    })
+}
+
+/// One run. Of one that can't be read, what can be told of it.
 ///
 /// # Errors
 /// When the scope may not, or there is no such run that it may know of.
 pub async fn get(cx: &Context, scope: &Scope, id: &RunId) -> Result<Details> {
-    let run = visible(cx, scope, id, Action::Read).await?;
+    let run = match visible(cx, scope, id, Action::Read).await {
+        Err(error) if unreadable::run_of(&error) == Some(id) => return remains(cx, scope, id, &error).await,
+        run => run?,
+    };
     let quarantined = cx.quarantines.of_run(scope, id).await?;
     let waiting_for = admission::why(cx, scope, &run).await?;
     Ok(Details {
@@ -228,7 +258,7 @@ pub(super) async fn visible(cx: &Context, scope: &Scope, id: &RunId, action: Act
     let extent = scope.authorize(action, Resource::Run)?;
     if extent == Extent::Own
         && action == Action::Read
-        && let Some(run) = cx.runs.get(scope, id).await?
+        && let Some(run) = readable(cx.runs.get(scope, id).await)?
         && !run.new.plan.is_test()
         && workflow_assignment::assigned(cx, scope)
             .await?
@@ -241,13 +271,43 @@ pub(super) async fn visible(cx: &Context, scope: &Scope, id: &RunId, action: Act
 
 /// As [`visible`], of all runs or of the scope's own.
 pub(super) async fn within(cx: &Context, scope: &Scope, id: &RunId, extent: Extent) -> Result<StoredRun> {
-    let run = cx.runs.get(scope, id).await?;
+    let run = match cx.runs.get(scope, id).await {
+        Err(error @ store::Error::Unreadable { .. }) => {
+            // Nobody else gets to know that there is one.
+            let remains = unreadable::remains(cx, scope, id, extent).await?;
+            return Err(remains.map_or_else(|| not_found(id), |_| error.into()));
+        }
+        run => run?,
+    };
     match run {
         Some(run) if extent == Extent::All || run.new.requester.id == scope.principal().id() => Ok(run),
-        _ => Err(Error::not_found(
-            "run_not_found",
-            format!("there is no run `{id}` in this organization"),
-            "check the id and `X-Organization-Id`; `GET /api/runs` lists what you may see",
-        )),
+        _ => Err(not_found(id)),
+    }
+}
+
+fn not_found(id: &RunId) -> Error {
+    Error::not_found(
+        "run_not_found",
+        format!("there is no run `{id}` in this organization"),
+        "check the id and `X-Organization-Id`; `GET /api/runs` lists what you may see",
+    )
+}
+
+fn readable(run: store::port::Result<Option<StoredRun>>) -> Result<Option<StoredRun>> {
+    match run {
+        Err(store::Error::Unreadable { .. }) => Ok(None),
+        run => Ok(run?),
+    }
+}
+
+/// As [`visible`]; of a run that can't be read, what is left of it.
+pub(super) async fn visible_or_remains(cx: &Context, scope: &Scope, id: &RunId, action: Action) -> Result<StoredRun> {
+    match visible(cx, scope, id, action).await {
+        Err(error) if unreadable::run_of(&error) == Some(id) => {
+            let extent = scope.authorize(action, Resource::Run)?;
+            let remains = unreadable::remains(cx, scope, id, extent).await?;
+            Ok(remains.ok_or_else(|| not_found(id))?.run)
+        }
+        run => run,
     }
 }

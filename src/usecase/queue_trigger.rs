@@ -14,7 +14,7 @@ pub(super) use self::poll::poll_all;
 pub use self::poll::{BATCH, LIST_EVERY, LONGEST, Polling, listen};
 use super::hook::{ArgumentRule, Reader, argument_rule, listed};
 use super::launch::Version;
-use super::organization::keep;
+use super::organization::{keep, recorded};
 use super::{Context, Error, Result, launch, provide_data, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
@@ -95,16 +95,19 @@ pub async fn create(
         updated_by: by,
         updated_at: now,
     };
-    let Some(stored) = cx.queue_triggers.create(scope, trigger, now).await? else {
-        return Err(Error::conflict(
-            "queue_triggers_full",
-            format!("the organization has {MAX_QUEUE_TRIGGERS} queue triggers already"),
-            "delete one that is not needed",
-        ));
+    let create = async {
+        let created = cx.queue_triggers.create(scope, trigger.clone(), now).await?;
+        created.ok_or_else(|| {
+            Error::conflict(
+                "queue_triggers_full",
+                format!("the organization has {MAX_QUEUE_TRIGGERS} queue triggers already"),
+                "delete one that is not needed",
+            )
+        })
     };
+    let record = || audited(cx, scope, origin, AuditEvent::QueueTriggerCreated, &trigger.id).detail(&shown(&trigger));
+    let stored = recorded(cx, scope, record, create).await?;
     cx.polling.list_changed();
-    let record = audited(cx, scope, origin, AuditEvent::QueueTriggerCreated, &stored.trigger.id);
-    keep(cx, scope, record.detail(&shown(&stored.trigger))).await?;
     Ok(stored)
 }
 
@@ -134,12 +137,16 @@ pub async fn replace(
         updated_at: now,
         ..before.trigger.clone()
     };
-    let stored = cx.queue_triggers.replace(scope, &before, trigger, now).await;
-    let stored = stored.map_err(unwritten)?;
+    let replace = async {
+        let replaced = cx.queue_triggers.replace(scope, &before, trigger.clone(), now).await;
+        replaced.map_err(unwritten)
+    };
+    let record = || {
+        audited(cx, scope, origin, AuditEvent::QueueTriggerChanged, id)
+            .changes(&json!({"queueTrigger": {"from": shown(&before.trigger), "to": shown(&trigger)}}))
+    };
+    let stored = recorded(cx, scope, record, replace).await?;
     cx.polling.list_changed();
-    let record = audited(cx, scope, origin, AuditEvent::QueueTriggerChanged, id)
-        .changes(&json!({"queueTrigger": {"from": shown(&before.trigger), "to": shown(&stored.trigger)}}));
-    keep(cx, scope, record).await?;
     Ok(stored)
 }
 
@@ -157,10 +164,11 @@ pub async fn delete(
     scope.authorize(Action::Delete, Resource::QueueTrigger)?;
     let before = existing(cx, scope, id).await?;
     same(&before, if_tag)?;
-    cx.queue_triggers.delete(scope, &before).await.map_err(unwritten)?;
+    let delete = async { cx.queue_triggers.delete(scope, &before).await.map_err(unwritten) };
+    let record = || audited(cx, scope, origin, AuditEvent::QueueTriggerDeleted, id).detail(&shown(&before.trigger));
+    recorded(cx, scope, record, delete).await?;
     cx.polling.list_changed();
-    let record = audited(cx, scope, origin, AuditEvent::QueueTriggerDeleted, id);
-    keep(cx, scope, record.detail(&shown(&before.trigger))).await
+    Ok(())
 }
 
 /// An address at which messages can be sent.

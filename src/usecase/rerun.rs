@@ -51,7 +51,8 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
     // Whoever may not look at runs may still repeat what they have started themselves.
     let extent = scope.authorize(Action::Read, Resource::Run).unwrap_or(Extent::Own);
     let original = query_run::within(cx, scope, &input.run, extent).await?;
-    let prepared = match input.code {
+    let asked = launch::digest_of_code(&original.new.arguments_digest, &format!("rerun {:?}", input.code));
+    let mut prepared = match input.code {
         Code::Pinned => {
             // Said now rather than by an attempt that fails.
             cx.catalogs.pinned(&original.new.plan.bundle).await?;
@@ -81,6 +82,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
             .await?
         }
     };
+    prepared.arguments_digest.clone_from(&asked);
     let start = StartRun {
         workflow: format!("{} again", original.new.run),
         draft: false,
@@ -99,7 +101,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
         },
         unindexed: input.unindexed,
     };
-    let id = match start_run::id_or_answer(cx, scope, &start, &prepared.arguments_digest).await? {
+    let id = match start_run::id_or_answer(cx, scope, &start, &asked).await? {
         Ok(id) => id,
         Err(started) => return Ok(started),
     };

@@ -53,7 +53,20 @@ pub async fn resume(
             "`POST /api/runs/{id}/rerun` runs it once more",
         ));
     }
-    let prepared = match code {
+    let cause = match idempotency_key {
+        Some(key) => format!("key:{}:{key}", scope.principal().id()),
+        // Whoever resumes a run again, or at the same moment, is led to the run that goes on with it.
+        None => format!("once:{code:?}"),
+    };
+    let new = resumed_run(scope, id, &cause);
+    let asked = launch::digest_of_code(&before.new.arguments_digest, &format!("resume {code:?}"));
+    if let Some(earlier) = cx.runs.get(scope, &new).await? {
+        if idempotency_key.is_some() {
+            start_run::same_request(&earlier, &asked)?;
+        }
+        return Ok((earlier, true));
+    }
+    let mut prepared = match code {
         CodeOf::Pinned => {
             resolve::still_trusted(cx, scope, origin, &before.new.plan).await?;
             Prepared {
@@ -80,19 +93,15 @@ pub async fn resume(
             .await?
         }
     };
+    prepared.arguments_digest.clone_from(&asked);
     let carried = carried(&before, &prepared.plan);
-    let cause = match idempotency_key {
-        Some(key) => format!("key:{}:{key}", scope.principal().id()),
-        // Whoever resumes a run again, or at the same moment, is led to the run that goes on with it.
-        None => format!("once:{code:?}"),
-    };
     let steps: Vec<&str> = carried
         .iter()
         .map(|one| prepared.plan.steps[one.step].id.as_str())
         .collect();
     let detail = json!({"resumes": id, "code": if code == CodeOf::Pinned { "pinned" } else { "current" }, "carried": steps.len()});
     let launch = Launch {
-        run: resumed_run(scope, id, &cause),
+        run: new,
         prepared,
         requester: start_run::requester(scope),
         origin,
@@ -100,7 +109,11 @@ pub async fn resume(
         cause: detail,
         resumes: Some((id.clone(), carried)),
     };
-    launch::enqueue(cx, scope, launch).await
+    let (run, repeated) = launch::enqueue(cx, scope, launch).await?;
+    if idempotency_key.is_some() {
+        start_run::same_request(&run, &asked)?;
+    }
+    Ok((run, repeated))
 }
 
 /// What need not be done again: steps that have succeeded and are still the same kind of step.

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Context, Result};
 use crate::audit::Event as AuditEvent;
 use crate::domain::Timestamp;
+use crate::store;
 use crate::store::repo::retention::Old;
 use crate::tenancy::Scope;
 
@@ -47,7 +48,12 @@ pub(super) async fn apply(cx: &Context, scope: &Scope, keep: Duration) -> Result
 
 /// A run that may go: it has ended before that time, or an earlier tick has deleted a part of it.
 async fn expired(cx: &Context, scope: &Scope, mut old: Old, before: Timestamp) -> Result<Option<Old>> {
-    Ok(match cx.runs.get(scope, &old.run).await? {
+    let run = match cx.runs.get(scope, &old.run).await {
+        // It may not have ended; somebody has to look at it first.
+        Err(store::Error::Unreadable { .. }) => return Ok(None),
+        run => run?,
+    };
+    Ok(match run {
         None => Some(old),
         Some(run) if run.state.finished_at.is_some_and(|at| at < before) => {
             old.chain = Some(run.audit);

@@ -14,6 +14,7 @@ use crate::domain::{LogLine, Phase, RunId, Status, StepError, Timestamp};
 use crate::scheduler::Fact;
 use crate::store::envelope::SigningKey;
 use crate::store::repo::history::Begun;
+use crate::store::repo::quarantines::Quarantined;
 
 /// Something that happened to a run.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -134,6 +135,17 @@ pub enum Happening {
         /// How often the run has been taken or ended from outside.
         epoch: u64,
     },
+    /// A message about the run failed too often and was set aside, or the run can't be read.
+    #[serde(rename = "message.set_aside")]
+    MessageSetAside {
+        /// The queue that it was delivered from.
+        queue: String,
+        /// How often it was delivered before.
+        deliveries: u32,
+        /// How its last delivery failed, as far as the instance that set it aside has seen it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+    },
     /// A line of an attempt's output or of `ctx.log`.
     #[serde(rename = "log")]
     Log {
@@ -181,6 +193,15 @@ pub enum Happening {
 }
 
 impl Happening {
+    /// That a message was set aside.
+    pub(super) fn of_message(fact: &Quarantined) -> Self {
+        Self::MessageSetAside {
+            queue: fact.queue.clone(),
+            deliveries: fact.deliveries,
+            failure: fact.failure.clone(),
+        }
+    }
+
     /// A stored fact.
     pub(super) fn of_fact(stored: &Value) -> Self {
         match serde_json::from_value::<Fact>(stored.clone()) {
@@ -230,7 +251,11 @@ impl Happening {
             | Self::Log { step, .. }
             | Self::Checkpoint { step, .. } => Some(step),
             Self::Other { fact } => fact.get("step").and_then(Value::as_str),
-            Self::RunStatus { .. } | Self::StepsEnded { .. } | Self::PhaseBegun { .. } | Self::TakenOver { .. } => None,
+            Self::RunStatus { .. }
+            | Self::StepsEnded { .. }
+            | Self::PhaseBegun { .. }
+            | Self::TakenOver { .. }
+            | Self::MessageSetAside { .. } => None,
         }
     }
 }
@@ -301,6 +326,8 @@ pub(super) struct Cursor {
     pub(super) row: u64,
     /// So many facts of the next row have been told as well.
     pub(super) facts: u32,
+    /// Messages that were set aside have been told up to this one.
+    pub(super) set_aside: u32,
     /// Attempts whose logs are not whole, and up to where each has been told. The log of any other that began is told.
     pub(super) open: BTreeMap<Place, u64>,
 }
@@ -337,6 +364,13 @@ pub(super) enum Advance {
         /// And ends.
         to: u64,
     },
+    /// That a message was set aside.
+    SetAside {
+        /// The one before that is known.
+        previous: u32,
+        /// Its number.
+        number: u32,
+    },
     /// Nothing will be told of a killed attempt any more.
     Closed {
         /// The attempt.
@@ -370,6 +404,7 @@ impl Cursor {
     /// Whether everything that `other` has been told has been told to this one.
     pub(super) fn covers(&self, other: &Self) -> bool {
         (self.row, self.facts) >= (other.row, other.facts)
+            && self.set_aside >= other.set_aside
             && other
                 .open
                 .iter()
@@ -391,6 +426,9 @@ impl Cursor {
                 Some(offset) if offset >= to => Relation::Behind,
                 Some(_) => Relation::Gap,
             },
+            Advance::SetAside { number, .. } if self.set_aside >= *number => Relation::Behind,
+            Advance::SetAside { previous, .. } if self.set_aside < *previous => Relation::Gap,
+            Advance::SetAside { .. } => Relation::Next,
             Advance::Closed { attempt } if self.open.contains_key(attempt) => Relation::Next,
             Advance::Closed { .. } => Relation::Behind,
         }
@@ -411,6 +449,7 @@ impl Cursor {
             Advance::Line { attempt, to, .. } => {
                 self.open.insert(*attempt, *to);
             }
+            Advance::SetAside { number, .. } => self.set_aside = *number,
             Advance::Closed { attempt } => {
                 self.open.remove(attempt);
             }
@@ -420,6 +459,9 @@ impl Cursor {
     /// As callers see it, for one run. `over` is said by the last one of a run: there is nothing behind it.
     pub(super) fn write(&self, key: &SigningKey, run: &RunId, over: bool) -> String {
         let mut text = format!("{}.{}", self.row, self.facts);
+        if self.set_aside > 0 {
+            let _ = write!(text, ".{}", self.set_aside);
+        }
         for ((row, number), offset) in &self.open {
             let _ = write!(text, "-{row}.{number}.{offset}");
         }
@@ -442,10 +484,11 @@ impl Cursor {
             None => (text, false),
         };
         let mut parts = text.split('-');
-        let (row, facts) = parts.next()?.split_once('.')?;
+        let mut rows = parts.next()?.split('.');
         let mut cursor = Self {
-            row: row.parse().ok()?,
-            facts: facts.parse().ok()?,
+            row: rows.next()?.parse().ok()?,
+            facts: rows.next()?.parse().ok()?,
+            set_aside: rows.next().map_or(Some(0), |number| number.parse().ok())?,
             open: BTreeMap::new(),
         };
         for part in parts {
@@ -478,6 +521,7 @@ mod tests {
         let cursor = Cursor {
             row: 17,
             facts: 2,
+            set_aside: 4,
             open: BTreeMap::from([((3, 0), 0), ((12, 1), 4096)]),
         };
         for over in [false, true] {

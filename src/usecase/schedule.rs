@@ -12,9 +12,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::launch::{self, Launch};
-use super::organization::keep;
+use super::organization::recorded;
 use super::{Context, Error, Result, start_run};
-use crate::audit::Event as AuditEvent;
+use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
 use crate::domain::{RunId, ScheduleId, Shown, Timestamp, Timing};
 use crate::error::{Finding, Kind};
@@ -103,18 +103,21 @@ pub async fn create(
     let mut new = StoredSchedule::new(id, definition, scope.principal().id(), now);
     expect_next(&mut new, &timing, now);
     let put_at = arm(cx, scope, &new).await?;
-    if !cx.schedules.insert(scope, &new).await? {
+    let insert = async {
+        if cx.schedules.insert(scope, &new).await? {
+            return Ok(());
+        }
         if let Some(at) = new.progress.due_at {
             cx.due.remove(scope, DueKind::Schedule, at, new.id.as_str()).await?;
         }
-        return Err(Error::conflict(
+        Err(Error::conflict(
             "schedules_full",
             format!("the organization has {MAX_SCHEDULES} schedules already"),
             "delete one that is not needed",
-        ));
-    }
+        ))
+    };
+    recorded(cx, scope, || change_record(cx, scope, origin, &new, "created"), insert).await?;
     still_armed(cx, scope, &new, put_at).await?;
-    audit_change(cx, scope, origin, &new, "created").await?;
     existing(cx, scope, new.id.as_str()).await
 }
 
@@ -154,15 +157,22 @@ pub async fn update(
             expect_next(&mut after, &timing, now);
         }
         let put_at = arm(cx, scope, &after).await?;
-        match cx.schedules.replace(scope, &after).await {
+        let replace = async { Ok(cx.schedules.replace(scope, &after).await?) };
+        match recorded(
+            cx,
+            scope,
+            || change_record(cx, scope, origin, &after, "changed"),
+            replace,
+        )
+        .await
+        {
             Ok(stored) => {
                 still_armed(cx, scope, &stored, put_at).await?;
-                audit_change(cx, scope, origin, &stored, "changed").await?;
                 return Ok(stored);
             }
             // It has fired at the same moment, or somebody else has changed it.
-            Err(store::Error::PreconditionFailed { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(Error::Store(store::Error::PreconditionFailed { .. })) => {}
+            Err(error) => return Err(error),
         }
     }
     Err(contended())
@@ -177,16 +187,23 @@ pub async fn delete(cx: &Context, scope: &Scope, origin: &Origin, id: &str, if_t
     for _ in 0..TRIES {
         let stored = existing(cx, scope, id).await?;
         same(&stored, if_tag)?;
-        match cx.schedules.delete(scope, &stored).await {
+        let delete = async { Ok(cx.schedules.delete(scope, &stored).await?) };
+        match recorded(
+            cx,
+            scope,
+            || change_record(cx, scope, origin, &stored, "deleted"),
+            delete,
+        )
+        .await
+        {
             Ok(()) => {
-                audit_change(cx, scope, origin, &stored, "deleted").await?;
                 if let Some(at) = stored.progress.due_at {
                     cx.due.remove(scope, DueKind::Schedule, at, stored.id.as_str()).await?;
                 }
                 return Ok(());
             }
-            Err(store::Error::PreconditionFailed { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(Error::Store(store::Error::PreconditionFailed { .. })) => {}
+            Err(error) => return Err(error),
         }
     }
     Err(contended())
@@ -351,16 +368,10 @@ async fn still_armed(cx: &Context, scope: &Scope, schedule: &StoredSchedule, put
     Ok(())
 }
 
-async fn audit_change(
-    cx: &Context,
-    scope: &Scope,
-    origin: &Origin,
-    schedule: &StoredSchedule,
-    what: &str,
-) -> Result<()> {
+/// What is said of a change, before it is made.
+fn change_record(cx: &Context, scope: &Scope, origin: &Origin, schedule: &StoredSchedule, what: &str) -> Record {
     let definition = &schedule.definition;
-    let record = cx
-        .audit
+    cx.audit
         .by(scope, AuditEvent::ScheduleChanged)
         .came_from(origin)
         .resource("schedule", schedule.id.as_str())
@@ -370,6 +381,5 @@ async fn audit_change(
             "cron": definition.cron,
             "timeZone": definition.time_zone,
             "enabled": definition.enabled,
-        }));
-    keep(cx, scope, record).await
+        }))
 }

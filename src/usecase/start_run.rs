@@ -171,7 +171,7 @@ pub(super) async fn begin(
     let begins_at = new.ask.not_before.map_or(now, |at| at.max(now));
     let begun = scheduler::begin(&id, &new.plan, &[], begins_at.plus(longest), now);
     // If this instance dies before it ends the run, the message brings another one to it.
-    let (guard, place) = tokio::join!(launch::guard(cx, scope, &id), async {
+    let (guard, place) = tokio::join!(launch::guard(cx, scope, &id, begun.state().deadline), async {
         if begins_now {
             admission::place_at_once(cx, scope).await
         } else {
@@ -444,14 +444,14 @@ async fn first_answer(
     unreachable!("the loop ends at the first free generation")
 }
 
-fn same_request(run: &StoredRun, arguments_digest: &str) -> Result<()> {
+pub(super) fn same_request(run: &StoredRun, arguments_digest: &str) -> Result<()> {
     if run.new.arguments_digest == arguments_digest {
         return Ok(());
     }
     Err(Error::Request {
         kind: Kind::Conflict,
         code: "idempotency_key_reused",
-        detail: "the idempotency key was used with other arguments".to_owned(),
+        detail: "the idempotency key was used for another request".to_owned(),
         hint: Some("use a new key for another request".to_owned()),
         findings: Vec::new(),
     })

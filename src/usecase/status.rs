@@ -39,6 +39,8 @@ pub struct Status {
     pub workspace_error: Option<String>,
     /// Runs that are driven here.
     pub live_runs: usize,
+    /// Runs that were set aside here since the process began because they can't be read.
+    pub set_aside_runs: u64,
     /// How often a step's result was taken from an earlier run since the process began, and how often there was none.
     pub cached_results: (u64, u64),
     /// Streams and long polls that are told of runs here.
@@ -115,6 +117,7 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         followed: cx.catalogs.followed(),
         workspace_error,
         live_runs: cx.live.count(),
+        set_aside_runs: cx.failures.set_aside(),
         cached_results: cx.results.looks(),
         watchers: cx.watch.count(),
     })

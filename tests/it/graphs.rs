@@ -903,14 +903,23 @@ async fn a_decision_that_waits_for_a_driver_is_recorded_once() {
         place: 0,
         decision: Decision {
             by: by.clone(),
+            link_made_by: None,
             approved: true,
             comment: None,
             at: world.app.cx.clock.now(),
         },
     };
     let scope = operator_in(&operator(), &"contoso".parse().unwrap());
-    let (id, cause) = (second.parse().unwrap(), format!("decision:ok:{by}"));
-    assert!(world.app.cx.runs.tell_once(&scope, &id, &cause, &letter).await.unwrap());
+    let (id, causes) = (second.parse().unwrap(), [format!("decision:ok:{by}")]);
+    assert!(
+        world
+            .app
+            .cx
+            .runs
+            .tell_once(&scope, &id, &causes, &letter)
+            .await
+            .unwrap()
+    );
     let answer = decide(&world, &second).await;
     assert_eq!(
         (answer.status, answer.code().as_str()),

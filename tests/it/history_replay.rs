@@ -213,6 +213,7 @@ fn event(plan: &Plan, state: &RunState, line: &Line) -> Event {
             step: slot(plan, step).0,
             decision: Decision {
                 by: by.clone(),
+                link_made_by: None,
                 approved: *approved,
                 comment: None,
                 at: now,

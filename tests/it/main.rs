@@ -10,6 +10,7 @@ mod azure;
 mod broker;
 mod bundles;
 mod conformance;
+mod control;
 mod data_providers;
 mod egress;
 mod emitted_files;

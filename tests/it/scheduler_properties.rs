@@ -436,6 +436,7 @@ impl World {
     fn decides(&self, epoch: u64, step: usize, by: u8, approved: bool) -> Event {
         let decision = Decision {
             by: format!("person-{by}"),
+            link_made_by: None,
             approved,
             comment: None,
             at: self.now,

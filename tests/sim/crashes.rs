@@ -36,6 +36,18 @@ fn a_death_at_any_call_breaks_no_promise() {
     breaks_no_promise(Scenario::small, 60);
 }
 
+/// A step that takes longer than any invocation under the Functions host: it is made to its end, whatever dies.
+#[test]
+fn a_death_at_any_call_of_a_long_attempt_breaks_no_promise() {
+    let undisturbed = simulate(&Ground::new(), &Scenario::long(None), false);
+    assert_eq!(
+        (undisturbed.met.of("run: succeeded"), undisturbed.attempts),
+        (1, 1),
+        "it is made once"
+    );
+    breaks_no_promise(Scenario::long, 40);
+}
+
 #[test]
 fn a_death_at_any_call_of_a_graph_breaks_no_promise() {
     breaks_no_promise(Scenario::small_graph, 60);

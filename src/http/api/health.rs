@@ -65,6 +65,8 @@ pub struct StatusAnswer {
     pub workspace: Value,
     /// Runs that are driven in this process.
     pub live_runs: usize,
+    /// Runs that were set aside here since the process began because they can't be read.
+    pub set_aside_runs: u64,
     /// Results that steps have taken from earlier runs, since the process began.
     pub cached_results: CachedResults,
     /// Streams and long polls that are told of runs here.
@@ -107,6 +109,7 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
             "error": found.workspace_error,
         }),
         live_runs: found.live_runs,
+        set_aside_runs: found.set_aside_runs,
         cached_results: CachedResults {
             hits: found.cached_results.0,
             misses: found.cached_results.1,

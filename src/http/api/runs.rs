@@ -304,6 +304,9 @@ pub struct RunItem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub run_at: Option<Timestamp>,
+    /// Why nobody goes on with it: what is stored of it can't be read, and it was set aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<String>,
 }
 
 impl From<ListedRun> for RunItem {
@@ -322,6 +325,7 @@ impl From<ListedRun> for RunItem {
             duration_ms: duration(run.started_at, run.finished_at),
             error_type: run.error_type,
             run_at: run.not_before,
+            set_aside: run.set_aside,
         }
     }
 }

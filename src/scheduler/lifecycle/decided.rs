@@ -1,5 +1,7 @@
 //! A person has decided on a step that waits for people.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::domain::{Status, StepError, Timestamp};
@@ -46,7 +48,11 @@ pub fn decided(
     });
     let mut decisions = before.clone();
     decisions.push(decision);
-    let agreed = decisions.iter().filter(|one| one.approved).count();
+    let agreed: BTreeSet<String> = decisions
+        .iter()
+        .filter(|one| one.approved)
+        .map(Decision::voice)
+        .collect();
     let value = json!({"approved": refused.is_none(), "decisions": decisions});
     if let Some(activity) = draft.state.steps[place].activity.as_mut() {
         activity.doing = Doing::Approval(decisions);
@@ -54,7 +60,7 @@ pub fn decided(
     if let Some(message) = refused {
         let error = StepError::new("approval_refused", message);
         draft.end_step(place, Status::Failed, Some(error), Some(value));
-    } else if agreed >= (*needed).max(1) as usize {
+    } else if agreed.len() >= (*needed).max(1) as usize {
         draft.end_step(place, Status::Succeeded, None, Some(value));
     }
     Ok(draft.settled().finish())

@@ -19,6 +19,8 @@ use crate::tenancy::Scope;
 const SCHEMA: i64 = 1;
 /// The rank of what has begun before, and of what a step has started: those who wait for it hold a place already.
 pub const FIRST: u8 = 0;
+/// The last rank that a run can ask for.
+const LAST: u8 = 20;
 
 /// The message that brings somebody to a run, should whoever looks after it die.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +202,29 @@ impl Backlog {
         if let Some(concurrency) = &run.new.ask.concurrency {
             self.delete(scope, &key::parked_row(&concurrency.key, rank, asked, id), Match::Any)
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Backlog::withdraw`], of a run of which not everything is known: out of every place where it could stand; with every
+    /// rank where its own is not known.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn withdraw_everywhere(&self, scope: &Scope, run: &StoredRun, has_rank: bool) -> Result<()> {
+        let (asked, id) = (run.new.created_at, &run.new.run);
+        let ranks = if has_rank {
+            vec![FIRST, run.new.ask.rank()]
+        } else {
+            (FIRST..=LAST).collect()
+        };
+        for rank in ranks {
+            self.delete(scope, &key::backlog_row(rank, asked, id), Match::Any)
+                .await?;
+        }
+        if let Some(concurrency) = &run.new.ask.concurrency {
+            let row = key::parked_row(&concurrency.key, run.new.ask.rank(), asked, id);
+            self.delete(scope, &row, Match::Any).await?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::quarantines::Quarantined;
 use super::runs::StoredRun;
 use crate::domain::{AttemptId, LogLine, RunId, Timestamp};
 use crate::scheduler::{Effect, Transition};
@@ -123,6 +124,17 @@ pub struct Lines {
     pub more: bool,
 }
 
+/// A part of a history.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    /// In order.
+    pub rows: Vec<Row>,
+    /// Behind the last row: messages about the run that were set aside, the first of those that are kept first.
+    pub set_aside: Vec<Quarantined>,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
 /// Histories of runs.
 #[derive(Debug, Clone)]
 pub struct History {
@@ -136,17 +148,36 @@ impl History {
         Self { ports }
     }
 
-    /// Rows behind `after`, at most `limit` (1 to 1000), in order; and whether there may be more. One request.
+    /// Rows behind `after`, at most `limit` (1 to 1000), in order. One request.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn rows(&self, scope: &Scope, run: &RunId, after: u64, limit: usize) -> Result<(Vec<Row>, bool)> {
+    pub async fn rows(&self, scope: &Scope, run: &RunId, after: u64, limit: usize) -> Result<Rows> {
         let mut query = Query::partition(key::run(run)).limit(limit);
         query.from = Some(key::event_row(after + 1));
         query.until = Some(key::events_end());
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
-        let rows = page.entities.iter().map(read).collect::<Result<_>>()?;
-        Ok((rows, page.next.is_some()))
+        let mut entities = page.entities;
+        let set_aside = entities.pop_if(|row| row.row == key::run_set_aside_row());
+        Ok(Rows {
+            rows: entities.iter().map(read).collect::<Result<_>>()?,
+            set_aside: set_aside.as_ref().map(facts).transpose()?.unwrap_or_default(),
+            more: page.next.is_some(),
+        })
+    }
+
+    /// Messages about a run that were set aside, the first of those that are kept first. One request.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn set_aside(&self, scope: &Scope, run: &RunId) -> Result<Vec<Quarantined>> {
+        let table = key::org_table(scope.org());
+        let row = self
+            .ports
+            .tables
+            .get(&table, &key::run(run), &key::run_set_aside_row())
+            .await?;
+        row.as_ref().map_or_else(|| Ok(Vec::new()), facts)
     }
 
     /// Whole lines of an attempt's log from an offset on, out of at most `most` bytes. One request.
@@ -201,6 +232,12 @@ impl History {
             }
         }
     }
+}
+
+fn facts(row: &Entity) -> Result<Vec<Quarantined>> {
+    let mut facts: Vec<Quarantined> = list(&row.properties, "facts")?;
+    facts.sort_by_key(|fact| fact.number);
+    Ok(facts)
 }
 
 fn read(row: &Entity) -> Result<Row> {

@@ -19,6 +19,7 @@ pub mod policies;
 pub mod quarantines;
 pub mod queue_triggers;
 pub mod recordings;
+pub mod remains;
 pub mod results;
 pub mod retention;
 pub mod runs;

@@ -19,6 +19,9 @@ const TRIES: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quarantined {
+    /// Its number among those of the run, from 1.
+    #[serde(default)]
+    pub number: u32,
     /// The queue that it was delivered from.
     pub queue: String,
     /// When it was set aside, by the minute: what fails again within one is the same fact.
@@ -34,6 +37,21 @@ pub struct Quarantined {
     /// The id of who did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub requeued_by: Option<String>,
+}
+
+/// How the failure of a run begins that can't be read.
+pub const UNREADABLE: &str = "run_unreadable";
+
+impl Quarantined {
+    /// Whether the run was set aside because it can't be read, and nobody has put it back since.
+    #[must_use]
+    pub fn is_about_reading(&self) -> bool {
+        self.requeued_at.is_none()
+            && self
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.starts_with(UNREADABLE))
+    }
 }
 
 /// A fact in the list of an organization.
@@ -106,7 +124,9 @@ impl Quarantines {
             {
                 return false;
             }
-            facts.insert(0, fact.clone());
+            let last = facts.iter().map(|known| known.number).max().unwrap_or_default();
+            let number = last + 1;
+            facts.insert(0, Quarantined { number, ..fact.clone() });
             facts.truncate(KEPT);
             true
         };
@@ -153,11 +173,13 @@ impl Quarantines {
                 .with("v", 1i64)
                 .with("facts", json!(facts).to_string());
             let row = key::run_quarantine_row();
+            let told = Operation::Upsert(key::run_set_aside_row(), properties.clone());
             let operation = match etag {
                 None => Operation::Insert(row, properties),
                 Some(etag) => Operation::Replace(row, properties, Match::Exactly(etag)),
             };
-            match self.ports.tables.commit(&table, &key::run(run), vec![operation]).await {
+            let both = vec![operation, told];
+            match self.ports.tables.commit(&table, &key::run(run), both).await {
                 Err(error) if error.is_conflict() && attempt < TRIES => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Ok((facts, true)),

@@ -26,9 +26,9 @@ use crate::store::port::{
 use crate::tenancy::Scope;
 
 /// The shape of the rows that this build writes.
-const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 2;
 /// Longest text that stays in a property of its own, in UTF-16 units, with a margin below what one holds.
-const TEXT_UNITS: usize = 30_000;
+pub(super) const TEXT_UNITS: usize = 30_000;
 
 /// Where a run's time went, in milliseconds, summed over its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -127,7 +127,7 @@ pub struct StoredRun {
     pub timings: Timings,
     /// The head of its audit chain.
     pub audit: Head,
-    etag: ETag,
+    pub(super) etag: ETag,
 }
 
 /// What a transition adds beside the state.
@@ -325,6 +325,8 @@ pub struct ListedRun {
     pub error_type: Option<String>,
     /// When it may begin, if not at once.
     pub not_before: Option<Timestamp>,
+    /// Why nobody goes on with it, where it could not be read: it was set aside.
+    pub set_aside: Option<String>,
 }
 
 /// What somebody gets to see of the list.
@@ -510,13 +512,13 @@ impl Runs {
             .get(&key::org_table(scope.org()), &key::run(&run.new.run), &row)
             .await?;
         match row {
-            Some(row) => parse(&row.properties, "attempts"),
+            Some(row) => parse(&row.properties, "attempts").map_err(|error| error.of_run(&run.new.run)),
             None => Ok(Vec::new()),
         }
     }
 
     /// All that a header holds, for a new run.
-    async fn header(&self, scope: &Scope, run: &StoredRun) -> Result<Properties> {
+    pub(super) async fn header(&self, scope: &Scope, run: &StoredRun) -> Result<Properties> {
         let new = &run.new;
         let json = |value: Json| value.to_string();
         let mut properties = Properties::new()
@@ -575,7 +577,12 @@ impl Runs {
         Ok(())
     }
 
-    async fn text<T: serde::de::DeserializeOwned>(&self, scope: &Scope, row: &Properties, name: &str) -> Result<T> {
+    pub(super) async fn text<T: serde::de::DeserializeOwned>(
+        &self,
+        scope: &Scope,
+        row: &Properties,
+        name: &str,
+    ) -> Result<T> {
         match row.text(&format!("{name}Claim"))? {
             None | Some("") => parse(row, name),
             Some(_) => {
@@ -588,7 +595,7 @@ impl Runs {
     }
 
     /// The plan of a header; one that is kept as a claim check is read once.
-    async fn plan(&self, scope: &Scope, row: &Properties) -> Result<Arc<Plan>> {
+    pub(super) async fn plan(&self, scope: &Scope, row: &Properties) -> Result<Arc<Plan>> {
         let claim = row.text("planClaim")?.unwrap_or_default().to_owned();
         if claim.is_empty() {
             return Ok(Arc::new(parse(row, "plan")?));
@@ -612,7 +619,7 @@ impl Runs {
     /// A run, or nothing.
     ///
     /// # Errors
-    /// Those of the table store.
+    /// Those of the table store; [`Error::Unreadable`] when there is one that can't be read.
     pub async fn get(&self, scope: &Scope, run: &RunId) -> Result<Option<StoredRun>> {
         let table = key::org_table(scope.org());
         let row = match self
@@ -627,7 +634,10 @@ impl Runs {
             Err(error) => return Err(error),
         };
         match row {
-            Some(row) => Ok(Some(self.read_header(scope, run, &row).await?)),
+            Some(row) => match self.read_header(scope, run, &row).await {
+                Ok(run) => Ok(Some(run)),
+                Err(error) => Err(error.of_run(run)),
+            },
             None => Ok(None),
         }
     }
@@ -648,11 +658,17 @@ impl Runs {
             })
             .transpose()
         };
+        let plan = self.plan(scope, properties).await?;
+        let state: RunState = self.text(scope, properties, "checkpoint").await?;
+        // What follows takes one for the other's steps.
+        if state.run != *id || state.steps.len() != plan.steps.len() {
+            return Err(Error::corrupt("the checkpoint is not one of the run's plan"));
+        }
         Ok(StoredRun {
             new: NewRun {
                 run: id.clone(),
                 workflow: properties.require_text("workflow")?.to_owned(),
-                plan: self.plan(scope, properties).await?,
+                plan,
                 arguments: payload(properties, "arguments")?,
                 requester: parse(properties, "requester")?,
                 created_at: properties.require_time("createdAt")?,
@@ -669,7 +685,7 @@ impl Runs {
                     None => Ask::default(),
                 },
             },
-            state: self.text(scope, properties, "checkpoint").await?,
+            state,
             result: payload(properties, "result")?,
             variables: payload(properties, "variables")?,
             timings: parse(properties, "timings")?,
@@ -853,15 +869,20 @@ impl Runs {
         }
     }
 
-    /// As [`Runs::tell`], once in the life of the run: a repeat is refused also when the letter has been taken meanwhile.
+    /// As [`Runs::tell`], once in the life of the run for each of its causes, which are at least one: a repeat is refused also when
+    /// the letter has been taken meanwhile.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn tell_once(&self, scope: &Scope, run: &RunId, cause: &str, letter: &Letter) -> Result<bool> {
-        let operations = vec![
-            Operation::Insert(key::told_row(cause), Properties::new().with("v", SCHEMA)),
-            Operation::Insert(key::inbox_row(cause), self.letter(scope, letter).await?),
-        ];
+    pub async fn tell_once(&self, scope: &Scope, run: &RunId, causes: &[String], letter: &Letter) -> Result<bool> {
+        let told = |cause: &String| Operation::Insert(key::told_row(cause), Properties::new().with("v", SCHEMA));
+        let mut operations: Vec<_> = causes.iter().map(told).collect();
+        if let Some(cause) = causes.first() {
+            operations.push(Operation::Insert(
+                key::inbox_row(cause),
+                self.letter(scope, letter).await?,
+            ));
+        }
         let table = key::org_table(scope.org());
         match self.ports.tables.commit(&table, &key::run(run), operations).await {
             Ok(_) => Ok(true),
@@ -896,8 +917,8 @@ impl Runs {
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
         let mut letters = Vec::with_capacity(page.entities.len());
         for row in page.entities {
-            let letter = self.text(scope, &row.properties, "letter").await?;
-            letters.push((row.row, letter));
+            let letter = self.text(scope, &row.properties, "letter").await;
+            letters.push((row.row, letter.map_err(|error| error.of_run(run))?));
         }
         // A refusal counts before the agreement that came after it.
         letters.sort_by_key(|(_, letter)| match letter {
@@ -1309,7 +1330,7 @@ fn slot_operation(run: &StoredRun, row: SlotRow, mut attempts: Vec<AttemptRecord
     Ok(Operation::Upsert(row, properties))
 }
 
-fn index_row(run: &StoredRun) -> Properties {
+pub(super) fn index_row(run: &StoredRun) -> Properties {
     Properties::new()
         .with("v", SCHEMA)
         .with("workflow", run.new.workflow.clone())
@@ -1359,6 +1380,7 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
         finished_at: properties.time("finishedAt")?,
         error_type: properties.text("errorType")?.map(str::to_owned),
         not_before: properties.time("notBefore")?,
+        set_aside: properties.text("setAside")?.map(str::to_owned),
     })
 }
 
@@ -1389,7 +1411,7 @@ pub(super) fn payload(properties: &Properties, name: &str) -> Result<Payload> {
     Ok(Payload::Inline(Json::Null))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(properties: &Properties, name: &str) -> Result<T> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(properties: &Properties, name: &str) -> Result<T> {
     serde_json::from_str(properties.require_text(name)?)
         .map_err(|error| Error::corrupt(format!("property `{name}` can't be read: {error}")))
 }

@@ -178,7 +178,10 @@ impl Process {
             bounds: Bounds {
                 concurrent_runs: settings.concurrent_runs,
                 profile: SecurityProfile::Elevated,
-                attempt: Limits::default(),
+                attempt: Limits {
+                    wall_ms: u64::try_from(settings.step_limit.as_millis()).unwrap_or(u64::MAX),
+                    ..Limits::default()
+                },
                 run: settings.run_limit,
                 driver: settings.driver,
                 hand_off: Some(settings.hand_off),

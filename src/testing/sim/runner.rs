@@ -41,6 +41,8 @@ pub struct Manners {
     pub description: BundleDescription,
     /// Workers at once.
     pub slots: usize,
+    /// How long every attempt takes, where that is not chance.
+    pub takes: Option<Duration>,
 }
 
 /// What one attempt does.
@@ -115,7 +117,7 @@ impl Behaviour {
             }
         }
         Self {
-            takes,
+            takes: manners.takes.unwrap_or(takes),
             ends,
             lines: if random.per_mille(300) { random.below(5) } else { 0 },
             starts,

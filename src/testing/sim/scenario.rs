@@ -70,6 +70,8 @@ pub struct Settings {
     pub driver: Duration,
     /// How long an attempt waits for a worker before it is offered to others.
     pub hand_off: Duration,
+    /// Most that a step may take.
+    pub step_limit: Duration,
 }
 
 /// Everything that a simulation is made of.
@@ -183,6 +185,7 @@ impl Scenario {
             refuses: *random.pick(&[0, 50]),
             workflows: names,
             description: description(&workflows, &nodes),
+            takes: None,
             slots: match 2 + random.below(7) {
                 // Where there are few, most attempts are made elsewhere.
                 _ if tight.per_mille(300) => 1 + usize::try_from(tight.below(3)).unwrap_or_default(),
@@ -219,6 +222,7 @@ impl Scenario {
                 concurrent_runs: *random.pick(&[1, 2, 4, 10, 10]),
                 driver: *tight.pick(&[seconds(120), seconds(120), seconds(20)]),
                 hand_off: *tight.pick(&[seconds(1), seconds(1), Duration::from_millis(200)]),
+                step_limit: seconds(300),
             },
             manners: Arc::new(manners),
             graphs: Arc::new(graphs),
@@ -290,6 +294,7 @@ impl Scenario {
                 concurrent_runs: 10,
                 driver: Duration::from_secs(120),
                 hand_off: Duration::from_secs(1),
+                step_limit: Duration::from_secs(300),
             },
             graphs: Arc::default(),
             schedules: Vec::new(),
@@ -303,6 +308,7 @@ impl Scenario {
                 workflows: Vec::new(),
                 description: description(&[declared("short", 0.5), declared("rests", 12.0)], &[]),
                 slots: 4,
+                takes: None,
             }),
             requests: vec![
                 request("short", 10, Some(60), None),
@@ -312,6 +318,35 @@ impl Scenario {
             crash_at,
             defect: None,
             slip: None,
+        }
+    }
+
+    /// A small one whose only attempt takes ten minutes: longer than the Functions host lets an invocation, or a driver go on.
+    #[must_use]
+    pub fn long(crash_at: Option<CrashAt>) -> Self {
+        let small = Self::small(crash_at);
+        let declared = json!({
+            "name": "long", "function": "long", "line": 1, "timeout_seconds": 900.0,
+            "retry": {"attempts": 4, "delay_seconds": 1.0, "backoff": "fixed"}, "parameters": [graphs::number("n", 3)],
+        });
+        let request = Request {
+            workflow: "long".to_owned(),
+            ..small.requests[1].clone()
+        };
+        Self {
+            manners: Arc::new(Manners {
+                fails: 0,
+                takes: Some(Duration::from_secs(600)),
+                description: description(&[declared], &[]),
+                ..Manners::clone(&small.manners)
+            }),
+            settings: Settings {
+                run_limit: Duration::from_secs(3600),
+                step_limit: Duration::from_secs(900),
+                ..small.settings.clone()
+            },
+            requests: vec![request],
+            ..small
         }
     }
 

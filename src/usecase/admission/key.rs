@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use super::super::unreadable;
 use super::{Context, Result, call};
 use crate::domain::{ConcurrencyKey, OnConflict, RunId};
+use crate::store;
 use crate::store::repo::backlog::{Guard, Holders};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::Scope;
@@ -41,8 +43,13 @@ pub(in crate::usecase) async fn living(cx: &Context, scope: &Scope, key: &Concur
 async fn of_living(cx: &Context, scope: &Scope, runs: Vec<RunId>) -> Result<Vec<RunId>> {
     let mut living = Vec::with_capacity(runs.len());
     for id in runs {
-        let run = cx.runs.get(scope, &id).await?;
-        if run.is_some_and(|run| !run.state.status.is_terminal()) {
+        let lives = match cx.runs.get(scope, &id).await {
+            Ok(run) => run.is_some_and(|run| !run.state.status.is_terminal()),
+            // Until it is known that nobody goes on with it.
+            Err(store::Error::Unreadable { .. }) => !unreadable::is_set_aside(cx, scope, &id).await?,
+            Err(error) => return Err(error.into()),
+        };
+        if lives {
             living.push(id);
         }
     }

@@ -26,7 +26,7 @@ pub use self::why::{Reason, WaitingFor, why};
 
 use self::desk::{Asked, Call, Desks};
 use super::drive_run::{self, Continued};
-use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run, policy};
+use super::{Context, Error, LEASE, Result, WAKE_UP_AFTER_LEASE, control_run, policy, unreadable};
 use crate::audit::LinkedRecord;
 use crate::authz::Origin;
 use crate::domain::{OnConflict, RunId, Timestamp};
@@ -48,6 +48,8 @@ const GUARD_AT_MOST: Duration = Duration::from_secs(600);
 const HOP: Duration = Duration::from_secs(6 * 86_400);
 /// The place of a message that stays while somebody serves, so that the host sees that there is work.
 const STAY: u8 = u8::MAX;
+/// How much later than at a run's deadline somebody looks at it, should nobody have come before.
+const LATE: Duration = Duration::from_secs(1);
 /// How often it is looked whether somebody still serves.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -89,6 +91,16 @@ impl Admission {
 /// How many runs of an organization may be under way at once.
 pub(super) async fn limit(cx: &Context, scope: &Scope) -> Result<u32> {
     policy::concurrent_runs(cx, scope).await
+}
+
+/// How long until a message about a run that waits is to come: not later than the run's deadline, so that the run ends then.
+pub(super) fn until(cx: &Context, deadline: Timestamp, at_most: Duration) -> Duration {
+    let now = cx.clock.now();
+    if deadline <= now {
+        return at_most;
+    }
+    // A queue that is a little early would bring somebody for nothing.
+    at_most.min(deadline.since(now) + LATE)
 }
 
 /// A place for a run that begins with its caller; none when the organization has as many runs as it may.
@@ -250,6 +262,13 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
     if state.status.is_terminal() || is_owned || cx.live.is_leaving() || cx.live.has(&run.run) {
         return drive_run::go_on(cx, run, stored, Place::none(), delivered_at).await;
     }
+    // Whose time is over needs no place to end.
+    if drive_run::ends_at_once(cx, &stored, now) {
+        let ended = drive_run::go_on(cx, run, stored.clone(), Place::none(), delivered_at).await?;
+        cx.backlog.withdraw(&scope, &stored).await?;
+        return Ok(ended);
+    }
+    let deadline = state.deadline;
     if let Some(at) = stored.new.ask.not_before.filter(|at| *at > now) {
         defer(cx, run, at, now).await?;
         return Ok(Continued::Queued);
@@ -257,7 +276,8 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
     if let Some(key) = &stored.new.ask.concurrency
         && !key::holds(cx, &scope, &stored, key).await?
     {
-        drive_run::send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?;
+        let after = until(cx, deadline, LEASE + WAKE_UP_AFTER_LEASE);
+        drive_run::send(cx, run, "wake_up", after).await?;
         admit_by_key(cx, &scope, &stored, None).await?;
         return Ok(Continued::Queued);
     }
@@ -283,7 +303,7 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
         return drive_run::go_on(cx, run, stored, place, delivered_at).await;
     }
     // Before it is let go of: a run that waits has a message under way too.
-    drive_run::send(cx, run, "wake_up", GUARD_AT_MOST).await?;
+    drive_run::send(cx, run, "wake_up", until(cx, deadline, GUARD_AT_MOST)).await?;
     if !cx.backlog.has(&scope, &stored).await? {
         cx.runs.index(&scope, &stored, &[]).await?;
         cx.backlog.put(&scope, &stored, None).await?;
@@ -421,12 +441,29 @@ impl Serving {
 
 /// Drives a run of the backlog, when it is still one.
 async fn take(cx: Arc<Context>, scope: Scope, mut place: Place) {
-    let Some(id) = place.row.as_ref().map(|row| row.run.clone()) else {
+    let Some(waiting) = place.row.clone() else {
         return;
     };
+    let id = waiting.run.clone();
     if let Err(error) = try_take(&cx, &scope, &id, &mut place).await {
+        // It would be the first in line again at once, and stand there for ever.
+        if unreadable::run_of(&error).is_some() {
+            match set_aside(&cx, &scope, &waiting, &error).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(run.id = %id, error = %error, "a run could not be set aside"),
+            }
+        }
         tracing::warn!(run.id = %id, org.id = %scope.org(), error = %error, "a run of the backlog could not be driven, its message comes back to it");
     }
+}
+
+async fn set_aside(cx: &Arc<Context>, scope: &Scope, waiting: &backlog::Waiting, error: &Error) -> Result<bool> {
+    let is_aside = unreadable::set_aside(cx, scope, &waiting.run, (Queue::Runs, error), false).await?;
+    if is_aside {
+        cx.backlog.remove(scope, waiting).await?;
+    }
+    Ok(is_aside)
 }
 
 async fn try_take(cx: &Arc<Context>, scope: &Scope, id: &RunId, place: &mut Place) -> Result<()> {

@@ -36,6 +36,8 @@ pub enum Reason {
     Approval,
     /// A run that one of its steps has started.
     ChildRun,
+    /// Somebody who ends it, or mends what is stored of it, which can't be read.
+    Unreadable,
 }
 
 /// Why a run is not done yet.

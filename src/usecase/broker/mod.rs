@@ -19,12 +19,14 @@ mod runs;
 mod secrets;
 mod variables;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::{Context, Error};
 use crate::audit::Event as AuditEvent;
@@ -36,13 +38,18 @@ use crate::store::repo::runs::{Parent, Requester};
 use crate::tenancy::Scope;
 
 pub(super) use mask::Masker;
-use refused::{refusal, refusal_of};
+use refused::{is_away, refusal, refusal_of};
 
 /// What a call is answered with.
 pub(super) type Answer = Result<Value, Refusal>;
 
 /// How many refused calls of an attempt are recorded one by one; a flood would fill the audit log.
 const RECORDED_REFUSALS: u32 = 10;
+/// How long a call that only reads waits for storage that is away; then it is refused as one that may be repeated, as a call that
+/// writes is at once: whether that was done is not known.
+const WAITS_FOR_STORAGE: Duration = Duration::from_secs(20);
+/// Calls that only read.
+const READS: &[&str] = &["artifacts.list", "artifacts.read", "kv.get", "kv.list", "runs.get"];
 /// How many calls an attempt may make.
 const CALLS: u32 = 10_000;
 
@@ -108,6 +115,8 @@ pub(super) struct Broker {
     answers: http::Answers,
     /// Held from the first wait for a run on, until one has ended.
     waiting: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Whether a call was refused because storage was away.
+    was_away: AtomicBool,
     started: AtomicU32,
     unkeyed: AtomicU32,
 }
@@ -126,6 +135,7 @@ impl Broker {
             secrets: secrets::Held::default(),
             answers: http::Answers::default(),
             waiting: Mutex::default(),
+            was_away: AtomicBool::new(false),
             started: AtomicU32::new(0),
             unkeyed: AtomicU32::new(0),
         }
@@ -149,7 +159,7 @@ impl Broker {
 
     /// Answers one call.
     pub(super) async fn call(&self, name: &str, args: Value) -> Answer {
-        let answer = self.answered(name, args).await;
+        let answer = self.answered_in_time(name, args).await;
         if let Err(refusal) = &answer
             && matches!(refusal.code.as_str(), "denied" | "not_available")
         {
@@ -166,11 +176,21 @@ impl Broker {
     }
 
     /// Takes note of how the attempt ended, and masks it. One that disturbed its connection wanted more than it may.
-    pub(super) async fn finish(&self, report: AttemptReport) -> AttemptReport {
+    pub(super) async fn finish(&self, mut report: AttemptReport) -> AttemptReport {
         if let Outcome::Failed { error } = &report.outcome
             && error.kind == "protocol_violation"
         {
             self.record("(frame)", "protocol_violation").await;
+        }
+        // It ended because of us, and says so only in words.
+        if let Outcome::Failed { error } = &mut report.outcome
+            && error.kind == "Unavailable"
+            && self.was_away.load(Ordering::Relaxed)
+        {
+            let said = std::mem::take(&mut error.message);
+            error.kind = "storage_unavailable".to_owned();
+            error.message = format!("the step asked for something while storage was away, and ended for that: {said}");
+            error.retriable = Some(true);
         }
         self.masker.report(report)
     }
@@ -192,13 +212,36 @@ impl Broker {
         })
     }
 
-    async fn answered(&self, name: &str, args: Value) -> Answer {
+    /// The answer, waiting for storage a while where asking twice is as good as once.
+    async fn answered_in_time(&self, name: &str, args: Value) -> Answer {
         if self.calls.fetch_add(1, Ordering::Relaxed) >= CALLS {
             return Err(refusal(
                 "denied",
                 format!("an attempt may make {CALLS} calls, and this one has; ask for more at once, and less often"),
             ));
         }
+        let until = Instant::now() + WAITS_FOR_STORAGE;
+        let mut pause = Duration::from_millis(100);
+        let mut again = READS.contains(&name).then(|| args.clone());
+        let mut args = args;
+        loop {
+            let answer = self.answered(name, args).await;
+            if !answer.as_ref().is_err_and(is_away) {
+                return answer;
+            }
+            let next = again.take_if(|_| Instant::now() + pause < until);
+            let Some(next) = next else {
+                self.was_away.store(true, Ordering::Relaxed);
+                return answer;
+            };
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+            again = Some(next.clone());
+            args = next;
+        }
+    }
+
+    async fn answered(&self, name: &str, args: Value) -> Answer {
         match name.split_once('.') {
             Some(("artifacts", verb)) => artifacts::call(self, verb, args).await,
             Some(("config", verb)) => config::call(self, verb, args),

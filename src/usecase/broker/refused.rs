@@ -12,6 +12,14 @@ pub(super) fn refusal(code: &str, message: impl Into<String>) -> Refusal {
     }
 }
 
+/// What is said when storage is away.
+const AWAY: &str = "the engine could not reach its storage; try again later";
+
+/// Whether a refusal says that storage is away.
+pub(super) fn is_away(refusal: &Refusal) -> bool {
+    refusal.code == "unavailable" && refusal.message == AWAY
+}
+
 /// An error of an operation. What is a defect, or the operator's business, is said in the log and not to the step.
 pub(super) fn refusal_of(error: &Error) -> Refusal {
     let code = match error.kind() {
@@ -24,7 +32,7 @@ pub(super) fn refusal_of(error: &Error) -> Refusal {
     };
     if matches!(error, Error::Store(_)) || error.kind() == Kind::Internal {
         tracing::warn!(error = error as &dyn std::error::Error, "a broker call failed");
-        return refusal(code, "the engine could not reach its storage; try again later");
+        return refusal(code, AWAY);
     }
     let mut message = error.to_string();
     for finding in error.findings().iter().take(10) {

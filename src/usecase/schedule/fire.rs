@@ -333,9 +333,11 @@ async fn carry_out(cx: &Arc<Context>, scope: &Scope, mut schedule: StoredSchedul
 /// One fire time: is there a run, may there be one, and if so, start it.
 async fn one(cx: &Arc<Context>, scope: &Scope, schedule: &StoredSchedule, at: Timestamp) -> Result<Came> {
     let run = fired_run(scope.org(), &schedule.id, at);
-    if cx.runs.get(scope, &run).await?.is_some() {
+    match cx.runs.get(scope, &run).await {
+        Ok(None) => {}
         // Whoever was at it before has come so far.
-        return Ok(Came::Started(run));
+        Ok(Some(_)) | Err(store::Error::Unreadable { .. }) => return Ok(Came::Started(run)),
+        Err(error) => return Err(error.into()),
     }
     if !schedule.definition.enabled {
         return Ok(Came::Skipped("the schedule was switched off".to_owned()));
@@ -406,7 +408,11 @@ fn refused(cx: &Context, schedule: &StoredSchedule, at: Timestamp, error: &Error
 }
 
 async fn is_active(cx: &Context, scope: &Scope, run: &RunId) -> Result<bool> {
-    let run = cx.runs.get(scope, run).await?;
+    let run = match cx.runs.get(scope, run).await {
+        // Nobody goes on with it; its schedule does.
+        Err(store::Error::Unreadable { .. }) => None,
+        run => run?,
+    };
     Ok(run.is_some_and(|run| !run.state.status.is_terminal()))
 }
 

@@ -432,5 +432,9 @@ fn again(error: &Arc<Error>) -> Error {
             source: source(),
         },
         Error::Corrupt { what } => Error::Corrupt { what: what.clone() },
+        Error::Unreadable { run, what } => Error::Unreadable {
+            run: run.clone(),
+            what: what.clone(),
+        },
     }
 }
