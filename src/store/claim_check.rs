@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::error::Error;
 use super::key;
-use super::port::{BlobStore, Put, Result};
+use super::port::{BlobPath, BlobStore, Put, Result};
 use crate::domain::{ClaimCheck, INLINE_BYTES, Payload, sha256_hex};
 use crate::tenancy::Scope;
 
@@ -28,17 +28,47 @@ pub async fn save(blobs: &dyn BlobStore, scope: &Scope, value: Value) -> Result<
 pub async fn put(blobs: &dyn BlobStore, scope: &Scope, text: String) -> Result<ClaimCheck> {
     let sha256 = sha256_hex(text.as_bytes());
     let size = text.len() as u64;
-    match blobs
-        .put(
-            &key::org_container(scope.org()),
-            &key::value_blob(&sha256),
-            Bytes::from(text),
-            Put::Create,
-        )
-        .await
-    {
-        Ok(()) | Err(Error::AlreadyExists { .. }) => Ok(ClaimCheck { sha256, size }),
-        Err(error) => Err(error),
+    put_once(blobs, scope, &key::value_blob(&sha256), Bytes::from(text)).await?;
+    Ok(ClaimCheck { sha256, size })
+}
+
+/// How often a blob is written that is deleted whenever it is there.
+const TRIES: u32 = 5;
+
+/// Writes a blob that is named by its bytes, or relies on the one that is there: that is touched, so that whoever is about to delete
+/// it, since nothing referred to it, doesn't.
+///
+/// # Errors
+/// Those of the blob store.
+pub async fn put_once(blobs: &dyn BlobStore, scope: &Scope, path: &BlobPath, bytes: Bytes) -> Result<()> {
+    let container = key::org_container(scope.org());
+    for _ in 0..TRIES {
+        match blobs.put(&container, path, bytes.clone(), Put::Create).await {
+            Ok(()) => return Ok(()),
+            Err(Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if blobs.touch(&container, path).await? {
+            return Ok(());
+        }
+    }
+    Err(Error::Throttled {
+        source: "what is written is deleted at the same time, again and again".into(),
+    })
+}
+
+/// Lets another row refer to a value that some row has referred to until now, perhaps the last one that does; whether it is there.
+/// Asked before the row is written.
+///
+/// # Errors
+/// Those of the blob store.
+pub async fn rely(blobs: &dyn BlobStore, scope: &Scope, payload: &Payload) -> Result<bool> {
+    match payload {
+        Payload::Inline(_) => Ok(true),
+        Payload::Claim(check) => {
+            let path = key::value_blob(&check.sha256);
+            blobs.touch(&key::org_container(scope.org()), &path).await
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::{Context, Error, Result, control_run, drive_run};
 use crate::authz::Origin;
 use crate::domain::{Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{Action, Slot};
+use crate::store;
 use crate::store::repo::runs::{Awaited, Letter, Parent, StoredRun};
 use crate::tenancy::{RunRef, Scope};
 
@@ -32,7 +33,7 @@ pub(super) async fn start(
     arguments: Value,
 ) -> Result<Option<(Outcome, Payload)>> {
     if let Some(run) = cx.runs.get(scope, child).await? {
-        return Ok(outcome(&run).map(|outcome| (outcome, run.result)));
+        return Ok(ended(cx, scope, &run).await?);
     }
     let refused = |kind: &str, message: String| {
         let error = StepError::new(kind, message);
@@ -130,8 +131,25 @@ async fn planned_by(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<Opti
     Ok(None)
 }
 
+/// How a child has ended, as its parent's step sees it, with what came out; none while it hasn't. The parent's step may refer to that
+/// from here on.
+///
+/// # Errors
+/// Those of storage.
+pub(super) async fn ended(
+    cx: &Context,
+    scope: &Scope,
+    child: &StoredRun,
+) -> store::port::Result<Option<(Outcome, Payload)>> {
+    let Some(outcome) = outcome(child) else {
+        return Ok(None);
+    };
+    cx.runs.rely(scope, &child.result).await?;
+    Ok(Some((outcome, child.result.clone())))
+}
+
 /// How a child has ended, as its parent's step sees it; none while it hasn't.
-pub(super) fn outcome(child: &StoredRun) -> Option<Outcome> {
+fn outcome(child: &StoredRun) -> Option<Outcome> {
     let state = &child.state;
     if !state.status.is_terminal() {
         return None;

@@ -56,6 +56,7 @@ pub async fn resume(
     let prepared = match code {
         CodeOf::Pinned => {
             resolve::still_trusted(cx, scope, origin, &before.new.plan).await?;
+            cx.runs.rely(scope, &before.new.arguments).await?;
             Prepared {
                 workflow: before.new.workflow.clone(),
                 plan: Plan::clone(&before.new.plan),

@@ -9,6 +9,7 @@ mod authz_matrix;
 mod azure;
 mod broker;
 mod bundles;
+mod collector;
 mod conformance;
 mod data_providers;
 mod egress;

@@ -939,6 +939,18 @@ impl Runs {
         claim_check::load(self.ports.blobs.as_ref(), scope, payload).await
     }
 
+    /// Lets a row refer to a value that another row has referred to until now. Asked before the row is written, so that the value isn't
+    /// deleted with the other.
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the value is gone.
+    pub async fn rely(&self, scope: &Scope, payload: &Payload) -> Result<()> {
+        if claim_check::rely(self.ports.blobs.as_ref(), scope, payload).await? {
+            return Ok(());
+        }
+        Err(Error::corrupt("a value that is still referred to is gone"))
+    }
+
     /// Writes the derived rows of a run and of audit records, in one transaction. Repeating it does no harm, and neither does
     /// being late: a run that goes on is not listed over what somebody knew later, for a run's last row is the one that
     /// nobody mends.
