@@ -1347,9 +1347,7 @@ pub async fn blobs_are_deleted_as_they_were_seen(ports: &Ports, unique: &str) {
     assert!(!ok(blobs
         .delete(&name, &path, Match::Exactly(ETag("none".into())))
         .await));
-    ok(blobs
-        .put(&name, &path, Bytes::from_static(b"bytes"), Put::Create)
-        .await);
+    ok(blobs.put(&name, &path, Bytes::from_static(b"bytes"), Put::Create).await);
     let seen = async || ok(blobs.list(&name, "", None).await).blobs.remove(0);
     let first = seen().await;
     assert_eq!((first.path.as_str(), first.size), ("value/one", 5));
@@ -1362,7 +1360,9 @@ pub async fn blobs_are_deleted_as_they_were_seen(ports: &Ports, unique: &str) {
     for wrong in [first.etag, ETag("none".into())] {
         precondition_failed(blobs.delete(&name, &path, Match::Exactly(wrong)).await, 0);
     }
-    assert!(ok(blobs.delete(&name, &path, Match::Exactly(second.etag.clone())).await));
+    assert!(ok(blobs
+        .delete(&name, &path, Match::Exactly(second.etag.clone()))
+        .await));
     assert!(!ok(blobs.delete(&name, &path, Match::Exactly(second.etag)).await));
     ok(blobs.put(&name, &path, Bytes::from_static(b"again"), Put::Create).await);
     let third = seen().await;

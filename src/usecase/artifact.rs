@@ -40,7 +40,7 @@ pub struct Found {
 ///
 /// # Errors
 /// When the scope may not, or there is no such run or artifact that it may know of.
-pub async fn find(cx: &Context, scope: &Scope, run: &RunId, id: &ArtifactId) -> Result<Found> {
+pub async fn open(cx: &Context, scope: &Scope, run: &RunId, id: &ArtifactId) -> Result<Found> {
     visible(cx, scope, run, Action::Read).await?;
     let Some(artifact) = cx.artifacts.get(scope, run, id).await? else {
         return Err(Error::not_found(

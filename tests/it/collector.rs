@@ -56,8 +56,8 @@ async fn artifact(app: &TestApp, run: &RunId, bytes: &'static [u8]) {
         attempt: AttemptId::generate(app.cx.clock.now(), [7; 10]),
         created_at: app.cx.clock.now(),
     };
-    let put = app.cx.artifacts.put(&contoso(), run, &artifact, Bytes::from_static(bytes));
-    put.await.unwrap();
+    let (scope, bytes) = (contoso(), Bytes::from_static(bytes));
+    app.cx.artifacts.put(&scope, run, &artifact, bytes).await.unwrap();
 }
 
 /// The blobs of values and artifacts.
@@ -128,7 +128,10 @@ async fn what_deleted_runs_have_left_goes_and_what_others_share_stays() {
     artifact(&app, &old, b"shared").await;
     let container = key::org_container(contoso().org());
     let stray = key::value_blob(&"0".repeat(64));
-    let put = app.ports.blobs.put(&container, &stray, Bytes::from_static(b"stray"), Put::Create);
+    let put = app
+        .ports
+        .blobs
+        .put(&container, &stray, Bytes::from_static(b"stray"), Put::Create);
     put.await.unwrap();
     assert_eq!(tick(&app).await.freed_blobs, 0);
     clock.advance(60 * DAY);
@@ -146,10 +149,7 @@ async fn what_deleted_runs_have_left_goes_and_what_others_share_stays() {
     let after = blobs(&app).await;
     let a = sha256_hex(large("a").to_string().as_bytes());
     let b = sha256_hex(large("b").to_string().as_bytes());
-    let expected = [
-        format!("value/{b}"),
-        format!("artifact/{}", sha256_hex(b"shared")),
-    ];
+    let expected = [format!("value/{b}"), format!("artifact/{}", sha256_hex(b"shared"))];
     assert_eq!(after, BTreeSet::from(expected), "without value/{a}");
     assert_eq!(lost(&app).await, [""; 0]);
 
@@ -163,7 +163,12 @@ async fn what_deleted_runs_have_left_goes_and_what_others_share_stays() {
     let told: Vec<_> = records.filter_map(|entry| entry.plain.detail).collect();
     let count: u64 = told.iter().map(|detail| detail["count"].as_u64().unwrap()).sum();
     assert_eq!(count, 3, "{told:?}");
-    let status = app.request("GET", "/api/status").key(DEVELOPMENT_KEY).send().await.json();
+    let status = app
+        .request("GET", "/api/status")
+        .key(DEVELOPMENT_KEY)
+        .send()
+        .await
+        .json();
     assert_eq!(status["collectedBlobs"]["count"], 3, "{status}");
     assert_eq!(status["collectedBlobs"]["graceHours"], 24);
 }
@@ -178,7 +183,10 @@ async fn everything_that_refers_to_a_value_keeps_it() {
     let keep = async |text: &str| cx.runs.keep(&scope, json!(text.repeat(40_000))).await.unwrap();
     // A result for later runs.
     let kept = keep("result").await;
-    cx.results.put(&scope, &"1".repeat(64), &kept, &id, 300 * DAY).await.unwrap();
+    cx.results
+        .put(&scope, &"1".repeat(64), &kept, &id, 300 * DAY)
+        .await
+        .unwrap();
     // Letters, of which one is a blob with references in it, and one is a row with a reference in it.
     for (cause, message) in [("short", "m".to_owned()), ("long", "m".repeat(50_000))] {
         let mut letter = reported(&app);
@@ -221,12 +229,18 @@ async fn a_tick_does_no_more_than_its_share_and_the_next_goes_on() {
     let container = key::org_container(contoso().org());
     for number in 0..STRAY {
         let path = key::artifact_blob(&sha256_hex(&number.to_le_bytes()));
-        let put = app.ports.blobs.put(&container, &path, Bytes::from_static(b"12"), Put::Create);
+        let put = app
+            .ports
+            .blobs
+            .put(&container, &path, Bytes::from_static(b"12"), Put::Create);
         put.await.unwrap();
     }
     let young = key::artifact_blob(&"f".repeat(64));
     clock.advance(2 * DAY);
-    let put = app.ports.blobs.put(&container, &young, Bytes::from_static(b"12"), Put::Create);
+    let put = app
+        .ports
+        .blobs
+        .put(&container, &young, Bytes::from_static(b"12"), Put::Create);
     put.await.unwrap();
     let mut freed = Vec::new();
     for _ in 0..4 {
@@ -239,7 +253,12 @@ async fn a_tick_does_no_more_than_its_share_and_the_next_goes_on() {
     assert_eq!(blobs(&app).await, BTreeSet::from([young.to_string()]), "too young");
     let (progress, _) = app.cx.collector.progress(&contoso()).await.unwrap().unwrap();
     assert_eq!(
-        (progress.phase, progress.counts.freed, progress.counts.freed_bytes, progress.counts.kept),
+        (
+            progress.phase,
+            progress.counts.freed,
+            progress.counts.freed_bytes,
+            progress.counts.kept
+        ),
         (Phase::Idle, STRAY as u64, 2 * STRAY as u64, 1)
     );
     // Nothing is due for a day, and finding that costs nothing.
@@ -266,7 +285,9 @@ async fn a_pass_that_is_interrupted_anywhere_is_gone_on_with() {
         clock.advance(2 * DAY);
         // Dead in the middle of a tick: what it holds is free when its lease is over.
         let dying = app.another().await;
-        dying.faults.plan(Plan::Script(vec![Rule::new(Fault::Die).range(number, number)]));
+        dying
+            .faults
+            .plan(Plan::Script(vec![Rule::new(Fault::Die).range(number, number)]));
         let ticked = tokio::time::timeout(Duration::from_secs(2), tick::tick(&dying.cx));
         let is_over = ticked.await.is_ok();
         clock.advance(Duration::from_secs(121));
@@ -285,7 +306,11 @@ async fn a_pass_that_is_interrupted_anywhere_is_gone_on_with() {
 async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
     let clock = clock();
     let memory = Memory::with(clock.clone() as Arc<dyn Clock>, 3, defect);
-    let app = Builder::default().clock(clock.clone()).storage(memory.ports()).start().await;
+    let app = Builder::default()
+        .clock(clock.clone())
+        .storage(memory.ports())
+        .start()
+        .await;
     tick(&app).await;
     let old = run(&app, large("a")).await;
     artifact(&app, &old, b"shared").await;
@@ -293,8 +318,8 @@ async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
     let younger = run(&app, large("b")).await;
     clock.advance(31 * DAY);
     let kept = app.cx.runs.get(&contoso(), &old).await.unwrap().unwrap().result;
-    let into = app.cx.results.put(&contoso(), &"1".repeat(64), &kept, &old, DAY);
-    into.await.unwrap();
+    let (scope, digest) = (contoso(), "1".repeat(64));
+    app.cx.results.put(&scope, &digest, &kept, &old, DAY).await.unwrap();
 
     let mut instances = Vec::new();
     for number in 0..6_u64 {
@@ -302,7 +327,9 @@ async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
         let mut state = seed.wrapping_mul(31).wrapping_add(number);
         let dies = number == 0 && seed.is_multiple_of(3);
         instance.faults.plan(Plan::Custom(Box::new(move |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let chance = state >> 33;
             if dies && chance.is_multiple_of(40) {
                 return Some(Fault::Die);
@@ -318,7 +345,10 @@ async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
     };
     let again = async |instance: &TestApp| {
         let path = format!("/api/runs/{old}/rerun");
-        let request = instance.request("POST", &path).key(DEVELOPMENT_KEY).organization("contoso");
+        let request = instance
+            .request("POST", &path)
+            .key(DEVELOPMENT_KEY)
+            .organization("contoso");
         // It may be deleted at that moment.
         drop(request.json(&json!({"revision": "pinned"})).send().await);
     };

@@ -101,7 +101,7 @@ pub async fn download(
     let artifact: ArtifactId = artifact
         .parse()
         .map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:artifactId", error.to_string()))?;
-    let found = artifact::find(&admitted.app.cx, &admitted.scope, &run_id(&id)?, &artifact).await?;
+    let found = artifact::open(&admitted.app.cx, &admitted.scope, &run_id(&id)?, &artifact).await?;
     let about = found.artifact.clone();
     let size = about.size;
     let etag = format!("\"{}\"", about.sha256);

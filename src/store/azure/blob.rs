@@ -11,8 +11,9 @@ use azure_core::http::{Etag, RequestContent, Transport};
 use azure_storage_blob::models::{
     AppendBlobClientAppendBlockOptions, AppendBlobClientCreateOptions, BlobClientDeleteOptions,
     BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders as _, BlobClientSetMetadataOptions,
-    BlobClientUploadOptions, BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockLookupList,
-    BlobContainerClientCreateOptions, BlobContainerClientDeleteOptions, BlobContainerClientListBlobsOptions, HttpRange,
+    BlobClientUploadOptions, BlobContainerClientCreateOptions, BlobContainerClientDeleteOptions,
+    BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions,
+    BlockLookupList, HttpRange,
 };
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobServiceClient, BlobServiceClientOptions};
 use bytes::Bytes;
@@ -26,8 +27,8 @@ use super::pipeline::{self, Repeat, bounded};
 use crate::domain::Timestamp;
 use crate::store::error::Error;
 use crate::store::port::{
-    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, MAX_APPEND_BYTES, Match, PART_BYTES, Put,
-    Result, Upload, check_part,
+    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, MAX_APPEND_BYTES, Match, PART_BYTES,
+    Put, Result, Upload, check_part,
 };
 
 const PAGE: i32 = 1000;
@@ -410,7 +411,9 @@ impl BlobStore for Blobs {
             blobs.push(BlobInfo {
                 path: BlobPath::new(item.name.unwrap_or_default())?,
                 size: properties.content_length.unwrap_or_default(),
-                etag: ETag(quoted(&properties.etag.map(|etag| etag.to_string()).unwrap_or_default())),
+                etag: ETag(quoted(
+                    &properties.etag.map(|etag| etag.to_string()).unwrap_or_default(),
+                )),
                 // One whose time is not told counts as new.
                 modified: modified
                     .and_then(|at| i64::try_from(at).ok())

@@ -68,11 +68,7 @@ fn container_id(connection: &Connection, container: &ContainerName) -> std::resu
     id.ok_or_else(|| missing(container.as_str()).into())
 }
 
-fn find(
-    connection: &Connection,
-    container: &ContainerName,
-    path: &str,
-) -> std::result::Result<Option<Found>, Failure> {
+fn find(connection: &Connection, container: &ContainerName, path: &str) -> std::result::Result<Option<Found>, Failure> {
     let container = container_id(connection, container)?;
     let found = connection
         .prepare_cached("SELECT id, size, appendable, version FROM blob WHERE container = ?1 AND path = ?2")?
@@ -399,12 +395,10 @@ fn list(
     from: &str,
 ) -> std::result::Result<BlobPage, Failure> {
     let id = container_id(&session.connection, container)?;
-    let mut statement = session
-        .connection
-        .prepare_cached(
-            "SELECT path, size, version, modified FROM blob
+    let mut statement = session.connection.prepare_cached(
+        "SELECT path, size, version, modified FROM blob
              WHERE container = ?1 AND path >= ?2 AND path < ?4 ORDER BY path LIMIT ?3",
-        )?;
+    )?;
     let mut rows = statement.query(params![id, from, MAX_PAGE + 1, ASIDE])?;
     let mut page = BlobPage::default();
     while let Some(row) = rows.next()? {

@@ -171,7 +171,11 @@ async fn begin(broker: &Broker, run: &RunId, asked: Begin) -> Answer {
         return Err(refusal("invalid", "`sha256` is not a digest of 64 hexadecimal digits"));
     }
     let quota = broker.bound.cx.artifacts.quotas().artifact;
-    let limit = if sha256.is_some() { quota } else { quota.min(MAX_UNANNOUNCED) };
+    let limit = if sha256.is_some() {
+        quota
+    } else {
+        quota.min(MAX_UNANNOUNCED)
+    };
     if size > limit {
         return Err(refusal(
             "too_large",
@@ -218,7 +222,9 @@ async fn begin(broker: &Broker, run: &RunId, asked: Begin) -> Answer {
             return None;
         }
         state.begun += 1;
-        state.open.insert(state.begun, Arc::new(tokio::sync::Mutex::new(upload)));
+        state
+            .open
+            .insert(state.begun, Arc::new(tokio::sync::Mutex::new(upload)));
         Some(state.begun)
     });
     let number = number.ok_or_else(crowded)?;
@@ -237,7 +243,9 @@ async fn append(broker: &Broker, run: &RunId, asked: Append) -> Answer {
     let taken = if data.len() as u64 > PIECE || asked.offset != there || end > upload.size {
         Err(refusal(
             "invalid",
-            format!("a piece must begin at {there}, where the last ended, have at most {PIECE} bytes, and fit the size"),
+            format!(
+                "a piece must begin at {there}, where the last ended, have at most {PIECE} bytes, and fit the size"
+            ),
         ))
     } else {
         upload.digest.update(&data);
@@ -260,7 +268,12 @@ async fn spill(broker: &Broker, run: &RunId, upload: &mut Upload) -> Result<(), 
     while held.len() >= PART_BYTES {
         // Others may have filled the run since this one began.
         if aside.until > 0 {
-            let found = broker.bound.cx.artifacts.has_room(&broker.bound.scope, run, *size).await;
+            let found = broker
+                .bound
+                .cx
+                .artifacts
+                .has_room(&broker.bound.scope, run, *size)
+                .await;
             if !found.map_err(storage)? {
                 return Err(full(broker));
             }

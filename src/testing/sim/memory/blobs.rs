@@ -238,7 +238,9 @@ impl BlobStore for Blobs {
         let held = found.aside.remove(&key).unwrap_or_default();
         // As the service does: what others have laid aside for the same blob is gone.
         found.aside.retain(|(of, _), _| of != path);
-        found.blobs.insert(path.clone(), self.made(Content::Whole(held.freeze())));
+        found
+            .blobs
+            .insert(path.clone(), self.made(Content::Whole(held.freeze())));
         Ok(())
     }
 
