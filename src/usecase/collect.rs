@@ -14,7 +14,7 @@ use crate::domain::{OrgId, Timestamp};
 use crate::store;
 use crate::store::key::{self, BlobKind};
 use crate::store::port::{BlobInfo, ETag};
-use crate::store::repo::collector::{self, Budget, Phase, Progress};
+use crate::store::repo::collector::{Budget, Phase, Progress};
 use crate::tenancy::Scope;
 
 /// How long after the beginning of a pass the next one begins at the earliest, and how long after an organization was first looked at its
@@ -250,7 +250,7 @@ async fn sweep(
     let goes = |blob: &BlobInfo| {
         // Of a name that is no digest nothing is known.
         let is_unmarked = key::mark_row(kind, &digest(blob)).is_some_and(|mark| !marks.contains(&mark));
-        is_unmarked && collector::is_old(blob, progress.began_at, grace)
+        is_unmarked && blob.modified < progress.began_at.minus(grace)
     };
     // An earlier tick may have been here and not have come to the end. This one goes as far as its budget.
     let left = page

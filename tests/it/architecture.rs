@@ -434,6 +434,8 @@ fn repositories_take_a_scope_first() {
     // Asked before there is a scope, by what was authenticated; `within` is a scope of either kind. What is handed out is
     // about one thing that the caller holds already.
     const WITHOUT: &[&str] = &[
+        "collector::give_back",
+        "collector::share",
         "identity::organization",
         "identity::membership",
         "identity::person",

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::PageOf;
 use super::runs::run_id;
 use crate::domain::{ArtifactId, Timestamp};
-use crate::error::Kind;
 use crate::http::extract::{Admitted, Path};
 use crate::http::problem::{ApiError, Problem};
 use crate::http::ranges::{self, Asked};
@@ -109,7 +108,7 @@ pub async fn download(
         Asked::Nothing => (StatusCode::NOT_MODIFIED, 0..0),
         Asked::Whole => (StatusCode::OK, 0..size),
         Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Asked::Beyond => return Ok(beyond(size)),
+        Asked::Beyond => return Err(ApiError::beyond(size)),
     };
     let body = match status {
         StatusCode::NOT_MODIFIED => Body::empty(),
@@ -143,22 +142,6 @@ pub async fn download(
     set(header::CONTENT_DISPOSITION, disposition(&about.name));
     headers.insert(header::CONTENT_TYPE, told_type(about.media_type.as_deref()));
     Ok(response)
-}
-
-/// A range that begins behind the end.
-fn beyond(size: u64) -> Response {
-    let problem = ApiError::new(
-        Kind::Invalid,
-        "range_not_satisfiable",
-        format!("the artifact has {size} bytes, and the range lies behind them"),
-    )
-    .with_status(StatusCode::RANGE_NOT_SATISFIABLE)
-    .hint("ask for a range within them, or for all");
-    let mut response = problem.into_response();
-    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
-        response.headers_mut().insert(header::CONTENT_RANGE, value);
-    }
-    response
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -15,7 +15,6 @@
 //! twice does no harm.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -444,12 +443,6 @@ impl Collector {
             deleted => deleted,
         }
     }
-}
-
-/// Whether a blob may go that has no mark of a pass.
-#[must_use]
-pub fn is_old(blob: &BlobInfo, began_at: Timestamp, grace: Duration) -> bool {
-    blob.modified < began_at.minus(grace)
 }
 
 fn selected() -> Vec<String> {
