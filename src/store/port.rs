@@ -780,7 +780,7 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Gives a blob another version and the time of now, and leaves its bytes as they are; whether there is one.
     async fn touch(&self, container: &ContainerName, path: &BlobPath) -> Result<bool>;
     /// Deletes a blob; whether there was one. [`Error::PreconditionFailed`] when it has another version than the one that is asked
-    /// for.
+    /// for; a missing one may be said to have another version as well.
     async fn delete(&self, container: &ContainerName, path: &BlobPath, condition: Match) -> Result<bool>;
     /// Blobs whose path starts with a prefix.
     async fn list(&self, container: &ContainerName, prefix: &str, after: Option<Continuation>) -> Result<BlobPage>;

@@ -399,7 +399,7 @@ async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_that_is_written_while_blobs_are_deleted() {
-    for seed in 0..150 {
+    for seed in 0..60 {
         assert_eq!(race(seed, None).await, [""; 0], "seed {seed}");
     }
 }
@@ -407,9 +407,10 @@ async fn nothing_is_lost_that_is_written_while_blobs_are_deleted() {
 /// The races are real: without the touch that keeps what is relied upon, some of them are lost.
 #[tokio::test(start_paused = true)]
 async fn without_a_touch_something_is_lost() {
-    let mut lost = 0;
-    for seed in 0..150 {
-        lost += usize::from(!race(seed, Some(Defect::IgnoresTouches)).await.is_empty());
+    for seed in 0..300 {
+        if !race(seed, Some(Defect::IgnoresTouches)).await.is_empty() {
+            return;
+        }
     }
-    assert!(lost > 5, "{lost} of 150 races lose something");
+    panic!("none of 300 races loses anything")
 }
