@@ -2,21 +2,14 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
-
 use super::query_run::visible;
 use super::{Context, Error, Result};
 use crate::authz::Action;
 use crate::domain::{ArtifactId, RunId};
-use crate::store;
+pub use crate::store::claim_check::Coming;
 pub use crate::store::repo::artifacts::Artifact;
 use crate::store::repo::artifacts::Artifacts;
 use crate::tenancy::Scope;
-
-/// Bytes that are read from storage at once for a download.
-const CHUNK: u64 = 2 << 20;
 
 /// The artifacts of a run, by name, and of one name the newest first.
 ///
@@ -62,45 +55,7 @@ impl Found {
     ///
     /// # Errors
     /// When storage fails with the first of them.
-    pub async fn bytes(self, range: Range<u64>) -> Result<BoxStream<'static, store::port::Result<Bytes>>> {
-        let Self {
-            artifact,
-            artifacts,
-            scope,
-        } = self;
-        let range = range.start..range.end.min(artifact.size);
-        // The first now, so that storage that is away is an answer and not a download that breaks off.
-        let length = range.end.saturating_sub(range.start).min(CHUNK);
-        let first = artifacts.read(&scope, &artifact, range.start, length).await?;
-        let whole = range == (0..artifact.size);
-        let digest = whole.then(|| aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256));
-        let begin = (Some(first), range.start, digest);
-        let bytes = stream::try_unfold(begin, move |(ready, at, mut digest)| {
-            let (artifacts, scope, artifact) = (artifacts.clone(), scope.clone(), artifact.clone());
-            let until = range.end;
-            async move {
-                if at >= until {
-                    return Ok(None);
-                }
-                let bytes = match ready {
-                    Some(bytes) => bytes,
-                    None => artifacts.read(&scope, &artifact, at, CHUNK.min(until - at)).await?,
-                };
-                let end = at + bytes.len() as u64;
-                if let Some(digest) = &mut digest {
-                    digest.update(&bytes);
-                    if end >= until && hex(digest.clone().finish().as_ref()) != artifact.sha256 {
-                        let message = format!("the bytes of artifact `{}` are others than those written", artifact.id);
-                        return Err(store::Error::corrupt(message));
-                    }
-                }
-                Ok(Some((bytes, (None, end, digest))))
-            }
-        });
-        Ok(bytes.boxed())
+    pub async fn bytes(&self, range: Range<u64>) -> Result<Coming> {
+        Ok(self.artifacts.coming(&self.scope, &self.artifact, range).await?)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

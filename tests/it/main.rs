@@ -26,6 +26,7 @@ mod hooks;
 mod host_envelope;
 mod kept;
 mod key_vault;
+mod large_values;
 mod node_library;
 mod plans;
 mod policies;

@@ -1,9 +1,11 @@
 //! Named outputs of runs: rows in the run's partition, bytes named by their digest in the organization's container.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::domain::{ArtifactId, AttemptId, RunId, Timestamp, sha256_hex};
-use crate::store::claim_check;
+use crate::store::claim_check::{self, Coming, Named};
 use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{ETag, Entity, Match, Operation, Ports, Properties, Query, Result, Upload};
@@ -256,6 +258,19 @@ impl Artifacts {
             return Err(Error::corrupt(message));
         }
         Ok(bytes)
+    }
+
+    /// Its bytes in a range, as they are taken: [`claim_check::coming`].
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the first of them are not there.
+    pub async fn coming(&self, scope: &Scope, artifact: &Artifact, range: Range<u64>) -> Result<Coming> {
+        let named = Named {
+            path: key::artifact_blob(&artifact.sha256),
+            size: artifact.size,
+            sha256: artifact.sha256.clone(),
+        };
+        claim_check::coming(&self.ports.blobs, scope, named, range).await
     }
 
     async fn total(&self, scope: &Scope, run: &RunId) -> Result<Total> {

@@ -17,7 +17,7 @@ use crate::domain::{
 use crate::scheduler::{
     self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
 };
-use crate::store::claim_check;
+use crate::store::claim_check::{self, Coming};
 use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{
@@ -937,6 +937,14 @@ impl Runs {
     /// Those of the blob store.
     pub async fn resolve(&self, scope: &Scope, payload: &Payload) -> Result<Json> {
         claim_check::load(self.ports.blobs.as_ref(), scope, payload).await
+    }
+
+    /// The JSON text of a value that is kept outside of rows, as it is taken: [`claim_check::coming`].
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the value is gone.
+    pub async fn coming(&self, scope: &Scope, check: &ClaimCheck) -> Result<Coming> {
+        claim_check::coming(&self.ports.blobs, scope, check.into(), 0..check.size).await
     }
 
     /// Lets a row refer to a value that another row has referred to until now. Asked before the row is written, so that the value isn't
