@@ -20,7 +20,7 @@ WORKFLOW = """
 from weft import Context, workflow
 
 
-@workflow(limits={"memory_mib": 1024})
+@workflow()
 def writes(ctx: Context, size: int) -> dict:
     content = memoryview(bytes(range(251)) * (size // 251 + 1))[:size]
     written = ctx.artifacts.write("large.bin", content, media_type="application/zip")
@@ -50,7 +50,7 @@ def one(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Weft]:
     workspace = tmp_path / "workspace"
     (workspace / "workflows").mkdir(parents=True)
     (workspace / "workflows" / "large.py").write_text(WORKFLOW)
-    environment = {"WEFT_LOG": "warn"}
+    environment = {"WEFT_LOG": "warn", "WEFT_STEP_MEMORY_MIB": "1024"}
     emulator = None
     if request.param == "azure":
         emulator = Emulator(tmp_path / "azurite")
