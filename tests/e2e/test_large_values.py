@@ -75,7 +75,7 @@ def test_the_handler_holds_no_artifact_as_a_whole(one: Weft, record_property: An
     memory = Memory(one.pid)
     path = f"/api/runs/{ended['runId']}/artifacts/{ended['result']['id']}"
     digest, came = hashlib.sha256(), 0
-    with urlopen(Request(one.url + path, headers=DEFAULT), timeout=300) as answer:  # noqa: S310
+    with urlopen(Request(one.url + path, headers=DEFAULT), timeout=300) as answer:
         assert answer.headers["Content-Length"] == str(SIZE)
         assert answer.headers["ETag"] == f'"{ended["result"]["sha256"]}"'
         assert answer.headers["Content-Type"] == "application/zip"
