@@ -438,11 +438,19 @@ fn the_collector_knows_every_reference_to_a_value() {
         let looked_through = ["store/repo/results.rs", "store/repo/workflows.rs", "store/repo/runs.rs"];
         let text = read(&root().join("src").join(&source.path));
         for name in written.captures_iter(&text) {
-            assert!(looked_through.contains(&&*source.path), "src/{} refers to values", source.path);
+            assert!(
+                looked_through.contains(&&*source.path),
+                "src/{} refers to values",
+                source.path
+            );
             found.insert(format!("{}Claim", &name[1]));
         }
         if text.contains("claim_check::save(") || text.contains("claim_check::put(") {
-            assert!(looked_through.contains(&&*source.path), "src/{} keeps values", source.path);
+            assert!(
+                looked_through.contains(&&*source.path),
+                "src/{} keeps values",
+                source.path
+            );
         }
     }
     let known = weft::store::repo::collector::CLAIMS.map(str::to_owned);
