@@ -38,7 +38,7 @@ use crate::store::secret::SecretStore;
 use crate::store::{self, azure, sqlite};
 use crate::tenancy::PlatformScope;
 use crate::usecase::recording::Record;
-use crate::usecase::{Bounds, CodeSource, Context, Parts};
+use crate::usecase::{Bounds, CodeSource, Context, Parts, Quotas};
 use crate::{host, integrity, telemetry, tenancy, usecase};
 
 /// Why the process can't start, in one sentence each, with what to do.
@@ -450,7 +450,12 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
             .collect(),
         egress: base.egress.clone(),
     })
-    .keeping_runs(config.limits.retention());
+    .keeping_runs(config.limits.retention())
+    .collecting(config.limits.blob_grace())
+    .with_quotas(Quotas {
+        artifact: config.limits.artifact_bytes,
+        run: config.limits.run_artifact_bytes,
+    });
     match cx.catalogs.begin().await {
         Ok(()) => Ok(cx),
         Err(usecase::Error::Store(error)) => Err(error),

@@ -26,8 +26,9 @@ PAIRS = 10_000
 LISTED = 1_000
 TTL_SECONDS = 10 * 366 * 86_400
 PIECE_BYTES = 512 * 1024
-ARTIFACT_BYTES = 32 * 1024 * 1024
-RUN_BYTES = 256 * 1024 * 1024
+ARTIFACT_BYTES = 256 * 1024 * 1024
+UNANNOUNCED_BYTES = 32 * 1024 * 1024
+RUN_BYTES = 1024 * 1024 * 1024
 ARTIFACTS = 1_000
 UPLOADS = 4
 NAME_CHARACTERS = 200
@@ -36,6 +37,7 @@ HANDLES = 100
 ANSWER_BYTES = 4 * 1024 * 1024
 
 _HANDLE = "handle:"
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _ESCAPED = frozenset("/\\#?~%")
 _OURS = frozenset(
     (
@@ -58,7 +60,7 @@ _ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "kv.compare_and_set": (("key", "value"), ("expected", "ttl_seconds")),
     "kv.delete": (("key",), ()),
     "kv.list": ((), ("prefix", "after", "limit")),
-    "artifacts.begin": (("name", "size"), ("media_type",)),
+    "artifacts.begin": (("name", "size"), ("media_type", "sha256")),
     "artifacts.append": (("upload", "offset", "data"), ()),
     "artifacts.commit": (("upload", "sha256"), ()),
     "artifacts.read": ((), ("name", "id", "offset")),
@@ -350,8 +352,14 @@ class Fakes:
             or not all(" " <= c <= "~" for c in media_type)
         ):
             raise InvalidInput("`media_type` is not one, as `text/csv` is")
-        if size > ARTIFACT_BYTES:
-            raise TooLarge(f"artifact `{name:.60}` has {size} bytes; the limit is {ARTIFACT_BYTES}: split it")
+        announced = args.get("sha256")
+        if announced is not None and (
+            not isinstance(announced, str) or len(announced) != 64 or not _HEXADECIMAL.issuperset(announced)
+        ):
+            raise InvalidInput("`sha256` is not a digest of 64 hexadecimal digits")
+        limit = ARTIFACT_BYTES if announced else min(ARTIFACT_BYTES, UNANNOUNCED_BYTES)
+        if size > limit:
+            raise TooLarge(f"artifact `{name:.60}` has {size} bytes; the limit is {limit}: split it")
         there = self._artifacts_there()
         if len(there) >= ARTIFACTS or sum(len(kept.content) for kept in there) + size > RUN_BYTES:
             raise _full()

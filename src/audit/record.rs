@@ -337,6 +337,8 @@ events! {
     MigrationApplied = "migration.applied", Warning, Succeeded;
     /// What is older than an organization keeps was deleted.
     RetentionApplied = "retention.applied", Info, Succeeded;
+    /// Blobs that nothing refers to any more were deleted.
+    BlobsCollected = "blobs.collected", Info, Succeeded;
     /// A person's data was exported.
     PersonExported = "person.exported", Warning, Succeeded;
     /// A person's data was erased.

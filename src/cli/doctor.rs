@@ -317,7 +317,14 @@ async fn examine(configuration: Checked, config: Config, required: Option<Tier>)
     let checked = match &storage {
         Ok(_) => Checked::good(
             "storage",
-            format!("{:?} answers", config.storage.backend).to_lowercase(),
+            format!(
+                "{}; {}",
+                format!("{:?} answers", config.storage.backend).to_lowercase(),
+                match config.limits.blob_grace_hours {
+                    0 => "blobs that nothing refers to stay, as `WEFT_BLOB_GRACE_HOURS` says".to_owned(),
+                    hours => format!("blobs that nothing refers to go after {hours} hours"),
+                }
+            ),
         ),
         Err(error) => Checked::bad("storage", error),
     };

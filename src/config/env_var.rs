@@ -324,8 +324,14 @@ variables! {
         "How many results of an organization are kept for later runs to take (`cacheSeconds`); the oldest go first. 0 for none.";
     WEFT_CACHE_TTL_SECONDS = "WEFT_CACHE_TTL_SECONDS", Limits, Number(1, 2_592_000), Value("2592000"), files Lower,
         "The longest time for which a result may be taken from an earlier run; a shorter `cacheSeconds` holds.";
+    WEFT_MAX_ARTIFACT_BYTES = "WEFT_MAX_ARTIFACT_BYTES", Limits, Number(1_024, 109_951_162_777), Value("268435456"), files Lower,
+        "Largest artifact of a step.";
+    WEFT_MAX_RUN_ARTIFACT_BYTES = "WEFT_MAX_RUN_ARTIFACT_BYTES", Limits, Number(1_024, 1_099_511_627_776), Value("1073741824"), files Lower,
+        "Bytes of a run's artifacts together.";
     WEFT_RETENTION_DAYS = "WEFT_RETENTION_DAYS", Limits, Number(0, 36_500), Value("90"),
         "How many days runs are kept after their end, with their logs and events; 0 for ever.";
+    WEFT_BLOB_GRACE_HOURS = "WEFT_BLOB_GRACE_HOURS", Limits, Number(0, 87_600), Value("24"),
+        "How many hours large values and artifacts that nothing refers to any more are kept; 0 for ever.";
     WEFT_STEP_CPU_SECONDS = "WEFT_STEP_CPU_SECONDS", Limits, Number(1, 86_400), Words("`WEFT_STEP_TIMEOUT_SECONDS`"), files Lower,
         "Processor time of an attempt.";
     WEFT_STEP_MEMORY_MIB = "WEFT_STEP_MEMORY_MIB", Limits, Number(32, 1_048_576), Value("512"), files Lower,

@@ -27,6 +27,12 @@ pub struct Limits {
     pub concurrent_runs: u32,
     /// Days for which runs are kept after their end; 0 for ever.
     pub retention_days: u64,
+    /// Hours for which blobs are kept that nothing refers to; 0 for ever.
+    pub blob_grace_hours: u64,
+    /// Bytes of one artifact.
+    pub artifact_bytes: u64,
+    /// Bytes of a run's artifacts together.
+    pub run_artifact_bytes: u64,
     /// Results of an organization that are kept for later runs; 0 for none.
     pub cache_entries: u64,
     /// Longest time for which one is taken.
@@ -38,6 +44,15 @@ impl Limits {
     #[must_use]
     pub const fn run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
+    }
+
+    /// How long blobs are kept that nothing refers to; for ever without it.
+    #[must_use]
+    pub const fn blob_grace(&self) -> Option<Duration> {
+        match self.blob_grace_hours {
+            0 => None,
+            hours => Some(Duration::from_secs(hours * 3_600)),
+        }
     }
 
     /// How long runs are kept after their end; for ever without it.
@@ -85,6 +100,9 @@ impl Limits {
                 .unwrap_or_else(|| mode.run_seconds()),
             cache_entries: reader.number_or_default("limits.cacheEntries", &var::WEFT_MAX_CACHE_ENTRIES),
             cache_seconds: reader.number_or_default("limits.cacheSeconds", &var::WEFT_CACHE_TTL_SECONDS),
+            blob_grace_hours: reader.number_or_default("limits.blobGraceHours", &var::WEFT_BLOB_GRACE_HOURS),
+            artifact_bytes: reader.number_or_default("limits.artifactBytes", &var::WEFT_MAX_ARTIFACT_BYTES),
+            run_artifact_bytes: reader.number_or_default("limits.runArtifactBytes", &var::WEFT_MAX_RUN_ARTIFACT_BYTES),
             retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }

@@ -172,6 +172,10 @@ pub fn reduced(name: &str, mut args: Value) -> Value {
             // What is left of a while; it says nothing about the code.
             fields.remove("timeout_seconds");
         }
+        if name == "artifacts.begin" {
+            // It is said again at the end, and older recordings have it only there.
+            fields.remove("sha256");
+        }
         for (field, value) in fields {
             let is_bulk = bulk == Some(field.as_str()) && !value.is_null();
             let text = if is_bulk || value.is_object() || value.is_array() || value.is_string() {
@@ -209,5 +213,10 @@ mod tests {
         );
         let (one, two) = (json!({"data": "eA=="}), json!({"data": "eQ=="}));
         assert_ne!(reduced("artifacts.append", one), reduced("artifacts.append", two));
+        let begun = json!({"name": "a", "size": 1});
+        assert_eq!(
+            reduced("artifacts.begin", json!({"name": "a", "size": 1, "sha256": "00"})),
+            begun
+        );
     }
 }

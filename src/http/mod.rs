@@ -10,6 +10,7 @@ pub mod listener;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
+mod ranges;
 pub mod routes;
 
 mod state;

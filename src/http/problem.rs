@@ -52,6 +52,8 @@ struct Inner {
     retriable: bool,
     findings: Vec<Finding>,
     current: Option<serde_json::Value>,
+    /// The size of what a range was asked of.
+    size: Option<u64>,
     www_authenticate: bool,
 }
 
@@ -91,6 +93,7 @@ impl ApiError {
             retriable: kind.retriable(),
             findings: Vec::new(),
             current: None,
+            size: None,
             www_authenticate: kind == Kind::Unauthenticated,
         }))
     }
@@ -114,6 +117,20 @@ impl ApiError {
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.0.status = status;
         self
+    }
+
+    /// A range of something of this size that lies behind its end.
+    #[must_use]
+    pub fn beyond(size: u64) -> Self {
+        let mut error = Self::new(
+            Kind::Invalid,
+            "range_not_satisfiable",
+            format!("there are {size} bytes, and the range lies behind them"),
+        )
+        .with_status(StatusCode::RANGE_NOT_SATISFIABLE)
+        .hint("ask for a range within them, or for all");
+        error.0.size = Some(size);
+        error
     }
 
     /// The handler is not ready yet.
@@ -169,6 +186,11 @@ impl ApiError {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(size) = self.0.size
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, value);
+        }
         if self.0.retriable {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::port::{
     BlobPath, Comparison, ContainerName, Continuation, ETag, Entity, Filter, Key, MAX_APPEND_BYTES,
     MAX_BATCH_OPERATIONS, MAX_MESSAGE_BYTES, MAX_PAGE, MAX_PROPERTIES, MAX_PROPERTY_BYTES, Match, Message, Operation,
-    Page, Ports, Properties, Put, Query, QueueName, TableName, Value, check_operations,
+    PART_BYTES, Page, Ports, Properties, Put, Query, QueueName, TableName, Upload, Value, check_operations,
 };
 use crate::clock::ManualClock;
 use crate::domain::Timestamp;
@@ -87,6 +87,8 @@ pub async fn all(ports: &Ports, unique: &str, pace: Pace<'_>) {
         blobs_are_put_and_read(ports, unique).await;
         blobs_grow_where_expected(ports, unique).await;
         blobs_are_listed(ports, unique).await;
+        blobs_are_made_of_parts(ports, unique).await;
+        blobs_are_deleted_as_they_were_seen(ports, unique).await;
     })
     .await;
     Box::pin(async {
@@ -1127,13 +1129,13 @@ pub async fn blobs_are_put_and_read(ports: &Ports, unique: &str) {
     not_found(blobs.get(&missing, &path, ALL).await);
     not_found(blobs.read(&missing, &path, 0, 1).await);
     not_found(blobs.list(&missing, "", None).await);
-    not_found(blobs.delete(&missing, &path).await);
+    not_found(blobs.delete(&missing, &path, Match::Any).await);
     ok(blobs.delete_container(&missing).await);
 
     let name = container(ports, "put", unique).await;
     assert_eq!(ok(blobs.get(&name, &path, ALL).await), None);
     assert_eq!(ok(blobs.read(&name, &path, 0, 10).await), None);
-    assert!(!ok(blobs.delete(&name, &path).await), "there was none");
+    assert!(!ok(blobs.delete(&name, &path, Match::Any).await), "there was none");
     ok(blobs.put(&name, &path, bytes("first"), Put::Create).await);
     exists_already(blobs.put(&name, &path, bytes("second"), Put::Create).await, 0);
     assert_eq!(
@@ -1193,8 +1195,8 @@ pub async fn blobs_are_put_and_read(ports: &Ports, unique: &str) {
     ok(blobs.put(&name, &blob("empty"), Bytes::new(), Put::Create).await);
     assert_eq!(ok(blobs.get(&name, &blob("empty"), 0).await), Some(Bytes::new()));
     assert_eq!(ok(blobs.read(&name, &blob("empty"), 0, 10).await), Some(Bytes::new()));
-    assert!(ok(blobs.delete(&name, &path).await));
-    assert!(!ok(blobs.delete(&name, &path).await));
+    assert!(ok(blobs.delete(&name, &path, Match::Any).await));
+    assert!(!ok(blobs.delete(&name, &path, Match::Any).await));
     assert_eq!(ok(blobs.get(&name, &path, ALL).await), None);
     ok(blobs.delete_container(&name).await);
     not_found(blobs.get(&name, &path, ALL).await);
@@ -1270,9 +1272,103 @@ pub async fn blobs_grow_where_expected(ports: &Ports, unique: &str) {
     ok(blobs.put(&name, &whole, bytes("x"), Put::Create).await);
     exists_already(blobs.append(&name, &whole, 1, bytes("y")).await, 0);
     exists_already(blobs.put(&name, &log, bytes("x"), Put::Create).await, 0);
-    assert!(ok(blobs.delete(&name, &log).await));
+    assert!(ok(blobs.delete(&name, &log, Match::Any).await));
     ok(blobs.append(&name, &log, 0, bytes("again")).await);
     assert_eq!(ok(blobs.get(&name, &log, 99).await), Some(bytes("again")));
+    ok(blobs.delete_container(&name).await);
+}
+
+/// Parts are seen when they have become a blob, whoever writes the same one at the same time.
+pub async fn blobs_are_made_of_parts(ports: &Ports, unique: &str) {
+    let blobs = &ports.blobs;
+    let name = container(ports, "parts", unique).await;
+    let path = blob("parts/one");
+    let bytes: Bytes = (0..PART_BYTES as u32 + 100_000)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect::<Vec<_>>()
+        .into();
+    let (size, first) = (bytes.len() as u64, bytes.slice(..PART_BYTES));
+    let (rest, second) = (bytes.slice(PART_BYTES..), PART_BYTES as u64);
+    let missing = ok(ContainerName::new(format!("conf-none-{unique}")));
+    not_found(blobs.lay_aside(&missing, &path, Upload(1), 0, rest.clone()).await);
+    too_large(
+        blobs
+            .lay_aside(&name, &path, Upload(1), 0, bytes.slice(..=PART_BYTES))
+            .await,
+    );
+    malformed(blobs.lay_aside(&name, &path, Upload(1), 5, rest.clone()).await);
+    malformed(blobs.lay_aside(&name, &path, Upload(1), 0, Bytes::new()).await);
+
+    precondition_failed(blobs.assemble(&name, &path, Upload(1), size).await, 0);
+    ok(blobs.lay_aside(&name, &path, Upload(1), 0, first.clone()).await);
+    ok(blobs.lay_aside(&name, &path, Upload(1), 0, first.clone()).await);
+    precondition_failed(blobs.assemble(&name, &path, Upload(1), size).await, 0);
+    ok(blobs.lay_aside(&name, &path, Upload(1), second, rest.clone()).await);
+    ok(blobs.lay_aside(&name, &path, Upload(1), second, rest.clone()).await);
+    assert_eq!(ok(blobs.read(&name, &path, 0, 1).await), None, "nobody sees a part");
+    assert_eq!(ok(blobs.list(&name, "", None).await).blobs, [], "no list has parts");
+
+    // Another writer of the same: one of the two makes the blob, and what the other has laid aside is of no use.
+    ok(blobs.lay_aside(&name, &path, Upload(2), 0, first.clone()).await);
+    ok(blobs.assemble(&name, &path, Upload(1), size).await);
+    let whole = ok(blobs.get(&name, &path, size).await);
+    assert!(whole.as_ref() == Some(&bytes), "the blob has its parts in order");
+    match blobs.lay_aside(&name, &path, Upload(2), second, rest.clone()).await {
+        Ok(()) | Err(Error::PreconditionFailed { .. }) => {}
+        Err(error) => panic!("the other writer meets nothing worse: {error:?}"),
+    }
+    match blobs.assemble(&name, &path, Upload(2), size).await {
+        Err(Error::PreconditionFailed { .. } | Error::AlreadyExists { .. }) => {}
+        other => panic!("there is one already: {other:?}"),
+    }
+    assert!(
+        ok(blobs.get(&name, &path, size).await) == Some(bytes.clone()),
+        "it is as it was"
+    );
+
+    let small = blob("parts/small");
+    ok(blobs
+        .lay_aside(&name, &small, Upload(3), 0, Bytes::from_static(b"x"))
+        .await);
+    ok(blobs.throw_away(&name, &small, Upload(3)).await);
+    ok(blobs.throw_away(&name, &small, Upload(3)).await);
+    assert_eq!(ok(blobs.get(&name, &small, 9).await), None);
+    let listed = ok(blobs.list(&name, "", None).await).blobs;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    ok(blobs.delete_container(&name).await);
+}
+
+/// A touch is another version of the same bytes, and who has seen the version before deletes nothing.
+pub async fn blobs_are_deleted_as_they_were_seen(ports: &Ports, unique: &str) {
+    let blobs = &ports.blobs;
+    let name = container(ports, "touch", unique).await;
+    let path = blob("value/one");
+    assert!(!ok(blobs.touch(&name, &path).await), "there is none");
+    let is_missing = async |etag: ETag| match blobs.delete(&name, &path, Match::Exactly(etag)).await {
+        Ok(false) | Err(Error::PreconditionFailed { .. }) => {}
+        other => panic!("there is none: {other:?}"),
+    };
+    is_missing(ETag("none".into())).await;
+    ok(blobs.put(&name, &path, Bytes::from_static(b"bytes"), Put::Create).await);
+    let seen = async || ok(blobs.list(&name, "", None).await).blobs.remove(0);
+    let first = seen().await;
+    assert_eq!((first.path.as_str(), first.size), ("value/one", 5));
+    assert_eq!(seen().await, first, "looking changes nothing");
+    assert!(ok(blobs.touch(&name, &path).await));
+    let second = seen().await;
+    assert_ne!(second.etag, first.etag);
+    assert!(second.modified >= first.modified);
+    assert_eq!(ok(blobs.get(&name, &path, 9).await), Some(Bytes::from_static(b"bytes")));
+    for wrong in [first.etag, ETag("none".into())] {
+        precondition_failed(blobs.delete(&name, &path, Match::Exactly(wrong)).await, 0);
+    }
+    assert!(ok(blobs
+        .delete(&name, &path, Match::Exactly(second.etag.clone()))
+        .await));
+    is_missing(second.etag).await;
+    ok(blobs.put(&name, &path, Bytes::from_static(b"again"), Put::Create).await);
+    let third = seen().await;
+    ok(blobs.delete(&name, &path, Match::Exactly(third.etag)).await);
     ok(blobs.delete_container(&name).await);
 }
 

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::error::Error;
 use super::port::{
-    BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, Entity, Key, Message, MessageReceipt, Operation,
-    Page, Ports, Put, Query, QueueName, QueueStore, Result, TableName, TableStore,
+    BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, Entity, Key, Match, Message, MessageReceipt,
+    Operation, Page, Ports, Put, Query, QueueName, QueueStore, Result, TableName, TableStore, Upload,
 };
 use crate::domain::{Secret, Timestamp};
 
@@ -32,6 +32,10 @@ pub enum Call {
     GetBlob,
     ReadBlob,
     AppendBlob,
+    LayAside,
+    Assemble,
+    ThrowAway,
+    TouchBlob,
     DeleteBlob,
     ListBlobs,
     CreateQueue,
@@ -44,7 +48,7 @@ pub enum Call {
 
 impl Call {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::CreateTable,
         Self::DeleteTable,
         Self::Get,
@@ -56,6 +60,10 @@ impl Call {
         Self::GetBlob,
         Self::ReadBlob,
         Self::AppendBlob,
+        Self::LayAside,
+        Self::Assemble,
+        Self::ThrowAway,
+        Self::TouchBlob,
         Self::DeleteBlob,
         Self::ListBlobs,
         Self::CreateQueue,
@@ -494,14 +502,36 @@ impl BlobStore for Faulty {
         self.faults.call(Call::AppendBlob, container.as_str(), work).await
     }
 
-    async fn delete(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
-        self.faults
-            .call(
-                Call::DeleteBlob,
-                container.as_str(),
-                self.inner.blobs.delete(container, path),
-            )
-            .await
+    async fn lay_aside(
+        &self,
+        container: &ContainerName,
+        path: &BlobPath,
+        upload: Upload,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<()> {
+        let work = self.inner.blobs.lay_aside(container, path, upload, at, bytes);
+        self.faults.call(Call::LayAside, container.as_str(), work).await
+    }
+
+    async fn assemble(&self, container: &ContainerName, path: &BlobPath, upload: Upload, size: u64) -> Result<()> {
+        let work = self.inner.blobs.assemble(container, path, upload, size);
+        self.faults.call(Call::Assemble, container.as_str(), work).await
+    }
+
+    async fn throw_away(&self, container: &ContainerName, path: &BlobPath, upload: Upload) -> Result<()> {
+        let work = self.inner.blobs.throw_away(container, path, upload);
+        self.faults.call(Call::ThrowAway, container.as_str(), work).await
+    }
+
+    async fn touch(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
+        let work = self.inner.blobs.touch(container, path);
+        self.faults.call(Call::TouchBlob, container.as_str(), work).await
+    }
+
+    async fn delete(&self, container: &ContainerName, path: &BlobPath, condition: Match) -> Result<bool> {
+        let work = self.inner.blobs.delete(container, path, condition);
+        self.faults.call(Call::DeleteBlob, container.as_str(), work).await
     }
 
     async fn list(&self, container: &ContainerName, prefix: &str, after: Option<Continuation>) -> Result<BlobPage> {

@@ -1065,6 +1065,81 @@ impl About {
 
 // ── blobs, in the organization's container ─────────────────────────────────────────────────────────────────────────────
 
+/// Blobs that are named by their bytes, and shared by whatever refers to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobKind {
+    /// Bytes of artifacts.
+    Artifact,
+    /// Large values.
+    Value,
+}
+
+impl BlobKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Artifact => "artifact",
+            Self::Value => "value",
+        }
+    }
+
+    /// What their paths begin with.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Artifact => "artifact/",
+            Self::Value => "value/",
+        }
+    }
+
+    /// The digest in a path.
+    #[must_use]
+    pub fn digest(self, path: &str) -> &str {
+        path.strip_prefix(self.prefix()).unwrap_or_default()
+    }
+}
+
+/// What the collector knows about an organization.
+#[must_use]
+pub fn collector() -> Key {
+    key("collector".into())
+}
+
+/// How far it is.
+#[must_use]
+pub fn collector_row() -> Key {
+    key("progress".into())
+}
+
+/// The mark of a blob that something refers to; none for what is no digest.
+#[must_use]
+pub fn mark_row(kind: BlobKind, sha256: &str) -> Option<Key> {
+    let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then(|| key(format!("mark:{}:{sha256}", kind.as_str())))
+}
+
+/// Marks of a kind from behind a digest to another, or to the last.
+///
+/// # Errors
+/// [`Error::Malformed`](super::error::Error::Malformed) when a digest can't be part of a key.
+pub fn mark_rows(kind: BlobKind, after: Option<&str>, last: Option<&str>) -> super::port::Result<(Key, Key)> {
+    let prefix = format!("mark:{}:", kind.as_str());
+    let from = after.map_or_else(|| prefix.clone(), |after| format!("{prefix}{after}!"));
+    let until = last.map_or_else(|| format!("{prefix}\u{fffd}"), |last| format!("{prefix}{last}!"));
+    Ok((Key::new(from)?, Key::new(until)?))
+}
+
+/// Rows of a run that have values of letters, items and steps, in this order: the first, and the end.
+#[must_use]
+pub fn run_rows_with_values() -> (Key, Key) {
+    (key(INBOX.into()), key("step:\u{fffd}".into()))
+}
+
+/// Rows of a run's artifacts: the first, and the end.
+#[must_use]
+pub fn run_rows_with_artifacts() -> (Key, Key) {
+    (key(ARTIFACTS.into()), key("artifact:\u{fffd}".into()))
+}
+
 /// A value that is too large for a row, named by its SHA-256.
 #[must_use]
 pub fn value_blob(sha256: &str) -> BlobPath {

@@ -36,6 +36,8 @@ pub const MAX_MESSAGE_BYTES: usize = 48 * 1024;
 pub const MAX_VISIBILITY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Most bytes in one append to a blob (service limit).
 pub const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of each part of a blob that is written in parts, but the last. Of so large ones a blob may have 50,000 (service limit).
+pub const PART_BYTES: usize = 4 * 1024 * 1024;
 /// Most rows in a page (service limit).
 pub const MAX_PAGE: usize = 1000;
 
@@ -692,6 +694,36 @@ pub struct BlobInfo {
     pub path: BlobPath,
     /// Its size in bytes.
     pub size: u64,
+    /// Its version.
+    pub etag: ETag,
+    /// When it was last written or touched, by the storage's clock.
+    pub modified: Timestamp,
+}
+
+/// A writer of a blob in parts, by a number that no other has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Upload(pub u64);
+
+/// Refuses a part that is not one: it begins at a multiple of [`PART_BYTES`] and has at most so many. Every backend calls it first.
+///
+/// # Errors
+/// [`Error::TooLarge`] or [`Error::Malformed`].
+pub fn check_part(path: &BlobPath, at: u64, size: usize) -> Result<()> {
+    if size > PART_BYTES {
+        return Err(Error::TooLarge {
+            what: format!("a part of `{path}`"),
+            size,
+            limit: PART_BYTES,
+            unit: "bytes",
+        });
+    }
+    if size == 0 || !at.is_multiple_of(PART_BYTES as u64) {
+        return Err(Error::Malformed {
+            what: path.to_string(),
+            expected: "part of a blob",
+        });
+    }
+    Ok(())
 }
 
 /// Some blobs, and where to go on.
@@ -730,8 +762,26 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// [`Error::PreconditionFailed`] when it is elsewhere (a repeat, or a second writer), [`Error::AlreadyExists`] when
     /// the blob was put whole. At most [`MAX_APPEND_BYTES`] at once, and at least one.
     async fn append(&self, container: &ContainerName, path: &BlobPath, at: u64, bytes: Bytes) -> Result<()>;
-    /// Deletes a blob; whether there was one.
-    async fn delete(&self, container: &ContainerName, path: &BlobPath) -> Result<bool>;
+    /// Lays a part of a blob aside, which nobody sees before [`BlobStore::assemble`]. Every part but the last has [`PART_BYTES`];
+    /// they come in order, and a repeat does no harm. What is never assembled goes by itself, after a day at the earliest.
+    async fn lay_aside(
+        &self,
+        container: &ContainerName,
+        path: &BlobPath,
+        upload: Upload,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<()>;
+    /// Makes a blob of the parts that were laid aside. [`Error::AlreadyExists`] when there is one, whose bytes stay;
+    /// [`Error::PreconditionFailed`] when parts are missing, as they may be after somebody else has written the same blob.
+    async fn assemble(&self, container: &ContainerName, path: &BlobPath, upload: Upload, size: u64) -> Result<()>;
+    /// Gives up what was laid aside, where that takes room; what is not there is no error.
+    async fn throw_away(&self, container: &ContainerName, path: &BlobPath, upload: Upload) -> Result<()>;
+    /// Gives a blob another version and the time of now, and leaves its bytes as they are; whether there is one.
+    async fn touch(&self, container: &ContainerName, path: &BlobPath) -> Result<bool>;
+    /// Deletes a blob; whether there was one. [`Error::PreconditionFailed`] when it has another version than the one that is asked
+    /// for; a missing one may be said to have another version as well.
+    async fn delete(&self, container: &ContainerName, path: &BlobPath, condition: Match) -> Result<bool>;
     /// Blobs whose path starts with a prefix.
     async fn list(&self, container: &ContainerName, prefix: &str, after: Option<Continuation>) -> Result<BlobPage>;
 }

@@ -125,6 +125,13 @@ impl Builder {
         self.empty()
     }
 
+    /// Over this storage.
+    #[must_use]
+    pub fn storage(mut self, ports: Ports) -> Self {
+        self.storage = Some(Faulty::wrap(ports, Plan::Calm));
+        self
+    }
+
     /// With this runner.
     #[must_use]
     pub fn runner(mut self, runner: Arc<dyn NodeRunner>) -> Self {

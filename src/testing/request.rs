@@ -89,6 +89,28 @@ impl Request {
 
     /// Sends it and waits for the whole answer.
     pub async fn send(self) -> Answer {
+        let (parts, body) = self.exchange().await;
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.collect().await.expect("the answer has a body").to_bytes(),
+        }
+    }
+
+    /// Sends it; the status, and how many bytes of the body came before it broke off, if it did.
+    pub async fn broken_off(self) -> (u16, Option<usize>) {
+        let (parts, mut body) = self.exchange().await;
+        let mut came = 0;
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => came += frame.data_ref().map_or(0, Bytes::len),
+                Err(_) => return (parts.status.as_u16(), Some(came)),
+            }
+        }
+        (parts.status.as_u16(), None)
+    }
+
+    async fn exchange(self) -> (axum::http::response::Parts, Body) {
         let mut request = axum::http::Request::builder()
             .method(self.method.as_str())
             .uri(&self.path)
@@ -100,12 +122,7 @@ impl Request {
             Ok(response) => response,
             Err(never) => match never {},
         };
-        let (parts, body) = response.into_parts();
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body: body.collect().await.expect("the answer has a body").to_bytes(),
-        }
+        response.into_parts()
     }
 }
 

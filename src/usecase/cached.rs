@@ -36,7 +36,12 @@ pub(super) fn digest(scope: &Scope, run: &StoredRun, slot: Slot, arguments: &Val
 
 /// The result of a digest, where there is one.
 pub(super) async fn look(cx: &Context, scope: &Scope, digest: &str) -> Option<Kept> {
-    match cx.results.get(scope, digest).await {
+    let found = match cx.results.get(scope, digest).await {
+        // The run will refer to it for longer than this row does.
+        Ok(Some(kept)) => cx.runs.rely(scope, &kept.output).await.map(|()| Some(kept)),
+        found => found,
+    };
+    match found {
         Ok(kept) => kept,
         Err(error) => {
             tracing::warn!(error = %error, "kept results can't be read, the step is done");

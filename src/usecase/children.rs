@@ -33,7 +33,7 @@ pub(super) async fn start(
     arguments: Value,
 ) -> Result<Option<(Outcome, Payload)>> {
     match cx.runs.get(scope, child).await {
-        Ok(Some(run)) => return Ok(outcome(&run).map(|outcome| (outcome, run.result))),
+        Ok(Some(run)) => return Ok(ended(cx, scope, &run).await?),
         Ok(None) => {}
         // Whoever ends it tells of that.
         Err(store::Error::Unreadable { .. }) => return Ok(None),
@@ -135,8 +135,25 @@ async fn planned_by(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<Opti
     Ok(None)
 }
 
+/// How a child has ended, as its parent's step sees it, with what came out; none while it hasn't. The parent's step may refer to that
+/// from here on.
+///
+/// # Errors
+/// Those of storage.
+pub(super) async fn ended(
+    cx: &Context,
+    scope: &Scope,
+    child: &StoredRun,
+) -> store::port::Result<Option<(Outcome, Payload)>> {
+    let Some(outcome) = outcome(child) else {
+        return Ok(None);
+    };
+    cx.runs.rely(scope, &child.result).await?;
+    Ok(Some((outcome, child.result.clone())))
+}
+
 /// How a child has ended, as its parent's step sees it; none while it hasn't.
-pub(super) fn outcome(child: &StoredRun) -> Option<Outcome> {
+fn outcome(child: &StoredRun) -> Option<Outcome> {
     let state = &child.state;
     if !state.status.is_terminal() {
         return None;

@@ -497,20 +497,24 @@ impl Driver {
                 Letter::ChildEnded { child, awaited } => {
                     let ended = keep_trying(KEEP_TRYING, || self.cx.runs.get(&self.scope, &child)).await?;
                     let slot = (awaited.place, awaited.item);
-                    ended
-                        .and_then(|ended| Some((children::outcome(&ended)?, ended.result)))
-                        .map(|(outcome, output)| {
-                            if matches!(outcome, Outcome::Succeeded { .. }) {
-                                turn.additions.outputs.push((slot, output));
-                            }
-                            Event::ChildFinished {
-                                epoch,
-                                slot,
-                                child,
-                                outcome: Box::new(outcome),
-                                sample: self.sample(),
-                            }
-                        })
+                    let ended = match &ended {
+                        Some(ended) => {
+                            keep_trying(KEEP_TRYING, || children::ended(&self.cx, &self.scope, ended)).await?
+                        }
+                        None => None,
+                    };
+                    ended.map(|(outcome, output)| {
+                        if matches!(outcome, Outcome::Succeeded { .. }) {
+                            turn.additions.outputs.push((slot, output));
+                        }
+                        Event::ChildFinished {
+                            epoch,
+                            slot,
+                            child,
+                            outcome: Box::new(outcome),
+                            sample: self.sample(),
+                        }
+                    })
                 }
             };
             let rejected = match event {

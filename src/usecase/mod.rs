@@ -52,6 +52,7 @@ mod attempt_step;
 mod broker;
 mod cached;
 mod children;
+mod collect;
 mod driver;
 mod due;
 mod event_reader;
@@ -81,9 +82,11 @@ use crate::runner::fetched::Fetched;
 use crate::store::envelope::SigningKey;
 use crate::store::port::Ports;
 use crate::store::repo::artifacts::Artifacts;
+pub use crate::store::repo::artifacts::Quotas;
 use crate::store::repo::audit_log::AuditLog;
 use crate::store::repo::backlog::Backlog;
 use crate::store::repo::bundles::Bundles;
+use crate::store::repo::collector::Collector;
 use crate::store::repo::configs::Configs;
 use crate::store::repo::due::Due;
 use crate::store::repo::history::History;
@@ -243,6 +246,11 @@ pub struct Context {
     pub instance: String,
     /// Runs that are no longer kept.
     retention: Retention,
+    /// What finds blobs that nothing refers to any more.
+    pub collector: Collector,
+    collected: collect::Known,
+    /// How long a blob that nothing refers to is kept all the same; for ever without it.
+    grace: Option<Duration>,
     /// For how long runs are kept; for ever without it.
     keep_runs: Option<Duration>,
     /// Whether pauses take their time.
@@ -309,6 +317,20 @@ impl Context {
         self
     }
 
+    /// The same, which deletes blobs that nothing refers to, so long after they were last relied upon; none for never.
+    #[must_use]
+    pub const fn collecting(mut self, grace: Option<Duration>) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// The same, in which artifacts may have so many bytes.
+    #[must_use]
+    pub fn with_quotas(mut self, quotas: Quotas) -> Self {
+        self.artifacts = Artifacts::new(self.ports.clone(), quotas);
+        self
+    }
+
     /// The same, in which no pause and no delay before another attempt takes any time.
     #[must_use]
     pub const fn without_pauses(mut self) -> Self {
@@ -351,6 +373,9 @@ impl Context {
             history: History::new(ports.clone()),
             recordings: Recordings::new(ports.clone()),
             retention: Retention::new(ports.clone()),
+            collector: Collector::new(ports.clone()),
+            collected: collect::Known::default(),
+            grace: None,
             keep_runs: None,
             pauses: true,
             hurries: true,
@@ -368,7 +393,7 @@ impl Context {
             workflows: Workflows::new(ports.clone(), clock.clone()),
             read: resolve::Read::default(),
             egress,
-            artifacts: Artifacts::new(ports.clone()),
+            artifacts: Artifacts::new(ports.clone(), Quotas::default()),
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
             schedules: Schedules::new(ports.clone()),

@@ -6,9 +6,10 @@ use super::admission::{self, Reason, WaitingFor};
 use super::values::{Known, Values};
 use super::{Context, Error, Result, unreadable, workflow_assignment};
 use crate::authz::{Action, Extent, Resource};
-use crate::domain::{AttemptId, RunId, Status, StepError};
+use crate::domain::{AttemptId, Payload, RunId, Status, StepError};
 pub use crate::runner::LogLine;
 use crate::store;
+use crate::store::claim_check::Coming;
 pub use crate::store::port::Continuation;
 use crate::store::repo::quarantines::Quarantined;
 pub use crate::store::repo::runs::{
@@ -144,9 +145,27 @@ pub struct StepOutput {
     /// Where the step is.
     pub status: Status,
     /// What came out; null while there is nothing.
-    pub output: Value,
+    pub output: Output,
     /// Why it failed: type and message; null when it hasn't.
     pub error: Value,
+}
+
+/// What came out, as it is kept.
+pub enum Output {
+    /// A value.
+    Value(Value),
+    /// The text of one that is too large for a row, which is read as it is taken: so many bytes of JSON. It ends in an error before its
+    /// last byte when it is not what was written.
+    Text(u64, Coming),
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Value(value) => f.debug_tuple("Value").field(value).finish(),
+            Self::Text(size, _) => f.debug_tuple("Text").field(size).finish_non_exhaustive(),
+        }
+    }
 }
 
 /// What came out of a step: of a map the list of what came out of its items, of a loop what came out of the last iteration; or of
@@ -172,10 +191,15 @@ pub async fn output(cx: &Context, scope: &Scope, (id, step): (&RunId, &str), ite
         state: &run.state,
         known: &known,
     };
+    let is_one = item.is_some() || run.new.plan.steps[place].work.is_once();
+    let left = values.left((place, item)).await?;
     Ok(StepOutput {
         status: state.status,
-        output: values.output((place, item)).await?,
-        error: values.left((place, item)).await?.error,
+        output: match &left.output {
+            Payload::Claim(check) if is_one => Output::Text(check.size, cx.runs.coming(scope, check).await?),
+            _ => Output::Value(values.output((place, item)).await?),
+        },
+        error: left.error,
     })
 }
 

@@ -57,6 +57,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
             // Said now rather than by an attempt that fails.
             cx.catalogs.pinned(&original.new.plan.bundle).await?;
             resolve::still_trusted(cx, scope, &input.origin, &original.new.plan).await?;
+            cx.runs.rely(scope, &original.new.arguments).await?;
             Prepared {
                 workflow: original.new.workflow.clone(),
                 plan: original.new.plan.as_ref().clone(),

@@ -69,6 +69,7 @@ pub async fn resume(
     let mut prepared = match code {
         CodeOf::Pinned => {
             resolve::still_trusted(cx, scope, origin, &before.new.plan).await?;
+            cx.runs.rely(scope, &before.new.arguments).await?;
             Prepared {
                 workflow: before.new.workflow.clone(),
                 plan: Plan::clone(&before.new.plan),

@@ -43,6 +43,10 @@ pub struct Status {
     pub set_aside_runs: u64,
     /// How often a step's result was taken from an earlier run since the process began, and how often there was none.
     pub cached_results: (u64, u64),
+    /// Blobs that nothing referred to any more and that this process has deleted, and their bytes.
+    pub collected: (u64, u64),
+    /// For how long such blobs are kept; for ever without it.
+    pub grace: Option<Duration>,
     /// Streams and long polls that are told of runs here.
     pub watchers: usize,
 }
@@ -119,6 +123,8 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         live_runs: cx.live.count(),
         set_aside_runs: cx.failures.set_aside(),
         cached_results: cx.results.looks(),
+        collected: cx.collected.freed(),
+        grace: cx.grace,
         watchers: cx.watch.count(),
     })
 }

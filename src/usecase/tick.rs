@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Context, Result, due, queue_trigger, retention, signal};
+use super::{Context, Result, collect, due, queue_trigger, retention, signal};
 use crate::tenancy::{self, PlatformScope};
 
 /// How long after midnight the chains of the day before are still sealed.
@@ -21,6 +21,10 @@ pub struct Ticked {
     pub sealed: usize,
     /// Runs that were deleted because they had been kept long enough.
     pub deleted_runs: usize,
+    /// Blobs that were deleted because nothing referred to them any more.
+    pub freed_blobs: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
     /// Signals to instances that are gone, which were taken away.
     pub signals: usize,
     /// Organizations whose chains could not be sealed this time.
@@ -34,7 +38,7 @@ pub struct Ticked {
 }
 
 /// Does what is due, and seals the heads of the audit chains of every organization, and of the platform; neither keeps the other
-/// from being done. Takes away old signals, and some of the runs that are no longer kept.
+/// from being done. Takes away old signals, some of the runs that are no longer kept, and some of the blobs that nothing refers to.
 ///
 /// # Errors
 /// When what is due can't be read, or the organizations can't be listed; a single organization's failure is counted, logged, and tried again at the next
@@ -68,7 +72,7 @@ async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
         Ok(signals) => ticked.signals = signals,
         Err(error) => tracing::warn!(error = %error, "old signals could not be taken away"),
     }
-    let mut cursor = None;
+    let (mut cursor, mut round) = (None, collect::Round::begin(cx));
     loop {
         let page = cx.identities.list_organizations(platform, 200, cursor).await?;
         for organization in page.items {
@@ -91,9 +95,21 @@ async fn seal(cx: &Context, platform: &PlatformScope) -> Result<Ticked> {
                     }
                 }
             }
+            if let Some(grace) = cx.grace {
+                match collect::apply(cx, &scope, grace, &mut round).await {
+                    Ok(freed) => {
+                        ticked.freed_blobs += freed.blobs;
+                        ticked.freed_bytes += freed.bytes;
+                    }
+                    Err(error) => {
+                        tracing::warn!(org.id = %organization.id, error = %error, "blobs that nothing refers to could not be deleted, the next tick goes on");
+                    }
+                }
+            }
         }
         cursor = page.next;
         if cursor.is_none() {
+            round.end(cx);
             return Ok(ticked);
         }
     }

@@ -428,12 +428,43 @@ fn sealed_constructors_stay_sealed() {
     }
 }
 
+/// Whoever lets rows refer to blobs tells the collector, which would delete them after a day.
+#[test]
+fn the_collector_knows_every_reference_to_a_value() {
+    let written = Regex::new(r#"put_(?:payload|text)\((?:scope, )?&mut properties,\s*"(\w+)""#).unwrap();
+    let mut found = BTreeSet::new();
+    for source in &sources() {
+        // Partitions that it looks through: results, workflows and runs, with their letters.
+        let looked_through = ["store/repo/results.rs", "store/repo/workflows.rs", "store/repo/runs.rs"];
+        let text = read(&root().join("src").join(&source.path));
+        for name in written.captures_iter(&text) {
+            assert!(
+                looked_through.contains(&&*source.path),
+                "src/{} refers to values",
+                source.path
+            );
+            found.insert(format!("{}Claim", &name[1]));
+        }
+        if text.contains("claim_check::save(") || text.contains("claim_check::put(") {
+            assert!(
+                looked_through.contains(&&*source.path),
+                "src/{} keeps values",
+                source.path
+            );
+        }
+    }
+    let known = weft::store::repo::collector::CLAIMS.map(str::to_owned);
+    assert_eq!(found, BTreeSet::from(known));
+}
+
 /// Every method of a repository takes whose rows it is about, before anything else.
 #[test]
 fn repositories_take_a_scope_first() {
     // Asked before there is a scope, by what was authenticated; `within` is a scope of either kind. What is handed out is
     // about one thing that the caller holds already.
     const WITHOUT: &[&str] = &[
+        "collector::give_back",
+        "collector::share",
         "identity::organization",
         "identity::membership",
         "identity::person",

@@ -8,6 +8,8 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use weft::store::fault::Call;
+use weft::store::port::Put;
 use weft::testing::TestApp;
 use weft::testing::app::Builder;
 use weft::usecase::deliver::{From, deliver};
@@ -30,6 +32,26 @@ def counts(ctx: Context, by: int = 1) -> dict:
     return {"before": before, "keys": list(ctx.kv.list()), "swapped": ctx.kv.compare_and_set("count", 99, 0),
             "large": refused(ctx.kv.set, "large", "x" * 40_000), "null": refused(ctx.kv.set, "null", None),
             "smuggled": refused(ctx._link.call, "kv.get", {"key": "count", "organization": "fabrikam"})}
+
+@workflow()
+def large(ctx: Context) -> dict:
+    data = bytes(range(251)) * 36_000
+    written = ctx.artifacts.write("large.bin", data)
+    saved = ctx.artifacts.save("copy.bin", id=written.id)
+    with open("copy.bin", "rb") as file:
+        same = file.read() == data
+    again = ctx.artifacts.write("again.bin", "copy.bin", media_type="text/csv")
+    link, digest = ctx._link, written.sha256
+    begun = link.call("artifacts.begin", {"name": "forged", "size": len(data), "sha256": digest})["upload"]
+    from binascii import b2a_base64
+    for offset in range(0, len(data), 524_288):
+        piece = b2a_base64(bytes(min(524_288, len(data) - offset)), newline=False).decode()
+        link.call("artifacts.append", {"upload": begun, "offset": offset, "data": piece})
+    return {"same": same, "size": saved.size, "digests": again.sha256 == digest, "id": written.id, "sha256": digest,
+            "forged": refused(link.call, "artifacts.commit", {"upload": begun, "sha256": digest}),
+            "no_digest": refused(link.call, "artifacts.begin", {"name": "x", "size": 1, "sha256": "0" * 63}),
+            "whole": refused(link.call, "artifacts.begin", {"name": "x", "size": 33 << 20}),
+            "over": refused(link.call, "artifacts.begin", {"name": "x", "size": (256 << 20) + 1, "sha256": digest})}
 
 @workflow()
 def writes(ctx: Context) -> dict:
@@ -286,6 +308,130 @@ async fn steps_keep_and_find_what_is_theirs() {
     }
     let records = world.overreached().await;
     assert_eq!(records.len(), 1, "the id of no artifact: {records:?}");
+}
+
+/// What is larger than a part goes to storage in parts, and comes back whole, in ranges, or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_artifacts_go_in_parts_and_come_in_ranges() {
+    let world = World::new().await;
+    world.app.faults.reset();
+    let run = world.run("contoso", "large", json!({})).await;
+    let result = &run["result"];
+    let size = 251 * 36_000;
+    let sha256 = result["sha256"].as_str().unwrap();
+    assert_eq!(
+        (&result["same"], &result["size"], &result["digests"]),
+        (&json!(true), &json!(size), &json!(true)),
+        "{run}"
+    );
+    for (refused, with) in [
+        ("forged", "InvalidInput"),
+        ("no_digest", "InvalidInput"),
+        ("whole", "TooLarge"),
+        ("over", "TooLarge"),
+    ] {
+        assert_eq!(result[refused], with, "{refused}: {result}");
+    }
+    // Two of three parts each; of the forged one two, since it is refused before the last.
+    assert_eq!(world.app.faults.count(Call::LayAside), 8);
+    assert_eq!(world.app.faults.count(Call::Assemble), 2);
+    assert_eq!(
+        world.app.faults.count(Call::TouchBlob),
+        1,
+        "the same bytes are relied upon"
+    );
+
+    let id = run["runId"].as_str().unwrap();
+    let listed = world.get("contoso", &format!("/api/runs/{id}/artifacts")).await.json();
+    let kept: Vec<_> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| (&item["name"], &item["size"], &item["mediaType"]))
+        .collect();
+    assert_eq!(
+        kept,
+        [
+            (&json!("again.bin"), &json!(size), &json!("text/csv")),
+            (&json!("large.bin"), &json!(size), &Value::Null)
+        ],
+        "{listed}"
+    );
+    let path = format!("/api/runs/{id}/artifacts/{}", result["id"].as_str().unwrap());
+    let ask = |headers: &[(&str, &str)]| {
+        let request = world
+            .app
+            .request("GET", &path)
+            .key(DEVELOPMENT_KEY)
+            .organization("contoso");
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(name, value))
+    };
+    let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    let etag = format!("\"{sha256}\"");
+    let whole = ask(&[]).send().await;
+    assert_eq!(
+        (whole.status, whole.header("content-length")),
+        (200, &*size.to_string())
+    );
+    assert_eq!((whole.header("etag"), whole.header("accept-ranges")), (&*etag, "bytes"));
+    assert!(whole.header("repr-digest").starts_with("sha-256=:"), "{whole:?}");
+    assert!(whole.body == content);
+    for (range, expected) in [
+        ("bytes=0-0", 0..1),
+        ("bytes=2000000-5999999", 2_000_000..6_000_000),
+        ("bytes=9035000-", 9_035_000..size),
+        ("bytes=-1000", size - 1000..size),
+        ("bytes=0-", 0..size),
+    ] {
+        let part = ask(&[("range", range), ("if-range", &etag)]).send().await;
+        assert_eq!(part.status, 206, "{range}");
+        let told = format!("bytes {}-{}/{size}", expected.start, expected.end - 1);
+        assert_eq!(part.header("content-range"), told);
+        assert_eq!(part.header("content-length"), expected.len().to_string());
+        assert_eq!(part.header("etag"), etag);
+        assert!(part.body == content[expected], "{range}");
+    }
+    assert_eq!(
+        ask(&[("range", "bytes=0-0"), ("if-range", "\"other\"")])
+            .send()
+            .await
+            .body
+            .len(),
+        size
+    );
+    let beyond = ask(&[("range", "bytes=9036000-")]).send().await;
+    assert_eq!(
+        (beyond.status, beyond.json()["code"].as_str()),
+        (416, Some("range_not_satisfiable"))
+    );
+    assert_eq!(beyond.header("content-range"), format!("bytes */{size}"));
+    let known = ask(&[("if-none-match", &etag)]).send().await;
+    assert_eq!((known.status, known.body.len(), known.header("etag")), (304, 0, &*etag));
+
+    // Bytes that are not those that were written are never all given: the connection breaks off before the last of them.
+    let container = weft::store::key::org_container(&"contoso".parse().unwrap());
+    let blob = weft::store::key::artifact_blob(sha256);
+    let mut forged = content.clone();
+    forged[100] ^= 1;
+    let blobs = &world.app.ports.blobs;
+    blobs
+        .put(&container, &blob, forged.into(), Put::Overwrite)
+        .await
+        .unwrap();
+    let (status, came) = ask(&[]).broken_off().await;
+    assert_eq!(status, 200);
+    assert!(came.is_some_and(|came| came < size), "{came:?}");
+    blobs
+        .put(&container, &blob, content[..3_000_000].to_vec().into(), Put::Overwrite)
+        .await
+        .unwrap();
+    for headers in [&[][..], &[("range", "bytes=100-5000000")]] {
+        let (_, came) = ask(headers).broken_off().await;
+        assert!(came.is_some_and(|came| came < 3_000_000), "{headers:?} {came:?}");
+    }
+    assert_eq!(ask(&[("range", "bytes=8000000-")]).send().await.status, 500);
 }
 
 /// The fakes of unit tests answer as the broker does: both are held to one list.

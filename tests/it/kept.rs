@@ -9,7 +9,7 @@ use weft::clock::{Clock, Entropy, ManualClock};
 use weft::domain::{ArtifactId, AttemptId, OrgId, RunId, Timestamp, sha256_hex};
 use weft::store::key;
 use weft::store::port::{Match, Operation, Ports, Properties};
-use weft::store::repo::artifacts::{self, Artifact, Artifacts, MAX_RUN_BYTES};
+use weft::store::repo::artifacts::{self, Artifact, Artifacts, Quotas};
 use weft::store::repo::kv::{Expected, Kv, MAX_PAIRS, Pair, Written, is_key};
 use weft::store::sqlite;
 use weft::tenancy::{Scope, operator, operator_in};
@@ -171,7 +171,7 @@ async fn pairs(ports: &Ports) {
 
 async fn named_outputs(ports: &Ports) {
     let clock = clock();
-    let artifacts = Artifacts::new(ports.clone());
+    let artifacts = Artifacts::new(ports.clone(), Quotas::default());
     let [ours, theirs] = two(ports).await;
     let run = RunId::generate(clock.now(), Entropy::System.bytes());
     let other = RunId::generate(clock.now(), Entropy::System.bytes());
@@ -232,13 +232,13 @@ async fn named_outputs(ports: &Ports) {
     // The sum of a run is bounded, and a repeat takes nothing of it.
     assert!(
         artifacts
-            .has_room(&ours, &run, MAX_RUN_BYTES - 3_000_005)
+            .has_room(&ours, &run, Quotas::default().run - 3_000_005)
             .await
             .unwrap()
     );
     assert!(
         !artifacts
-            .has_room(&ours, &run, MAX_RUN_BYTES - 3_000_004)
+            .has_room(&ours, &run, Quotas::default().run - 3_000_004)
             .await
             .unwrap()
     );

@@ -7,13 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use weft::clock::{Clock, ManualClock, SystemClock};
 use weft::domain::Timestamp;
 use weft::store::Error;
 use weft::store::port::{
-    Comparison, Continuation, ETag, Filter, Key, Match, Operation, Ports, Properties, Query, QueueName, TableName,
-    Value,
+    BlobPath, Comparison, ContainerName, Continuation, ETag, Filter, Key, Match, Operation, Ports, Properties, Put,
+    Query, QueueName, TableName, Value,
 };
 use weft::store::sqlite;
 
@@ -371,6 +372,42 @@ async fn a_folder_that_goes_away_is_told_and_one_that_comes_back_is_used() {
     let stale = vec![Operation::Delete(key("kept"), Match::Exactly(etag))];
     let stale = ports.tables.commit(&table(), &key("p"), stale).await;
     assert!(matches!(stale, Err(Error::PreconditionFailed { .. })), "{stale:?}");
+}
+
+/// A file of schema 1, as it was before blobs had a version and a time: what is in it stays, and counts as written now.
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_taken_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.db");
+    let ports = open(&path);
+    let (container, blob) = (ContainerName::new("org-a").unwrap(), BlobPath::new("value/x").unwrap());
+    ports.blobs.create_container(&container).await.unwrap();
+    ports
+        .blobs
+        .put(&container, &blob, Bytes::from_static(b"kept"), Put::Create)
+        .await
+        .unwrap();
+    drop(ports);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "ALTER TABLE blob DROP COLUMN version; ALTER TABLE blob DROP COLUMN modified; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    let before = SystemClock.now();
+    let ports = open(&path);
+    assert_eq!(
+        ports.blobs.get(&container, &blob, 9).await.unwrap().as_deref(),
+        Some(&b"kept"[..])
+    );
+    let listed = ports.blobs.list(&container, "", None).await.unwrap().blobs.remove(0);
+    assert!(listed.modified.since(before) < Duration::from_secs(60), "{listed:?}");
+    assert!(listed.modified >= before, "{listed:?}");
+    let condition = Match::Exactly(listed.etag);
+    assert!(ports.blobs.touch(&container, &blob).await.unwrap());
+    assert!(ports.blobs.delete(&container, &blob, condition).await.is_err());
+    drop((ports, open(&path)));
 }
 
 #[tokio::test]

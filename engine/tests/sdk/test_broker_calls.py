@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import a2b_base64
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_pairs() -> None:
         kv.set("set", {1})
 
 
-def test_artifacts_of_many_pieces_and_of_files(tmp_path: Path) -> None:
+def test_artifacts_of_many_pieces_and_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifacts = fake_context().artifacts
     content = bytes(range(256)) * 5_000
     assert artifacts.write("big.bin", content).size == len(content)
@@ -60,8 +61,35 @@ def test_artifacts_of_many_pieces_and_of_files(tmp_path: Path) -> None:
     assert [artifact.name for artifact in artifacts.list()] == ["a.txt", "big.bin", "empty"]
     with pytest.raises(NotFound):
         artifacts.read("other")
-    with pytest.raises(TooLarge):
-        artifacts.write("huge", bytes(33 * 1024 * 1024))
+    assert artifacts.write("view", memoryview(content)[1:700_000:3]).size == 233_333
+    assert artifacts.read("view") == content[1:700_000:3]
+    with monkeypatch.context() as patch:
+        patch.setattr("weft._fakes.ARTIFACT_BYTES", 1_000)
+        with pytest.raises(TooLarge, match="the limit is 1000"):
+            artifacts.write("huge", bytes(1_001))
+    with pytest.raises(InvalidInput):
+        artifacts._link.call("artifacts.begin", {"name": "a", "size": 1, "sha256": "0" * 63})
+
+
+def test_artifacts_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts = fake_context().artifacts
+    content = bytes(range(256)) * 5_000
+    written = artifacts.write("big.bin", content, media_type="text/csv")
+    path = tmp_path / "there.bin"
+    path.write_bytes(b"before")
+    with pytest.raises(NotFound):
+        artifacts.save(path, "other")
+    assert path.read_bytes() == b"before"
+    saved = artifacts.save(path, "big.bin")
+    assert (saved.id, saved.size, saved.media_type) == (written.id, len(content), "text/csv")
+    assert path.read_bytes() == content
+    # What isn't what was written takes nobody's place.
+    path.write_bytes(b"before")
+    monkeypatch.setattr("weft._artifacts.a2b_base64", lambda text: a2b_base64(text)[::-1])
+    with pytest.raises(WeftError, match="not what was written"):
+        artifacts.save(path, id=written.id)
+    assert path.read_bytes() == b"before"
+    assert [file.name for file in tmp_path.iterdir()] == ["there.bin"]
 
 
 def test_files_that_steps_hand_on() -> None:

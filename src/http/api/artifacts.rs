@@ -2,8 +2,10 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::PageOf;
@@ -11,6 +13,7 @@ use super::runs::run_id;
 use crate::domain::{ArtifactId, Timestamp};
 use crate::http::extract::{Admitted, Path};
 use crate::http::problem::{ApiError, Problem};
+use crate::http::ranges::{self, Asked};
 use crate::usecase::artifact::{self, Artifact};
 
 /// Types that a browser may be told of; it is told to save them all the same. Anything else is only bytes.
@@ -76,31 +79,76 @@ pub async fn list(admitted: Admitted, Path(id): Path<String>) -> Result<Json<Pag
     }))
 }
 
-/// The bytes of an artifact, to be saved: never to be shown as a page of this origin.
+/// The bytes of an artifact, to be saved: never to be shown as a page of this origin. `Range` asks for a part of them.
 ///
 /// # Errors
 /// Problems as documented.
 #[utoipa::path(get, path = "/api/runs/{id}/artifacts/{artifactId}", tag = "runs",
     params(("id" = String, Path, description = "The run"), ("artifactId" = String, Path, description = "The artifact"),
+        ("Range" = Option<String>, Header, description = "One range of bytes, as `bytes=0-1023` or `bytes=-500`; others are passed over"),
+        ("If-Range" = Option<String>, Header, description = "The `ETag` with which a `Range` counts; with another one all bytes are answered"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what the caller has"),
         super::OrganizationHeader),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = "default", body = Problem)))]
-pub async fn download(admitted: Admitted, Path((id, artifact)): Path<(String, String)>) -> Result<Response, ApiError> {
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "A range of the bytes", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 304, description = "The caller has them"), (status = "default", body = Problem)))]
+pub async fn download(
+    admitted: Admitted,
+    Path((id, artifact)): Path<(String, String)>,
+    asked: HeaderMap,
+) -> Result<Response, ApiError> {
     let artifact: ArtifactId = artifact
         .parse()
         .map_err(|error: crate::domain::IdError| ApiError::bad_parameter("path:artifactId", error.to_string()))?;
-    let content = artifact::open(&admitted.app.cx, &admitted.scope, &run_id(&id)?, &artifact).await?;
-    let about = content.artifact;
-    let mut response = Response::new(Body::from_stream(content.bytes));
+    let found = artifact::open(&admitted.app.cx, &admitted.scope, &run_id(&id)?, &artifact).await?;
+    let about = found.artifact.clone();
+    let size = about.size;
+    let etag = format!("\"{}\"", about.sha256);
+    let (status, range) = match ranges::asked(&asked, &etag, size) {
+        Asked::Nothing => (StatusCode::NOT_MODIFIED, 0..0),
+        Asked::Whole => (StatusCode::OK, 0..size),
+        Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Asked::Beyond => return Err(ApiError::beyond(size)),
+    };
+    let body = match status {
+        StatusCode::NOT_MODIFIED => Body::empty(),
+        _ => Body::from_stream(found.bytes(range.clone()).await?),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, about.size.into());
+    let mut set = |name: HeaderName, text: String| {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::ETAG, etag);
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    set(header::ACCEPT_RANGES, "bytes".to_owned());
+    set(header::CONTENT_LENGTH, (range.end - range.start).to_string());
+    if status == StatusCode::PARTIAL_CONTENT {
+        let last = range.end.saturating_sub(1);
+        set(header::CONTENT_RANGE, format!("bytes {}-{last}/{size}", range.start));
+    }
+    // Of the whole, whatever part is answered: who puts parts together can check them (RFC 9530).
+    if let Some(digest) = unhex(&about.sha256) {
+        set(
+            HeaderName::from_static("repr-digest"),
+            format!("sha-256=:{}:", STANDARD.encode(digest)),
+        );
+    }
+    set(header::CONTENT_DISPOSITION, disposition(&about.name));
     headers.insert(header::CONTENT_TYPE, told_type(about.media_type.as_deref()));
-    if let Ok(value) = HeaderValue::from_str(&disposition(&about.name)) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{}\"", about.sha256)) {
-        headers.insert(header::ETAG, value);
-    }
     Ok(response)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks_exact(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }
 
 fn told_type(declared: Option<&str>) -> HeaderValue {

@@ -69,6 +69,8 @@ pub struct StatusAnswer {
     pub set_aside_runs: u64,
     /// Results that steps have taken from earlier runs, since the process began.
     pub cached_results: CachedResults,
+    /// Large values and artifacts that nothing referred to any more and that were deleted here, since the process began.
+    pub collected_blobs: CollectedBlobs,
     /// Streams and long polls that are told of runs here.
     pub watchers: usize,
 }
@@ -80,6 +82,18 @@ pub struct CachedResults {
     pub hits: u64,
     /// There was none.
     pub misses: u64,
+}
+
+/// What was deleted because nothing referred to it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectedBlobs {
+    /// How many.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// For how many hours such blobs are kept; none for ever.
+    pub grace_hours: Option<u64>,
 }
 
 /// How the process is, in detail: workers, isolation, workspace. For platform administrators and keys that may.
@@ -113,6 +127,11 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
         cached_results: CachedResults {
             hits: found.cached_results.0,
             misses: found.cached_results.1,
+        },
+        collected_blobs: CollectedBlobs {
+            count: found.collected.0,
+            bytes: found.collected.1,
+            grace_hours: found.grace.map(|grace| grace.as_secs() / 3_600),
         },
         watchers: found.watchers,
     }))

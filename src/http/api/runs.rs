@@ -1,8 +1,11 @@
 //! `/api/runs`: look at runs, and end them.
 
 use axum::Json;
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::{StreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -14,8 +17,8 @@ use crate::http::extract::{Admitted, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::admission::WaitingFor;
 use crate::usecase::query_run::{
-    AttemptRecord, Continuation, Details, ListedRun, LogLine, Requester, RunQuery, StoredItem, StoredRun, StoredStep,
-    Timings,
+    AttemptRecord, Continuation, Details, ListedRun, LogLine, Output, Requester, RunQuery, StoredItem, StoredRun,
+    StoredStep, Timings,
 };
 use crate::usecase::rerun::{Code, Rerun};
 use crate::usecase::resume_run::{self, CodeOf};
@@ -594,7 +597,7 @@ pub async fn output(
     admitted: Admitted,
     Path((id, step)): Path<(String, String)>,
     Query(query): Query<OutputQuery>,
-) -> Result<Json<OutputAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let item = match query.item.as_deref().filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => Some(
@@ -604,11 +607,28 @@ pub async fn output(
     };
     let (cx, of) = (&admitted.app.cx, (&run_id(&id)?, step.as_str()));
     let left = query_run::output(cx, &admitted.scope, of, item).await?;
-    Ok(Json(OutputAnswer {
-        status: left.status,
-        output: left.output,
-        error: left.error,
-    }))
+    let (size, text) = match left.output {
+        Output::Value(output) => {
+            let answer = OutputAnswer {
+                status: left.status,
+                output,
+                error: left.error,
+            };
+            return Ok(Json(answer).into_response());
+        }
+        Output::Text(size, text) => (size, text),
+    };
+    // The same, around a text that is not held.
+    let before = Bytes::from(format!("{{\"status\":{},\"output\":", json!(left.status)));
+    let after = Bytes::from(format!(",\"error\":{}}}", left.error));
+    let length = before.len() as u64 + size + after.len() as u64;
+    let ends = |bytes| stream::once(future::ready(Ok(bytes)));
+    let body = Body::from_stream(ends(before).chain(text).chain(ends(after)));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+    ];
+    Ok((headers, body).into_response())
 }
 
 /// A line of a run's log.

@@ -1,5 +1,6 @@
 //! Blobs, through the official client.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZero;
 
@@ -9,8 +10,10 @@ use azure_core::http::pager::PagerOptions;
 use azure_core::http::{Etag, RequestContent, Transport};
 use azure_storage_blob::models::{
     AppendBlobClientAppendBlockOptions, AppendBlobClientCreateOptions, BlobClientDeleteOptions,
-    BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders as _, BlobClientUploadOptions,
-    BlobContainerClientCreateOptions, BlobContainerClientDeleteOptions, BlobContainerClientListBlobsOptions, HttpRange,
+    BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders as _, BlobClientSetMetadataOptions,
+    BlobClientUploadOptions, BlobContainerClientCreateOptions, BlobContainerClientDeleteOptions,
+    BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions,
+    BlockLookupList, HttpRange,
 };
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobServiceClient, BlobServiceClientOptions};
 use bytes::Bytes;
@@ -21,9 +24,11 @@ use super::credential::{Access, Scheme};
 use super::error::{Failure, Target};
 use super::odata::{open_continuation, seal_continuation};
 use super::pipeline::{self, Repeat, bounded};
+use crate::domain::Timestamp;
 use crate::store::error::Error;
 use crate::store::port::{
-    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, MAX_APPEND_BYTES, Put, Result,
+    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, MAX_APPEND_BYTES, Match, PART_BYTES,
+    Put, Result, Upload, check_part,
 };
 
 const PAGE: i32 = 1000;
@@ -265,9 +270,103 @@ impl BlobStore for Blobs {
         })
     }
 
-    async fn delete(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
+    async fn lay_aside(
+        &self,
+        container: &ContainerName,
+        path: &BlobPath,
+        upload: Upload,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<()> {
+        check_part(path, at, bytes.len())?;
+        let client = self.blob(container, path).block_blob_client();
+        let options = BlockBlobClientStageBlockOptions {
+            method_options: Repeat::Harmless.options(),
+            ..Default::default()
+        };
+        let size = bytes.len() as u64;
+        bounded(size, async {
+            client
+                .stage_block(
+                    block_id(upload, at).as_bytes(),
+                    size,
+                    RequestContent::from(bytes.to_vec()),
+                    Some(options),
+                )
+                .await
+                .map_err(Failure::from_sdk)
+        })
+        .await
+        .map(drop)
+        .map_err(|failure| failure.into_error(&blob_target("laying a part of a blob aside", container, path)))
+    }
+
+    async fn assemble(&self, container: &ContainerName, path: &BlobPath, upload: Upload, size: u64) -> Result<()> {
+        let target = blob_target("making a blob of its parts", container, path);
+        let parts = (0..size).step_by(PART_BYTES);
+        let list = BlockLookupList {
+            latest: Some(parts.map(|at| block_id(upload, at).into_bytes()).collect()),
+            ..Default::default()
+        };
+        let content = list
+            .try_into()
+            .map_err(|error| Failure::from_sdk(error).into_error(&target))?;
+        let client = self.blob(container, path).block_blob_client();
+        let options = BlockBlobClientCommitBlockListOptions {
+            blob_content_type: Some("application/octet-stream".into()),
+            if_none_match: Some(Etag::from("*")),
+            // A repeated one would meet its own first try.
+            method_options: Repeat::Never.options(),
+            ..Default::default()
+        };
+        bounded(0, async {
+            client
+                .commit_block_list(content, Some(options))
+                .await
+                .map_err(Failure::from_sdk)
+        })
+        .await
+        .map(drop)
+        .map_err(|failure| match failure.code() {
+            "InvalidBlockList" | "InvalidBlockId" => Error::PreconditionFailed {
+                what: path.to_string(),
+                index: 0,
+            },
+            _ => failure.into_error(&target),
+        })
+    }
+
+    /// The service throws away what is a week old.
+    async fn throw_away(&self, _: &ContainerName, _: &BlobPath, _: Upload) -> Result<()> {
+        Ok(())
+    }
+
+    async fn touch(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
+        let blob = self.blob(container, path);
+        let options = BlobClientSetMetadataOptions {
+            method_options: Repeat::Harmless.options(),
+            ..Default::default()
+        };
+        match bounded(0, async {
+            blob.set_metadata(&HashMap::new(), Some(options))
+                .await
+                .map_err(Failure::from_sdk)
+        })
+        .await
+        {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_missing_item() => Ok(false),
+            Err(failure) => Err(failure.into_error(&blob_target("touching a blob", container, path))),
+        }
+    }
+
+    async fn delete(&self, container: &ContainerName, path: &BlobPath, condition: Match) -> Result<bool> {
         let blob = self.blob(container, path);
         let options = BlobClientDeleteOptions {
+            if_match: match condition {
+                Match::Any => None,
+                Match::Exactly(etag) => Some(Etag::from(etag.0)),
+            },
             method_options: Repeat::Never.options(),
             ..Default::default()
         };
@@ -307,13 +406,18 @@ impl BlobStore for Blobs {
         .map_err(|failure| failure.into_error(&target))?;
         let mut blobs = Vec::with_capacity(page.blob_items.len());
         for item in page.blob_items {
-            let size = item
-                .properties
-                .and_then(|properties| properties.content_length)
-                .unwrap_or_default();
+            let properties = item.properties.unwrap_or_default();
+            let modified = properties.last_modified.map(|at| at.unix_timestamp_nanos() / 1_000_000);
             blobs.push(BlobInfo {
                 path: BlobPath::new(item.name.unwrap_or_default())?,
-                size,
+                size: properties.content_length.unwrap_or_default(),
+                etag: ETag(quoted(
+                    &properties.etag.map(|etag| etag.to_string()).unwrap_or_default(),
+                )),
+                // One whose time is not told counts as new.
+                modified: modified
+                    .and_then(|at| i64::try_from(at).ok())
+                    .map_or_else(|| Timestamp::from_millis(i64::MAX), Timestamp::from_millis),
             });
         }
         let next = page.next_marker.filter(|marker| !marker.is_empty());
@@ -322,6 +426,16 @@ impl BlobStore for Blobs {
             next: next.map(|marker| seal_continuation(&scope, [marker, String::new()])),
         })
     }
+}
+
+/// As a header has it: in a list, versions are not quoted.
+fn quoted(etag: &str) -> String {
+    format!("\"{}\"", etag.trim_matches('"'))
+}
+
+/// Of one length for every part of a blob, as the service wants it.
+fn block_id(upload: Upload, at: u64) -> String {
+    format!("{:016x}-{at:012x}", upload.0)
 }
 
 fn blob_target<'a>(operation: &'static str, container: &'a ContainerName, path: &'a BlobPath) -> Target<'a> {

@@ -1,19 +1,36 @@
 //! Named outputs of runs: rows in the run's partition, bytes named by their digest in the organization's container.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::domain::{ArtifactId, AttemptId, RunId, Timestamp, sha256_hex};
+use crate::store::claim_check::{self, Coming, Named};
 use crate::store::error::Error;
 use crate::store::key;
-use crate::store::port::{ETag, Entity, Match, Operation, Ports, Properties, Put, Query, Result};
+use crate::store::port::{ETag, Entity, Match, Operation, Ports, Properties, Query, Result, Upload};
 use crate::tenancy::Scope;
 
-/// Most bytes of one artifact.
-pub const MAX_BYTES: u64 = 32 << 20;
-/// Most bytes of a run's artifacts together.
-pub const MAX_RUN_BYTES: u64 = 256 << 20;
 /// Most artifacts of a run.
 pub const MAX_RUN_ARTIFACTS: u64 = 1_000;
+
+/// How many bytes artifacts may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// One.
+    pub artifact: u64,
+    /// All of a run together.
+    pub run: u64,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            artifact: 256 << 20,
+            run: 1 << 30,
+        }
+    }
+}
 
 const SCHEMA: i64 = 1;
 /// How often a write that met another one is tried again.
@@ -44,6 +61,7 @@ pub struct Artifact {
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     ports: Ports,
+    quotas: Quotas,
 }
 
 /// What came of a write.
@@ -63,16 +81,22 @@ struct Total {
 }
 
 impl Total {
-    const fn has_room_for(&self, size: u64) -> bool {
-        self.count < MAX_RUN_ARTIFACTS && self.bytes.saturating_add(size) <= MAX_RUN_BYTES
+    const fn has_room_for(&self, size: u64, quotas: &Quotas) -> bool {
+        self.count < MAX_RUN_ARTIFACTS && self.bytes.saturating_add(size) <= quotas.run
     }
 }
 
 impl Artifacts {
     /// Over these ports.
     #[must_use]
-    pub const fn new(ports: Ports) -> Self {
-        Self { ports }
+    pub const fn new(ports: Ports, quotas: Quotas) -> Self {
+        Self { ports, quotas }
+    }
+
+    /// How many bytes they may have.
+    #[must_use]
+    pub const fn quotas(&self) -> Quotas {
+        self.quotas
     }
 
     /// Whether a run may write so many bytes more.
@@ -80,7 +104,7 @@ impl Artifacts {
     /// # Errors
     /// Those of the table store.
     pub async fn has_room(&self, scope: &Scope, run: &RunId, size: u64) -> Result<bool> {
-        Ok(self.total(scope, run).await?.has_room_for(size))
+        Ok(self.total(scope, run).await?.has_room_for(size, &self.quotas))
     }
 
     /// Writes one. `bytes` must have the digest that it says.
@@ -88,12 +112,62 @@ impl Artifacts {
     /// # Errors
     /// Those of the stores. After [`Error::Unavailable`] it may be written; repeating it does no harm.
     pub async fn put(&self, scope: &Scope, run: &RunId, artifact: &Artifact, bytes: Bytes) -> Result<Written> {
+        let path = key::artifact_blob(&artifact.sha256);
+        claim_check::put_once(self.ports.blobs.as_ref(), scope, &path, bytes).await?;
+        self.enter(scope, run, artifact).await
+    }
+
+    /// Keeps a part of one that is too large to be held at once, under the digest that the whole is said to have. Nobody sees it
+    /// before [`Artifacts::finish`]. Parts are as [`BlobStore::lay_aside`](crate::store::port::BlobStore::lay_aside) wants them.
+    ///
+    /// # Errors
+    /// Those of the blob store.
+    pub async fn lay_aside(&self, scope: &Scope, sha256: &str, upload: Upload, at: u64, bytes: Bytes) -> Result<()> {
+        let (container, path) = (key::org_container(scope.org()), key::artifact_blob(sha256));
+        self.ports.blobs.lay_aside(&container, &path, upload, at, bytes).await
+    }
+
+    /// Gives up what was kept of one.
+    ///
+    /// # Errors
+    /// Those of the blob store.
+    pub async fn throw_away(&self, scope: &Scope, sha256: &str, upload: Upload) -> Result<()> {
+        let (container, path) = (key::org_container(scope.org()), key::artifact_blob(sha256));
+        self.ports.blobs.throw_away(&container, &path, upload).await
+    }
+
+    /// Writes one whose parts were all kept. They must have the digest that it says.
+    ///
+    /// # Errors
+    /// Those of the stores. After [`Error::Unavailable`] it may be written; writing it all again does no harm.
+    /// [`Error::PreconditionFailed`] when its parts are gone, so that they must be written again.
+    pub async fn finish(&self, scope: &Scope, run: &RunId, artifact: &Artifact, upload: Upload) -> Result<Written> {
         let (container, path) = (key::org_container(scope.org()), key::artifact_blob(&artifact.sha256));
-        match self.ports.blobs.put(&container, &path, bytes, Put::Create).await {
-            // The same bytes are there: their path is their digest.
-            Ok(()) | Err(Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error),
+        let blobs = &self.ports.blobs;
+        let mut tries = 0;
+        loop {
+            let lost = match blobs.assemble(&container, &path, upload, artifact.size).await {
+                Ok(()) => break,
+                // The same bytes are there, since their path is their digest; or they were when the parts got lost.
+                Err(error) if error.is_conflict() => error,
+                Err(error) => return Err(error),
+            };
+            if blobs.touch(&container, &path).await? {
+                if let Err(error) = blobs.throw_away(&container, &path, upload).await {
+                    tracing::warn!(error = %error, "parts of an artifact that was there already stay for a while");
+                }
+                break;
+            }
+            tries += 1;
+            if tries == TRIES || matches!(lost, Error::PreconditionFailed { .. }) {
+                return Err(lost);
+            }
         }
+        self.enter(scope, run, artifact).await
+    }
+
+    /// Its row, and the sums of its run.
+    async fn enter(&self, scope: &Scope, run: &RunId, artifact: &Artifact) -> Result<Written> {
         let (table, partition) = (key::org_table(scope.org()), key::run(run));
         let row = key::artifact_row(&artifact.id);
         for _ in 0..TRIES {
@@ -101,7 +175,7 @@ impl Artifacts {
                 Some(_) => vec![Operation::Upsert(row.clone(), properties(artifact))],
                 None => {
                     let total = self.total(scope, run).await?;
-                    if !total.has_room_for(artifact.size) {
+                    if !total.has_room_for(artifact.size, &self.quotas) {
                         return Ok(Written::Full);
                     }
                     let sum = Properties::new()
@@ -184,6 +258,19 @@ impl Artifacts {
             return Err(Error::corrupt(message));
         }
         Ok(bytes)
+    }
+
+    /// Its bytes in a range, as they are taken: [`claim_check::coming`].
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the first of them are not there.
+    pub async fn coming(&self, scope: &Scope, artifact: &Artifact, range: Range<u64>) -> Result<Coming> {
+        let named = Named {
+            path: key::artifact_blob(&artifact.sha256),
+            size: artifact.size,
+            sha256: artifact.sha256.clone(),
+        };
+        claim_check::coming(&self.ports.blobs, scope, named, range).await
     }
 
     async fn total(&self, scope: &Scope, run: &RunId) -> Result<Total> {

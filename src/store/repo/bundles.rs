@@ -297,7 +297,10 @@ impl Bundles {
         self.ports.tables.commit(&table, &partition, operations).await?;
         // What is left behind without a row counts for nothing.
         let path = key::bundle_blob(&bundle.digest, &bundle.archive);
-        self.ports.blobs.delete(&key::bundles_container(), &path).await?;
+        self.ports
+            .blobs
+            .delete(&key::bundles_container(), &path, Match::Any)
+            .await?;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ pub mod audit_log;
 pub mod backlog;
 pub mod bundles;
 pub mod claims;
+pub mod collector;
 pub mod configs;
 pub mod due;
 pub mod history;

@@ -481,7 +481,7 @@ impl NodeTypes {
             let sha256 = digest.strip_prefix("sha256:").unwrap_or_default();
             let blobs = &self.ports.blobs;
             blobs
-                .delete(&key::library_container(), &key::node_type_blob(sha256))
+                .delete(&key::library_container(), &key::node_type_blob(sha256), Match::Any)
                 .await?;
         }
         Ok(())

@@ -74,7 +74,7 @@ impl Retention {
                 .list(&container, &key::log_blobs(&old.run), None)
                 .await?;
             for blob in &page.blobs {
-                self.ports.blobs.delete(&container, &blob.path).await?;
+                self.ports.blobs.delete(&container, &blob.path, Match::Any).await?;
             }
             if page.next.is_none() {
                 break;

@@ -17,7 +17,7 @@ use crate::domain::{
 use crate::scheduler::{
     self, Action, Counts, Decision, Ended, Output, Plan, RunState, Slot, StepPlan, Transition, Work,
 };
-use crate::store::claim_check;
+use crate::store::claim_check::{self, Coming};
 use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{
@@ -958,6 +958,26 @@ impl Runs {
     /// Those of the blob store.
     pub async fn resolve(&self, scope: &Scope, payload: &Payload) -> Result<Json> {
         claim_check::load(self.ports.blobs.as_ref(), scope, payload).await
+    }
+
+    /// The JSON text of a value that is kept outside of rows, as it is taken: [`claim_check::coming`].
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the value is gone.
+    pub async fn coming(&self, scope: &Scope, check: &ClaimCheck) -> Result<Coming> {
+        claim_check::coming(&self.ports.blobs, scope, check.into(), 0..check.size).await
+    }
+
+    /// Lets a row refer to a value that another row has referred to until now. Asked before the row is written, so that the value isn't
+    /// deleted with the other.
+    ///
+    /// # Errors
+    /// Those of the blob store; [`Error::Corrupt`] when the value is gone.
+    pub async fn rely(&self, scope: &Scope, payload: &Payload) -> Result<()> {
+        if claim_check::rely(self.ports.blobs.as_ref(), scope, payload).await? {
+            return Ok(());
+        }
+        Err(Error::corrupt("a value that is still referred to is gone"))
     }
 
     /// Writes the derived rows of a run and of audit records, in one transaction. Repeating it does no harm, and neither does

@@ -1,29 +1,63 @@
 //! Blobs: their bytes in chunks, so that a range is read and an append is written without touching the rest.
+//!
+//! What is laid aside is a blob under a name that no blob can have, so making a blob of it moves no bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connection::{Failure, Session};
-use super::writer::Tx;
+use super::writer::{Tx, stamped};
 use super::{Database, missing};
+use crate::clock::Clock;
+use crate::domain::Timestamp;
 use crate::store::cursor;
 use crate::store::error::Error;
 use crate::store::port::{
-    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, MAX_APPEND_BYTES, MAX_PAGE, Put, Result,
+    BlobInfo, BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, MAX_APPEND_BYTES, MAX_PAGE, Match, Put,
+    Result, Upload, check_part,
 };
 
 /// Most bytes in a chunk.
 const CHUNK: usize = 64 * 1024;
+/// What the names of blobs begin with that are laid aside: behind every path, and part of none.
+const ASIDE: &str = "~";
+/// How long something is kept aside.
+const KEPT_ASIDE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The blob port.
 #[derive(Debug)]
-pub(super) struct Blobs(pub(super) Database);
+pub(super) struct Blobs {
+    database: Database,
+    clock: Arc<dyn Clock>,
+}
+
+impl Blobs {
+    pub(super) fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
+        Self { database, clock }
+    }
+}
 
 struct Found {
     id: i64,
     size: u64,
     appendable: bool,
+    version: i64,
+}
+
+fn aside(path: &BlobPath, upload: Upload) -> String {
+    format!("{ASIDE}{:016x}/{path}", upload.0)
+}
+
+fn parts_missing(path: &BlobPath) -> Failure {
+    Error::PreconditionFailed {
+        what: path.to_string(),
+        index: 0,
+    }
+    .into()
 }
 
 fn container_id(connection: &Connection, container: &ContainerName) -> std::result::Result<i64, Failure> {
@@ -34,19 +68,16 @@ fn container_id(connection: &Connection, container: &ContainerName) -> std::resu
     id.ok_or_else(|| missing(container.as_str()).into())
 }
 
-fn find(
-    connection: &Connection,
-    container: &ContainerName,
-    path: &BlobPath,
-) -> std::result::Result<Option<Found>, Failure> {
+fn find(connection: &Connection, container: &ContainerName, path: &str) -> std::result::Result<Option<Found>, Failure> {
     let container = container_id(connection, container)?;
     let found = connection
-        .prepare_cached("SELECT id, size, appendable FROM blob WHERE container = ?1 AND path = ?2")?
-        .query_row(params![container, path.as_str()], |row| {
+        .prepare_cached("SELECT id, size, appendable, version FROM blob WHERE container = ?1 AND path = ?2")?
+        .query_row(params![container, path], |row| {
             Ok(Found {
                 id: row.get(0)?,
                 size: row.get(1)?,
                 appendable: row.get(2)?,
+                version: row.get(3)?,
             })
         })
         .optional()?;
@@ -55,17 +86,27 @@ fn find(
 
 fn insert(
     tx: &Tx<'_>,
-    container: &ContainerName,
-    path: &BlobPath,
+    (container, path): (&ContainerName, &str),
     size: usize,
     appendable: bool,
+    now: Timestamp,
 ) -> std::result::Result<i64, Failure> {
     let container = container_id(tx.connection, container)?;
     let id = tx.next();
     tx.connection
-        .prepare_cached("INSERT INTO blob (id, container, path, size, appendable) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![id, container, path.as_str(), size, appendable])?;
+        .prepare_cached(
+            "INSERT INTO blob (id, container, path, size, appendable, version, modified)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?1, ?6)",
+        )?
+        .execute(params![id, container, path, size, appendable, now.millis()])?;
     Ok(id)
+}
+
+fn remove(tx: &Tx<'_>, blob: i64) -> std::result::Result<(), Failure> {
+    tx.connection
+        .prepare_cached("DELETE FROM blob WHERE id = ?1")?
+        .execute([blob])?;
+    Ok(())
 }
 
 fn write_chunks(tx: &Tx<'_>, blob: i64, at: u64, bytes: &[u8]) -> std::result::Result<(), Failure> {
@@ -114,7 +155,7 @@ impl BlobStore for Blobs {
                 .execute(params![tx.next(), container.as_str()])?;
             Ok(())
         };
-        self.0.write("creating a container", create).await
+        self.database.write("creating a container", create).await
     }
 
     async fn delete_container(&self, container: &ContainerName) -> Result<()> {
@@ -125,13 +166,14 @@ impl BlobStore for Blobs {
                 .execute([container.as_str()])?;
             Ok(())
         };
-        self.0.write("deleting a container", delete).await
+        self.database.write("deleting a container", delete).await
     }
 
     async fn put(&self, container: &ContainerName, path: &BlobPath, bytes: Bytes, put: Put) -> Result<()> {
         let (container, path) = (container.clone(), path.clone());
+        let now = self.clock.now();
         let write = move |tx: &Tx<'_>| {
-            match (find(tx.connection, &container, &path)?, put) {
+            match (find(tx.connection, &container, path.as_str())?, put) {
                 (Some(_), Put::Create) => {
                     return Err(Error::AlreadyExists {
                         what: path.to_string(),
@@ -139,23 +181,19 @@ impl BlobStore for Blobs {
                     }
                     .into());
                 }
-                (Some(found), Put::Overwrite) => {
-                    tx.connection
-                        .prepare_cached("DELETE FROM blob WHERE id = ?1")?
-                        .execute([found.id])?;
-                }
+                (Some(found), Put::Overwrite) => remove(tx, found.id)?,
                 (None, _) => {}
             }
-            let id = insert(tx, &container, &path, bytes.len(), false)?;
+            let id = insert(tx, (&container, path.as_str()), bytes.len(), false, now)?;
             write_chunks(tx, id, 0, &bytes)
         };
-        self.0.write("writing a blob", write).await
+        self.database.write("writing a blob", write).await
     }
 
     async fn get(&self, container: &ContainerName, path: &BlobPath, limit: u64) -> Result<Option<Bytes>> {
         let (container, path) = (container.clone(), path.clone());
         let get = move |session: &Session| {
-            let Some(found) = find(&session.connection, &container, &path)? else {
+            let Some(found) = find(&session.connection, &container, path.as_str())? else {
                 return Ok(None);
             };
             if found.size > limit {
@@ -169,7 +207,7 @@ impl BlobStore for Blobs {
             }
             read_chunks(&session.connection, found.id, 0, found.size).map(Some)
         };
-        self.0.read("reading a blob", get).await
+        self.database.read("reading a blob", get).await
     }
 
     async fn read(
@@ -181,14 +219,14 @@ impl BlobStore for Blobs {
     ) -> Result<Option<Bytes>> {
         let (container, path) = (container.clone(), path.clone());
         let read = move |session: &Session| {
-            let Some(found) = find(&session.connection, &container, &path)? else {
+            let Some(found) = find(&session.connection, &container, path.as_str())? else {
                 return Ok(None);
             };
             let start = offset.min(found.size);
             let end = offset.saturating_add(length).min(found.size);
             read_chunks(&session.connection, found.id, start, end).map(Some)
         };
-        self.0.read("reading a blob", read).await
+        self.database.read("reading a blob", read).await
     }
 
     async fn append(&self, container: &ContainerName, path: &BlobPath, at: u64, bytes: Bytes) -> Result<()> {
@@ -207,12 +245,13 @@ impl BlobStore for Blobs {
             });
         }
         let (container, path) = (container.clone(), path.clone());
+        let now = self.clock.now();
         let append = move |tx: &Tx<'_>| {
             let elsewhere = || Error::PreconditionFailed {
                 what: path.to_string(),
                 index: 0,
             };
-            let id = match find(tx.connection, &container, &path)? {
+            let id = match find(tx.connection, &container, path.as_str())? {
                 Some(found) if !found.appendable => {
                     return Err(Error::AlreadyExists {
                         what: path.to_string(),
@@ -221,30 +260,117 @@ impl BlobStore for Blobs {
                     .into());
                 }
                 Some(found) if found.size == at => found.id,
-                None if at == 0 => insert(tx, &container, &path, 0, true)?,
+                None if at == 0 => insert(tx, (&container, path.as_str()), 0, true, now)?,
                 Some(_) | None => return Err(elsewhere().into()),
             };
             write_chunks(tx, id, at, &bytes)?;
             tx.connection
-                .prepare_cached("UPDATE blob SET size = size + ?2 WHERE id = ?1")?
-                .execute(params![id, bytes.len()])?;
+                .prepare_cached("UPDATE blob SET size = size + ?2, version = ?3, modified = ?4 WHERE id = ?1")?
+                .execute(params![id, bytes.len(), tx.next(), now.millis()])?;
             Ok(())
         };
-        self.0.write("appending to a blob", append).await
+        self.database.write("appending to a blob", append).await
     }
 
-    async fn delete(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
+    async fn lay_aside(
+        &self,
+        container: &ContainerName,
+        path: &BlobPath,
+        upload: Upload,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<()> {
+        check_part(path, at, bytes.len())?;
+        let (container, path, name) = (container.clone(), path.clone(), aside(path, upload));
+        let now = self.clock.now();
+        let write = move |tx: &Tx<'_>| {
+            let id = match find(tx.connection, &container, &name)? {
+                Some(found) if found.size == at => found.id,
+                // A repeat.
+                Some(found) if found.size == at + bytes.len() as u64 => return Ok(()),
+                None if at == 0 => {
+                    // Whoever begins takes away what others have left for good.
+                    let before = now.minus(KEPT_ASIDE).millis();
+                    tx.connection
+                        .prepare_cached("DELETE FROM blob WHERE container = ?1 AND path >= ?2 AND modified < ?3")?
+                        .execute(params![container_id(tx.connection, &container)?, ASIDE, before])?;
+                    insert(tx, (&container, &name), 0, false, now)?
+                }
+                Some(_) | None => return Err(parts_missing(&path)),
+            };
+            write_chunks(tx, id, at, &bytes)?;
+            tx.connection
+                .prepare_cached("UPDATE blob SET size = size + ?2, modified = ?3 WHERE id = ?1")?
+                .execute(params![id, bytes.len(), now.millis()])?;
+            Ok(())
+        };
+        self.database.write("laying a part of a blob aside", write).await
+    }
+
+    async fn assemble(&self, container: &ContainerName, path: &BlobPath, upload: Upload, size: u64) -> Result<()> {
+        let (container, path, name) = (container.clone(), path.clone(), aside(path, upload));
+        let now = self.clock.now();
+        let write = move |tx: &Tx<'_>| {
+            if find(tx.connection, &container, path.as_str())?.is_some() {
+                return Err(Error::AlreadyExists {
+                    what: path.to_string(),
+                    index: 0,
+                }
+                .into());
+            }
+            let found = find(tx.connection, &container, &name)?.filter(|found| found.size == size);
+            let found = found.ok_or_else(|| parts_missing(&path))?;
+            tx.connection
+                .prepare_cached("UPDATE blob SET path = ?2, version = ?3, modified = ?4 WHERE id = ?1")?
+                .execute(params![found.id, path.as_str(), tx.next(), now.millis()])?;
+            Ok(())
+        };
+        self.database.write("making a blob of its parts", write).await
+    }
+
+    async fn throw_away(&self, container: &ContainerName, path: &BlobPath, upload: Upload) -> Result<()> {
+        let (container, name) = (container.clone(), aside(path, upload));
+        let delete = move |tx: &Tx<'_>| match find(tx.connection, &container, &name)? {
+            Some(found) => remove(tx, found.id),
+            None => Ok(()),
+        };
+        self.database.write("throwing parts of a blob away", delete).await
+    }
+
+    async fn touch(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
         let (container, path) = (container.clone(), path.clone());
-        let delete = move |tx: &Tx<'_>| {
-            let Some(found) = find(tx.connection, &container, &path)? else {
+        let now = self.clock.now();
+        let touch = move |tx: &Tx<'_>| {
+            let Some(found) = find(tx.connection, &container, path.as_str())? else {
                 return Ok(false);
             };
             tx.connection
-                .prepare_cached("DELETE FROM blob WHERE id = ?1")?
-                .execute([found.id])?;
+                .prepare_cached("UPDATE blob SET version = ?2, modified = ?3 WHERE id = ?1")?
+                .execute(params![found.id, tx.next(), now.millis()])?;
             Ok(true)
         };
-        self.0.write("deleting a blob", delete).await
+        self.database.write("touching a blob", touch).await
+    }
+
+    async fn delete(&self, container: &ContainerName, path: &BlobPath, condition: Match) -> Result<bool> {
+        let (container, path) = (container.clone(), path.clone());
+        let delete = move |tx: &Tx<'_>| {
+            let Some(found) = find(tx.connection, &container, path.as_str())? else {
+                return Ok(false);
+            };
+            if let Match::Exactly(etag) = &condition
+                && tx.number(&etag.0) != Some(found.version)
+            {
+                return Err(Error::PreconditionFailed {
+                    what: path.to_string(),
+                    index: 0,
+                }
+                .into());
+            }
+            remove(tx, found.id)?;
+            Ok(true)
+        };
+        self.database.write("deleting a blob", delete).await
     }
 
     async fn list(&self, container: &ContainerName, prefix: &str, after: Option<Continuation>) -> Result<BlobPage> {
@@ -254,7 +380,7 @@ impl BlobStore for Blobs {
             let start = cursor::read(&[container.as_str(), &prefix], continuation)?;
             from = from.max(start);
         }
-        self.0
+        self.database
             .read("listing blobs", move |session| {
                 list(session, &container, &prefix, &from)
             })
@@ -269,10 +395,11 @@ fn list(
     from: &str,
 ) -> std::result::Result<BlobPage, Failure> {
     let id = container_id(&session.connection, container)?;
-    let mut statement = session
-        .connection
-        .prepare_cached("SELECT path, size FROM blob WHERE container = ?1 AND path >= ?2 ORDER BY path LIMIT ?3")?;
-    let mut rows = statement.query(params![id, from, MAX_PAGE + 1])?;
+    let mut statement = session.connection.prepare_cached(
+        "SELECT path, size, version, modified FROM blob
+             WHERE container = ?1 AND path >= ?2 AND path < ?4 ORDER BY path LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![id, from, MAX_PAGE + 1, ASIDE])?;
     let mut page = BlobPage::default();
     while let Some(row) = rows.next()? {
         let path = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
@@ -287,6 +414,8 @@ fn list(
         page.blobs.push(BlobInfo {
             path,
             size: row.get(1)?,
+            etag: ETag(stamped(&session.stamp, row.get(2)?)),
+            modified: Timestamp::from_millis(row.get(3)?),
         });
     }
     Ok(page)

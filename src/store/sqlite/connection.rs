@@ -13,7 +13,7 @@ use crate::clock::Entropy;
 use crate::store::error::Error;
 
 /// The schema that this program reads and writes, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long a statement waits for another process's write transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,7 +37,8 @@ CREATE TABLE entity (
 CREATE TABLE container (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE blob (
   id INTEGER PRIMARY KEY, container INTEGER NOT NULL REFERENCES container (id) ON DELETE CASCADE,
-  path TEXT NOT NULL, size INTEGER NOT NULL, appendable INTEGER NOT NULL, UNIQUE (container, path)) STRICT;
+  path TEXT NOT NULL, size INTEGER NOT NULL, appendable INTEGER NOT NULL,
+  version INTEGER NOT NULL DEFAULT 0, modified INTEGER NOT NULL DEFAULT 0, UNIQUE (container, path)) STRICT;
 CREATE TABLE chunk (
   blob INTEGER NOT NULL REFERENCES blob (id) ON DELETE CASCADE, start INTEGER NOT NULL, bytes BLOB NOT NULL,
   PRIMARY KEY (blob, start)) STRICT, WITHOUT ROWID;
@@ -46,6 +47,14 @@ CREATE TABLE message (
   id INTEGER PRIMARY KEY, queue INTEGER NOT NULL REFERENCES queue (id) ON DELETE CASCADE,
   visible INTEGER NOT NULL, receipt INTEGER NOT NULL, dequeued INTEGER NOT NULL, text TEXT NOT NULL) STRICT;
 CREATE INDEX message_visible ON message (queue, visible, id);
+";
+
+/// From schema 1 to 2: blobs have a version and a time. Those that are there count as written now, so that none is taken for one
+/// that nothing has referred to for long.
+const TO_SCHEMA_2: &str = "
+ALTER TABLE blob ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blob ADD COLUMN modified INTEGER NOT NULL DEFAULT 0;
+UPDATE blob SET version = id, modified = CAST(unixepoch('subsec') * 1000 AS INTEGER);
 ";
 
 /// Why a piece of work on a connection did not succeed.
@@ -312,7 +321,7 @@ fn version(connection: &Connection) -> Result<i64, Failure> {
     Ok(found)
 }
 
-/// Brings an empty file to the schema; whether it did.
+/// Brings an empty file, or one of an earlier schema, to the schema; whether it made a new one.
 fn migrate(connection: &Connection, stamp: impl Fn() -> String) -> Result<bool, Failure> {
     if version(connection)? == SCHEMA_VERSION {
         return Ok(false);
@@ -320,13 +329,16 @@ fn migrate(connection: &Connection, stamp: impl Fn() -> String) -> Result<bool, 
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let made = (|| {
         // Another process may have been faster.
-        if version(connection)? == 0 {
+        let found = version(connection)?;
+        if found == 0 {
             connection.execute_batch(SCHEMA)?;
             connection.execute("INSERT INTO state (id, counter, stamp) VALUES (1, 0, ?1)", [stamp()])?;
-            connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        } else if found == 1 {
+            connection.execute_batch(TO_SCHEMA_2)?;
         }
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         connection.execute_batch("COMMIT")?;
-        Ok(true)
+        Ok(found == 0)
     })();
     if made.is_err() && !connection.is_autocommit() {
         let _ = connection.execute_batch("ROLLBACK");

@@ -24,7 +24,8 @@ use super::port::{Ports, Result};
 use crate::clock::Clock;
 
 /// Opens the database at `path`, making it and its folder when they are not there; without a path a new one in memory,
-/// which nothing else shares and which ends with its ports. `clock` decides which messages are visible.
+/// which nothing else shares and which ends with its ports. `clock` decides which messages are visible, and says when blobs were
+/// written.
 ///
 /// Later failures of the file are answered with [`Error::Unavailable`] as long as they last, and need no restart: when
 /// the file was replaced or removed, the one in its place is opened, or an empty one is made where the folder is there.
@@ -43,7 +44,7 @@ pub fn open(path: Option<&Path>, clock: Arc<dyn Clock>) -> Result<Ports> {
     };
     Ok(Ports {
         tables: Arc::new(table::Tables(database.clone())),
-        blobs: Arc::new(blob::Blobs(database.clone())),
+        blobs: Arc::new(blob::Blobs::new(database.clone(), clock.clone())),
         queues: Arc::new(queue::Queues::new(database, clock)),
     })
 }

@@ -14,8 +14,8 @@ use crate::domain::{Secret, Timestamp};
 use crate::store::error::Error;
 use crate::store::fault::Call;
 use crate::store::port::{
-    BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, Entity, Key, Message, MessageReceipt, Operation,
-    Page, Ports, Put, Query, QueueName, QueueStore, Result, TableName, TableStore, Value,
+    BlobPage, BlobPath, BlobStore, ContainerName, Continuation, ETag, Entity, Key, Match, Message, MessageReceipt,
+    Operation, Page, Ports, Put, Query, QueueName, QueueStore, Result, TableName, TableStore, Upload, Value,
 };
 
 /// A wire.
@@ -219,8 +219,36 @@ impl BlobStore for Link {
             .await
     }
 
-    async fn delete(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
-        let work = self.storage.blobs.delete(container, path);
+    async fn lay_aside(
+        &self,
+        container: &ContainerName,
+        path: &BlobPath,
+        upload: Upload,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<()> {
+        let work = self.storage.blobs.lay_aside(container, path, upload, at, bytes);
+        self.call(Call::LayAside, || format!("{container} {path} {at}"), work)
+            .await
+    }
+
+    async fn assemble(&self, container: &ContainerName, path: &BlobPath, upload: Upload, size: u64) -> Result<()> {
+        let work = self.storage.blobs.assemble(container, path, upload, size);
+        self.call(Call::Assemble, || format!("{container} {path}"), work).await
+    }
+
+    async fn throw_away(&self, container: &ContainerName, path: &BlobPath, upload: Upload) -> Result<()> {
+        let work = self.storage.blobs.throw_away(container, path, upload);
+        self.call(Call::ThrowAway, || format!("{container} {path}"), work).await
+    }
+
+    async fn touch(&self, container: &ContainerName, path: &BlobPath) -> Result<bool> {
+        let work = self.storage.blobs.touch(container, path);
+        self.call(Call::TouchBlob, || format!("{container} {path}"), work).await
+    }
+
+    async fn delete(&self, container: &ContainerName, path: &BlobPath, condition: Match) -> Result<bool> {
+        let work = self.storage.blobs.delete(container, path, condition);
         self.call(Call::DeleteBlob, || format!("{container} {path}"), work)
             .await
     }

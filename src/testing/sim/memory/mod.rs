@@ -31,6 +31,8 @@ pub enum Defect {
     LosesDelayed,
     /// A message that was deleted stays.
     KeepsDeleted,
+    /// A touch answers that it was done, and leaves a blob as it is.
+    IgnoresTouches,
 }
 
 /// Storage in memory.
@@ -57,7 +59,7 @@ impl Memory {
         let versions = Arc::new(Versions::default());
         Self {
             tables: Arc::new(Tables::new(versions.clone(), page.max(1), defect)),
-            blobs: Arc::new(Blobs::default()),
+            blobs: Arc::new(Blobs::new(versions.clone(), clock.clone(), defect)),
             queues: Arc::new(Queues::new(versions, clock, defect)),
         }
     }
