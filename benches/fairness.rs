@@ -18,6 +18,10 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const FLOOD: usize = 2_000;
 /// How long the quiet organization is measured at least, without a flood.
 const QUIET: Duration = Duration::from_secs(4);
+/// How long it is measured beside one at most.
+const AT_MOST: Duration = Duration::from_secs(20);
+/// How long the second caller waits between an answer and the next call.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 struct Api {
@@ -88,10 +92,11 @@ struct Measured {
     parts: String,
 }
 
-/// One run after the other, each awaited, as long as `goes_on` says.
+/// One run after the other, each awaited, a pause after each, as long as `goes_on` says.
 async fn one_by_one(
     api: &Api,
     organization: &str,
+    pause: Duration,
     mut goes_on: impl FnMut(Duration) -> bool,
 ) -> Result<Measured, Error> {
     const PARTS: [&str; 5] = ["queueMs", "bootMs", "importMs", "userMs", "storeMs"];
@@ -109,6 +114,7 @@ async fn one_by_one(
         for (sum, part) in sums.iter_mut().zip(PARTS) {
             *sum += answer["timings"][part].as_f64().unwrap_or_default();
         }
+        tokio::time::sleep(pause).await;
     }
     let took = begun.elapsed().as_secs_f64();
     samples.sort_by(f64::total_cmp);
@@ -169,20 +175,31 @@ async fn run(weft: &std::path::Path) -> Result<(), Error> {
         client: reqwest::Client::builder().build()?,
         base,
     };
-    one_by_one(&api, "fabrikam", |elapsed| elapsed < Duration::from_secs(1)).await?;
-    let alone = one_by_one(&api, "fabrikam", |elapsed| elapsed < QUIET).await?;
+    one_by_one(&api, "fabrikam", Duration::ZERO, |elapsed| {
+        elapsed < Duration::from_secs(1)
+    })
+    .await?;
+    for pause in [Duration::ZERO, PAUSE] {
+        compare(&api, pause).await?;
+    }
+    Ok(())
+}
+
+/// A caller alone, and beside a flood.
+async fn compare(api: &Api, pause: Duration) -> Result<(), Error> {
+    let alone = one_by_one(api, "fabrikam", pause, |elapsed| elapsed < QUIET).await?;
     println!(
-        "one organization, one run after the other, alone: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s ({})",
-        alone.p50, alone.p99, alone.rate, alone.parts
+        "one organization, a run {} ms after the other, alone: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s ({})",
+        pause.as_millis(),
+        alone.p50,
+        alone.p99,
+        alone.rate,
+        alone.parts
     );
 
     let begun = Instant::now();
-    let flood = tokio::spawn({
-        let api = api.clone();
-        async move { api.flood("contoso", FLOOD).await }
-    });
     // Measured while the flood is worked off, and not while it is accepted: accepting is the callers' work as well.
-    flood.await??;
+    api.flood("contoso", FLOOD).await?;
     let accepted = begun.elapsed();
     let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let watch = tokio::spawn({
@@ -195,9 +212,11 @@ async fn run(weft: &std::path::Path) -> Result<(), Error> {
             Ok::<_, Error>(())
         }
     });
-    let beside = one_by_one(&api, "fabrikam", |_| !over.load(std::sync::atomic::Ordering::Relaxed)).await?;
-    watch.await??;
-    let took = begun.elapsed();
+    let beside = one_by_one(api, "fabrikam", pause, |elapsed| {
+        elapsed < AT_MOST && !over.load(std::sync::atomic::Ordering::Relaxed)
+    })
+    .await?;
+    let left = !over.load(std::sync::atomic::Ordering::Relaxed);
     println!(
         "the same beside {FLOOD} queued runs of another: p50 {:.1} ms, p99 {:.1} ms, {:.0} runs/s ({} runs; {})",
         beside.p50, beside.p99, beside.rate, beside.count, beside.parts
@@ -207,12 +226,17 @@ async fn run(weft: &std::path::Path) -> Result<(), Error> {
         beside.p50 / alone.p50,
         beside.rate / alone.rate
     );
-    #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-    let rate = FLOOD as f64 / took.as_secs_f64();
+    watch.await??;
+    let took = begun.elapsed();
     println!(
-        "the flood itself: accepted in {:.1} s, ended after {:.1} s, {rate:.0} runs/s beside the other",
+        "the flood itself: accepted in {:.1} s, ended after {:.1} s, {}",
         accepted.as_secs_f64(),
-        took.as_secs_f64()
+        took.as_secs_f64(),
+        if left {
+            format!("the last part of it alone, from second {} on", AT_MOST.as_secs())
+        } else {
+            "all of it beside the other".to_owned()
+        }
     );
     Ok(())
 }

@@ -179,6 +179,7 @@ fn attempt(bundle: &BundleRef) -> (AttemptSpec, mpsc::Receiver<weft::runner::Wor
         limits: Limits::default(),
         rights: Rights::of_workspace(&[]),
         is_first: true,
+        is_nice: false,
         messages,
     };
     (spec, received)

@@ -6,9 +6,11 @@ The connection is the worker's own, to the one server that the step names, throu
 from __future__ import annotations
 
 import os
+import re
 import smtplib
 import socket
 import ssl
+import unicodedata
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from email import policy
@@ -16,7 +18,7 @@ from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses
-from typing import Any
+from typing import Any, BinaryIO
 
 from ._context import Context
 from ._errors import FatalError, RetryableError, WeftError
@@ -28,6 +30,11 @@ RECIPIENTS = 100
 TEXT_BYTES = 1024 * 1024
 ATTACHED_BYTES = 20 * 1024 * 1024
 """Most bytes of all attachments together, before they are encoded."""
+ANSWER_BYTES = 64 * 1024
+"""Most bytes of one answer of the server, over all of its lines."""
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=", re.DOTALL)
+_DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]|\[IPv6:[0-9A-Fa-f:.]+\]")
+_MEDIA_TYPE = re.compile(r"[A-Za-z]+/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
 
 
 class EmailFailed(WeftError):
@@ -40,6 +47,13 @@ class EmailBusy(EmailFailed, RetryableError):
 
 def compose(ctx: Context, message: Mapping[str, Any]) -> tuple[EmailMessage, str, list[str]]:
     """The message, its sender's address and those of all recipients. FatalError for what can't be sent."""
+    try:
+        return _composed(ctx, message)
+    except (ValueError, HeaderParseError) as error:
+        raise FatalError(f"the message can't be written: {error}") from None
+
+
+def _composed(ctx: Context, message: Mapping[str, Any]) -> tuple[EmailMessage, str, list[str]]:
     sender = _addresses(message, "from")
     if len(sender) != 1:
         raise FatalError(f"`from` must be one address, not {len(sender)}")
@@ -60,8 +74,7 @@ def compose(ctx: Context, message: Mapping[str, Any]) -> tuple[EmailMessage, str
     if answers := _addresses(message, "replyTo"):
         mail["Reply-To"] = answers
     subject = _text(message, "subject") or ""
-    if any(sign in subject for sign in "\r\n\0"):
-        raise FatalError("`subject` must be one line")
+    _one_line("subject", subject)
     mail["Subject"] = subject
     mail["Date"] = formatdate()
     # Of all attempts of the step: whoever gets it twice can tell.
@@ -110,6 +123,10 @@ def deliver(
         raise EmailFailed(f"{server} can't: {error}") from None
     except ssl.SSLCertVerificationError as error:
         raise EmailFailed(f"the certificate of {server} is not good: {error.verify_message}") from None
+    except ssl.SSLError as error:
+        if error.reason != "WRONG_VERSION_NUMBER":
+            raise EmailBusy(f"{server} can't be reached: {error}") from None
+        raise EmailFailed(f"{server} doesn't begin with TLS: `security: {security}` isn't its way") from None
     except PermissionError:
         # The network of the step says which line would let it through.
         raise EmailFailed(f"{server} is nothing that this step may reach") from None
@@ -124,9 +141,16 @@ def deliver(
 def _written(mail: EmailMessage, sender: str, recipients: list[str]) -> tuple[bytes, list[str]]:
     """What goes over the wire, and what the server must be able to do for it. `send_message` would put a `>`
     before lines that begin with `From`."""
-    if all(address.isascii() for address in (sender, *recipients)):
-        return mail.as_bytes(policy=policy.SMTP), []
-    return mail.as_bytes(policy=policy.SMTPUTF8), ["SMTPUTF8", "BODY=8BITMIME"]
+    way, needs = policy.SMTP, []
+    if not all(address.isascii() for address in (sender, *recipients)):
+        way, needs = policy.SMTPUTF8, ["SMTPUTF8", "BODY=8BITMIME"]
+    written = mail.as_bytes(policy=way)
+    head = written.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    names = [line.partition(b":")[0].decode("ascii", "replace") for line in head if line[:1] not in b" \t"]
+    # Whatever the values were: no header but those that were meant.
+    if names != list(mail.keys()):
+        raise FatalError("the values would change the message's headers")
+    return written, needs
 
 
 class _Client(smtplib.SMTP):
@@ -138,6 +162,14 @@ class _Client(smtplib.SMTP):
         # The name with which it greets: that of the machine is nobody's business.
         super().__init__(host, port, local_hostname="weft.invalid", timeout=CONNECT_SECONDS)
 
+    def getreply(self) -> tuple[int, bytes]:
+        """As smtplib's, for an answer that has an end."""
+        if self.file is None and self.sock is not None:
+            self.file = _Answers(self.sock.makefile("rb"))
+        if isinstance(self.file, _Answers):
+            self.file.left = ANSWER_BYTES
+        return super().getreply()
+
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         proxy = os.environ.get("HTTPS_PROXY")
         if proxy is None:
@@ -145,6 +177,24 @@ class _Client(smtplib.SMTP):
         else:
             connected = _tunnel(proxy, host, port, timeout)
         return self.context.wrap_socket(connected, server_hostname=host) if self._implicit else connected
+
+
+class _Answers:
+    """The lines of a server, until there are too many for one answer."""
+
+    def __init__(self, lines: BinaryIO) -> None:
+        self._lines = lines
+        self.left = 0
+
+    def readline(self, most: int = -1) -> bytes:
+        line = self._lines.readline(most)
+        self.left -= len(line)
+        if self.left < 0:
+            raise OSError(f"its answer is longer than {ANSWER_BYTES} bytes")
+        return line
+
+    def close(self) -> None:
+        self._lines.close()
 
 
 def _tunnel(proxy: str, host: str, port: int, timeout: float) -> socket.socket:
@@ -161,6 +211,8 @@ def _tunnel(proxy: str, host: str, port: int, timeout: float) -> socket.socket:
 
 
 def _failure(what: str, status: int, reason: bytes | str) -> EmailFailed:
+    if status <= 0:
+        return EmailBusy(f"{what}: what it says isn't SMTP")
     said = _words(reason)
     message = f"{what}: {status}" + (f" {said}" if said else "")
     return (EmailBusy if 400 <= status < 500 else EmailFailed)(message, data={"status": status})
@@ -189,19 +241,30 @@ def _addresses(message: Mapping[str, Any], member: str) -> list[Address]:
     for one in given:
         if not isinstance(one, str):
             raise FatalError(f"`{member}` must be an address or a list of them, not {type(one).__name__}")
-        if any(sign in one for sign in "\r\n\0"):
-            raise FatalError(f"`{member}` has a line break in an address")
+        _one_line(member, one)
         if not one.strip():
             continue
         for name, address in getaddresses([one]):
             try:
                 parsed = Address(name, addr_spec=address)
+                # Without what the parser leaves out or joins, and with the domain as mail servers look it up.
+                if address not in one or not parsed.username or not parsed.domain:
+                    raise ValueError
+                ascii_domain = parsed.domain.encode("idna").decode("ascii")
+                if not _DOMAIN.fullmatch(ascii_domain):
+                    raise ValueError
+                found.append(Address(name, parsed.username, ascii_domain))
             except (HeaderParseError, ValueError, IndexError):
-                parsed = Address()
-            if not parsed.username or not parsed.domain:
-                raise FatalError(f"`{member}`: `{one[:100]}` is no address as `ann@example.com`")
-            found.append(parsed)
+                raise FatalError(f"`{member}`: `{one[:100]}` is no address as `ann@example.com`") from None
     return found
+
+
+def _one_line(member: str, value: str) -> None:
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs") for sign in value):
+        raise FatalError(f"`{member}` has a line break or another control character: it must be one line")
+    # The library would decode it, line breaks and all, into the head of the message.
+    if _ENCODED_WORD.search(value):
+        raise FatalError(f"`{member}` has an encoded word (`=?…?=`): write the text as it is to be read")
 
 
 def _attach(ctx: Context, mail: EmailMessage, files: Any) -> None:
@@ -221,9 +284,10 @@ def _attach(ctx: Context, mail: EmailMessage, files: Any) -> None:
         size += len(content)
         if size > ATTACHED_BYTES:
             raise FatalError(f"the attachments have more than {ATTACHED_BYTES} bytes: send a link to them")
-        kind = str(file.get("media_type") or "application/octet-stream").partition(";")[0]
+        kind = str(file.get("media_type") or "").partition(";")[0].strip()
+        kind = kind if _MEDIA_TYPE.fullmatch(kind) else "application/octet-stream"
         main, _, sub = kind.partition("/")
-        if not (main.isascii() and sub.isascii() and main.isalpha() and sub):
-            main, sub = "application", "octet-stream"
-        name = "".join(sign for sign in str(file.get("name") or f"attachment-{number}") if sign.isprintable())
-        mail.add_attachment(content, maintype=main, subtype=sub, filename=name[:200])
+        name = str(file.get("name") or f"attachment-{number}")
+        # Of an encoded word nothing is left that the library would decode.
+        name = "".join(sign for sign in name if sign.isprintable()).replace("=?", "_")[:200]
+        mail.add_attachment(content, maintype=main, subtype=sub, filename=name)

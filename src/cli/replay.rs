@@ -191,6 +191,7 @@ async fn compare(
                 minimum: Tier::Process,
             },
             is_first: true,
+            is_nice: false,
             messages,
         };
         let tell = async {

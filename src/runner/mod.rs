@@ -112,6 +112,8 @@ pub struct AttemptSpec {
     pub rights: Rights,
     /// Whether its organization has nothing else running here: it need not stand behind the attempts of others.
     pub is_first: bool,
+    /// Whether it leaves the processors to others whenever they want them.
+    pub is_nice: bool,
     /// Where requests, log lines and checkpoints go; bounded, so that a flood waits instead of filling memory.
     pub messages: mpsc::Sender<WorkerMessage>,
 }

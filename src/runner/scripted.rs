@@ -97,6 +97,8 @@ pub struct Asked {
     pub limits: Limits,
     /// What it may do.
     pub rights: Rights,
+    /// Whether it was to leave the processors to others.
+    pub is_nice: bool,
 }
 
 /// Plays scenes. Each entry has a queue of them; the one before its end is the last, an entry without any echoes its
@@ -200,6 +202,7 @@ impl NodeRunner for Scripted {
             context: spec.context.clone(),
             limits: spec.limits.clone(),
             rights: spec.rights.clone(),
+            is_nice: spec.is_nice,
         });
         let scene = lock(&self.scenes)
             .get_mut(&spec.entry.name)

@@ -32,8 +32,8 @@ use crate::clock::Clock;
 use crate::domain::{Limits, Outcome, StepError};
 use crate::egress::Gate;
 
-/// What an attempt gives up of the processors, as of `nice`, while its organization has another one here.
-const NICE_BEYOND_THE_FIRST: u8 = 19;
+/// The `nice` of an attempt that leaves the processors to others.
+const LEAST_URGENT: u8 = 19;
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
 /// The most that a pipe can hold (`/proc/sys/fs/pipe-max-size` of an unprivileged process).
@@ -353,7 +353,7 @@ impl Worker {
             entry: &spec.entry,
             arguments: &spec.arguments,
             context: &spec.context,
-            nice: (!spec.is_first).then_some(NICE_BEYOND_THE_FIRST),
+            nice: spec.is_nice.then_some(LEAST_URGENT),
         };
         match frame.encode(spec.limits.frame_bytes) {
             Ok(bytes) => self.wire.out.extend_from_slice(&bytes),

@@ -355,6 +355,7 @@ impl Attempt {
             limits,
             rights: allowed.rights,
             is_first: true,
+            is_nice: false,
             messages,
         };
         let trusted = spec.rights.trust == Trust::Trusted;
@@ -388,6 +389,7 @@ impl Attempt {
                 Door::Open { slot } => slot.is_first(),
                 Door::Line(_) => slot.as_ref().is_none_or(WorkerSlot::is_first),
             };
+            spec.is_nice = !spec.is_first || self.cx.admission.courtesy.holds_back(self.scope.org());
             Ok(Ran::Report(Box::new(
                 self.cx.runner.run(spec, self.stop.clone()).await?,
             )))

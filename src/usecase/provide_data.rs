@@ -290,6 +290,7 @@ async fn run(
         rights: rights.clone(),
         // Somebody looks at a form and waits.
         is_first: true,
+        is_nice: false,
         messages,
     };
     let bound = Bound {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft::clock::ManualClock;
 use weft::domain::Timestamp;
+use weft::runner::scripted::Scene;
 use weft::store::fault::{Call, Fault, Plan, Rule};
 use weft::testing::{Answer, Builder, TestApp};
 use weft::usecase::{deliver, seed};
@@ -140,6 +141,42 @@ async fn what_is_more_urgent_goes_first_and_a_caller_who_waits_before_others() {
         .filter(|name| *name != "?priority=5")
         .collect();
     assert_eq!(queued, expected);
+}
+
+/// A backlog begins one run every 60 ms while somebody else is called for here, and is nice.
+#[tokio::test]
+async fn a_backlog_holds_back_beside_a_call_of_another_organization() {
+    const MANY: usize = 60;
+    const CALL: Duration = Duration::from_secs(2);
+    let app = Builder::default().concurrent_runs(8).start().await;
+    let mut ids = Vec::new();
+    for _ in 0..MANY {
+        ids.push(accepted(&app, "?priority=low").await);
+    }
+    app.scripted.push("hello", Scene::returns(json!("called")).after(CALL));
+    let mut called = Box::pin(ask_in(&app, "fabrikam", "", "wait=60"));
+    tokio::select! {
+        answer = &mut called => panic!("{answer:?}"),
+        () = until("the call is under way", async || app.scripted.playing() == 1) => {}
+    }
+    let since = tokio::time::Instant::now();
+    let host = host(&[&app]);
+    // Of both timers of this runtime this one fires first, however busy the machine is.
+    tokio::time::sleep(CALL / 2).await;
+    let beside = app.scripted.asked();
+    let took = since.elapsed();
+    let answer = called.await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["result"], "called", "{answer:?}");
+    let begun = beside.len() - 1;
+    assert!(begun > 0, "it stood still");
+    let most = usize::try_from(took.as_millis() / 60).unwrap() + 1;
+    assert!(begun <= most && begun < MANY, "{begun} runs in {took:?}");
+    assert!(beside[1..].iter().all(|one| one.is_nice) && !beside[0].is_nice);
+    for id in &ids {
+        assert_eq!(ends(&app, id).await["status"], "succeeded");
+    }
+    drop(host);
 }
 
 /// Two instances over one store never have more under way than the organization may, whoever begins them.

@@ -122,6 +122,7 @@ impl Stage {
             limits: Limits::default(),
             rights,
             is_first: true,
+            is_nice: false,
             messages,
         };
         self.pool.run(spec, CancellationToken::new()).await

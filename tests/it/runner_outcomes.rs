@@ -249,6 +249,7 @@ impl Stage {
             limits: Limits::default(),
             rights: Rights::of_workspace(&[]),
             is_first: true,
+            is_nice: false,
             messages,
         };
         (spec, receiver)

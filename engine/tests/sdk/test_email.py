@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import email.policy
 import ipaddress
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -238,6 +239,17 @@ def test_a_server_that_the_jail_refuses_is_not_tried_again(monkeypatch: pytest.M
     [
         ({"to": "ann@example.com\r\nBcc: x@example.com"}, "line break"),
         ({"subject": "a\nBcc: x@example.com"}, "one line"),
+        ({"subject": "a\u2028b"}, "one line"),
+        ({"subject": "a\x85b"}, "one line"),
+        ({"subject": "=?utf-8?q?a=0D=0ABcc:_x@example.com?="}, "encoded word"),
+        ({"subject": "=?utf-8?b?DQpCY2M6IHhAeS56?="}, "encoded word"),
+        ({"to": "=?utf-8?q?a=0D=0ABcc:_x?= <ann@example.com>"}, "encoded word"),
+        ({"to": "(=?utf-8?q?a=0D=0A?=) ann@example.com"}, "encoded word"),
+        ({"to": "ann@exa\u2028mple.com"}, "one line"),
+        ({"to": "ann@exa mple.com"}, "no address as"),
+        ({"to": "ann@example.com NOTIFY=SUCCESS"}, "no address as"),
+        ({"to": "ann@example.com\tX"}, "one line"),
+        ({"to": "ann@exa_mple..com"}, "no address as"),
         ({"to": []}, "no address"),
         ({"to": "ann"}, "no address as"),
         ({"to": "@"}, "no address as"),
@@ -256,4 +268,60 @@ def test_what_can_not_be_sent_is_said_before_anything_is(
     post, server = plain
     with pytest.raises(FatalError, match=words):
         send(server, **message)
+    assert not post.taken
+
+
+def test_no_name_of_an_attachment_adds_a_header(plain: tuple[Post, str]) -> None:
+    post, server = plain
+    word = "=?utf-8?q?=0D=0ABcc:_x@example.com=0D=0A=0D=0Abody?="
+    send(
+        server,
+        subject="is it =? or ?=",
+        to="ann@bücher.example",
+        attachments=[{"data": "aGk=", "name": word, "media_type": f"text/{word}"}],
+    )
+    ((recipients, mail),) = post.taken
+    assert recipients == ["ann@xn--bcher-kva.example"]
+    assert mail["subject"] == "is it =? or ?="
+    (attached,) = mail.iter_attachments()
+    assert attached.get_content_type() == "application/octet-stream"
+    assert sorted(attached.keys()) == [
+        "Content-Disposition",
+        "Content-Transfer-Encoding",
+        "Content-Type",
+        "MIME-Version",
+    ]
+    assert attached.get_payload(decode=True) == b"hi"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"220-more\r\n" * 20_000, "longer than 65536 bytes"),
+        (b"SSH-2.0-OpenSSH\r\n", "isn't SMTP"),
+    ],
+)
+def test_a_server_that_says_too_much_or_something_else_is_left(said: bytes, words: str) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(said)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        with pytest.raises(EmailBusy, match=words):
+            send(f"127.0.0.1:{listening.getsockname()[1]}")
+    finally:
+        thread.join()
+        listening.close()
+
+
+def test_a_server_without_tls_is_not_tried_again(plain: tuple[Post, str]) -> None:
+    post, server = plain
+    with pytest.raises(EmailFailed, match="doesn't begin with TLS") as failed:
+        send(server, "tls")
+    assert not isinstance(failed.value, EmailBusy)
     assert not post.taken

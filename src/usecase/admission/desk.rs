@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::super::{Context, Result};
+use super::courtesy::Begun;
 use crate::domain::{OrgId, RunId};
 use crate::store::repo::backlog::{Taken, Waiting};
 use crate::tenancy::Scope;
@@ -67,8 +68,10 @@ struct State {
     more: bool,
     /// Driven here, and since ended or passed over until then.
     begun: BTreeMap<RunId, Option<Instant>>,
-    /// Driven here out of the backlog.
-    drives: usize,
+    /// Driven here out of the backlog, each since when.
+    drives: BTreeMap<RunId, Instant>,
+    /// When the last of them began.
+    last_drive: Option<Instant>,
     /// When it was last said by a message that there is a backlog, and whether it will be again.
     called: Option<Instant>,
     calling: bool,
@@ -123,7 +126,7 @@ pub(super) struct Drive {
 impl Drop for Drive {
     fn drop(&mut self) {
         let mut state = self.desk.state();
-        state.drives -= 1;
+        state.drives.remove(&self.run);
         // A page that was read before it ended may still hold it.
         state.begun.insert(self.run.clone(), Some(Instant::now() + PASSED_OVER));
     }
@@ -150,7 +153,7 @@ impl Desk {
     /// Whether nothing is remembered here that matters.
     pub(super) fn is_forgettable(&self) -> bool {
         let state = self.state();
-        !state.serving && !state.seats.kept && state.seats.used == 0 && state.drives == 0
+        !state.serving && !state.seats.kept && state.seats.used == 0 && state.drives.is_empty()
     }
 
     /// Begins to serve, unless somebody does.
@@ -216,7 +219,16 @@ impl Desk {
 
     /// How many runs are driven here out of the backlog.
     pub(super) fn drives(&self) -> usize {
-        self.state().drives
+        self.state().drives.len()
+    }
+
+    /// When they and the last of all began.
+    pub(super) fn begun(&self) -> Begun {
+        let state = self.state();
+        Begun {
+            last: state.last_drive,
+            open: state.drives.values().copied().collect(),
+        }
     }
 
     /// Whether there is more in the backlog than can be begun here.
@@ -272,7 +284,9 @@ impl Desk {
         let mut state = self.state();
         state.shelf.retain(|other| other.run != waiting.run);
         state.begun.insert(waiting.run.clone(), None);
-        state.drives += 1;
+        let now = Instant::now();
+        state.drives.insert(waiting.run.clone(), now);
+        state.last_drive = Some(now);
         state.waiting = state.waiting.saturating_sub(1);
         Drive {
             desk: self.clone(),

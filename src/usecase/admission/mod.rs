@@ -6,6 +6,7 @@
 //! one message to everybody else. Each run keeps a message of its own, sent before it was written, that puts it back into the
 //! backlog or drives it, should anything in between be lost.
 
+mod courtesy;
 mod desk;
 mod gate;
 mod key;
@@ -58,6 +59,8 @@ pub(super) struct Admission {
     pub(super) gate: gate::Gate,
     /// How many runs are driven here at once out of backlogs.
     room: usize,
+    /// Between organizations, on the engine's own work and on the processors.
+    pub(super) courtesy: courtesy::Courtesy,
 }
 
 impl Admission {
@@ -67,6 +70,7 @@ impl Admission {
             gate: gate::Gate::new(slots),
             // While one is in a worker another is in storage.
             room: slots.max(1) * 2,
+            courtesy: courtesy::Courtesy::new(slots),
         }
     }
 
@@ -91,7 +95,11 @@ pub(super) async fn limit(cx: &Context, scope: &Scope) -> Result<u32> {
 pub(super) async fn place_at_once(cx: &Arc<Context>, scope: &Scope) -> Result<Option<Place>> {
     let desk = cx.admission.desks.of(scope.org());
     match desk.seat(cx, scope, limit(cx, scope).await?).await? {
-        Asked::Granted(seat) => Ok(Some(Place::seated(Some(seat)))),
+        Asked::Granted(seat) => Ok(Some(Place {
+            _seat: Some(seat),
+            _called: Some(cx.admission.courtesy.call(scope.org())),
+            ..Place::none()
+        })),
         Asked::Full => Ok(None),
     }
 }
@@ -270,6 +278,7 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
             _seat: seat,
             _drive: None,
             row: (!is_first).then(|| backlog::waiting(&stored)),
+            _called: None,
         };
         return drive_run::go_on(cx, run, stored, place, delivered_at).await;
     }
@@ -349,6 +358,13 @@ impl Serving {
                     self.call_others(scope, &run.run).await?;
                     break;
                 }
+                if !waiting.exempt
+                    && let Some(wait) = cx.admission.courtesy.wait(scope.org(), &desk.begun())
+                {
+                    self.call_others(scope, &run.run).await?;
+                    pause = wait;
+                    break;
+                }
                 let seat = if waiting.exempt {
                     None
                 } else {
@@ -364,6 +380,7 @@ impl Serving {
                     _seat: seat,
                     _drive: Some(desk.take(&waiting)),
                     row: Some(waiting),
+                    _called: None,
                 };
                 drives.spawn(take(cx.clone(), scope.clone(), place));
                 served += 1;
@@ -384,6 +401,7 @@ impl Serving {
                 }
                 Some(_) = drives.join_next(), if !drives.is_empty() => {}
                 () = desk.wake.notified() => {}
+                () = cx.admission.courtesy.ended() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -1,6 +1,7 @@
 //! What a run that is driven holds, and what happens to it when the run lets go.
 
 use super::Context;
+use super::courtesy::Called;
 use super::desk::{Drive, Seat};
 use crate::audit::LinkedRecord;
 use crate::domain::Timestamp;
@@ -19,19 +20,14 @@ pub(in crate::usecase) struct Place {
     pub(super) _drive: Option<Drive>,
     /// Its row in the backlog, which goes when the run is next listed.
     pub(super) row: Option<Waiting>,
+    /// That somebody waits for it.
+    pub(super) _called: Option<Called>,
 }
 
 impl Place {
     /// Of a run that has one elsewhere, or needs none.
     pub(in crate::usecase) fn none() -> Self {
         Self::default()
-    }
-
-    pub(super) fn seated(seat: Option<Seat>) -> Self {
-        Self {
-            _seat: seat,
-            ..Self::default()
-        }
     }
 
     /// The message that was sent before the run was written, if it is still to come at `after` or later.

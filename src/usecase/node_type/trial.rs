@@ -264,6 +264,7 @@ async fn run(
         rights,
         // Somebody waits in front of an editor.
         is_first: true,
+        is_nice: false,
         messages,
     };
     let serve = async {
