@@ -308,6 +308,29 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_was_changed_is_replaced_and_left_to_whoever_is_at_work_in_it() {
+        let home = tempfile::tempdir().unwrap();
+        // There is room for one: what is replaced does not count.
+        let fetched = Fetched::new(home.path().to_owned(), FILE_OVERHEAD + 10, SPARED);
+        let one = bundle("x = 1");
+        let kept = fetched.keep(&one.digest(), &one, at(0)).unwrap();
+        fs::write(kept.dir.join("workflows/a.py"), "x = 2").unwrap();
+        assert_eq!(fetched.keep(&one.digest(), &one, at(1)).unwrap(), kept);
+        assert!(bundle::is_whole(&kept));
+        let aside = home
+            .path()
+            .join(format!("changed-{}-{}", std::process::id(), one.digest().hex()));
+        assert_eq!(fs::read_to_string(aside.join("workflows/a.py")).unwrap(), "x = 2");
+        // On a full disk whatever nobody can be at work in goes.
+        assert!(!fetched.remove_unused("", at(1)));
+        assert!(!fetched.remove_unused(one.digest().hex(), at(4_000_000_000)));
+        fetched.make_room(0, "", at(4_000_000_000)).unwrap();
+        assert!(!aside.exists());
+        assert!(fetched.remove_unused("", at(4_000_000_000)));
+        assert!(!kept.dir.exists());
+    }
+
+    #[test]
     fn what_a_dead_process_left_is_swept_away() {
         let home = tempfile::tempdir().unwrap();
         let fetched = Fetched::new(home.path().to_owned(), 1 << 20, SPARED);

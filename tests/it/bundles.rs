@@ -690,6 +690,8 @@ async fn a_disk_that_takes_nothing_keeps_the_old_code() {
         "{}",
         refused.text()
     );
+    let home = app.database.parent().unwrap().to_str().unwrap();
+    assert!(!refused.text().contains(home), "{}", refused.text());
     std::fs::remove_file(&fetched).unwrap();
     std::fs::rename(&aside, &fetched).unwrap();
     assert_eq!(version(&app).await, "a");
@@ -777,8 +779,11 @@ fn copy_of(app: &TestApp, kind: &str, digest: &str) -> std::path::PathBuf {
     home.join("data").join(kind).join(parts_of(digest).hex())
 }
 
+/// What somebody does to a copy, in words.
+type Change = (&'static str, fn(&std::path::Path));
+
 /// Ways to change a copy on the disk.
-fn changes() -> [(&'static str, fn(&std::path::Path)); 4] {
+fn changes() -> [Change; 4] {
     let evil = |copy: &std::path::Path| {
         let graph = copy.join("workflows/versioned.json");
         let text = std::fs::read_to_string(&graph).unwrap();
@@ -962,7 +967,7 @@ async fn an_archive_that_was_damaged_is_not_said_to_be_active_and_is_mended_by_p
 
 #[tokio::test]
 async fn a_pointer_that_is_behind_its_history_is_seen_and_mended_by_activating() {
-    let app = builder().concurrent_runs(MANY).start().await;
+    let app = builder().start().await;
     let first = published_and_active(&app, &files("a", false)).await;
     let old = row(&app, key::active_row()).await;
     let second = published_and_active(&app, &files("b", false)).await;
@@ -982,7 +987,7 @@ async fn a_pointer_that_is_behind_its_history_is_seen_and_mended_by_activating()
         );
         assert_eq!(readiness(&again).await.0, 503, "{what}");
         assert!(again.cx.catalogs.refresh().await.is_err(), "{what}");
-        assert_eq!(version(&app).await, "b", "{what}: who knows better goes on");
+        assert_eq!(code_of(&app).await, second, "{what}: who knows better goes on");
         assert!(app.cx.catalogs.refresh().await.is_err(), "{what}");
         // Nobody can tell what is needed.
         let request = again.request("POST", "/api/bundles/prune").key(DEVELOPMENT_KEY);
@@ -997,17 +1002,17 @@ async fn a_pointer_that_is_behind_its_history_is_seen_and_mended_by_activating()
         assert_eq!(mended.json()["history"][0]["activation"], sequence, "{what}");
         for instance in [&again, &app] {
             instance.cx.catalogs.refresh().await.unwrap();
-            assert_eq!(version(instance).await, "b", "{what}");
+            assert_eq!(code_of(instance).await, second, "{what}");
             assert_eq!(code(instance).await["trouble"], Value::Null);
         }
-        assert_eq!(version(&app.another().await).await, "b", "{what}");
+        assert_eq!(code_of(&app.another().await).await, second, "{what}");
     }
     // Rolling back mends it as well: the history says from where.
     put_row(&app, key::active_row(), Some(old)).await;
     let again = app.another().await;
     let back = send(&again, "POST", "/api/bundles/rollback", None).await;
     assert_eq!(back.json()["digest"], first, "{}", back.text());
-    assert_eq!(version(&again).await, "a");
+    assert_eq!(code_of(&again).await, first);
 }
 
 #[tokio::test]
@@ -1070,4 +1075,27 @@ async fn a_bundle_without_workflows_becomes_active_only_when_that_is_said() {
         send(&app, "POST", "/api/bundles/rollback", None).await.json()["digest"],
         digest
     );
+}
+
+#[tokio::test]
+async fn what_keeps_the_folder_from_being_used_is_told_without_its_place() {
+    let app = builder().start().await;
+    let home = app.database.parent().unwrap().to_owned();
+    // A folder that is in the way of the copies stands for a disk that is full.
+    std::fs::create_dir_all(home.join("data")).unwrap();
+    std::fs::write(home.join("data/bundles"), "in the way").unwrap();
+    let refused = start(&app, "wait=30").await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "workspace_unavailable")
+    );
+    assert!(!refused.text().contains(home.to_str().unwrap()), "{}", refused.text());
+    std::fs::remove_file(home.join("data/bundles")).unwrap();
+    std::fs::remove_dir_all(home.join("workspace")).unwrap();
+    let refused = start(&app, "wait=30").await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "workspace_unavailable")
+    );
+    assert!(!refused.text().contains(home.to_str().unwrap()), "{}", refused.text());
 }
