@@ -247,10 +247,18 @@ def test_what_a_file_says_is_shown_as_text_and_another_shape_is_refused(past: Pa
     recording["status"] = "failed"
     recording["error"] = {"type": HOSTILE, "message": HOSTILE}
     file.write_text(json.dumps(recording))
-    for command in (["replay"], ["replay", "--json"], ["replay", "--step", "x"], backtest, [*backtest, "--json"]):
+    for command in (
+        ["replay"],
+        ["replay", "--json"],
+        ["replay", "--step", "x"],
+        backtest,
+        [*backtest, "--json"],
+    ):
         done = weft(*command, "--from", file, *elsewhere)
         for text in (done.stdout, done.stderr):
-            assert not {c for c in text if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e"} - {"\n"}, command
+            assert not {c for c in text if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e"} - {"\n"}, (
+                command
+            )
             assert "\nnote: all is well" not in text, command
 
 
