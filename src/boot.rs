@@ -750,7 +750,14 @@ pub async fn examine_isolation(config: &Config) -> Result<Isolation, Error> {
 pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalog, Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let runner = start_runner(&config, clock.clone(), None)?;
-    let bundles = config.storage.data_dir.join("bundles");
+    // Nobody is pinned to the copy that is looked at, so it goes when that is done.
+    let home = tempfile::Builder::new().prefix("weft-check-").tempdir();
+    let home = home.map_err(|source| Error::Path {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    make_dir(home.path())?;
+    let bundles = home.path().join("bundles");
     let mut bundle =
         crate::runner::bundle::snapshot(&config.runner.workspace_dir, &bundles).map_err(usecase::Error::from)?;
     let mut findings = Vec::new();

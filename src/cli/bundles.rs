@@ -23,7 +23,7 @@ pub(super) enum Bundles {
     /// Show what is active, and what was
     History(Plain),
     /// Let new runs take a bundle; `folder` for the deployed workspace
-    Activate(One),
+    Activate(Activate),
     /// Bring back what was active before; twice goes back two activations
     Rollback(Plain),
     /// Show which files of a bundle differ from those of another
@@ -51,6 +51,16 @@ pub(super) struct One {
     bundle: String,
     #[command(flatten)]
     plain: Plain,
+}
+
+/// Flags of `weft bundles activate`.
+#[derive(Debug, Args)]
+pub(super) struct Activate {
+    #[command(flatten)]
+    one: One,
+    /// Let it become active even if it declares no workflow
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 /// Flags of `weft bundles diff`.
@@ -82,7 +92,8 @@ impl Bundles {
     pub(super) fn run(self) -> Outcome {
         let plain = match &self {
             Self::List(plain) | Self::History(plain) | Self::Rollback(plain) => plain,
-            Self::Show(one) | Self::Activate(one) | Self::Delete(one) => &one.plain,
+            Self::Show(one) | Self::Delete(one) => &one.plain,
+            Self::Activate(activate) => &activate.one.plain,
             Self::Diff(diff) => &diff.plain,
             Self::Prune(prune) => &prune.plain,
         };
@@ -106,8 +117,10 @@ impl Bundles {
             Self::List(_) => site.list().await,
             Self::Show(one) => site.get(&site.find(&one.bundle).await?).await,
             Self::History(_) => site.active().await,
-            Self::Activate(one) if one.bundle == "folder" => site.activate(None).await,
-            Self::Activate(one) => site.activate(Some(&site.find(&one.bundle).await?)).await,
+            Self::Activate(Activate { one, .. }) if one.bundle == "folder" => site.activate(None, true).await,
+            Self::Activate(Activate { one, allow_empty }) => {
+                site.activate(Some(&site.find(&one.bundle).await?), *allow_empty).await
+            }
             Self::Rollback(_) => site.rollback().await,
             Self::Diff(diff) => {
                 let against = match diff.against.as_str() {

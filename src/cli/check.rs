@@ -12,6 +12,7 @@ use super::{Failure, Outcome, Places, block_on, output, prepare};
 use crate::boot;
 use crate::config::Config;
 use crate::error::Finding;
+use crate::runner::bundle;
 use crate::usecase::policy::refused_by_platform;
 
 /// Longest line that is shown, in characters.
@@ -94,12 +95,19 @@ async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Vec<
 /// Everything that is wrong with the workspace.
 async fn workspace(config: Config, json: bool) -> Outcome {
     let policy = boot::platform_policy(&config).await;
+    let folder = config.runner.workspace_dir.clone();
     let checked = boot::check_workspace(config).await.map_err(Failure::from)?;
     let declared = checked.workflows.values().chain(checked.data_providers.values());
-    let warnings: Vec<Finding> = match &policy {
+    let mut warnings: Vec<Finding> = match &policy {
         Ok(policy) => declared.flat_map(|one| refused_by_platform(policy, one)).collect(),
         Err(_) => Vec::new(),
     };
+    // Left out here, and refused by `weft publish`.
+    let others = bundle::no_files(&folder).map_err(|error| Failure::new(output::chain(&error)))?;
+    warnings.extend(others.into_iter().map(|finding| Finding {
+        pointer: format!("workspace/{}", finding.pointer),
+        ..finding
+    }));
     if json {
         output::json(&json!({
             "files": checked.files,
@@ -114,7 +122,10 @@ async fn workspace(config: Config, json: bool) -> Outcome {
     }
     show(&checked.findings);
     for warning in &warnings {
-        output::data(&format!("{}: warning: {}", warning.pointer, warning.message));
+        output::data(&output::plain(&format!(
+            "{}: warning: {}",
+            warning.pointer, warning.message
+        )));
         if let Some(hint) = &warning.hint {
             output::note(&format!("  hint: {hint}"));
         }

@@ -54,10 +54,22 @@ impl Dev {
         let base = boot::base(config)?;
         let cx = Arc::new(boot::opened(&base).await?);
         // Packages are installed while everything else goes on; a workspace that needs none is looked at right now.
+        let mut awaited = false;
         let current = match cx.catalogs.at_once().await {
             Ok(current) => Some(current),
             Err(usecase::Error::Environment(why)) => {
                 output::note(&format!("{why}; the output follows, and workflows run when it is done"));
+                awaited = true;
+                None
+            }
+            // As under the Functions host: it can be mended through what is served here, and beside it.
+            Err(error) if error.code().starts_with("bundle_") => {
+                output::note(&format!(
+                    "no workflow runs, for what is active can't be offered: {error}"
+                ));
+                if let Some(hint) = error.hint() {
+                    output::note(&format!("hint: {hint}"));
+                }
                 None
             }
             Err(error) => return Err(error.into()),
@@ -88,7 +100,7 @@ impl Dev {
             current.as_ref().map(|current| &*current.catalog),
             base.config.mode.development,
         );
-        let packages = tokio::spawn(tell_of_packages(cx.clone(), current.is_none()));
+        let packages = tokio::spawn(tell_of_packages(cx.clone(), awaited));
         wait_for_signal().await?;
         output::note("stopping");
         let rest = async {

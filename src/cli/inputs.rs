@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Failure;
 use crate::definition::validate;
-use crate::domain::{Declared, Parameter};
+use crate::domain::{Declared, Parameter, rounded};
 use crate::error::Finding;
 
 /// Most bytes of a file of arguments.
@@ -88,7 +88,10 @@ impl Inputs {
 
 /// A text as a value of a type; else what it should have been.
 fn typed(kind: &str, text: &str) -> Result<Value, &'static str> {
-    let json = || serde_json::from_str::<Value>(text).ok();
+    let json = || {
+        let value = serde_json::from_str::<Value>(text).ok();
+        value.filter(|_| rounded(text.as_bytes()).is_none())
+    };
     match kind {
         "integer" => json().filter(Value::is_number).ok_or("a whole number"),
         "number" => json().filter(Value::is_number).ok_or("a number"),
@@ -112,7 +115,14 @@ fn object(text: &str) -> Result<Map<String, Value>, Failure> {
         None => (text.to_owned(), "--inputs".to_owned()),
     };
     match serde_json::from_str(&text) {
-        Ok(Value::Object(arguments)) => Ok(arguments),
+        Ok(Value::Object(arguments)) => match rounded(text.as_bytes()) {
+            None => Ok(arguments),
+            Some(found) => Err(Failure::new(format!(
+                "{place}: `{}` (line {}, column {}) is a whole number beyond 64 bits, and would be rounded",
+                found.shown, found.line, found.column
+            ))
+            .hint("write it as a text (`\"…\"`)")),
+        },
         Ok(_) => Err(Failure::new(format!("{place}: the arguments are no JSON object"))
             .hint(r#"write them as `--inputs '{"name": "Ada"}'`"#)),
         Err(error) => Err(Failure::new(format!("{place}: the arguments are no JSON: {error}"))

@@ -9,20 +9,29 @@ use std::path::Path;
 use super::Failure;
 use crate::error::Finding;
 
-/// A line of data.
+/// A line of data, or several.
 pub(super) fn data(text: &str) {
     let mut stdout = std::io::stdout();
-    drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+    drop(writeln!(stdout, "{}", lines(text)).and_then(|()| stdout.flush()));
 }
 
-/// JSON as data.
+/// JSON as data. What a terminal would obey is written as JSON escapes it: the same text to whoever reads it as JSON.
 pub(super) fn json(value: &impl serde::Serialize) {
-    data(&serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")));
+    let text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) && c != '\n' {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    data(&shown);
 }
 
 /// Something that a person may want to know.
 pub(super) fn note(text: &str) {
-    drop(writeln!(std::io::stderr(), "{text}"));
+    drop(writeln!(std::io::stderr(), "{}", lines(text)));
 }
 
 /// A step of long work, when a terminal looks on.
@@ -40,12 +49,16 @@ pub(super) fn progress_done() {
     }
 }
 
-/// A text from elsewhere for one line of a terminal: what would move the cursor, colour, break or turn the line is shown as its code.
-pub(super) fn plain(text: &str) -> String {
+/// What would move the cursor, colour, break or turn a line.
+fn is_obeyed(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+fn shown(text: &str, as_it_is: &[char]) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
+        if is_obeyed(c) && !as_it_is.contains(&c) {
             shown.extend(c.escape_debug());
         } else {
             shown.push(c);
@@ -54,9 +67,19 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
+/// A text from elsewhere for one line of a terminal: what would move the cursor, colour, break or turn the line is shown as its code.
+pub(super) fn plain(text: &str) -> String {
+    shown(text, &[])
+}
+
+/// The same for a text of several lines.
+fn lines(text: &str) -> String {
+    shown(text, &['\n', '\t'])
+}
+
 /// Why a command was not done.
 pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
-    drop(writeln!(std::io::stderr(), "error: {message}"));
+    drop(writeln!(std::io::stderr(), "error: {}", lines(message)));
     for finding in findings {
         drop(writeln!(
             std::io::stderr(),
@@ -69,7 +92,7 @@ pub(super) fn failure(message: &str, hint: Option<&str>, findings: &[Finding]) {
         }
     }
     if let Some(hint) = hint {
-        drop(writeln!(std::io::stderr(), "hint: {hint}"));
+        drop(writeln!(std::io::stderr(), "hint: {}", lines(hint)));
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Failure, Outcome, block_on, output};
 use crate::config::Config;
 use crate::domain::BundleDigest;
 use crate::runner::archive;
-use crate::runner::bundle::Files;
+use crate::runner::bundle::{self, BundleError, Files};
 
 /// Flags of `weft publish`.
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub(super) struct Publish {
     /// Let new runs take it at once, if nothing is wrong with it
     #[arg(long, conflicts_with = "dry_run")]
     activate: bool,
+    /// Let it become active even if it declares no workflow
+    #[arg(long, requires = "activate")]
+    allow_empty: bool,
     /// What to remember of it, as the commit that it is made of
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
@@ -44,9 +47,11 @@ impl Publish {
     async fn work(self, config: Config) -> Outcome {
         let folder = config.runner.workspace_dir.clone();
         let shown = folder.display().to_string();
-        let files = Files::of_workspace(&folder)
-            .map_err(|error| Failure::new(output::chain(&error)).hint("name another folder with `--workspace`"))?;
-        let findings = archive::faults(&files);
+        let unreadable =
+            |error: BundleError| Failure::new(output::chain(&error)).hint("name another folder with `--workspace`");
+        let files = Files::of_workspace(&folder).map_err(unreadable)?;
+        let mut findings = bundle::no_files(&folder).map_err(unreadable)?;
+        findings.extend(archive::faults(&files));
         if !findings.is_empty() {
             let mut failure = Failure::new(format!("`{shown}` can't be a bundle: {} finding(s)", findings.len()));
             failure.findings = findings;
@@ -102,7 +107,7 @@ impl Publish {
         }
         let activation = if self.activate {
             output::progress("activating");
-            Some(site.activate(Some(digest)).await?)
+            Some(site.activate(Some(digest), self.allow_empty).await?)
         } else {
             None
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::run::LOCAL;
 use super::{Failure, output};
@@ -127,16 +128,9 @@ impl Source {
                 Failure::new(format!("run {id} is in none of the files"))
                     .hint(format!("they hold {}", names.join(", ")))
             })?,
-            Self::Server { .. } => self.ask(&format!("/api/runs/{id}/recording")).await?,
+            Self::Server { .. } => self.recording(id).await?,
             Self::Here { cx, scope, .. } => recording::of_run(cx, scope, id, None).await?,
         };
-        if run.schema > RECORDING_SCHEMA {
-            return Err(Failure::new(format!(
-                "run {id} was recorded in shape {}, and this version reads up to {RECORDING_SCHEMA}",
-                run.schema
-            ))
-            .hint("use a newer Weft"));
-        }
         if recording::is_missing(&run) {
             return Err(Failure::new(format!("nothing was recorded of run {id}")).hint(
                 "attempts are recorded as `WEFT_RECORD_ATTEMPTS` says; runs of before it, and steps that ran no code, have no recording",
@@ -204,7 +198,7 @@ impl Source {
             for id in ids {
                 let run = match self {
                     Self::Here { cx, scope, .. } => recording::of_run(cx, scope, &id, None).await?,
-                    _ => self.ask(&format!("/api/runs/{id}/recording")).await?,
+                    _ => self.recording(&id).await?,
                 };
                 if !recording::is_missing(&run) {
                     found.push(run);
@@ -225,6 +219,11 @@ impl Source {
             cx.leave().await;
             base.runner.shutdown().await;
         }
+    }
+
+    async fn recording(&self, id: &RunId) -> Result<RecordedRun, Failure> {
+        let answer: Value = self.ask(&format!("/api/runs/{id}/recording")).await?;
+        read(answer, &format!("the recording of run {id}"))
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -303,8 +302,29 @@ fn read_file(path: &std::path::Path) -> Result<RecordedRun, Failure> {
         Err(error) => Err(error),
     };
     let text = text.map_err(|error| Failure::new(format!("`{shown}` can't be read: {error}")))?;
-    serde_json::from_slice(&text).map_err(|error| {
+    let value = serde_json::from_slice(&text).map_err(|error| {
         Failure::new(format!("`{shown}` holds no recording: {error}"))
             .hint("`weft replay RUN --export FILE` writes one")
+    })?;
+    read(value, &format!("`{shown}`"))
+}
+
+/// A recording, if it is of a shape that this build knows: of another one it may read what is not meant.
+fn read(value: Value, what: &str) -> Result<RecordedRun, Failure> {
+    let attempts = value["attempts"].as_array();
+    let shapes = std::iter::once(&value).chain(attempts.into_iter().flatten());
+    for shape in shapes.filter_map(|part| part.get("schema")) {
+        if shape.as_u64() != Some(u64::from(RECORDING_SCHEMA)) {
+            return Err(Failure::new(format!(
+                "{what} is of shape {}, and this version reads shape {RECORDING_SCHEMA}",
+                output::plain(&shape.to_string())
+            ))
+            .hint(
+                "use the version of Weft that has recorded it, or a newer one; `weft --version` shows which this is",
+            ));
+        }
+    }
+    serde_json::from_value(value).map_err(|error| {
+        Failure::new(format!("{what} holds no recording: {error}")).hint("`weft replay RUN --export FILE` writes one")
     })
 }

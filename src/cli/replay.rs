@@ -228,8 +228,10 @@ fn name_of(one: &Recording) -> String {
     named(&one.step, one.item)
 }
 
+/// As a terminal may show it: a recording says what it likes.
 fn named(step: &str, item: Option<u32>) -> String {
-    item.map_or_else(|| step.to_owned(), |item| format!("{step}[{item}]"))
+    let step = output::plain(step);
+    item.map_or_else(|| step.clone(), |item| format!("{step}[{item}]"))
 }
 
 fn ended(outcome: &domain::Outcome) -> String {
@@ -237,7 +239,7 @@ fn ended(outcome: &domain::Outcome) -> String {
         domain::Outcome::Succeeded { .. } => "succeeded".to_owned(),
         domain::Outcome::Failed { error } => {
             let message = error.message.lines().next().unwrap_or_default();
-            format!("failed: {}: {}", error.kind, output::plain(message))
+            output::plain(&format!("failed: {}: {message}", error.kind))
         }
         domain::Outcome::TimedOut { .. } => "timed out".to_owned(),
         domain::Outcome::Cancelled => "was cancelled".to_owned(),
@@ -271,7 +273,8 @@ pub(super) fn show(one: &Comparison) {
         Difference::NotRecorded => output::data("  nothing was recorded of it, so whatever it asked for was refused"),
         Difference::Answer { number, call } => {
             output::data(&format!(
-                "  call {number}: the answer to `{call}` was not recorded, or was too large to be"
+                "  call {number}: the answer to `{}` was not recorded, or was too large to be",
+                output::plain(call)
             ));
         }
         Difference::Call {

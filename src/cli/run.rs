@@ -21,7 +21,7 @@ use crate::domain::{Ask, DisplayName, OrgId};
 use crate::tenancy::{self, operator_in};
 use crate::usecase::organization::{self, NewOrganization};
 use crate::usecase::start_run::{StartRun, start_run};
-use crate::usecase::{Context, deliver, offer, signal};
+use crate::usecase::{Context, bundle, deliver, offer, signal};
 
 /// The organization of those who have none.
 pub(super) const LOCAL: &str = "local";
@@ -81,6 +81,12 @@ impl Run {
         let cx = boot::opened(&base).await?;
         let cx = Arc::new(if debugger.is_some() { cx.without_hurry() } else { cx });
         let done = Box::pin(self.start(&base, &cx, is_embedded, manner)).await;
+        // Each edit makes a copy, and no `weft dev` may ever run here.
+        if let Err(error) = bundle::tidy(&cx).await {
+            output::note(&format!(
+                "warning: old copies of the workspace can't be removed: {error}"
+            ));
+        }
         cx.leave().await;
         base.runner.shutdown().await;
         done

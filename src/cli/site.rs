@@ -180,15 +180,19 @@ impl Site {
     }
 
     /// Activates a bundle; none is the deployed folder.
-    pub(super) async fn activate(&self, digest: Option<&BundleDigest>) -> Result<Value, Failure> {
+    pub(super) async fn activate(&self, digest: Option<&BundleDigest>, allow_empty: bool) -> Result<Value, Failure> {
         match self {
             Self::Here(here) => {
-                let active = bundle::activate(&here.cx, &here.platform, &here.origin, digest, None).await?;
+                let active =
+                    bundle::activate(&here.cx, &here.platform, &here.origin, digest, None, allow_empty).await?;
                 Ok(activation(&active))
             }
             Self::There(there) => {
                 let name = digest.map_or_else(|| "folder".to_owned(), ToString::to_string);
-                there.post(&format!("/api/bundles/{name}/activate"), &json!({})).await
+                let query = if allow_empty { "?allowEmpty=true" } else { "" };
+                there
+                    .post(&format!("/api/bundles/{name}/activate{query}"), &json!({}))
+                    .await
             }
         }
     }

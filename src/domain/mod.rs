@@ -8,6 +8,7 @@ mod flow;
 mod graph;
 mod host_pattern;
 mod id;
+mod json_text;
 mod layer;
 mod library;
 mod limits;
@@ -47,6 +48,7 @@ pub use id::{
     ArtifactId, AttemptId, HookId, IdError, KeyId, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, UserId,
     sha256_hex,
 };
+pub use json_text::{Rounded, rounded};
 pub use layer::LAYERS;
 pub use library::{
     LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse,

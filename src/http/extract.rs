@@ -3,8 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -17,6 +20,7 @@ use super::state::App;
 use crate::audit::LinkedRecord;
 use crate::authn::{self, Admission, RequestFacts, requested_organization};
 use crate::authz::{self, Origin};
+use crate::domain::rounded;
 use crate::error::Kind;
 use crate::tenancy::Scope;
 use crate::usecase::{admit, hook_delivery};
@@ -52,6 +56,11 @@ fn facts(app: &App, parts: &Parts) -> RequestFacts {
     };
     app.authenticator.facts(&request)
 }
+
+/// Most bytes that are read of a body which is refused for its size.
+const MOST_LET_GO: usize = 256 << 20;
+/// And how long.
+const PATIENCE_TO_LET_GO: Duration = Duration::from_secs(30);
 
 /// The application, for handlers that need no caller.
 #[derive(Debug)]
@@ -238,9 +247,7 @@ impl<S: Sync> FromRequest<S> for Delivery {
         let id = id.map(|axum::extract::Path(id)| id).unwrap_or_default();
         let door = hook_delivery::knock(&app.cx, &id, &facts.origin).await?;
         let limit = app.settings.max_body_bytes;
-        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-            return Err(too_large(limit));
-        }
+        let body = announced(body, limit)?;
         let headers = parts.headers.iter();
         let headers =
             headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
@@ -291,10 +298,6 @@ impl<S: Sync> FromRequest<S> for JsonObject {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let limit = app(&parts)?.settings.max_body_bytes;
-        // What is announced as too large is refused before it is sent.
-        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-            return Err(too_large(limit));
-        }
         let bytes = read(body, limit).await?;
         if bytes.is_empty() {
             return Ok(Self {
@@ -314,6 +317,7 @@ impl<S: Sync> FromRequest<S> for JsonObject {
             );
         }
         match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(_)) if rounded(&bytes).is_some() => Err(would_round(&bytes)),
             Ok(Value::Object(object)) => Ok(Self { object, empty: false }),
             Ok(_) => Err(
                 ApiError::new(Kind::Invalid, "body_not_an_object", "the body must be a JSON object")
@@ -345,9 +349,7 @@ impl<S: Sync> FromRequest<S> for TextBody {
         const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
         let (parts, body) = request.into_parts();
         let limit = app(&parts)?.settings.max_body_bytes;
-        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-            return Err(too_large(limit));
-        }
+        let body = announced(body, limit)?;
         let kind = parts.headers.get(header::CONTENT_TYPE);
         let kind = kind.map_or("", |value| value.to_str().unwrap_or_default());
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -363,8 +365,22 @@ impl<S: Sync> FromRequest<S> for TextBody {
         let text = String::from_utf8(bytes.into()).map_err(|_| {
             ApiError::new(Kind::Invalid, "body_not_text", "the body is no text in UTF-8").hint("save the file as UTF-8")
         })?;
+        if !is_yaml && rounded(text.as_bytes()).is_some() {
+            return Err(would_round(text.as_bytes()));
+        }
         Ok(Self { text, is_yaml })
     }
+}
+
+/// A whole number that 64 bits don't hold. Nothing is rounded without a word.
+fn would_round(text: &[u8]) -> ApiError {
+    let place = rounded(text).map(|found| format!("`{}` (line {}, column {})", found.shown, found.line, found.column));
+    let place = place.unwrap_or_else(|| "a number".to_owned());
+    ApiError::bad_parameter(
+        "",
+        format!("{place} is a whole number beyond 64 bits, and would be rounded"),
+    )
+    .hint("send it as a text (`\"…\"`)")
 }
 
 /// serde's words for what is wrong, without its own line and column.
@@ -384,9 +400,13 @@ fn is_json(content_type: &str) -> bool {
 
 /// Reads a body that is no larger than the limit.
 async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
-    match Limited::new(body, limit).collect().await {
+    let mut body = announced(body, limit)?;
+    match Limited::new(&mut body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large(limit)),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            let_go(body);
+            Err(too_large(limit))
+        }
         Err(_) => Err(ApiError::new(
             Kind::Invalid,
             "body_unreadable",
@@ -395,21 +415,33 @@ async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
     }
 }
 
+/// A body, unless it is announced as too large: then it is refused before it is sent.
+fn announced(body: Body, limit: usize) -> Result<Body, ApiError> {
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        let_go(body);
+        return Err(too_large(limit));
+    }
+    Ok(body)
+}
+
+/// Reads on what nobody wants, up to a bound: a connection that is closed while its caller sends is cut, and then many callers
+/// never see the answer that was sent before.
+fn let_go(body: Body) {
+    tokio::spawn(async move {
+        let mut rest = Limited::new(body, MOST_LET_GO);
+        let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
+        drop(tokio::time::timeout(PATIENCE_TO_LET_GO, reading).await);
+    });
+}
+
 /// Reads a body that is no larger than a bound of its own; `why` is said when it is.
 ///
 /// # Errors
 /// When it is larger, or ends too early.
 pub async fn read_up_to(body: Body, limit: usize, why: &str) -> Result<bytes::Bytes, ApiError> {
-    let too_large = || {
-        let detail = format!("the body is over the limit of {limit} bytes");
-        ApiError::new(Kind::TooLarge, "body_too_large", detail).hint(why)
-    };
-    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-        return Err(too_large());
-    }
     read(body, limit).await.map_err(|error| {
         if error.code() == "body_too_large" {
-            too_large()
+            error.hint(why)
         } else {
             error
         }
@@ -435,8 +467,36 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(ApiError::bad_parameter("path", rejection.body_text())),
+            Err(rejection) => Err(ApiError::bad_parameter("path", wrong_path(&rejection))),
         }
+    }
+}
+
+/// What is wrong with the parameters of a path, in our words: what a type says of a value, and not how it was read.
+fn wrong_path(rejection: &PathRejection) -> String {
+    const UNREADABLE: &str = "a part of the path can't be read";
+    let PathRejection::FailedToDeserializePathParams(failed) = rejection else {
+        return UNREADABLE.to_owned();
+    };
+    let number = |value: &str, expected: &str| {
+        let value: String = value.chars().take(80).collect();
+        if expected.starts_with(['u', 'i']) {
+            format!("`{value}` in the path is not a whole number, or too large")
+        } else {
+            format!("`{value}` in the path is not what stands there")
+        }
+    };
+    match failed.kind() {
+        ErrorKind::ParseErrorAtKey {
+            value, expected_type, ..
+        }
+        | ErrorKind::ParseErrorAtIndex {
+            value, expected_type, ..
+        }
+        | ErrorKind::ParseError { value, expected_type } => number(value, expected_type),
+        ErrorKind::DeserializeError { message, .. } | ErrorKind::Message(message) => message.clone(),
+        ErrorKind::InvalidUtf8InPathParam { .. } => "a part of the path is no UTF-8".to_owned(),
+        _ => UNREADABLE.to_owned(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The files of a bundle ⇄ one archive: a tar file, compressed by gzip.
 //!
 //! [`pack`] gives the same bytes for the same files. [`unpack`] takes archives of anybody: it works in memory within fixed
-//! bounds, writes nothing, and lets no file through but regular ones under names that mean the same everywhere.
+//! bounds, writes nothing, and lets no file through but regular ones under names that mean the same everywhere. What one program
+//! would read otherwise than another is refused: records that change a size, two names for one file, something behind the end.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -9,9 +10,10 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
+use icu_normalizer::ComposingNormalizerBorrowed;
 use tar::EntryType;
 
-use super::bundle::{Files, MAX_BYTES, MAX_FILES};
+use super::bundle::{Files, MAX_BYTES, MAX_FILES, NO_LINKS};
 use super::leave_out::{self, LeaveOut};
 use crate::error::Finding;
 
@@ -33,6 +35,8 @@ pub const RATIO_COUNTS_FROM: u64 = 4 << 20;
 /// Most bytes that may come out of an archive: contents, and for each entry a header and what fills its last block, twice
 /// where a long name has an entry of its own.
 const MAX_UNPACKED: u64 = MAX_BYTES + MAX_ENTRIES as u64 * 4 * 512;
+/// Most bytes of records that come before a file.
+const MAX_RECORDS: u64 = 64 << 10;
 /// Most findings that are told.
 const MAX_FINDINGS: usize = 100;
 const MODE: u32 = 0o644;
@@ -76,7 +80,7 @@ pub fn faults(files: &Files) -> Vec<Finding> {
     if files.bytes() > MAX_BYTES {
         found.add("", "too_large", &format!("its files have more than {MAX_BYTES} bytes"));
     }
-    // Each path and each folder above it, as a file system sees it that does not tell cases apart.
+    // Each path and each folder above it, as a file system sees it that tells neither cases nor spellings apart.
     let mut seen: BTreeMap<String, (&str, bool)> = BTreeMap::new();
     for (path, content) in files.iter() {
         if let Err((code, message)) = fault_of_path(path) {
@@ -85,13 +89,15 @@ pub fn faults(files: &Files) -> Vec<Finding> {
         }
         let folders = path.match_indices('/').map(|(end, _)| (&path[..end], true));
         for (name, is_folder) in folders.chain([(path, false)]) {
-            let folded = name.to_lowercase();
+            let folded = folded(name);
             match seen.get(&folded) {
                 None => {
                     seen.insert(folded, (name, is_folder));
                 }
                 Some((other, _)) if *other != name => {
-                    let message = format!("`{name}` and `{other}` differ only in case");
+                    let message = format!(
+                        "`{name}` and `{other}` are one name where case or the spelling of letters doesn't count"
+                    );
                     found.add(path, "case_collision", &message);
                     break;
                 }
@@ -146,22 +152,29 @@ pub fn unpack(archive: &[u8]) -> Result<Files, Vec<Finding>> {
         );
         return Err(found.list);
     }
-    let (entries, patterns) = match read {
+    let Contents {
+        files: entries,
+        patterns,
+        links,
+        is_at_its_end,
+    } = match read {
         Ok(read) => read,
         Err(error) => {
             found.add("", "not_an_archive", &format!("it is no tar.gz archive: {error}"));
             return Err(found.list);
         }
     };
-    // To its end, where gzip has its checksum.
-    if let Err(error) = io::copy(&mut unzipped, &mut io::sink()) {
+    // To its end, where gzip has its checksum; what tar has behind its own is zeros.
+    let mut rest = Zeros { is_zero: true };
+    if let Err(error) = io::copy(&mut unzipped, &mut rest) {
         let code = if unzipped.is_over { "bomb" } else { "not_an_archive" };
         found.add("", code, &format!("it can't be read to its end: {error}"));
-    } else if !unzipped.inner.get_ref().is_empty() {
-        found.add(
+    } else if !unzipped.inner.get_ref().is_empty() || (is_at_its_end && !rest.is_zero) {
+        found.add_with_hint(
             "",
             "more_after_the_end",
             "there is something behind the end of the archive",
+            "pack it anew: archives that are joined, or appended to, are read by some programs as a whole and by others in part",
         );
     }
     let rule = match LeaveOut::new(&patterns) {
@@ -172,6 +185,9 @@ pub fn unpack(archive: &[u8]) -> Result<Files, Vec<Finding>> {
         }
     };
     let files = Files::new(entries.into_iter().filter(|(path, _)| !rule.covers_file(path)));
+    for (path, what) in links.iter().filter(|(path, _)| !rule.covers_file(path)) {
+        found.add_with_hint(path, what.code(), what.message(), NO_LINKS);
+    }
     let mut more = faults(&files);
     if !found.list.is_empty() {
         // It would not be, without what was refused.
@@ -185,14 +201,63 @@ pub fn unpack(archive: &[u8]) -> Result<Files, Vec<Finding>> {
     }
 }
 
-type Entries = (Vec<(String, Bytes)>, String);
+/// What is neither a file nor a folder.
+#[derive(Debug, Clone, Copy)]
+enum Other {
+    Link,
+    Device,
+}
 
-/// The regular files of an archive, and the text of its `.weftignore`. What is wrong with an entry is a finding.
-fn read_entries(unzipped: &mut Bounded<GzDecoder<&[u8]>>, found: &mut Findings) -> io::Result<Entries> {
+impl Other {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Device => "device",
+        }
+    }
+
+    const fn message(self) -> &'static str {
+        match self {
+            Self::Link => "links are not allowed in a bundle",
+            Self::Device => "devices and pipes are not allowed in a bundle",
+        }
+    }
+}
+
+/// What was read of an archive.
+#[derive(Default)]
+struct Contents {
+    files: Vec<(String, Bytes)>,
+    /// The text of its `.weftignore`.
+    patterns: String,
+    links: Vec<(String, Other)>,
+    /// Whether all entries were looked at.
+    is_at_its_end: bool,
+}
+
+/// What entries before a file say of it.
+#[derive(Default)]
+struct Ahead {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+    has_long_name: bool,
+    has_long_link: bool,
+    has_records: bool,
+}
+
+/// The regular files of an archive. What is wrong with an entry is a finding.
+fn read_entries(unzipped: &mut Bounded<GzDecoder<&[u8]>>, found: &mut Findings) -> io::Result<Contents> {
     let mut archive = tar::Archive::new(unzipped);
-    let (mut files, mut patterns) = (BTreeMap::new(), String::new());
+    let (mut files, mut read) = (BTreeMap::new(), Contents::default());
     let mut bytes = 0u64;
-    for (count, entry) in archive.entries()?.enumerate() {
+    let mut ahead = Ahead::default();
+    let strange = |found: &mut Findings, path: &str, message: &str| {
+        let hint =
+            "pack it anew with `weft publish`, `git archive` or `tar`, without options that change names or sizes";
+        found.add_with_hint(path, "strange_record", message, hint);
+    };
+    // Raw, since records that say something of the next entry are to be looked at here.
+    for (count, entry) in archive.entries()?.raw(true).enumerate() {
         let mut entry = entry?;
         if count >= MAX_ENTRIES {
             found.add(
@@ -200,27 +265,40 @@ fn read_entries(unzipped: &mut Bounded<GzDecoder<&[u8]>>, found: &mut Findings) 
                 "too_many_entries",
                 &format!("it has more than {MAX_ENTRIES} entries"),
             );
-            break;
+            return Ok(read);
         }
-        let raw = entry.path_bytes().into_owned();
         let kind = entry.header().entry_type();
+        if matches!(
+            kind,
+            EntryType::XGlobalHeader | EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink
+        ) {
+            let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if entry.size() > MAX_RECORDS {
+                strange(found, &shown, "its records are too long");
+                return Ok(read);
+            }
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content)?;
+            if let Err(message) = ahead.take(kind, content) {
+                strange(found, &shown, message);
+            }
+            continue;
+        }
+        let ahead = std::mem::take(&mut ahead);
+        let raw = ahead.name.unwrap_or_else(|| entry.path_bytes().into_owned());
         let Ok(path) = std::str::from_utf8(&raw) else {
             found.add(&String::from_utf8_lossy(&raw), "not_utf8", "its name is no UTF-8");
             continue;
         };
-        let (path, is_folder) = match kind {
-            // What `git archive` says of its commit.
-            EntryType::XGlobalHeader => continue,
-            EntryType::Directory => (path, true),
-            EntryType::Regular | EntryType::Continuous => (path, false),
-            EntryType::Symlink | EntryType::Link => {
-                found.add(path, "link", "links are not allowed in a bundle");
-                continue;
-            }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                found.add(path, "device", "devices and pipes are not allowed in a bundle");
-                continue;
-            }
+        let size = entry.size();
+        if ahead.size.is_some_and(|said| said != size) {
+            strange(found, path, "its size is one in its header and another in its records");
+            return Ok(read);
+        }
+        let is_folder = match kind {
+            EntryType::Directory => true,
+            EntryType::Regular | EntryType::Continuous | EntryType::Symlink | EntryType::Link => false,
+            EntryType::Char | EntryType::Block | EntryType::Fifo => false,
             _ => {
                 found.add(path, "unknown_entry", "it is neither a file nor a folder");
                 continue;
@@ -239,14 +317,22 @@ fn read_entries(unzipped: &mut Bounded<GzDecoder<&[u8]>>, found: &mut Findings) 
             found.add(path, code, message);
             continue;
         }
-        if is_folder {
-            continue;
+        match kind {
+            EntryType::Directory => continue,
+            EntryType::Symlink | EntryType::Link => {
+                read.links.push((trimmed.to_owned(), Other::Link));
+                continue;
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                read.links.push((trimmed.to_owned(), Other::Device));
+                continue;
+            }
+            _ => {}
         }
-        let size = entry.size();
         bytes = bytes.saturating_add(size);
         if bytes > MAX_BYTES {
             found.add("", "too_large", &format!("its files have more than {MAX_BYTES} bytes"));
-            break;
+            return Ok(read);
         }
         let trimmed = trimmed.to_owned();
         let mut content = Vec::new();
@@ -257,14 +343,104 @@ fn read_entries(unzipped: &mut Bounded<GzDecoder<&[u8]>>, found: &mut Findings) 
         }
         if trimmed == leave_out::FILE {
             match String::from_utf8(content) {
-                Ok(text) if text.len() as u64 <= leave_out::MAX_BYTES => patterns = text,
+                Ok(text) if text.len() as u64 <= leave_out::MAX_BYTES => read.patterns = text,
                 _ => found.add(&trimmed, "bad_pattern", "it is no text, or too large"),
             }
         } else if files.insert(trimmed.clone(), Bytes::from(content)).is_some() {
             found.add(&trimmed, "twice", "it is in the archive twice");
         }
     }
-    Ok((files.into_iter().collect(), patterns))
+    if ahead.has_records || ahead.has_long_name || ahead.has_long_link {
+        strange(found, "", "it ends with records of a file that does not come");
+    }
+    read.files = files.into_iter().collect();
+    read.is_at_its_end = true;
+    Ok(read)
+}
+
+impl Ahead {
+    /// Takes what an entry says of the file that comes next.
+    fn take(&mut self, kind: EntryType, mut content: Vec<u8>) -> Result<(), &'static str> {
+        const TWICE: &str = "it has two names, or records twice";
+        match kind {
+            EntryType::GNULongName => {
+                if content.last() == Some(&0) {
+                    content.pop();
+                }
+                if std::mem::replace(&mut self.has_long_name, true) || self.name.replace(content).is_some() {
+                    return Err(TWICE);
+                }
+            }
+            // Links are refused wherever they lead.
+            EntryType::GNULongLink => {
+                if std::mem::replace(&mut self.has_long_link, true) {
+                    return Err(TWICE);
+                }
+            }
+            _ => {
+                let is_global = kind == EntryType::XGlobalHeader;
+                if !is_global && std::mem::replace(&mut self.has_records, true) {
+                    return Err(TWICE);
+                }
+                for (key, value) in records(&content).ok_or("its records can't be read")? {
+                    self.record(key, value, is_global)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One record. What says nothing of names and sizes is passed over.
+    fn record(&mut self, key: &[u8], value: &[u8], is_global: bool) -> Result<(), &'static str> {
+        let is_of_a_file =
+            matches!(key, b"path" | b"size" | b"linkpath" | b"hdrcharset") || key.starts_with(b"GNU.sparse.");
+        if !is_of_a_file {
+            return Ok(());
+        }
+        if is_global {
+            return Err("a record for all files says something of their names or sizes");
+        }
+        match key {
+            b"path" if self.name.is_none() => self.name = Some(value.to_owned()),
+            b"size" if self.size.is_none() => {
+                let size = std::str::from_utf8(value).ok();
+                let size = size.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let size = size.and_then(|text| text.parse().ok());
+                self.size = Some(size.ok_or("a record says a size that is no number")?);
+            }
+            b"path" | b"size" => return Err("it has two names, or two sizes"),
+            b"linkpath" => {}
+            _ => return Err("a record says that it is sparse, or how its name is to be read"),
+        }
+        Ok(())
+    }
+}
+
+/// The records of a pax header: each has its length in front, with which the next one begins.
+fn records(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let (mut rest, mut found) = (bytes, Vec::new());
+    while !rest.is_empty() {
+        let space = rest.iter().take(20).position(|byte| *byte == b' ')?;
+        let length = std::str::from_utf8(&rest[..space]).ok()?;
+        if !length.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let length: usize = length.parse().ok()?;
+        let (record, after) = rest.split_at_checked(length)?;
+        let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|byte| *byte == b'=')?;
+        found.push((&record[..equals], &record[equals + 1..]));
+        rest = after;
+    }
+    Some(found)
+}
+
+/// A name as a file system sees it that tells neither cases nor spellings of letters apart: `ß` and `SS` are one, and so are a
+/// letter with its accent, and a letter with an accent after it.
+fn folded(name: &str) -> String {
+    let normal = ComposingNormalizerBorrowed::new_nfc();
+    let name = normal.normalize(name).to_lowercase().to_uppercase().to_lowercase();
+    normal.normalize(&name).into_owned()
 }
 
 /// What keeps a path out of bundles.
@@ -300,13 +476,46 @@ fn fault_of_path(path: &str) -> Result<(), (&'static str, &'static str)> {
     Ok(())
 }
 
-/// Whether a text has the first line of a private key in PEM.
+/// Whether a text has the first line of a private key in PEM, whatever its encoding.
 fn has_private_key(content: &[u8]) -> bool {
+    if has_pem(content) {
+        return true;
+    }
+    // UTF-16 and UTF-32 have zeros between the characters of it.
+    let has_zeros = memchr::memchr(0, content).is_some();
+    has_zeros && {
+        let without: Vec<u8> = content.iter().copied().filter(|byte| *byte != 0).collect();
+        has_pem(&without)
+    }
+}
+
+fn has_pem(content: &[u8]) -> bool {
     memchr::memmem::find_iter(content, b"-----BEGIN ").any(|at| {
         let line = &content[at..content.len().min(at + 80)];
-        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        memchr::memmem::find(line, b"PRIVATE KEY-----").is_some()
+        let line = line
+            .split(|byte| matches!(byte, b'\n' | b'\r'))
+            .next()
+            .unwrap_or_default();
+        ["PRIVATE KEY-----", "PRIVATE KEY BLOCK-----"]
+            .iter()
+            .any(|end| memchr::memmem::find(line, end.as_bytes()).is_some())
     })
+}
+
+/// A writer that keeps nothing but whether all of it was zeros.
+struct Zeros {
+    is_zero: bool,
+}
+
+impl io::Write for Zeros {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.is_zero &= bytes.iter().all(|byte| *byte == 0);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A reader that ends with an error where more comes than was expected.
@@ -494,10 +703,9 @@ mod tests {
             (EntryType::new(b'V'), b"g", b""),
             (FILE, b"workflows/good.py", b"x"),
         ]);
-        assert_eq!(
-            codes(&archive),
-            ["link", "link", "device", "device", "device", "unknown_entry"]
-        );
+        let mut found = codes(&archive);
+        found.sort();
+        assert_eq!(found, ["device", "device", "device", "link", "link", "unknown_entry"]);
     }
 
     #[test]
@@ -515,6 +723,13 @@ mod tests {
             ("Nodes/a.py", "nodes/b.py", "case_collision"),
             ("\u{c4}.py", "\u{e4}.py", "case_collision"),
             ("a.py", "a.py/b.py", "file_and_folder"),
+            // An accent of its own, and one that belongs to its letter; and letters whose capitals are the same.
+            ("caf\u{e9}.py", "cafe\u{301}.py", "case_collision"),
+            ("CAFE\u{301}.py", "caf\u{e9}.py", "case_collision"),
+            ("stra\u{df}e.py", "STRASSE.py", "case_collision"),
+            ("stra\u{1e9e}e.py", "strasse.py", "case_collision"),
+            ("\u{212a}.py", "k.py", "case_collision"),
+            ("e\u{301}/a.py", "\u{c9}/b.py", "case_collision"),
         ] {
             let found = faults(&files(&[(one, "1"), (other, "2")]));
             assert_eq!(found.len(), 1, "{found:?}");
@@ -576,6 +791,112 @@ mod tests {
         assert_eq!(names, ["workflows/a.py"]);
     }
 
+    /// A record of a pax header.
+    fn record(key: &str, value: &str) -> Vec<u8> {
+        let rest = format!(" {key}={value}\n");
+        let length = (rest.len()..).find(|length| length.to_string().len() + rest.len() == *length);
+        format!("{}{rest}", length.unwrap()).into_bytes()
+    }
+
+    #[test]
+    fn records_that_programs_read_otherwise_are_refused() {
+        const RECORDS: EntryType = EntryType::XHeader;
+        let file = (FILE, &b"workflows/a.py"[..], &b"x"[..]);
+        let path = record("path", "workflows/b.py");
+        let strange: Vec<(&str, Vec<Vec<u8>>)> = vec![
+            ("another size", vec![record("size", "0")]),
+            ("no size", vec![record("size", "-1")]),
+            ("two sizes", vec![[record("size", "1"), record("size", "1")].concat()]),
+            ("two names", vec![[path.clone(), record("path", "c.py")].concat()]),
+            ("two headers", vec![path.clone(), path.clone()]),
+            ("sparse", vec![record("GNU.sparse.name", "c.py")]),
+            ("another encoding", vec![record("hdrcharset", "BINARY")]),
+            ("a wrong length", vec![b"99 path=c.py\n".to_vec()]),
+            ("no length", vec![b"path=c.py\n".to_vec()]),
+            (
+                "a record behind an empty line",
+                vec![[b"\n".to_vec(), path.clone()].concat()],
+            ),
+        ];
+        for (what, headers) in &strange {
+            let mut entries: Vec<_> = headers
+                .iter()
+                .map(|header| (RECORDS, &b"x"[..], header.as_slice()))
+                .collect();
+            entries.push(file);
+            assert_eq!(codes(&raw(&entries)), ["strange_record"], "{what}");
+        }
+        let global = record("path", "workflows/c.py");
+        assert_eq!(
+            codes(&raw(&[(EntryType::XGlobalHeader, b"g", &global), file])),
+            ["strange_record"]
+        );
+        let both = raw(&[
+            (EntryType::GNULongName, b"l", b"workflows/c.py\0"),
+            (RECORDS, b"x", &path),
+            file,
+        ]);
+        assert_eq!(codes(&both), ["strange_record"]);
+        assert_eq!(codes(&raw(&[file, (RECORDS, b"x", &path)])), ["strange_record"]);
+        // Names in records are held to what names are held to.
+        for (name, code) in [
+            ("/etc/passwd", "absolute"),
+            ("../up.py", "traversal"),
+            ("a\nb.py", "bad_character"),
+            ("a\0b.py", "bad_character"),
+            ("", "path_too_long"),
+        ] {
+            let header = record("path", name);
+            assert_eq!(codes(&raw(&[(RECORDS, b"x", &header), file])), [code], "{name:?}");
+        }
+        // And what tar and git write goes through: long names either way, times with fractions, the commit.
+        let long = format!("workflows/{}.py", "n".repeat(180));
+        let times = [record("mtime", "1.5"), record("path", &long), record("size", "1")].concat();
+        let terminated = [long.as_bytes(), b"\0"].concat();
+        for archive in [
+            raw(&[(RECORDS, b"x", &times), file]),
+            raw(&[(EntryType::GNULongName, b"l", &terminated), file]),
+            raw(&[
+                (EntryType::XGlobalHeader, b"g", &record("comment", "0123")),
+                (RECORDS, b"x", &times),
+                file,
+            ]),
+        ] {
+            let files = unpack(&archive).unwrap();
+            assert_eq!(files.iter().map(|(path, _)| path).collect::<Vec<_>>(), [long.as_str()]);
+        }
+    }
+
+    #[test]
+    fn nothing_may_be_behind_the_end() {
+        let whole = |entries: &[(EntryType, &[u8], &[u8])]| {
+            let mut bytes = Vec::new();
+            GzDecoder::new(&raw(entries)[..]).read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let one = whole(&[(FILE, b"workflows/a.py", b"x")]);
+        let two = whole(&[(FILE, b"workflows/evil.py", b"x")]);
+        assert_eq!(codes(&gzip(&[one.clone(), two].concat())), ["more_after_the_end"]);
+        assert_eq!(
+            codes(&gzip(&[one.clone(), b"x".to_vec()].concat())),
+            ["more_after_the_end"]
+        );
+        let padded = gzip(&[one, vec![0; 20 << 10]].concat());
+        assert_eq!(unpack(&padded).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn links_that_are_no_part_of_a_bundle_are_passed_over() {
+        let archive = raw(&[
+            (FILE, b".weftignore", b"fixtures/\n"),
+            (FILE, b"workflows/a.py", b"x"),
+            (EntryType::Symlink, b"tests/data", b""),
+            (EntryType::Symlink, b"fixtures/data", b""),
+            (EntryType::Symlink, b".venv", b""),
+        ]);
+        assert_eq!(unpack(&archive).unwrap().len(), 1);
+    }
+
     #[test]
     fn private_keys_and_empty_bundles_are_refused() {
         let key = "x\n-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n";
@@ -589,5 +910,22 @@ mod tests {
             ("deploy.pem", "private_key")
         );
         assert_eq!(faults(&Files::default())[0].code, "empty");
+        // As an editor may have saved it.
+        let text = format!("\u{feff}{key}");
+        let wide = |encode: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(encode).collect::<Vec<u8>>();
+        let longer: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+        let block = b"-----BEGIN PGP PRIVATE KEY BLOCK-----\r\n".to_vec();
+        for content in [wide(u16::to_le_bytes), wide(u16::to_be_bytes), longer, block] {
+            let found = faults(&Files::new([("notes.txt".to_owned(), Bytes::from(content))]));
+            assert_eq!(
+                found.iter().map(|one| one.code.as_str()).collect::<Vec<_>>(),
+                ["private_key"]
+            );
+        }
+        let certificate: Vec<u8> = "-----BEGIN CERTIFICATE-----\n"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert!(faults(&Files::new([("ca.pem".to_owned(), Bytes::from(certificate))])).is_empty());
     }
 }

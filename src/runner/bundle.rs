@@ -15,9 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::BundleRef;
-use super::folders::{make, make_passable};
+use super::folders::{make, make_passable, replace};
 use super::leave_out::{self, BadPattern, LeaveOut};
 use crate::domain::{BundleDigest, Timestamp};
+use crate::error::Finding;
 
 /// Most files in a bundle.
 pub const MAX_FILES: usize = 10_000;
@@ -26,6 +27,12 @@ pub const MAX_BYTES: u64 = 64 << 20;
 
 const READABLE_FOLDER: u32 = 0o755;
 const READABLE_FILE: u32 = 0o644;
+/// What the names of folders begin with that are being made, or taken away.
+const UNFINISHED: &str = "unfinished-";
+/// What the names of copies begin with that were changed: out of use, and left for a while to whoever is at work in them.
+pub(super) const CHANGED: &str = "changed-";
+/// After how long what is unfinished or changed is removed. Longer than any attempt.
+const LEFT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a folder can't be a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,21 @@ pub enum BundleError {
         #[source]
         source: io::Error,
     },
+}
+
+impl BundleError {
+    /// In words that name no place of this machine, for whoever asks from elsewhere.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Missing(_) => "the workspace folder does not exist".to_owned(),
+            Self::TooLarge { .. } | Self::Pattern(_) => self.to_string(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "the disk of this instance is full".to_owned()
+            }
+            Self::Io { source, .. } => format!("a file can't be read or copied: {source}"),
+        }
+    }
 }
 
 /// Changes whenever a file of the workspace was added, removed, or written: paths, sizes, inodes and times of change, which
@@ -86,11 +108,23 @@ fn patterns(root: &Path) -> Result<String, BundleError> {
     }
 }
 
-fn walk(root: &Path, rule: &LeaveOut) -> Result<Vec<Found>, BundleError> {
+/// What lies in a folder.
+#[derive(Default)]
+struct Walked {
+    /// Regular files, by path.
+    files: Vec<Found>,
+    /// Folders, as they were found.
+    folders: Vec<String>,
+    /// What is neither: links, devices, pipes, and what has a name that is no UTF-8.
+    others: Vec<String>,
+}
+
+/// Everything in a folder that the rule does not leave out; without one, everything.
+fn walk(root: &Path, rule: Option<&LeaveOut>) -> Result<Walked, BundleError> {
     if !root.is_dir() {
         return Err(BundleError::Missing(root.to_owned()));
     }
-    let mut found = Vec::new();
+    let mut walked = Walked::default();
     let mut folders = vec![(root.to_owned(), String::new())];
     let mut bytes = 0;
     while let Some((folder, prefix)) = folders.pop() {
@@ -102,37 +136,39 @@ fn walk(root: &Path, rule: &LeaveOut) -> Result<Vec<Found>, BundleError> {
         };
         for entry in entries {
             let entry = entry.map_err(failing(&folder))?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+            let path = entry.path();
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                let shown = name.to_string_lossy();
+                walked.others.push(below(&prefix, &shown));
                 continue;
             };
-            let path = entry.path();
             let meta = match std::fs::symlink_metadata(&path) {
                 Ok(meta) => meta,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failing(&path)(error)),
             };
-            let relative = if prefix.is_empty() {
-                name
-            } else {
-                format!("{prefix}/{name}")
-            };
-            if rule.covers(&relative, meta.is_dir()) {
+            let relative = below(&prefix, name);
+            if rule.is_some_and(|rule| rule.covers(&relative, meta.is_dir())) {
                 continue;
             }
             if meta.is_dir() {
+                walked.folders.push(relative.clone());
                 folders.push((path, relative));
             } else if meta.is_file() {
                 bytes += meta.len();
                 let (size, inode) = (meta.len(), meta.ino());
-                found.push(Found {
+                walked.files.push(Found {
                     relative,
                     path,
                     size,
                     changed: (meta.ctime(), meta.ctime_nsec()),
                     inode,
                 });
+            } else {
+                walked.others.push(relative);
             }
-            if found.len() > MAX_FILES {
+            if walked.files.len() > MAX_FILES {
                 return Err(BundleError::TooLarge {
                     limit: MAX_FILES as u64,
                     unit: "files",
@@ -146,8 +182,17 @@ fn walk(root: &Path, rule: &LeaveOut) -> Result<Vec<Found>, BundleError> {
             }
         }
     }
-    found.sort_by(|a, b| a.relative.cmp(&b.relative));
-    Ok(found)
+    walked.files.sort_by(|a, b| a.relative.cmp(&b.relative));
+    walked.others.sort();
+    Ok(walked)
+}
+
+fn below(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{prefix}/{name}")
+    }
 }
 
 /// Looks whether anything changed, without reading a file but `.weftignore`.
@@ -158,11 +203,33 @@ pub fn fingerprint(workspace: &Path) -> Result<Fingerprint, BundleError> {
     let mut hasher = DefaultHasher::new();
     let patterns = patterns(workspace)?;
     patterns.hash(&mut hasher);
-    for file in walk(workspace, &LeaveOut::new(&patterns)?)? {
+    for file in walk(workspace, Some(&LeaveOut::new(&patterns)?))?.files {
         (file.relative, file.size, file.changed, file.inode).hash(&mut hasher);
     }
     Ok(Fingerprint(hasher.finish()))
 }
+
+/// What in a workspace is neither a file nor a folder, and not left out by its name: a copy leaves it out, and whoever publishes is
+/// told.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn no_files(workspace: &Path) -> Result<Vec<Finding>, BundleError> {
+    let walked = walk(workspace, Some(&LeaveOut::new(&patterns(workspace)?)?))?;
+    let told = walked.others.iter().map(|path| {
+        let is_link = std::fs::symlink_metadata(workspace.join(path)).is_ok_and(|meta| meta.is_symlink());
+        let (code, message) = if is_link {
+            ("link", "links are not allowed in a bundle")
+        } else {
+            ("no_file", "it is no file, or its name is no UTF-8")
+        };
+        Finding::new(path, code, message).hint(NO_LINKS)
+    });
+    Ok(told.collect())
+}
+
+/// What to do about what is neither a file nor a folder.
+pub(super) const NO_LINKS: &str = "put the file itself there, or name it in `.weftignore`: what a link leads to would be another thing on each instance";
 
 /// The files of a bundle: paths with `/` between their parts, and contents. Sorted by path, no path twice.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -181,12 +248,12 @@ impl Files {
     /// # Errors
     /// [`BundleError`].
     pub fn of_workspace(workspace: &Path) -> Result<Self, BundleError> {
-        Self::below(workspace, &LeaveOut::new(&patterns(workspace)?)?)
+        Self::below(workspace, Some(&LeaveOut::new(&patterns(workspace)?)?))
     }
 
-    fn below(folder: &Path, rule: &LeaveOut) -> Result<Self, BundleError> {
+    fn below(folder: &Path, rule: Option<&LeaveOut>) -> Result<Self, BundleError> {
         let mut contents = Vec::new();
-        for file in walk(folder, rule)? {
+        for file in walk(folder, rule)?.files {
             match std::fs::read(&file.path) {
                 Ok(bytes) => contents.push((file.relative, Bytes::from(bytes))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -196,12 +263,12 @@ impl Files {
         Ok(Self(contents))
     }
 
-    /// Those of a bundle's folder.
+    /// Those of a bundle's folder, where nothing is left out any more.
     ///
     /// # Errors
     /// [`BundleError`].
     pub fn of_bundle(bundle: &BundleRef) -> Result<Self, BundleError> {
-        Self::of_workspace(&bundle.dir)
+        Self::below(&bundle.dir, None)
     }
 
     /// Path and content of each.
@@ -233,20 +300,11 @@ impl Files {
     /// Never: a SHA-256 in hexadecimal digits is a digest.
     #[must_use]
     pub fn digest(&self) -> BundleDigest {
-        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut digest = Digesting::default();
         for (path, content) in self.iter() {
-            for part in [path.as_bytes(), content] {
-                digest.update(&(part.len() as u64).to_be_bytes());
-                digest.update(part);
-            }
+            digest.file(path, content);
         }
-        let hex: String = digest
-            .finish()
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("sha256:{hex}").parse().expect("a SHA-256 is a digest")
+        digest.finish()
     }
 
     /// Lays them out in a folder that is not there. Every user may read it: it is other users that run what is in it.
@@ -273,8 +331,57 @@ impl Files {
     }
 }
 
-/// Copies a workspace below `bundles`, where it stays under its digest until [`prune`]. A copy that is there already is used,
-/// and counts as new. Every user may read it, whatever modes its files have in the workspace: it is other users that run it.
+/// The digest of files that are given one by one, in the order of their paths.
+struct Digesting(aws_lc_rs::digest::Context);
+
+impl Default for Digesting {
+    fn default() -> Self {
+        Self(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+    }
+}
+
+impl Digesting {
+    fn file(&mut self, path: &str, content: &[u8]) {
+        for part in [path.as_bytes(), content] {
+            self.0.update(&(part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    fn finish(self) -> BundleDigest {
+        let hex: String = self
+            .0
+            .finish()
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("sha256:{hex}").parse().expect("a SHA-256 is a digest")
+    }
+}
+
+/// Whether a copy is what its digest says. Everything in it counts, whatever it is called, and nothing may be in it but files and
+/// the folders above them. Reads all of it.
+#[must_use]
+pub fn is_whole(copy: &BundleRef) -> bool {
+    let look = || {
+        std::fs::symlink_metadata(&copy.dir).ok()?.is_dir().then_some(())?;
+        let walked = walk(&copy.dir, None).ok()?;
+        let mut folders = BTreeSet::new();
+        let mut digest = Digesting::default();
+        for file in &walked.files {
+            let above = file.relative.match_indices('/');
+            folders.extend(above.map(|(end, _)| &file.relative[..end]));
+            digest.file(&file.relative, &std::fs::read(&file.path).ok()?);
+        }
+        let is_all = walked.others.is_empty() && walked.folders.len() == folders.len();
+        (is_all && digest.finish().to_string() == copy.digest).then_some(())
+    };
+    look().is_some()
+}
+
+/// Copies a workspace below `bundles`, where it stays under its digest until [`prune`]. A copy that is there already is used
+/// where it is whole, and counts as new; one that was changed is replaced. Every user may read it, whatever modes its files have in the workspace: it is other users that run it.
 ///
 /// # Errors
 /// [`BundleError`].
@@ -287,22 +394,61 @@ pub fn snapshot(workspace: &Path, bundles: &Path) -> Result<BundleRef, BundleErr
         dir: dir.clone(),
         environment: None,
     };
-    if dir.is_dir() {
+    if is_whole(&bundle) {
         mark(&dir);
         return Ok(bundle);
     }
     // Made elsewhere and moved into place, so that a folder under a digest is always whole.
-    let unfinished = bundles.join(format!("unfinished-{}-{}", std::process::id(), digest.hex()));
+    let unfinished = bundles.join(format!("{UNFINISHED}{}-{}", std::process::id(), digest.hex()));
     make_passable(bundles).map_err(failing(bundles))?;
-    files.lay_out(&unfinished)?;
-    match std::fs::rename(&unfinished, &dir) {
-        Ok(()) => Ok(bundle),
-        Err(_) if dir.is_dir() => {
-            // Another process was faster; ours is superfluous.
-            std::fs::remove_dir_all(&unfinished).map_err(failing(&unfinished))?;
-            Ok(bundle)
+    sweep(bundles);
+    drop(std::fs::remove_dir_all(&unfinished));
+    let made = files.lay_out(&unfinished).and_then(|()| settle(&unfinished, &bundle));
+    if made.is_err() {
+        // A full disk is not to be kept full by what nobody can use.
+        drop(std::fs::remove_dir_all(&unfinished));
+    }
+    made.map(|()| bundle)
+}
+
+/// Moves what was laid out to where its copy belongs. One that is there and whole stays, for another process was faster; one
+/// that was changed is put aside.
+pub(super) fn settle(unfinished: &Path, copy: &BundleRef) -> Result<(), BundleError> {
+    let dir = &copy.dir;
+    match std::fs::rename(unfinished, dir) {
+        Ok(()) => Ok(()),
+        Err(_) if is_whole(copy) => std::fs::remove_dir_all(unfinished).map_err(failing(unfinished)),
+        Err(_) if std::fs::symlink_metadata(dir).is_ok() => {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            let aside = dir.with_file_name(format!("{CHANGED}{}-{name}", std::process::id()));
+            drop(std::fs::remove_dir_all(&aside));
+            // It is left alone from now on, and not from when it was made.
+            mark(dir);
+            tracing::warn!(
+                bundle.digest = copy.digest,
+                "the copy of this code on this machine was changed; it is made anew"
+            );
+            replace(unfinished, dir, &aside).map_err(failing(dir))
         }
-        Err(error) => Err(failing(&dir)(error)),
+        Err(error) => Err(failing(dir)(error)),
+    }
+}
+
+/// Removes what processes that have died left half done, and what was put aside long ago.
+fn sweep(bundles: &Path) {
+    let Ok(entries) = std::fs::read_dir(bundles) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_old = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|since| since > LEFT_FOR));
+        if is_old && (name.starts_with(UNFINISHED) || name.starts_with(CHANGED)) {
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
     }
 }
 
@@ -316,16 +462,19 @@ pub fn nothing(bundles: &Path) -> Result<BundleRef, BundleError> {
         move |source: io::Error| BundleError::Io { path, source }
     };
     let hex = crate::domain::sha256_hex(b"");
-    let dir = bundles.join(&hex);
-    if !dir.is_dir() {
-        make_passable(bundles).map_err(fail(bundles))?;
-        make(&dir, READABLE_FOLDER).map_err(fail(&dir))?;
-    }
-    Ok(BundleRef {
+    let bundle = BundleRef {
         digest: format!("sha256:{hex}"),
-        dir,
+        dir: bundles.join(&hex),
         environment: None,
-    })
+    };
+    if !is_whole(&bundle) {
+        make_passable(bundles).map_err(fail(bundles))?;
+        let unfinished = bundles.join(format!("{UNFINISHED}{}-{hex}", std::process::id()));
+        drop(std::fs::remove_dir_all(&unfinished));
+        make(&unfinished, READABLE_FOLDER).map_err(fail(&unfinished))?;
+        settle(&unfinished, &bundle)?;
+    }
+    Ok(bundle)
 }
 
 /// Makes a copy the newest, by the clock of the file system. One that can't be marked may be removed earlier than others, and
@@ -370,7 +519,7 @@ pub fn prune(
             continue;
         }
         // Out of sight first, so that nobody finds half of it.
-        let gone = bundles.join(format!("unfinished-{}-gone-{hex}", std::process::id()));
+        let gone = bundles.join(format!("{UNFINISHED}{}-gone-{hex}", std::process::id()));
         std::fs::rename(bundles.join(&hex), &gone)?;
         std::fs::remove_dir_all(&gone)?;
         removed += 1;
@@ -475,6 +624,49 @@ mod tests {
         assert_eq!(snapshot(&workspace, &bundles).unwrap(), made[4]);
         let used = std::fs::metadata(&made[4].dir).unwrap().modified().unwrap();
         assert_ne!(used, std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_004));
+    }
+
+    #[test]
+    fn a_copy_is_whole_when_it_is_all_of_what_its_digest_says_and_no_more() {
+        let home = tempfile::tempdir().unwrap();
+        let (workspace, bundles) = (home.path().join("w"), home.path().join("b"));
+        std::fs::create_dir_all(workspace.join("nodes")).unwrap();
+        std::fs::write(workspace.join("a.py"), "x = 1\n").unwrap();
+        std::fs::write(workspace.join("nodes/b.py"), "x = 2\n").unwrap();
+        let changes: [fn(&Path); 8] = [
+            |dir| std::fs::write(dir.join("a.py"), "x = 3\n").unwrap(),
+            |dir| std::fs::write(dir.join(".hidden.py"), "x = 3\n").unwrap(),
+            |dir| std::fs::write(dir.join(".weftignore"), "*\n").unwrap(),
+            |dir| std::fs::create_dir(dir.join("json")).unwrap(),
+            |dir| std::fs::rename(dir.join("nodes/b.py"), dir.join("nodes/c.py")).unwrap(),
+            |dir| std::os::unix::fs::symlink("a.py", dir.join("c.py")).unwrap(),
+            |dir| std::fs::remove_file(dir.join("a.py")).unwrap(),
+            |dir| {
+                let elsewhere = dir.with_file_name("elsewhere");
+                std::fs::rename(dir, &elsewhere).unwrap();
+                std::os::unix::fs::symlink(&elsewhere, dir).unwrap();
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let copy = snapshot(&workspace, &bundles).unwrap();
+            assert!(is_whole(&copy), "{number}");
+            change(&copy.dir);
+            assert!(!is_whole(&copy), "{number}");
+            assert_eq!(snapshot(&workspace, &bundles).unwrap(), copy);
+            assert!(is_whole(&copy), "{number}");
+        }
+        let nothing_in_it = nothing(&bundles).unwrap();
+        std::fs::write(nothing_in_it.dir.join("json.py"), "evil = True\n").unwrap();
+        assert!(is_whole(&nothing(&bundles).unwrap()));
+        // What was put aside goes after a while.
+        let hex = crate::domain::sha256_hex(b"");
+        let aside = bundles.join(format!("{CHANGED}{}-{hex}", std::process::id()));
+        assert!(aside.join("json.py").exists());
+        let long_ago = std::time::UNIX_EPOCH + LEFT_FOR;
+        std::fs::File::open(&aside).unwrap().set_modified(long_ago).unwrap();
+        std::fs::write(workspace.join("a.py"), "x = 4\n").unwrap();
+        snapshot(&workspace, &bundles).unwrap();
+        assert!(!aside.exists());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::BundleRef;
-use super::bundle::{BundleError, Files};
+use super::bundle::{self, BundleError, Files};
 use super::folders::make_passable;
 use crate::domain::{BundleDigest, Timestamp};
 
@@ -38,6 +38,17 @@ pub enum FetchedError {
     Bundle(#[from] BundleError),
 }
 
+impl FetchedError {
+    /// In words that name no place of this machine.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Full { .. } => self.to_string(),
+            Self::Bundle(error) => error.told(),
+        }
+    }
+}
+
 /// Copies of published bundles.
 #[derive(Debug, Clone)]
 pub struct Fetched {
@@ -59,7 +70,8 @@ impl Fetched {
         Self { dir, most, spared }
     }
 
-    /// The copy of a digest, when this machine has it; from now on it counts as used at `now`.
+    /// The copy of a digest, when this machine has it; from now on it counts as used at `now`. What is in it was not looked at:
+    /// [`bundle::is_whole`].
     #[must_use]
     pub fn find(&self, digest: &str, now: Timestamp) -> Option<BundleRef> {
         let named = digest.parse::<BundleDigest>().ok()?;
@@ -76,7 +88,7 @@ impl Fetched {
         })
     }
 
-    /// Unpacks a bundle, for which others are removed that were not used for long.
+    /// Unpacks a bundle, for which others are removed that were not used for long. A copy of it that was changed is replaced.
     ///
     /// # Errors
     /// [`FetchedError`]; nothing of it stays then.
@@ -85,42 +97,60 @@ impl Fetched {
             let path = path.to_owned();
             move |source: io::Error| BundleError::Io { path, source }
         };
-        if let Some(there) = self.find(&digest.to_string(), now) {
+        let there = self.find(&digest.to_string(), now);
+        if let Some(there) = there.filter(bundle::is_whole) {
             return Ok(there);
         }
         make_passable(&self.dir).map_err(fail(&self.dir))?;
         let needed = files.bytes() + files.len() as u64 * FILE_OVERHEAD;
-        self.make_room(needed, now)?;
-        let random = digest.hex();
-        let unfinished = self.dir.join(format!("unfinished-{}-{random}", std::process::id()));
-        let dir = self.dir.join(digest.hex());
+        self.make_room(needed, digest.hex(), now)?;
+        let copy = BundleRef {
+            digest: digest.to_string(),
+            dir: self.dir.join(digest.hex()),
+            environment: None,
+        };
+        let mut made = self.lay_out(&copy, files, needed);
+        // A disk may be full long before the bound is reached; what nobody uses makes room.
+        if made.as_ref().is_err_and(is_full_disk) && self.remove_unused(digest.hex(), now) {
+            made = self.lay_out(&copy, files, needed);
+        }
+        made?;
+        drop(self.mark(digest.hex(), now));
+        Ok(copy)
+    }
+
+    /// Makes a copy elsewhere, and moves it into its place.
+    fn lay_out(&self, copy: &BundleRef, files: &Files, needed: u64) -> Result<(), BundleError> {
+        let hex = copy.dir.file_name().unwrap_or_default().to_string_lossy();
+        let unfinished = self.dir.join(format!("unfinished-{}-{hex}", std::process::id()));
         drop(fs::remove_dir_all(&unfinished));
+        let size = self.size_file(&hex);
         let made = files
             .lay_out(&unfinished)
             .and_then(|()| {
-                let size = self.size_file(digest.hex());
-                fs::write(&size, needed.to_string()).map_err(fail(&size))
+                fs::write(&size, needed.to_string()).map_err(|source| BundleError::Io {
+                    path: size.clone(),
+                    source,
+                })
             })
-            .and_then(|()| match fs::rename(&unfinished, &dir) {
-                Ok(()) => Ok(()),
-                // Another process was faster.
-                Err(_) if dir.is_dir() => fs::remove_dir_all(&unfinished).map_err(fail(&unfinished)),
-                Err(error) => Err(fail(&dir)(error)),
-            });
-        if let Err(error) = made {
+            .and_then(|()| bundle::settle(&unfinished, copy));
+        if made.is_err() {
             // A full disk is not to be kept full by what nobody can use.
             drop(fs::remove_dir_all(&unfinished));
-            if !dir.is_dir() {
-                drop(fs::remove_file(self.size_file(digest.hex())));
+            if !copy.dir.is_dir() {
+                drop(fs::remove_file(size));
             }
-            return Err(error.into());
         }
-        drop(self.mark(digest.hex(), now));
-        Ok(BundleRef {
-            digest: digest.to_string(),
-            dir,
-            environment: None,
-        })
+        made
+    }
+
+    /// Removes every copy that nobody can be at work in; whether there was one.
+    fn remove_unused(&self, needed: &str, now: Timestamp) -> bool {
+        let copies = self.copies();
+        let unused = copies
+            .iter()
+            .filter(|copy| copy.hex != needed && now.since(copy.used) >= self.spared);
+        unused.filter(|copy| self.remove(&copy.hex).is_ok()).count() > 0
     }
 
     /// What all copies take, in bytes.
@@ -129,9 +159,10 @@ impl Fetched {
         self.copies().iter().map(|copy| copy.bytes).sum()
     }
 
-    fn make_room(&self, needed: u64, now: Timestamp) -> Result<(), FetchedError> {
+    fn make_room(&self, needed: u64, replaced: &str, now: Timestamp) -> Result<(), FetchedError> {
         self.sweep(now);
         let mut copies = self.copies();
+        copies.retain(|copy| copy.hex != replaced);
         copies.sort_by_key(|copy| copy.used);
         let mut used: u64 = copies.iter().map(|copy| copy.bytes).sum();
         for copy in copies {
@@ -160,16 +191,21 @@ impl Fetched {
         fs::remove_dir_all(gone)
     }
 
-    /// Removes what processes that have died left half done.
+    /// Removes what processes that have died left half done, and what was put aside and nobody can be at work in any more.
     fn sweep(&self, now: Timestamp) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let is_unfinished = name.to_str().is_some_and(|name| name.starts_with("unfinished-"));
-            let is_old = entry
-                .metadata()
-                .is_ok_and(|meta| now.since(changed(&meta)) >= UNFINISHED_FOR);
-            if is_unfinished && is_old {
+            let name = name.to_string_lossy();
+            let patience = if name.starts_with("unfinished-") {
+                UNFINISHED_FOR
+            } else if name.starts_with(bundle::CHANGED) {
+                self.spared
+            } else {
+                continue;
+            };
+            let is_old = entry.metadata().is_ok_and(|meta| now.since(changed(&meta)) >= patience);
+            if is_old {
                 drop(fs::remove_dir_all(entry.path()));
             }
         }
@@ -188,7 +224,7 @@ impl Fetched {
                 bytes: fs::read_to_string(&size)
                     .ok()
                     .and_then(|text| text.trim().parse().ok())
-                    .unwrap_or(super::bundle::MAX_BYTES),
+                    .unwrap_or(bundle::MAX_BYTES),
                 used: fs::metadata(&size).map_or(Timestamp::from_millis(0), |meta| changed(&meta)),
                 hex,
             })
@@ -205,6 +241,10 @@ impl Fetched {
         let file = File::options().write(true).open(self.size_file(hex))?;
         file.set_times(FileTimes::new().set_modified(at))
     }
+}
+
+fn is_full_disk(error: &BundleError) -> bool {
+    matches!(error, BundleError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
 }
 
 fn changed(meta: &fs::Metadata) -> Timestamp {
@@ -265,6 +305,29 @@ mod tests {
         assert_eq!(fetched.bytes(), 0);
         let good = bundle("x = 1");
         assert!(fetched.keep(&good.digest(), &good, at(0)).is_ok());
+    }
+
+    #[test]
+    fn a_copy_that_was_changed_is_replaced_and_left_to_whoever_is_at_work_in_it() {
+        let home = tempfile::tempdir().unwrap();
+        // There is room for one: what is replaced does not count.
+        let fetched = Fetched::new(home.path().to_owned(), FILE_OVERHEAD + 10, SPARED);
+        let one = bundle("x = 1");
+        let kept = fetched.keep(&one.digest(), &one, at(0)).unwrap();
+        fs::write(kept.dir.join("workflows/a.py"), "x = 2").unwrap();
+        assert_eq!(fetched.keep(&one.digest(), &one, at(1)).unwrap(), kept);
+        assert!(bundle::is_whole(&kept));
+        let aside = home
+            .path()
+            .join(format!("changed-{}-{}", std::process::id(), one.digest().hex()));
+        assert_eq!(fs::read_to_string(aside.join("workflows/a.py")).unwrap(), "x = 2");
+        // On a full disk whatever nobody can be at work in goes.
+        assert!(!fetched.remove_unused("", at(1)));
+        assert!(!fetched.remove_unused(one.digest().hex(), at(4_000_000_000)));
+        fetched.make_room(0, "", at(4_000_000_000)).unwrap();
+        assert!(!aside.exists());
+        assert!(fetched.remove_unused("", at(4_000_000_000)));
+        assert!(!kept.dir.exists());
     }
 
     #[test]

@@ -41,6 +41,20 @@ pub(super) fn make(folder: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Puts a new folder in the place of another, which is aside afterwards. Where the file system can, in one step, so that there is
+/// no moment in which nothing is there.
+///
+/// # Errors
+/// When one of them can't be moved.
+pub(super) fn replace(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    if renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE).is_ok() {
+        return fs::rename(new, aside);
+    }
+    fs::rename(place, aside)?;
+    fs::rename(new, place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

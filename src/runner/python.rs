@@ -85,9 +85,11 @@ pub fn find(configured: Option<&str>) -> Result<Python, RunnerError> {
 
 fn too_old(python: &Python) -> String {
     let (major, minor) = OLDEST;
+    tracing::debug!(path = %python.path.display(), version = python.version, "this interpreter is too old");
+    // Callers are told of it, who are not to learn where things lie here.
+    let name = python.path.file_name().unwrap_or_default().to_string_lossy();
     format!(
-        "`{}` is Python {}, and {major}.{minor} or newer is needed",
-        python.path.display(),
+        "`{name}` is Python {}, and {major}.{minor} or newer is needed",
         python.version
     )
 }

@@ -709,9 +709,11 @@ fn text(path: &Path) -> io::Result<&str> {
     path.to_str().ok_or_else(|| not_utf8(path))
 }
 
+/// Callers are told of it, who are not to learn where things lie here.
 fn not_utf8(path: &Path) -> io::Error {
+    tracing::error!(path = %path.display(), "a path is not UTF-8");
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("the path {} is not UTF-8", path.display()),
+        "the path of a folder of this instance is not UTF-8",
     )
 }

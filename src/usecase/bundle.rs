@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::catalog::Current;
 pub use super::follow::{Followed, LOOK_EVERY, Trouble};
+use super::follow::{misled, stands};
 use super::organization::keep;
 use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(50);
 const NOTICED_AFTER: Duration = Duration::from_secs(120);
 /// How many activations are looked at.
 const HISTORY: usize = 1000;
+/// From what number on an activation that is not signed counts for nothing.
+const LARGEST_UNSIGNED: u64 = 1 << 40;
 /// How many copies of the workspace stay on this machine, whoever needs them.
 pub const COPIES: usize = 20;
 /// Most files of each kind in a comparison.
@@ -318,7 +321,8 @@ fn changed() -> Error {
 }
 
 /// Lets a bundle, or without one the deployed folder, be what new runs take. This instance takes it at once, others within
-/// [`LOOK_EVERY`] and the time that they need to fetch it.
+/// [`LOOK_EVERY`] and the time that they need to fetch it. One without any workflow is most often another folder than was meant,
+/// and would have every call answered with `workflow_not_found`: it takes `allow_empty`.
 ///
 /// # Errors
 /// When there is no such bundle, something is wrong with it, its packages are not there yet, somebody else has activated
@@ -329,17 +333,23 @@ pub async fn activate(
     origin: &Origin,
     digest: Option<&BundleDigest>,
     if_tag: Option<&str>,
+    allow_empty: bool,
 ) -> Result<Active> {
     let _alone = cx.catalogs.alone().await;
     let before = cx.bundles.active(platform).await?;
     same(before.as_ref(), if_tag)?;
+    let newest = cx.bundles.newest(platform).await?;
     if let Some(before) = &before
-        && before.activation.is_trusted
+        && stands(&before.activation, newest.as_ref())
         && before.activation.digest.as_ref() == digest
+        && before.activation.sequence >= cx.catalogs.followed().sequence
     {
+        if let Some(digest) = digest {
+            still_there(cx, platform, digest, &before.activation).await?;
+        }
         return Ok(before.clone());
     }
-    let sequence = next_of(before.as_ref());
+    let sequence = next_of(cx, platform, before.as_ref(), newest.as_ref()).await?;
     let activation = Activation {
         sequence,
         digest: digest.cloned(),
@@ -349,7 +359,7 @@ pub async fn activate(
         by: platform.principal().id(),
         is_trusted: true,
     };
-    switch(cx, platform, origin, before.as_ref(), &activation).await
+    switch(cx, platform, origin, before.as_ref(), &activation, allow_empty).await
 }
 
 /// Brings back what was active before. Twice goes back two activations, down to the deployed folder.
@@ -367,8 +377,11 @@ pub async fn rollback(cx: &Context, platform: &PlatformScope, origin: &Origin, i
             "activate what is to run by its digest: `weft bundles list` shows those that there are",
         )
     };
-    let active = before.as_ref().ok_or_else(nothing)?;
-    let now = &active.activation;
+    let newest = cx.bundles.newest(platform).await?;
+    // Where the row that says what is active can't be believed, the history can.
+    let trusted = before.as_ref().map(|before| &before.activation);
+    let trusted = trusted.filter(|activation| stands(activation, newest.as_ref()));
+    let now = trusted.or(newest.as_ref()).ok_or_else(nothing)?;
     let history = cx.bundles.history(platform, HISTORY).await?;
     let earlier = history
         .iter()
@@ -381,7 +394,7 @@ pub async fn rollback(cx: &Context, platform: &PlatformScope, origin: &Origin, i
         None => return Err(nothing()),
     };
     let activation = Activation {
-        sequence: next_of(before.as_ref()),
+        sequence: next_of(cx, platform, before.as_ref(), newest.as_ref()).await?,
         digest,
         act: Act::RolledBack,
         restores,
@@ -389,11 +402,53 @@ pub async fn rollback(cx: &Context, platform: &PlatformScope, origin: &Origin, i
         by: platform.principal().id(),
         is_trusted: true,
     };
-    switch(cx, platform, origin, before.as_ref(), &activation).await
+    // What was active before was let through then.
+    switch(cx, platform, origin, before.as_ref(), &activation, true).await
 }
 
-fn next_of(before: Option<&Active>) -> u64 {
-    before.map_or(0, |before| before.activation.sequence).saturating_add(1)
+/// One more than whatever is known to have been activated: by the row that says what is active, by the history, or here. Rows
+/// that are not signed count as well, for after a change of the signing key none is; but not those with a number that no
+/// installation comes to.
+async fn next_of(
+    cx: &Context,
+    platform: &PlatformScope,
+    before: Option<&Active>,
+    newest: Option<&Activation>,
+) -> Result<u64> {
+    let top = cx.bundles.history(platform, 1).await?;
+    let before = before.map(|before| &before.activation);
+    let said = before.into_iter().chain(newest).chain(&top);
+    let said = said.filter(|one| one.is_trusted || one.sequence < LARGEST_UNSIGNED);
+    let said = said.map(|one| one.sequence).max().unwrap_or_default();
+    Ok(said.max(cx.catalogs.followed().sequence).saturating_add(1))
+}
+
+/// Looks whether what is active can still be had, and offers it here where it isn't.
+async fn still_there(
+    cx: &Context,
+    platform: &PlatformScope,
+    digest: &BundleDigest,
+    activation: &Activation,
+) -> Result<()> {
+    let followed = cx.catalogs.followed();
+    let is_offered = followed.digest.as_ref() == Some(&digest.to_string())
+        && followed.sequence == activation.sequence
+        && followed.trouble.is_none();
+    if is_offered {
+        whole(cx, platform, digest).await
+    } else {
+        let current = loaded(cx, platform, digest, true).await?;
+        cx.catalogs.activated(activation, Some(current));
+        Ok(())
+    }
+}
+
+/// That a bundle's archive in storage is what was published: other instances have no other.
+async fn whole(cx: &Context, platform: &PlatformScope, digest: &BundleDigest) -> Result<()> {
+    let stored = cx.bundles.get(platform, digest).await?.ok_or_else(|| unknown(digest))?;
+    // Read, and looked at.
+    cx.bundles.archive(platform, &stored).await?;
+    Ok(())
 }
 
 /// Fetches and describes what is to be active, moves the pointer, and offers it here.
@@ -403,10 +458,11 @@ async fn switch(
     origin: &Origin,
     before: Option<&Active>,
     activation: &Activation,
+    allow_empty: bool,
 ) -> Result<Active> {
     let current = match &activation.digest {
         None => None,
-        Some(digest) => Some(loaded(cx, platform, digest).await?),
+        Some(digest) => Some(loaded(cx, platform, digest, allow_empty).await?),
     };
     let active = cx
         .bundles
@@ -435,19 +491,21 @@ async fn switch(
     Ok(active)
 }
 
-async fn loaded(cx: &Context, platform: &PlatformScope, digest: &BundleDigest) -> Result<Current> {
-    let stored = cx.bundles.get(platform, digest).await?.ok_or_else(|| unknown(digest))?;
-    if !stored.is_trusted {
-        return Err(store::repo::bundles::Error::Untrusted(format!("`{digest}`")).into());
-    }
+async fn loaded(cx: &Context, platform: &PlatformScope, digest: &BundleDigest, allow_empty: bool) -> Result<Current> {
+    whole(cx, platform, digest).await?;
     let current = cx.catalogs.load(digest, PATIENCE).await?;
-    if current.catalog.findings.is_empty() {
+    let mut findings = current.catalog.findings.clone();
+    if findings.is_empty() && current.catalog.workflows.is_empty() && !allow_empty {
+        let message = "it declares no workflow, so that every call of one would be answered with 404";
+        findings.push(Finding::new("", "no_workflow", message).hint(
+            "publish the folder in which `workflows/` lies (`weft publish --workspace DIR`); if it is meant to have none, as where \
+             all of them are written through the API, activate it with `--allow-empty` (`?allowEmpty=true`)",
+        ));
+    }
+    if findings.is_empty() {
         Ok(current)
     } else {
-        Err(invalid(
-            "the bundle can't be activated",
-            current.catalog.findings.clone(),
-        ))
+        Err(invalid("the bundle can't be activated", findings))
     }
 }
 
@@ -551,6 +609,16 @@ impl Uses {
     /// Reads the list of runs of every organization; stops at the first run of `only`.
     async fn read(cx: &Context, platform: &PlatformScope, only: Option<&BundleDigest>) -> Result<Self> {
         let active = cx.bundles.active(platform).await?;
+        let newest = cx.bundles.newest(platform).await?;
+        let is_told = match &active {
+            Some(active) => stands(&active.activation, newest.as_ref()),
+            None => newest.is_none(),
+        };
+        if !is_told {
+            return Err(misled(
+                "nobody can tell what is active, so nothing is deleted".to_owned(),
+            ));
+        }
         let mut until = BTreeMap::new();
         let mut replaced_at = None;
         for entry in cx.bundles.history(platform, HISTORY).await? {

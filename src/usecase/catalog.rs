@@ -184,7 +184,7 @@ impl Catalogs {
     /// Copies the workspace, and looks what it asks for.
     async fn next(&self) -> Result<Next> {
         let code = self.code.clone();
-        tokio::task::spawn_blocking(move || {
+        let next: Result<Next> = tokio::task::spawn_blocking(move || {
             let bundle = bundle::snapshot(&code.workspace, &code.bundles)?;
             // Of the copy, so that both are of one moment.
             let (wanted, findings) = match code.environments.wanted(&bundle.dir) {
@@ -199,7 +199,10 @@ impl Catalogs {
             })
         })
         .await
-        .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))?
+        .map_err(|error| Error::unavailable("workspace_unavailable", error.to_string(), "repeat the request"))?;
+        let next = next?;
+        self.follow.note_whole(&next.bundle);
+        Ok(next)
     }
 
     pub(super) async fn describe(&self, bundle: &BundleRef, mut findings: Vec<Finding>) -> Result<Catalog> {

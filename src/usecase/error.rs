@@ -135,12 +135,14 @@ impl From<bundles::Error> for Error {
             bundles::Error::Untrusted(_) => Self::unavailable(
                 "bundle_untrusted",
                 detail,
-                "publish it again; if the signing key was changed, publish and activate again what is to run",
+                "publish it again (`weft publish`), and say anew what is to run (`weft bundles activate BUNDLE`, or `folder`); after a \
+                 change of the signing key both are needed",
             ),
             bundles::Error::Damaged(_) => Self::unavailable(
                 "bundle_damaged",
                 detail,
-                "publish it again: the same files give the same bundle",
+                "publish the same files again (`weft publish`), which replaces the archive; or let another run: `weft bundles activate \
+                 BUNDLE`, or `folder`",
             ),
             bundles::Error::Full => Self::conflict("bundles_full", detail, "delete some: `weft bundles prune`"),
         }
@@ -185,7 +187,10 @@ impl Coded for Error {
             Self::Runner(error) => error.hint(),
             Self::Denied(error) => error.hint(),
             Self::Refused(error) => error.hint(),
-            Self::Workspace(error) => Some(format!("{error}; name another folder with `WEFT_WORKSPACE`")),
+            Self::Workspace(error) => Some(format!(
+                "{}; the log of the instance says where; `WEFT_WORKSPACE` names another folder",
+                error.told()
+            )),
             Self::Environment(error) => error.hint(),
             Self::Request { hint, .. } => hint.clone(),
             Self::Outdated { hint, .. } => Some(hint.clone()),

@@ -4,6 +4,8 @@
 //! Attempts that are under way notice nothing: they run in the copy that their run is pinned to, and a copy that was used
 //! lately is not removed.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::domain::{BundleDigest, Timestamp};
 use crate::error::Coded as _;
 use crate::runner::BundleRef;
 use crate::runner::archive;
-use crate::runner::bundle;
+use crate::runner::bundle::{self, Files};
 use crate::runner::environments::EnvironmentError;
 use crate::store::repo::bundles::{self, Activation, Active, Bundles};
 use crate::tenancy;
@@ -42,6 +44,10 @@ pub(super) struct Follow {
     switching: Mutex<()>,
     /// Held by whoever unpacks.
     fetching: Mutex<()>,
+    /// Held by whoever reads a copy to see whether it is whole.
+    checking: Mutex<()>,
+    /// The folders of copies that were made or found whole since this process began.
+    whole: Lock<BTreeSet<PathBuf>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +114,18 @@ impl Follow {
             }),
             switching: Mutex::default(),
             fetching: Mutex::default(),
+            checking: Mutex::default(),
+            whole: Lock::default(),
         }
+    }
+
+    /// That a copy is whole, since it was just made or looked at.
+    pub(super) fn note_whole(&self, copy: &BundleRef) {
+        self.whole().insert(copy.dir.clone());
+    }
+
+    fn whole(&self) -> std::sync::MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -122,16 +139,19 @@ impl Catalogs {
     /// # Errors
     /// When storage fails.
     pub async fn begin(&self) -> Result<()> {
-        let active = self.follow.bundles.active(&tenancy::system(PART)).await?;
-        let Some(Active { activation, .. }) = active else {
-            return Ok(());
-        };
+        let platform = tenancy::system(PART);
+        let active = self.follow.bundles.active(&platform).await?;
+        let newest = self.follow.bundles.newest(&platform).await?;
         let mut state = self.follow.state();
-        if activation.is_trusted && activation.digest.is_none() {
-            state.sequence = activation.sequence;
-            state.activated_at = Some(activation.at);
-        } else {
-            state.offer = Offer::Nothing;
+        match (active, newest) {
+            (None, None) => {}
+            (Some(Active { activation, .. }), newest)
+                if activation.digest.is_none() && stands(&activation, newest.as_ref()) =>
+            {
+                state.sequence = activation.sequence;
+                state.activated_at = Some(activation.at);
+            }
+            _ => state.offer = Offer::Nothing,
         }
         Ok(())
     }
@@ -181,7 +201,16 @@ impl Catalogs {
             }
         };
         let Some(Active { activation, .. }) = active else {
-            return Ok(());
+            let was_never = {
+                let state = self.follow.state();
+                state.sequence == 0 && !matches!(state.offer, Offer::Nothing)
+            };
+            if was_never {
+                return Ok(());
+            }
+            let error = misled(format!("{} is gone", bundles::POINTER));
+            self.failed(None, &error);
+            return Err(error);
         };
         let done = self.adopt(&activation, patience).await;
         match &done {
@@ -194,20 +223,15 @@ impl Catalogs {
     /// Offers what an activation says, if it is not offered yet. Under the lock of `switching`.
     async fn adopt(&self, activation: &Activation, patience: Duration) -> Result<()> {
         if !activation.is_trusted {
-            return Err(bundles::Error::Untrusted("what says which bundle is active".to_owned()).into());
+            return Err(bundles::Error::Untrusted(bundles::POINTER.to_owned()).into());
         }
         let held = {
             let state = self.follow.state();
             if activation.sequence < state.sequence {
-                let detail = format!(
+                return Err(misled(format!(
                     "activation {} is said to hold, and this instance knows of {} already",
                     activation.sequence, state.sequence
-                );
-                return Err(Error::unavailable(
-                    "bundle_untrusted",
-                    detail,
-                    "somebody may have put an old row back; activate again what is to run",
-                ));
+                )));
             }
             match &state.offer {
                 Offer::Bundle(current) if activation.sequence == state.sequence => Some(current.bundle.digest.clone()),
@@ -217,8 +241,17 @@ impl Catalogs {
         };
         let now = self.follow.clock.now();
         // Marked as in use; fetched again where somebody has cleared the folder.
-        if held.is_some_and(|digest| self.copy(&digest, now).is_some()) {
+        if let Some(digest) = held
+            && self.copy(&digest, now).await.is_some()
+        {
             return Ok(());
+        }
+        let newest = self.follow.bundles.newest(&tenancy::system(PART)).await?;
+        if let Some(newest) = newest.filter(|newest| newest.sequence > activation.sequence) {
+            return Err(misled(format!(
+                "activation {} is said to hold, and the history has {} already",
+                activation.sequence, newest.sequence
+            )));
         }
         let offer = match &activation.digest {
             None => Offer::Folder,
@@ -314,38 +347,65 @@ impl Catalogs {
         }
     }
 
-    /// The copy of a digest on this machine: of the folder, or of a published bundle.
-    fn copy(&self, digest: &str, now: Timestamp) -> Option<BundleRef> {
-        bundle::find(&self.code.bundles, digest).or_else(|| self.code.fetched.find(digest, now))
+    /// The copy of a digest on this machine: of the folder, or of a published bundle. What is in it was compared with its name
+    /// once since this process began, for nobody watches over it while nothing runs.
+    async fn copy(&self, digest: &str, now: Timestamp) -> Option<BundleRef> {
+        let there = bundle::find(&self.code.bundles, digest);
+        if let Some(there) = self.whole(there, digest).await {
+            return Some(there);
+        }
+        let there = self.code.fetched.find(digest, now);
+        self.whole(there, digest).await
     }
 
-    /// The code that a run is pinned to; fetched where it was published and is not on this machine.
+    /// The same copy, where it is whole.
+    async fn whole(&self, there: Option<BundleRef>, digest: &str) -> Option<BundleRef> {
+        let Some(there) = there else {
+            // What comes back in its place is looked at again.
+            self.follow.whole().retain(|dir| dir.exists());
+            return None;
+        };
+        let is_known = || self.follow.whole().contains(&there.dir);
+        if is_known() {
+            return Some(there);
+        }
+        let _one = self.follow.checking.lock().await;
+        if is_known() {
+            return Some(there);
+        }
+        let looked_at = there.clone();
+        let is_whole = tokio::task::spawn_blocking(move || bundle::is_whole(&looked_at)).await;
+        if is_whole.is_ok_and(|is_whole| is_whole) {
+            self.follow.note_whole(&there);
+            return Some(there);
+        }
+        warn!(
+            bundle.digest = digest,
+            "the copy of this code on this machine was changed, and is not used"
+        );
+        None
+    }
+
+    /// The code that a run is pinned to; fetched where it was published, and copied again where it is the folder's, if it is not
+    /// on this machine.
     ///
     /// # Errors
     /// When it is neither here nor published, is not what was published, has no room, or storage fails.
     pub async fn pinned(&self, digest: &str) -> Result<BundleRef> {
         let now = self.follow.clock.now();
-        if let Some(there) = self.copy(digest, now) {
+        if let Some(there) = self.copy(digest, now).await {
             return Ok(there);
         }
-        let gone = || {
-            Error::unavailable(
-                "bundle_unavailable",
-                format!("the code `{digest}` is not on this instance, and is not published"),
-                "start a new run, which takes the current code; published code stays as long as a run needs it",
-            )
+        let Ok(named) = digest.parse::<BundleDigest>() else {
+            return Err(gone(digest));
         };
-        let named: BundleDigest = digest.parse().map_err(|_| gone())?;
         let _one = self.follow.fetching.lock().await;
-        if let Some(there) = self.copy(digest, now) {
+        if let Some(there) = self.copy(digest, now).await {
             return Ok(there);
         }
-        let stored = self
-            .follow
-            .bundles
-            .get(&tenancy::system(PART), &named)
-            .await?
-            .ok_or_else(gone)?;
+        let Some(stored) = self.follow.bundles.get(&tenancy::system(PART), &named).await? else {
+            return self.copied_again(named).await;
+        };
         let bytes = self.follow.bundles.archive(&tenancy::system(PART), &stored).await?;
         let fetched = self.code.fetched.clone();
         let unpacking = tokio::task::spawn_blocking(move || {
@@ -354,11 +414,33 @@ impl Catalogs {
             if files.digest() != named {
                 return Err(damaged());
             }
-            fetched
-                .keep(&named, &files, now)
-                .map_err(|error| unavailable(format!("the code `{named}` can't be unpacked here: {error}")))
+            fetched.keep(&named, &files, now).map_err(|error| {
+                warn!(bundle.digest = %named, %error, "published code can't be unpacked here");
+                unavailable(format!("the code `{named}` can't be unpacked here: {}", error.told()))
+            })
         });
-        unpacking.await.map_err(|error| unavailable(error.to_string()))?
+        let copy = unpacking.await.map_err(|error| unavailable(error.to_string()))??;
+        self.follow.note_whole(&copy);
+        Ok(copy)
+    }
+
+    /// The deployed folder, where it is what a digest says.
+    async fn copied_again(&self, digest: BundleDigest) -> Result<BundleRef> {
+        let (workspace, bundles) = (self.code.workspace.clone(), self.code.bundles.clone());
+        let named = digest.to_string();
+        let copying = tokio::task::spawn_blocking(move || {
+            if Files::of_workspace(&workspace)?.digest() != digest {
+                return Ok(None);
+            }
+            bundle::snapshot(&workspace, &bundles).map(Some)
+        });
+        match copying.await.map_err(|error| unavailable(error.to_string()))? {
+            Ok(Some(copy)) if copy.digest == named => {
+                self.follow.note_whole(&copy);
+                Ok(copy)
+            }
+            Ok(_) | Err(_) => Err(gone(&named)),
+        }
     }
 }
 
@@ -370,6 +452,32 @@ impl Trouble {
             self.hint.clone().unwrap_or_else(|| "repeat the request".to_owned()),
         )
     }
+}
+
+/// Whether a row that says what is active is to be believed, beside the newest of the history.
+pub(super) fn stands(activation: &Activation, newest: Option<&Activation>) -> bool {
+    activation.is_trusted && newest.is_none_or(|newest| newest.sequence <= activation.sequence)
+}
+
+/// What says what is active says nothing that can be followed.
+pub(super) fn misled(detail: String) -> Error {
+    Error::unavailable(
+        "bundle_untrusted",
+        detail,
+        "somebody may have put an old row back, or taken one away. `weft bundles history` shows what was active; \
+         `weft bundles activate BUNDLE` (or `folder`) says anew what is to run",
+    )
+}
+
+/// Code that nobody has any more.
+fn gone(digest: &str) -> Error {
+    let shown: String = digest.chars().take(80).collect();
+    Error::unavailable(
+        "bundle_unavailable",
+        format!("the code `{shown}` is not on this instance, and is not published"),
+        "publish the workspace as it was (`weft publish`, in its commit): the same files give the same code. Or start a new run, \
+         or rerun with `?revision=current`, which take the code of now; published code stays as long as a run needs it",
+    )
 }
 
 fn unavailable(detail: String) -> Error {

@@ -177,7 +177,7 @@ def strict(one: Weft, arguments: Any) -> Any:
         ({"name": "ada", "count": True}, {"/count": "wrong_type"}),
         ({"name": "ada", "count": 0}, {"/count": "too_small"}),
         ({"name": "ada", "count": 11}, {"/count": "too_large"}),
-        ({"name": "ada", "count": 10**40}, {"/count": "wrong_type"}),
+        ({"name": "ada", "count": 1e40}, {"/count": "wrong_type"}),
         ({"name": "ada", "ratio": "half"}, {"/ratio": "wrong_type"}),
         ({"name": "ada", "flag": 1}, {"/flag": "wrong_type"}),
         ({"name": "ada", "flag": "true"}, {"/flag": "wrong_type"}),
@@ -207,6 +207,15 @@ def test_arguments_that_do_not_fit(shared: Weft, arguments: Any, errors: dict[st
     )
     for item in said["errors"]:
         assert item["message"], item
+
+
+def test_no_number_is_rounded_without_a_word(shared: Weft) -> None:
+    answer = shared.execute("echo", {"value": [1, 10**40]})
+    problem(
+        answer, 400, "parameter_invalid", errors={"": "invalid"}, hint="as a text", detail="beyond 64 bits"
+    )
+    kept = [2**64 - 1, -(2**63)]
+    assert shared.run("echo", {"value": kept})["result"]["value"] == kept
 
 
 def test_a_mistyped_argument_is_recognized(shared: Weft) -> None:

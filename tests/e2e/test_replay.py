@@ -214,6 +214,54 @@ def test_a_file_is_enough(past: Past, tmp_path: Path) -> None:
         assert "error: " in refused.stderr
 
 
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202estep\nnote: all is well"
+
+
+def test_what_a_file_says_is_shown_as_text_and_another_shape_is_refused(past: Past, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    assert past.replay(past.bad, "--export", file).status == 0
+    recording = json.loads(file.read_text())
+    elsewhere = ["--workspace", past.workspace, "--data", tmp_path / "empty"]
+    backtest = ["backtest", "import-order"]
+    for change in (
+        lambda told: told.update(schema=99),
+        lambda told: told.update(schema=0),
+        lambda told: told.update(schema="1\x1b[2J"),
+        lambda told: told["attempts"][0].update(schema=2),
+        lambda told: (told.update(schema=99), told.pop("attempts")),
+    ):
+        other = json.loads(json.dumps(recording))
+        change(other)
+        file.write_text(json.dumps(other))
+        for command in (["replay"], backtest):
+            refused = weft(*command, "--from", file, *elsewhere)
+            assert refused.status == 1, refused
+            assert "is of shape" in refused.stderr, refused.stderr
+            assert "hint: use the version" in refused.stderr, refused.stderr
+            assert "\x1b" not in refused.stderr
+    attempt = recording["attempts"][0]
+    attempt.update(step=HOSTILE)
+    attempt["entry"]["name"] = attempt["entry"]["name"] + HOSTILE
+    attempt["calls"][0]["name"] = HOSTILE
+    attempt["outcome"]["error"]["type"] = HOSTILE
+    recording["status"] = "failed"
+    recording["error"] = {"type": HOSTILE, "message": HOSTILE}
+    file.write_text(json.dumps(recording))
+    for command in (
+        ["replay"],
+        ["replay", "--json"],
+        ["replay", "--step", "x"],
+        backtest,
+        [*backtest, "--json"],
+    ):
+        done = weft(*command, "--from", file, *elsewhere)
+        for text in (done.stdout, done.stderr):
+            assert not {c for c in text if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e"} - {"\n"}, (
+                command
+            )
+            assert "\nnote: all is well" not in text, command
+
+
 def test_a_server_is_asked_with_a_key_that_may(past: Past, tmp_path: Path) -> None:
     places = ["--workspace", past.workspace, "--data", tmp_path / "empty"]
     asked = ["replay", past.bad["runId"], "--server", past.url, "--organization", "contoso", *places]

@@ -10,6 +10,7 @@ use weft::authz::Origin;
 use weft::clock::ManualClock;
 use weft::domain::{BundleDigest, Timestamp};
 use weft::error::Finding;
+use weft::runner::BundleDescription;
 use weft::runner::archive;
 use weft::runner::bundle::Files;
 use weft::store::fault::{Call, Fault, Plan, Rule};
@@ -689,6 +690,8 @@ async fn a_disk_that_takes_nothing_keeps_the_old_code() {
         "{}",
         refused.text()
     );
+    let home = app.database.parent().unwrap().to_str().unwrap();
+    assert!(!refused.text().contains(home), "{}", refused.text());
     std::fs::remove_file(&fetched).unwrap();
     std::fs::rename(&aside, &fetched).unwrap();
     assert_eq!(version(&app).await, "a");
@@ -714,7 +717,7 @@ async fn the_operator_publishes_beside_a_running_instance() {
     )
     .await;
     let digest = made.unwrap().0.digest;
-    bundle::activate(&beside.cx, &operator(), &Origin::default(), Some(&digest), None)
+    bundle::activate(&beside.cx, &operator(), &Origin::default(), Some(&digest), None, false)
         .await
         .unwrap();
     app.cx.catalogs.refresh().await.unwrap();
@@ -765,4 +768,334 @@ async fn copies_of_the_workspace_are_bounded_and_none_is_taken_from_a_run() {
     // What was removed is copied again when the workspace is like that again.
     edit("0", false);
     assert_eq!(version(&app).await, "0");
+}
+
+/// Each instance keeps seats of the organization for a while, also when it is gone.
+const MANY: u32 = 1000;
+
+/// Where this machine keeps its copy of a bundle: `fetched` of published ones, `bundles` of the folder.
+fn copy_of(app: &TestApp, kind: &str, digest: &str) -> std::path::PathBuf {
+    let home = app.database.parent().unwrap();
+    home.join("data").join(kind).join(parts_of(digest).hex())
+}
+
+/// What somebody does to a copy, in words.
+type Change = (&'static str, fn(&std::path::Path));
+
+/// Ways to change a copy on the disk.
+fn changes() -> [Change; 4] {
+    let evil = |copy: &std::path::Path| {
+        let graph = copy.join("workflows/versioned.json");
+        let text = std::fs::read_to_string(&graph).unwrap();
+        std::fs::write(&graph, text.replace("\"a\"", "\"evil\"")).unwrap();
+    };
+    [
+        ("a file says something else", evil),
+        // A graph that a copy does not have, under a name that a workspace leaves out.
+        ("there is a file more", |copy| {
+            std::fs::create_dir(copy.join("tests")).unwrap();
+            std::fs::write(copy.join("tests/json.py"), "evil = True\n").unwrap();
+        }),
+        ("there is a link more", |copy| {
+            std::os::unix::fs::symlink("/etc", copy.join("workflows/etc")).unwrap();
+        }),
+        ("a file is gone", |copy| {
+            std::fs::remove_file(copy.join("workflows/hello.py")).unwrap();
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn a_copy_that_was_changed_while_nothing_ran_is_fetched_again() {
+    let app = builder().concurrent_runs(MANY).start().await;
+    let digest = published_and_active(&app, &files("a", false)).await;
+    assert_eq!(version(&app).await, "a");
+    for (what, change) in changes() {
+        let copy = copy_of(&app, "fetched", &digest);
+        change(&copy);
+        let again = app.another().await;
+        assert_eq!(version(&again).await, "a", "{what}");
+        assert_eq!(
+            Files::of_workspace(&copy).unwrap().digest().to_string(),
+            digest,
+            "{what}"
+        );
+        assert!(
+            !copy.join("tests").exists() && !copy.join("workflows/etc").exists(),
+            "{what}"
+        );
+        // Whoever is at work in what was changed is not left without.
+        let beside = std::fs::read_dir(copy.parent().unwrap()).unwrap();
+        let aside = beside.filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        assert_eq!(aside.filter(|name| name.starts_with("changed-")).count(), 1, "{what}");
+    }
+    // With nothing to take its place it is not used either, and is still there for whoever is at work in it.
+    let copy = copy_of(&app, "fetched", &digest);
+    changes()[0].1(&copy);
+    let again = app.another().await;
+    again.faults.plan(Plan::Script(vec![
+        Rule::new(Fault::Before).calls(&[Call::GetBlob]).prefix("weft-bundles"),
+    ]));
+    assert_eq!(start(&again, "wait=30").await.status, 503);
+    assert!(copy.join("workflows/hello.py").exists());
+}
+
+#[tokio::test]
+async fn a_copy_of_the_folder_that_was_changed_is_made_anew() {
+    let app = builder().concurrent_runs(MANY).start().await;
+    let workspace = app.database.parent().unwrap().join("workspace");
+    let edit = |version: &str| {
+        for (name, bytes) in files(version, false).iter() {
+            std::fs::write(workspace.join(name), bytes).unwrap();
+        }
+    };
+    edit("a");
+    assert_eq!(version(&app).await, "a");
+    let digest = code_of(&app).await;
+    for (what, change) in changes() {
+        let copy = copy_of(&app, "bundles", &digest);
+        change(&copy);
+        // A run that goes on is the first to need it, or one that begins.
+        let again = app.another().await;
+        again
+            .cx
+            .catalogs
+            .pinned(&digest)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(
+            Files::of_workspace(&copy).unwrap().digest().to_string(),
+            digest,
+            "{what}"
+        );
+        change(&copy);
+        assert_eq!(version(&app.another().await).await, "a", "{what}");
+    }
+    // The folder has become another, so that nobody has it any more.
+    changes()[0].1(&copy_of(&app, "bundles", &digest));
+    edit("b");
+    let again = app.another().await;
+    assert_eq!(version(&again).await, "b");
+    let lost = again.cx.catalogs.pinned(&digest).await.unwrap_err();
+    assert_eq!(weft::error::Coded::code(&lost), "bundle_unavailable");
+    // Publishing the same files brings it back.
+    publish(&again, &Files::of_workspace(&workspace).unwrap()).await;
+    edit("a");
+    let files = Files::of_workspace(&workspace).unwrap();
+    edit("b");
+    assert!(again.cx.catalogs.pinned(&digest).await.is_err());
+    publish(&again, &files).await;
+    again.cx.catalogs.pinned(&digest).await.unwrap();
+}
+
+/// The digest of what is offered.
+async fn code_of(app: &TestApp) -> String {
+    let listed = get(app, "/api/workflows").await;
+    listed["items"][0]["revision"].as_str().unwrap().to_owned()
+}
+
+/// Puts a row of published code as it is given; without one, takes it away.
+async fn put_row(app: &TestApp, row: weft::store::port::Key, properties: Option<Properties>) {
+    let (table, partition) = (PlatformTable::Bundles.name(), key::bundles());
+    let operation = match properties {
+        Some(properties) => Operation::Upsert(row, properties),
+        None => Operation::Delete(row, Match::Any),
+    };
+    app.ports
+        .tables
+        .commit(&table, &partition, vec![operation])
+        .await
+        .unwrap();
+}
+
+async fn row(app: &TestApp, row: weft::store::port::Key) -> Properties {
+    let (table, partition) = (PlatformTable::Bundles.name(), key::bundles());
+    let entity = app.ports.tables.get(&table, &partition, &row).await.unwrap();
+    entity.unwrap().properties
+}
+
+/// What is wrong is said with the command that mends it.
+fn names(answer: &Answer, code: &str, command: &str) {
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (503, code),
+        "{}",
+        answer.text()
+    );
+    let hint = answer.json()["hint"].as_str().unwrap_or_default().to_owned();
+    assert!(hint.contains(command), "{hint}");
+}
+
+#[tokio::test]
+async fn an_archive_that_was_damaged_is_not_said_to_be_active_and_is_mended_by_publishing() {
+    let app = builder().concurrent_runs(MANY).start().await;
+    let (a, b) = (files("a", false), files("b", false));
+    let first = published_and_active(&app, &a).await;
+    let second = publish(&app, &b).await;
+    // This instance has unpacked copies of both, which others have not.
+    get(&app, &format!("/api/bundles/{second}")).await;
+    for digest in [&first, &second] {
+        tamper(&app, digest, b"other".to_vec()).await;
+        names(&activate(&app, digest).await, "bundle_damaged", "`weft publish`");
+        names(
+            &activate(&app, digest).await,
+            "bundle_damaged",
+            "`weft bundles activate",
+        );
+    }
+    assert_eq!(get(&app, "/api/bundles/active").await["digest"], first);
+    assert_eq!(version(&app).await, "a", "what runs goes on");
+    std::fs::remove_dir_all(copy_of(&app, "fetched", &first)).unwrap();
+    let again = app.another().await;
+    names(&start(&again, "wait=30").await, "bundle_damaged", "`weft publish`");
+    // One way is to let another run, the other to publish the same again.
+    assert_eq!(activate(&again, "folder").await.status, 200);
+    publish(&again, &a).await;
+    assert_eq!(activate(&again, &first).await.status, 200);
+    assert_eq!(activate(&again, &first).await.status, 200);
+    assert_eq!(version(&again).await, "a");
+    // Where it is active already, activating heals the instance that could not have it.
+    let third = app.another().await;
+    tamper(&app, &first, b"another".to_vec()).await;
+    std::fs::remove_dir_all(copy_of(&app, "fetched", &first)).unwrap();
+    assert!(third.cx.catalogs.refresh().await.is_err());
+    publish(&third, &a).await;
+    assert_eq!(activate(&third, &first).await.status, 200);
+    assert_eq!(code(&third).await["trouble"], Value::Null);
+    assert_eq!(get(&third, "/api/bundles/active").await["history"][0]["activation"], 3);
+}
+
+#[tokio::test]
+async fn a_pointer_that_is_behind_its_history_is_seen_and_mended_by_activating() {
+    let app = builder().start().await;
+    let first = published_and_active(&app, &files("a", false)).await;
+    let old = row(&app, key::active_row()).await;
+    let second = published_and_active(&app, &files("b", false)).await;
+    let unreadable = old.clone().with("sequence", "one");
+    let mut sequence = 2;
+    for (what, pointer) in [
+        ("an old row", Some(old.clone())),
+        ("none", None),
+        ("one that nobody can read", Some(unreadable)),
+    ] {
+        put_row(&app, key::active_row(), pointer).await;
+        let again = app.another().await;
+        names(
+            &start(&again, "wait=30").await,
+            "bundle_untrusted",
+            "`weft bundles activate",
+        );
+        assert_eq!(readiness(&again).await.0, 503, "{what}");
+        assert!(again.cx.catalogs.refresh().await.is_err(), "{what}");
+        assert_eq!(code_of(&app).await, second, "{what}: who knows better goes on");
+        assert!(app.cx.catalogs.refresh().await.is_err(), "{what}");
+        // Nobody can tell what is needed.
+        let request = again.request("POST", "/api/bundles/prune").key(DEVELOPMENT_KEY);
+        let pruned = request.json(&json!({"keep": 0})).send().await;
+        names(&pruned, "bundle_untrusted", "`weft bundles activate");
+        let deleted = send(&again, "DELETE", &format!("/api/bundles/{first}"), None).await;
+        names(&deleted, "bundle_untrusted", "`weft bundles activate");
+
+        let mended = activate(&again, &second).await;
+        assert_eq!(mended.status, 200, "{what}: {}", mended.text());
+        sequence += 1;
+        assert_eq!(mended.json()["history"][0]["activation"], sequence, "{what}");
+        for instance in [&again, &app] {
+            instance.cx.catalogs.refresh().await.unwrap();
+            assert_eq!(code_of(instance).await, second, "{what}");
+            assert_eq!(code(instance).await["trouble"], Value::Null);
+        }
+        assert_eq!(code_of(&app.another().await).await, second, "{what}");
+    }
+    // Rolling back mends it as well: the history says from where.
+    put_row(&app, key::active_row(), Some(old)).await;
+    let again = app.another().await;
+    let back = send(&again, "POST", "/api/bundles/rollback", None).await;
+    assert_eq!(back.json()["digest"], first, "{}", back.text());
+    assert_eq!(code_of(&again).await, first);
+}
+
+#[tokio::test]
+async fn rows_that_nobody_can_read_are_written_anew() {
+    let app = builder().concurrent_runs(MANY).start().await;
+    let a = files("a", false);
+    let first = published_and_active(&app, &a).await;
+    let second = publish(&app, &files("b", false)).await;
+    let broken = Properties::new().with("files", "many");
+    put_row(&app, key::bundle_row(&parts_of(&first)), Some(broken.clone())).await;
+    // Somebody has taken the numbers that come next, and the largest that there is.
+    let history = key::activation_row(1);
+    put_row(&app, key::activation_row(2), Some(broken.clone())).await;
+    put_row(&app, key::activation_row(u64::MAX), Some(broken)).await;
+    let listed = get(&app, "/api/bundles").await;
+    let trusted = |digest: &str| {
+        let items = listed["items"].as_array().unwrap();
+        items.iter().find(|item| item["digest"] == digest).unwrap()["trusted"] == true
+    };
+    assert!(!trusted(&first) && trusted(&second), "{listed}");
+    names(&activate(&app, &first).await, "bundle_untrusted", "`weft publish`");
+    publish(&app, &a).await;
+    assert_eq!(activate(&app, &first).await.status, 200);
+    let next = activate(&app, &second).await;
+    assert_eq!(next.status, 200, "{}", next.text());
+    assert_eq!(next.json()["history"][0]["activation"], 2);
+    assert_eq!(version(&app.another().await).await, "b");
+    assert_eq!(row(&app, history).await.require_text("act").unwrap(), "activated");
+}
+
+#[tokio::test]
+async fn a_bundle_without_workflows_becomes_active_only_when_that_is_said() {
+    let app = builder().start().await;
+    published_and_active(&app, &files("a", false)).await;
+    // The folder above the workspace, say.
+    let wrong = Files::new([("workspace/README.md".to_owned(), Bytes::from_static(b"# Here\n"))]);
+    let digest = publish(&app, &wrong).await;
+    app.scripted.describes(BundleDescription::default());
+    let refused = activate(&app, &digest).await;
+    assert_eq!((refused.status, refused.code().as_str()), (422, "bundle_invalid"));
+    assert_eq!(codes(&refused), ["no_workflow"]);
+    assert!(refused.text().contains("--allow-empty"), "{}", refused.text());
+    assert_eq!(version(&app).await, "a");
+    let path = format!("/api/bundles/{digest}/activate?allowEmpty");
+    for (said, status) in [("=yes", 400), ("=false", 422), ("=true", 200)] {
+        assert_eq!(
+            send(&app, "POST", &format!("{path}{said}"), None).await.status,
+            status,
+            "{said}"
+        );
+    }
+    assert_eq!(start(&app, "wait=30").await.code(), "workflow_not_found");
+    // To roll back to it takes no word.
+    app.scripted.describes(description(vec![
+        json!({"name": "echo", "function": "echo", "line": 1, "parameters": [{"name": "version", "type": "json"}]}),
+    ]));
+    published_and_active(&app, &files("b", false)).await;
+    app.scripted.describes(BundleDescription::default());
+    assert_eq!(
+        send(&app, "POST", "/api/bundles/rollback", None).await.json()["digest"],
+        digest
+    );
+}
+
+#[tokio::test]
+async fn what_keeps_the_folder_from_being_used_is_told_without_its_place() {
+    let app = builder().start().await;
+    let home = app.database.parent().unwrap().to_owned();
+    // A folder that is in the way of the copies stands for a disk that is full.
+    std::fs::create_dir_all(home.join("data")).unwrap();
+    std::fs::write(home.join("data/bundles"), "in the way").unwrap();
+    let refused = start(&app, "wait=30").await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "workspace_unavailable")
+    );
+    assert!(!refused.text().contains(home.to_str().unwrap()), "{}", refused.text());
+    std::fs::remove_file(home.join("data/bundles")).unwrap();
+    std::fs::remove_dir_all(home.join("workspace")).unwrap();
+    let refused = start(&app, "wait=30").await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "workspace_unavailable")
+    );
+    assert!(!refused.text().contains(home.to_str().unwrap()), "{}", refused.text());
 }

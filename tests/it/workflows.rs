@@ -1206,3 +1206,44 @@ async fn azure_tables_and_blobs_keep_what_was_written() {
     ports.tables.delete_table(&key::org_table(&org)).await.unwrap();
     ports.blobs.delete_container(&key::org_container(&org)).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_can_not_be_read_is_said_in_our_words_and_nothing_is_rounded() {
+    let world = World::new().await;
+    world.put("talk", None, &graph("talk", json!({}))).await;
+    for number in ["abc", "-1", "1.0", "99999999999999999999"] {
+        let answer = world
+            .to("GET", &format!("/api/workflows/talk/revisions/{number}"))
+            .send()
+            .await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "parameter_invalid"),
+            "{number}"
+        );
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(
+            detail,
+            format!("`{number}` in the path is not a whole number, or too large")
+        );
+    }
+    let execute = format!("/api/workflows/{WORKFLOW}/execute");
+    for body in [
+        r#"{"name": "a", "more": 18446744073709551616}"#,
+        r#"{"name": [1, {"deep": -9223372036854775809}]}"#,
+    ] {
+        let request = world.to("POST", &execute).header("content-type", "application/json");
+        let answer = request.body(body.as_bytes().to_vec()).send().await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "parameter_invalid"),
+            "{}",
+            answer.text()
+        );
+        assert!(
+            answer.text().contains("beyond 64 bits") && answer.text().contains("line 1"),
+            "{}",
+            answer.text()
+        );
+    }
+}

@@ -5,7 +5,7 @@
 //! [`check_library`] at the node types that it uses (`library.rs`), and [`connect`] lets data edges convert what they carry to what
 //! is declared. Findings point at
 //! places as a JSON pointer does, but a node is named by its id: `/nodes/fetch/inputs/id`. A node without a good id of its own
-//! is named by its place: `/nodes/[3]/id`. `place.rs` turns such a pointer into line and column.
+//! is named by its place: `/nodes/3/id`, or where another node has that for its id, `/nodes/[3]/id`. `place.rs` turns such a pointer into line and column.
 
 mod calls;
 mod library;

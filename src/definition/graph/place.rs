@@ -45,11 +45,14 @@ fn inside<'a>(at: &'a str, segment: &str, is_nodes: bool) -> Option<&'a str> {
     let numbered = segment.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let index = match numbered {
         Some(number) => number.parse().ok()?,
-        None if is_nodes => items.iter().position(|item| {
-            let named = serde_json::from_str::<Named>(item.get());
-            named.is_ok_and(|named| named.id == segment)
-        })?,
-        None => segment.parse().ok()?,
+        None => {
+            let is_it = |item: &&RawValue| {
+                let named = serde_json::from_str::<Named>(item.get());
+                named.is_ok_and(|named| named.id == segment)
+            };
+            let by_id = items.iter().position(|item| is_nodes && is_it(item));
+            by_id.or_else(|| segment.parse().ok())?
+        }
     };
     items.get::<usize>(index).map(|value| value.get())
 }
@@ -66,7 +69,11 @@ mod tests {
         assert_eq!(place_of(text, "/nodes/x/use"), (4, 24));
         // What is missing: around it.
         assert_eq!(place_of(text, "/nodes/x/inputs"), (4, 5));
+        assert_eq!(place_of(text, "/nodes/1/ä/1/b~1c"), (5, 23));
         assert_eq!(place_of(text, "/nodes/[1]/ä/1/b~1c"), (5, 23));
+        let numbers = "{\"nodes\": [\n{},\n{\"id\": \"0\"}]}";
+        assert_eq!(place_of(numbers, "/nodes/0"), (3, 1), "an id goes before a place");
+        assert_eq!(place_of(numbers, "/nodes/[0]"), (2, 1));
         assert_eq!(place_of("\n  7", "/nodes"), (2, 3));
         assert_eq!(place_of("{\n \"a\": }", ""), (2, 7));
     }

@@ -552,8 +552,14 @@ impl Reader {
         }
         let mut seen = HashSet::new();
         let (mut nodes, mut pointers) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        let ids: HashSet<&str> = items.iter().filter_map(|item| item.get("id")?.as_str()).collect();
         for (index, value) in items.iter().enumerate() {
-            let by_place = format!("/nodes/[{index}]");
+            let number = index.to_string();
+            let by_place = if ids.contains(number.as_str()) {
+                format!("/nodes/[{number}]")
+            } else {
+                format!("/nodes/{number}")
+            };
             let Some(members) = value.as_object() else {
                 let hint = "write `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`";
                 self.add(by_place, "wrong_type", format!("node {index} must be an object"), hint);

@@ -318,7 +318,8 @@ impl ReadYaml {
     /// Line and column of what a pointer leads to, or of the nearest thing around it.
     #[must_use]
     pub fn place_of(&self, pointer: &str) -> Place {
-        let mut at = pointer;
+        let named = self.named_by_place(pointer);
+        let mut at = named.as_deref().unwrap_or(pointer);
         loop {
             if let Some(place) = self.places.get(at) {
                 return *place;
@@ -328,6 +329,14 @@ impl ReadYaml {
                 None => return (1, 1),
             }
         }
+    }
+
+    /// The pointer into a node without an id of its own, as places are kept.
+    fn named_by_place(&self, pointer: &str) -> Option<String> {
+        let rest = pointer.strip_prefix("/nodes/")?;
+        let (segment, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let is_place = !self.places.contains_key(&format!("/nodes/{segment}"));
+        is_place.then(|| format!("/nodes/[{segment}]{rest}"))
     }
 }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 
-use super::{PageOf, if_match};
+use super::{PageOf, flag, if_match};
 use crate::authz::Action;
 use crate::domain::{BundleDigest, Timestamp};
 use crate::error::{Coded as _, Kind};
@@ -423,22 +423,37 @@ pub async fn diff(
     Ok(Json(diff.into()))
 }
 
+/// How a bundle becomes active.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivateQuery {
+    /// `true` lets a bundle become active that declares no workflow.
+    allow_empty: Option<String>,
+}
+
 /// Let new runs take a bundle. Its discovery is run first; when that finds anything, nothing changes and `errors` has it all
 /// (422). `folder` in place of a digest is the deployed folder. This instance takes it at once, others within half a minute.
 ///
 /// # Errors
 /// Problems as documented.
 #[utoipa::path(post, path = "/api/bundles/{digest}/activate", tag = "bundles",
-    params(("digest" = String, Path, description = "The bundle: `sha256:…`, or `folder`"),
+    params(("digest" = String, Path, description = "The bundle: `sha256:…`, or `folder`"), ActivateQuery,
         ("If-Match" = Option<String>, Header, description = "The `ETag` of what is active")),
     request_body(content = Option<Object>, description = "An empty object", content_type = "application/json"),
     responses((status = 200, body = ActiveAnswer), (status = "default", body = Problem)))]
-pub async fn activate(caller: Caller, Path(text): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn activate(
+    caller: Caller,
+    Path(text): Path<String>,
+    Query(query): Query<ActivateQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let platform = bundle::publisher(&caller.caller, Action::Modify)?;
     sent_as(&headers, JSON)?;
     let chosen = (text != "folder").then(|| digest(&text)).transpose()?;
+    let allow_empty = flag("allowEmpty", query.allow_empty.as_deref())?;
     let (cx, origin, tag) = (&caller.app.cx, &caller.caller.origin, if_match(&headers)?);
-    let active = bundle::activate(cx, &platform, origin, chosen.as_ref(), tag.as_deref())
+    let active = bundle::activate(cx, &platform, origin, chosen.as_ref(), tag.as_deref(), allow_empty)
         .await
         .map_err(refused)?;
     Ok(answer(Some(&active), vec![active.activation.clone()]))

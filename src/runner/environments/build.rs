@@ -60,9 +60,21 @@ pub fn build(order: &Order<'_>, say: &mut dyn FnMut(&str)) -> Result<Manifest, F
     made.map_err(|message| {
         output.line(&format!("weft: {message}"));
         output.last.pop_back();
+        // Callers are told of it, who are not to learn where things lie here.
+        let places = [
+            order.cache.parent().unwrap_or(&order.cache),
+            order.python.path.parent().unwrap_or(&order.python.path),
+        ];
+        let without_places = |text: &str| {
+            let mut text = text.to_owned();
+            for place in places.iter().filter(|place| place.components().count() > 1) {
+                text = text.replace(&*place.to_string_lossy(), "…");
+            }
+            text
+        };
         let failure = Failure {
-            message,
-            last_lines: output.last.into(),
+            message: without_places(&message),
+            last_lines: output.last.iter().map(|line| without_places(line)).collect(),
             at: order.clock.now(),
             build_ms: millis(started),
         };
@@ -184,7 +196,8 @@ fn version(resolver: &Resolver, home: &Path) -> Result<String, String> {
 
 /// Runs a program to its end and passes on what it prints.
 fn run(mut command: Command, stop: &CancellationToken, output: &mut Output<'_>) -> Result<ExitStatus, String> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
     let fail = |error: io::Error| format!("`{name}` can't be run: {error}");
     let (mut reader, writer) = io::pipe().map_err(fail)?;
     command

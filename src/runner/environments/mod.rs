@@ -551,8 +551,8 @@ impl Inner {
                     std::thread::sleep(LOCK_EVERY);
                 }
                 Err(error) => {
-                    let why = format!("the folder `{}` can't be written: {error}", folder.dir().display());
-                    return Err(self.failure(why));
+                    tracing::error!(path = %folder.dir().display(), %error, "an environment can't be written");
+                    return Err(self.failure(format!("its folder can't be written: {error}")));
                 }
             }
         }

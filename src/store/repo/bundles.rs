@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::super::envelope::SigningKey;
 use super::super::error::Error as StoreError;
 use super::super::key::{self, PlatformTable};
-use super::super::port::{ETag, Entity, Match, Operation, Ports, Properties, Put, Query};
+use super::super::port::{ETag, Entity, MAX_PAGE, Match, Operation, Ports, Properties, Put, Query};
 use crate::domain::{BundleDigest, Timestamp, sha256_hex};
 use crate::tenancy::PlatformScope;
 
@@ -21,6 +21,8 @@ pub const MAX_NOTE: usize = 200;
 const SCHEMA: i64 = 1;
 const BUNDLE: &str = "weft bundle 1";
 const ACTIVATION: &str = "weft activation 1";
+/// How the row is called that says which bundle is active.
+pub const POINTER: &str = "what says which bundle is active";
 
 /// Why something of published code can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +143,7 @@ impl Bundles {
         let (table, partition) = (PlatformTable::Bundles.name(), key::bundles());
         let row = key::bundle_row(&bundle.digest);
         let there = self.ports.tables.get(&table, &partition, &row).await?;
-        let before = there.as_ref().map(|entity| self.read_bundle(entity)).transpose()?;
+        let before = there.as_ref().and_then(|entity| self.read_bundle(entity));
         if before.is_none() && self.list(platform).await?.len() >= MAX_BUNDLES {
             return Err(Error::Full);
         }
@@ -179,7 +181,7 @@ impl Bundles {
             .tables
             .get(&table, &partition, &key::bundle_row(digest))
             .await?;
-        row.as_ref().map(|entity| self.read_bundle(entity)).transpose()
+        Ok(row.as_ref().and_then(|entity| self.read_bundle(entity)))
     }
 
     /// All, newest first.
@@ -187,10 +189,8 @@ impl Bundles {
     /// # Errors
     /// Those of storage.
     pub async fn list(&self, _platform: &PlatformScope) -> Result<Vec<StoredBundle>> {
-        let mut bundles = Vec::new();
-        for entity in self.rows(key::BUNDLES, usize::MAX).await? {
-            bundles.push(self.read_bundle(&entity)?);
-        }
+        let rows = self.rows(key::BUNDLES, usize::MAX).await?;
+        let mut bundles: Vec<_> = rows.iter().filter_map(|entity| self.read_bundle(entity)).collect();
         bundles.sort_by(|a, b| (b.published_at, &a.digest).cmp(&(a.published_at, &b.digest)));
         Ok(bundles)
     }
@@ -211,12 +211,14 @@ impl Bundles {
             .await;
         match read {
             Ok(Some(bytes)) if sha256_hex(&bytes) == bundle.archive => Ok(bytes),
-            Ok(_) | Err(StoreError::TooLarge { .. }) => Err(Error::Damaged(bundle.digest.clone())),
+            Ok(_) | Err(StoreError::TooLarge { .. } | StoreError::Corrupt { .. }) => {
+                Err(Error::Damaged(bundle.digest.clone()))
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// What is active; nothing while nothing ever was.
+    /// What is active; nothing while nothing ever was. A row that can't be read is one that nobody has signed.
     ///
     /// # Errors
     /// Those of storage.
@@ -225,9 +227,32 @@ impl Bundles {
         let row = self.ports.tables.get(&table, &partition, &key::active_row()).await?;
         let Some(entity) = row else { return Ok(None) };
         Ok(Some(Active {
-            activation: self.read_activation(&entity)?,
+            activation: self.read_activation(&entity),
             etag: entity.etag,
         }))
+    }
+
+    /// The newest activation that this installation has signed. What is active is the same, unless somebody has put an old row
+    /// back, has changed it or has taken it away.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub async fn newest(&self, _platform: &PlatformScope) -> Result<Option<Activation>> {
+        // Most often it is the first; rows that were put before it are passed over.
+        let (mut limit, mut continuation) = (1, None);
+        loop {
+            let query = Query::partition(key::bundles()).prefix(key::ACTIVATIONS)?;
+            let query = query.limit(limit).after(continuation);
+            let page = self.ports.tables.query(&PlatformTable::Bundles.name(), query).await?;
+            let mut read = page.entities.iter().map(|entity| self.read_activation(entity));
+            if let Some(newest) = read.find(|activation| activation.is_trusted) {
+                return Ok(Some(newest));
+            }
+            (limit, continuation) = (MAX_PAGE, page.next);
+            if continuation.is_none() {
+                return Ok(None);
+            }
+        }
     }
 
     /// Activations, newest first.
@@ -236,7 +261,7 @@ impl Bundles {
     /// Those of storage.
     pub async fn history(&self, _platform: &PlatformScope, limit: usize) -> Result<Vec<Activation>> {
         let rows = self.rows(key::ACTIVATIONS, limit).await?;
-        rows.iter().map(|entity| self.read_activation(entity)).collect()
+        Ok(rows.iter().map(|entity| self.read_activation(entity)).collect())
     }
 
     /// Makes an activation the one that holds, after the one that was read; nothing when none was. One transaction: the
@@ -260,7 +285,8 @@ impl Bundles {
                     Match::Exactly(before.etag.clone()),
                 ),
             },
-            Operation::Insert(key::activation_row(activation.sequence), properties),
+            // Whoever is first is told by the pointer. What lies at this number was written by nobody who may.
+            Operation::Upsert(key::activation_row(activation.sequence), properties),
         ];
         if let Some(digest) = &activation.digest {
             let used = Properties::new().with("activatedAt", activation.at);
@@ -277,7 +303,7 @@ impl Bundles {
     /// Deletes a bundle that is not active, under what was read as active.
     ///
     /// # Errors
-    /// Those of storage; a conflict when somebody has activated something meanwhile, or the bundle is gone.
+    /// [`Error::Untrusted`] where nobody can tell what is active; those of storage; a conflict when somebody has activated something meanwhile, or the bundle is gone.
     pub async fn delete(
         &self,
         _platform: &PlatformScope,
@@ -286,6 +312,10 @@ impl Bundles {
     ) -> Result<()> {
         let mut operations = vec![Operation::Delete(key::bundle_row(&bundle.digest), Match::Any)];
         if let Some(active) = active {
+            // Written anew it would be signed.
+            if !active.activation.is_trusted {
+                return Err(Error::Untrusted(POINTER.to_owned()));
+            }
             let properties = self.activation_properties(&active.activation);
             operations.push(Operation::Replace(
                 key::active_row(),
@@ -334,26 +364,31 @@ impl Bundles {
             .with("signature", self.key.sign(BUNDLE, &said_of_bundle(bundle)))
     }
 
-    fn read_bundle(&self, entity: &Entity) -> Result<StoredBundle> {
-        let properties = &entity.properties;
+    /// A bundle's row. One that can't be read is one that nobody has signed; one of no digest is none.
+    fn read_bundle(&self, entity: &Entity) -> Option<StoredBundle> {
         let hex = entity.row.as_str().strip_prefix(key::BUNDLES).unwrap_or_default();
-        let mut bundle = StoredBundle {
-            digest: format!("sha256:{hex}")
-                .parse()
-                .map_err(|_| StoreError::corrupt("a bundle's row can't be read"))?,
-            archive: properties.require_text("archive")?.to_owned(),
-            archive_bytes: unsigned(properties.require_int("archiveBytes")?),
-            files: unsigned(properties.require_int("files")?),
-            bytes: unsigned(properties.require_int("bytes")?),
-            published_at: properties.require_time("publishedAt")?,
-            published_by: properties.require_text("publishedBy")?.to_owned(),
-            note: properties.text("note")?.map(str::to_owned),
-            activated_at: properties.time("activatedAt")?,
-            is_trusted: false,
+        let digest: BundleDigest = format!("sha256:{hex}").parse().ok()?;
+        let mut bundle = match stored(&entity.properties, digest.clone()) {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                tracing::warn!(bundle.digest = %digest, %error, "a bundle's row can't be read");
+                StoredBundle {
+                    digest,
+                    archive: String::new(),
+                    archive_bytes: 0,
+                    files: 0,
+                    bytes: 0,
+                    published_at: Timestamp::from_millis(0),
+                    published_by: String::new(),
+                    note: None,
+                    activated_at: None,
+                    is_trusted: false,
+                }
+            }
         };
-        let signature = properties.text("signature")?.unwrap_or_default();
+        let signature = entity.properties.text("signature").ok().flatten().unwrap_or_default();
         bundle.is_trusted = self.key.has_signed(BUNDLE, &said_of_bundle(&bundle), signature);
-        Ok(bundle)
+        Some(bundle)
     }
 
     fn activation_properties(&self, activation: &Activation) -> Properties {
@@ -368,31 +403,66 @@ impl Bundles {
             .with("signature", self.key.sign(ACTIVATION, &said_of_activation(activation)))
     }
 
-    fn read_activation(&self, entity: &Entity) -> Result<Activation> {
-        let properties = &entity.properties;
-        let corrupt = || StoreError::corrupt("what is active can't be read");
-        let mut activation = Activation {
-            sequence: unsigned(properties.require_int("sequence")?),
-            digest: match properties.text("digest")? {
-                None => None,
-                Some(text) => Some(text.parse().map_err(|_| corrupt())?),
-            },
-            act: match properties.require_text("act")? {
-                "activated" => Act::Activated,
-                "rolled_back" => Act::RolledBack,
-                _ => return Err(corrupt().into()),
-            },
-            restores: unsigned(properties.require_int("restores")?),
-            at: properties.require_time("at")?,
-            by: properties.require_text("by")?.to_owned(),
-            is_trusted: false,
+    /// An activation's row. One that can't be read is one that nobody has signed.
+    fn read_activation(&self, entity: &Entity) -> Activation {
+        let mut activation = match activated(&entity.properties) {
+            Ok(activation) => activation,
+            Err(error) => {
+                tracing::warn!(row = entity.row.as_str(), %error, "an activation can't be read");
+                let number = entity.row.as_str().strip_prefix(key::ACTIVATIONS);
+                let number = number.and_then(|number| number.parse::<u64>().ok());
+                Activation {
+                    sequence: number.map_or(0, |number| u64::MAX - number),
+                    digest: None,
+                    act: Act::Activated,
+                    restores: 0,
+                    at: Timestamp::from_millis(0),
+                    by: String::new(),
+                    is_trusted: false,
+                }
+            }
         };
-        let signature = properties.text("signature")?.unwrap_or_default();
+        let signature = entity.properties.text("signature").ok().flatten().unwrap_or_default();
         activation.is_trusted = self
             .key
             .has_signed(ACTIVATION, &said_of_activation(&activation), signature);
-        Ok(activation)
+        activation
     }
+}
+
+fn stored(properties: &Properties, digest: BundleDigest) -> Result<StoredBundle> {
+    Ok(StoredBundle {
+        digest,
+        archive: properties.require_text("archive")?.to_owned(),
+        archive_bytes: unsigned(properties.require_int("archiveBytes")?),
+        files: unsigned(properties.require_int("files")?),
+        bytes: unsigned(properties.require_int("bytes")?),
+        published_at: properties.require_time("publishedAt")?,
+        published_by: properties.require_text("publishedBy")?.to_owned(),
+        note: properties.text("note")?.map(str::to_owned),
+        activated_at: properties.time("activatedAt")?,
+        is_trusted: false,
+    })
+}
+
+fn activated(properties: &Properties) -> Result<Activation> {
+    let corrupt = || StoreError::corrupt("what is active can't be read");
+    Ok(Activation {
+        sequence: unsigned(properties.require_int("sequence")?),
+        digest: match properties.text("digest")? {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| corrupt())?),
+        },
+        act: match properties.require_text("act")? {
+            "activated" => Act::Activated,
+            "rolled_back" => Act::RolledBack,
+            _ => return Err(corrupt().into()),
+        },
+        restores: unsigned(properties.require_int("restores")?),
+        at: properties.require_time("at")?,
+        by: properties.require_text("by")?.to_owned(),
+        is_trusted: false,
+    })
 }
 
 /// What the signature of a bundle's row is of: all but when it was last activated, which nobody relies on.
