@@ -64,7 +64,7 @@ pub use payload::{ClaimCheck, INLINE_BYTES, Payload};
 pub use policy::{
     Holder, LimitCeilings, ModulePolicy, NetworkMode, NetworkPolicy, Policy, Reason, Restricted, Subject, settle,
 };
-pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, inline_bytes};
+pub use port::{Fit, How, MAX_INLINE_BYTES, MAX_URL_BYTES, PortType, assignable, coerce, has_artifact, inline_bytes};
 pub use profile::{Chosen, ChosenBy, Figures, Programs, SecurityProfile, stricter};
 pub use recording::{
     RECORDING_SCHEMA, RecordedAnswer, RecordedCall, RecordedEntry, RecordedOutcome, RecordedRun, Recording, reduced,

@@ -510,6 +510,19 @@ pub fn inline_bytes(value: &Value) -> Option<usize> {
     bytes_of(text).ok().map(|bytes| bytes.len())
 }
 
+/// Whether there is a file in a value whose bytes are an artifact of a run.
+#[must_use]
+pub fn has_artifact(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(has_artifact),
+        Value::Object(members) => {
+            let id = members.get("artifact").and_then(Value::as_str);
+            id.is_some_and(|id| id.parse::<ArtifactId>().is_ok()) || members.values().any(has_artifact)
+        }
+        _ => false,
+    }
+}
+
 fn is_file(members: &Map<String, Value>) -> Result<(), String> {
     let mut wrong = String::new();
     for (name, value) in members {

@@ -6,10 +6,14 @@ use super::query_run::visible;
 use super::{Context, Error, Result};
 use crate::authz::Action;
 use crate::domain::{ArtifactId, RunId};
+use crate::store;
 pub use crate::store::claim_check::Coming;
 pub use crate::store::repo::artifacts::Artifact;
 use crate::store::repo::artifacts::Artifacts;
 use crate::tenancy::Scope;
+
+/// How many runs, each of which resumes the next, are searched for an artifact.
+const MOST_RESUMED: usize = 32;
 
 /// The artifacts of a run, by name, and of one name the newest first.
 ///
@@ -35,7 +39,7 @@ pub struct Found {
 /// When the scope may not, or there is no such run or artifact that it may know of.
 pub async fn open(cx: &Context, scope: &Scope, run: &RunId, id: &ArtifactId) -> Result<Found> {
     visible(cx, scope, run, Action::Read).await?;
-    let Some(artifact) = cx.artifacts.get(scope, run, id).await? else {
+    let Some(artifact) = find(cx, scope, run, &Wanted::Id(id)).await? else {
         return Err(Error::not_found(
             "artifact_not_found",
             format!("run `{run}` has no artifact `{id}`"),
@@ -47,6 +51,45 @@ pub async fn open(cx: &Context, scope: &Scope, run: &RunId, id: &ArtifactId) -> 
         artifacts: cx.artifacts.clone(),
         scope: scope.clone(),
     })
+}
+
+/// How an artifact is named.
+#[derive(Debug)]
+pub(super) enum Wanted<'a> {
+    /// By its id.
+    Id(&'a ArtifactId),
+    /// By its name: the newest of that name.
+    Name(&'a str),
+}
+
+/// An artifact of a run, or of one that it resumes: what the run takes over of it may name its artifacts.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn find(
+    cx: &Context,
+    scope: &Scope,
+    run: &RunId,
+    wanted: &Wanted<'_>,
+) -> store::port::Result<Option<Artifact>> {
+    let mut run = run.clone();
+    for _ in 0..MOST_RESUMED {
+        let found = match wanted {
+            Wanted::Id(id) => cx.artifacts.get(scope, &run, id).await?,
+            Wanted::Name(name) => {
+                let all = cx.artifacts.list(scope, &run).await?;
+                all.into_iter().find(|artifact| artifact.name == **name)
+            }
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+        match cx.runs.get(scope, &run).await?.and_then(|run| run.new.resumes) {
+            Some(resumed) => run = resumed,
+            None => break,
+        }
+    }
+    Ok(None)
 }
 
 impl Found {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::domain::{AttemptId, Payload, Timestamp, sha256_hex};
+use crate::domain::{AttemptId, Payload, Timestamp, has_artifact, sha256_hex};
 use crate::scheduler::Slot;
 use crate::store::repo::results::Kept;
 use crate::store::repo::runs::{AttemptRecord, StoredRun};
@@ -62,6 +62,15 @@ pub(super) async fn keep(
     let (Some(output), Some(seconds)) = (output, run.new.plan.steps[slot.0].cache_seconds) else {
         return;
     };
+    match cx.runs.resolve(scope, output).await {
+        // An artifact is its run's, and goes with it.
+        Ok(value) if has_artifact(&value) => return,
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(run.id = %run.new.run, error = %error, "a result can't be read, and isn't kept for later runs");
+            return;
+        }
+    }
     let good_for = Duration::from_secs(seconds).min(cx.bounds.cache.1);
     if let Err(error) = cx.results.put(scope, digest, output, &run.new.run, good_for).await {
         tracing::warn!(run.id = %run.new.run, error = %error, "a result could not be kept for later runs");

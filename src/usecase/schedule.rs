@@ -6,6 +6,7 @@
 mod definition;
 mod fire;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::launch::{self, Launch};
 use super::organization::recorded;
-use super::{Context, Error, Result, start_run};
+use super::catalog::Current;
+use super::{Context, Error, Result, start_run, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
 use crate::domain::{RunId, ScheduleId, Shown, Timestamp, Timing};
@@ -59,8 +61,18 @@ pub async fn list(
     scope.authorize(Action::List, Resource::Schedule)?;
     let with_cursor = cursor.is_some();
     let page = cx.schedules.list(scope, limit, cursor.map(Continuation)).await;
-    let page = page.map_err(|error| Error::of_page(error, with_cursor))?;
+    let mut page = page.map_err(|error| Error::of_page(error, with_cursor))?;
+    if let Some(given) = workflow_assignment::given(cx, scope).await? {
+        let current = cx.catalogs.current().await?;
+        page.items
+            .retain(|one| is_shown(&current, &given, &one.definition.workflow));
+    }
     Ok((page.items, page.next.map(|next| next.0)))
+}
+
+/// Whether somebody who was given these workflows may know of another's schedule: it has arguments.
+fn is_shown(current: &Current, given: &BTreeSet<String>, workflow: &str) -> bool {
+    given.contains(workflow) || current.catalog.workflows.contains_key(workflow)
 }
 
 /// One schedule.
@@ -69,7 +81,13 @@ pub async fn list(
 /// When the scope may not, there is none of this id, or storage fails.
 pub async fn get(cx: &Context, scope: &Scope, id: &str) -> Result<StoredSchedule> {
     scope.authorize(Action::Read, Resource::Schedule)?;
-    existing(cx, scope, id).await
+    let found = existing(cx, scope, id).await?;
+    if let Some(given) = workflow_assignment::given(cx, scope).await?
+        && !is_shown(&cx.catalogs.current().await?, &given, &found.definition.workflow)
+    {
+        return Err(not_found(id));
+    }
+    Ok(found)
 }
 
 async fn existing(cx: &Context, scope: &Scope, id: &str) -> Result<StoredSchedule> {
@@ -77,13 +95,15 @@ async fn existing(cx: &Context, scope: &Scope, id: &str) -> Result<StoredSchedul
         Ok(id) => cx.schedules.get(scope, &id).await?,
         Err(_) => None,
     };
-    found.ok_or_else(|| {
-        Error::not_found(
+    found.ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: &str) -> Error {
+    Error::not_found(
             "schedule_not_found",
             format!("there is no schedule `{id:.60}` in this organization"),
             "`GET /api/schedules` lists those that there are",
         )
-    })
 }
 
 /// Makes a schedule.

@@ -25,6 +25,7 @@ use crate::runner::Refusal;
 use crate::store;
 use crate::store::port::{self, PART_BYTES};
 use crate::store::repo::artifacts::{Artifact, MAX_RUN_ARTIFACTS, Written};
+use crate::usecase::artifact::{self, Wanted};
 
 /// Most bytes of a piece; base64 makes a third more of it, and a frame has room for that.
 const PIECE: u64 = 512 << 10;
@@ -370,13 +371,10 @@ async fn read(broker: &Broker, run: &RunId, asked: Read) -> Answer {
     let failed = storage;
     let found = match (&asked.id, &asked.name) {
         (Some(id), None) => match id.parse::<ArtifactId>() {
-            Ok(id) => cx.artifacts.get(scope, run, &id).await.map_err(failed)?,
+            Ok(id) => artifact::find(cx, scope, run, &Wanted::Id(&id)).await.map_err(failed)?,
             Err(_) => None,
         },
-        (None, Some(name)) => {
-            let all = cx.artifacts.list(scope, run).await.map_err(failed)?;
-            all.into_iter().find(|artifact| artifact.name == *name)
-        }
+        (None, Some(name)) => artifact::find(cx, scope, run, &Wanted::Name(name)).await.map_err(failed)?,
         _ => return Err(refusal("invalid", "`artifacts.read` needs a `name` or an `id`")),
     };
     let Some(artifact) = found else {
