@@ -143,7 +143,7 @@ impl Run {
             let started = start_run(cx, &scope, input).await?;
             let id = &started.run.new.run;
             if self.debugging.is_on() {
-                debugging::is_here(cx, &scope, &started.run).await?;
+                Box::pin(debugging::is_here(cx, &scope, &started.run)).await?;
             }
             output::note(&format!("run {id} of `{}` in organization `{org}`", self.name));
             Box::pin(follow(cx, &scope, id, manner, |step, _| async move {

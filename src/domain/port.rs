@@ -608,6 +608,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn artifacts_are_found_however_deep_they_are() {
+        let file = json!({"artifact": "art_7zzzzzzzzzzzzzzzzzzzzzzzzz", "size": 3});
+        assert!(has_artifact(&file) && has_artifact(&json!([{"a": {"b": [1, file]}}])));
+        assert!(!has_artifact(
+            &json!([{"data": "aGk="}, {"artifact": "art_1"}, "art_7zzzzzzzzzzzzzzzzzzzzzzzzz"])
+        ));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::catalog::Current;
 use super::launch::{self, Launch};
 use super::organization::recorded;
-use super::catalog::Current;
 use super::{Context, Error, Result, start_run, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
@@ -100,10 +100,10 @@ async fn existing(cx: &Context, scope: &Scope, id: &str) -> Result<StoredSchedul
 
 fn not_found(id: &str) -> Error {
     Error::not_found(
-            "schedule_not_found",
-            format!("there is no schedule `{id:.60}` in this organization"),
-            "`GET /api/schedules` lists those that there are",
-        )
+        "schedule_not_found",
+        format!("there is no schedule `{id:.60}` in this organization"),
+        "`GET /api/schedules` lists those that there are",
+    )
 }
 
 /// Makes a schedule.

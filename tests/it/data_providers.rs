@@ -248,6 +248,29 @@ async fn a_strict_argument_is_one_of_the_options_when_a_run_starts() {
         (502, "data_provider_failed".to_owned()),
         "{failed:?}"
     );
+    // It is looked at where a schedule is written, unless it is paused, and where a message is sent.
+    let post = async |path: &str, body: Value| {
+        let request = world.app.request("POST", path).key(DEVELOPMENT_KEY);
+        request.organization("contoso").json(&body).send().await
+    };
+    let schedule = |enabled: bool| {
+        json!({"name": "s", "workflow": "trip", "cron": "0 6 * * *", "enabled": enabled,
+               "arguments": {"country": "at", "city": "m"}})
+    };
+    let refused = post("/api/schedules", schedule(true)).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/arguments/city", "{refused:?}");
+    assert_eq!(post("/api/schedules", schedule(false)).await.status, 201);
+    let made = post("/api/queue-triggers", json!({"name": "q", "workflow": "trip"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let messages = format!("/api/queue-triggers/{}/messages", made.json()["id"].as_str().unwrap());
+    let refused = post(&messages, json!({"country": "at", "city": "m"})).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, "arguments_invalid".to_owned()),
+        "{refused:?}"
+    );
+    assert_eq!(post(&messages, json!({"country": "de", "city": "m"})).await.status, 202);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -157,3 +157,69 @@ async fn files_are_made_and_read_by_the_workspace_and_by_organizations() {
     .await;
     assert_eq!(ran["error"]["type"], "NotFound", "{ran}");
 }
+
+/// What a resumed run takes over names artifacts of the run that it resumes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_run_reads_the_files_that_it_takes_over() {
+    let waits = json!({
+        "name": "waits",
+        "nodes": [
+            {"id": "made", "type": "file", "action": "write", "name": "a.txt", "content": "kept"},
+            {"id": "pause", "type": "approval", "message": "go on?"},
+            {"id": "read", "type": "file", "action": "read", "file": {"$": "steps.made.output"}},
+        ],
+        "edges": [{"from": "made", "to": "pause"}, {"from": "pause", "to": "read"}],
+        "output": {"text": {"$": "steps.read.output"}, "file": {"$": "steps.made.output"}},
+    });
+    let (app, _folder) = app(&[waits]).await;
+    let _host = tokio::spawn(weft::usecase::deliver::consume(app.cx.clone()));
+    let mut at = ann(&app, "POST", "/api/workflows/waits/execute", None, Some(&json!({})))
+        .await
+        .json();
+    for _ in 0..2 {
+        let run = format!("/api/runs/{}", at["runId"].as_str().unwrap());
+        waits_at(&app, &run).await;
+        assert_eq!(
+            ann(&app, "POST", &format!("{run}/cancel"), None, None).await.status,
+            200
+        );
+        let resumed = ann(&app, "POST", &format!("{run}/resume"), None, Some(&json!({}))).await;
+        assert!(matches!(resumed.status, 200 | 202), "{}", resumed.text());
+        at = resumed.json();
+    }
+    let run = format!("/api/runs/{}", at["runId"].as_str().unwrap());
+    waits_at(&app, &run).await;
+    let decided = ann(
+        &app,
+        "POST",
+        &format!("{run}/approvals/pause"),
+        None,
+        Some(&json!({"decision": "approve"})),
+    )
+    .await;
+    assert!(decided.status < 300, "{}", decided.text());
+    let ended = loop {
+        let now = ann(&app, "GET", &run, None, None).await.json();
+        if now["finishedAt"].is_string() {
+            break now;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(ended["result"]["text"], "kept", "{ended}");
+    let path = format!(
+        "{run}/artifacts/{}",
+        ended["result"]["file"]["artifact"].as_str().unwrap()
+    );
+    assert_eq!(ann(&app, "GET", &path, None, None).await.text(), "kept");
+}
+
+async fn waits_at(app: &TestApp, run: &str) {
+    loop {
+        let now = ann(app, "GET", run, None, None).await.json();
+        assert!(now["finishedAt"].is_null(), "{now}");
+        if now["status"] == "waiting" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

@@ -1019,6 +1019,29 @@ async fn whoever_only_sees_what_was_given_sees_what_is_assigned() {
         .await;
     refused(&stranger, 404, "member_not_found");
 
+    // A schedule has arguments, so it isn't there where its workflow isn't.
+    let mut ids = Vec::new();
+    for name in ["chat", "talk"] {
+        let schedule = json!({"name": name, "workflow": name, "arguments": {"x": "of dora"}, "cron": "0 6 * * *"});
+        let made = world.post("/api/schedules", schedule).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        ids.push(made.json()["id"].as_str().unwrap().to_owned());
+    }
+    let shown = cleo("GET", "/api/schedules").send().await.json();
+    let shown: Vec<_> = shown["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
+    assert_eq!(shown, ["talk"]);
+    let hidden = cleo("GET", &format!("/api/schedules/{}", ids[0])).send().await;
+    refused(&hidden, 404, "schedule_not_found");
+    assert_eq!(
+        cleo("GET", &format!("/api/schedules/{}", ids[1])).send().await.status,
+        200
+    );
+
     assert_eq!(seen().await, ["a", WORKFLOW, "talk"]);
     refused(
         &cleo("GET", "/api/workflows/chat").send().await,

@@ -374,7 +374,9 @@ async fn read(broker: &Broker, run: &RunId, asked: Read) -> Answer {
             Ok(id) => artifact::find(cx, scope, run, &Wanted::Id(&id)).await.map_err(failed)?,
             Err(_) => None,
         },
-        (None, Some(name)) => artifact::find(cx, scope, run, &Wanted::Name(name)).await.map_err(failed)?,
+        (None, Some(name)) => artifact::find(cx, scope, run, &Wanted::Name(name))
+            .await
+            .map_err(failed)?,
         _ => return Err(refusal("invalid", "`artifacts.read` needs a `name` or an `id`")),
     };
     let Some(artifact) = found else {
