@@ -160,7 +160,7 @@ class _Client(smtplib.SMTP):
         self.context = context
         self._implicit = implicit
         # The name with which it greets: that of the machine is nobody's business.
-        super().__init__(host, port, local_hostname="weft.invalid", timeout=CONNECT_SECONDS)
+        super().__init__(host.strip("[]"), port, local_hostname="weft.invalid", timeout=CONNECT_SECONDS)
 
     def getreply(self) -> tuple[int, bytes]:
         """As smtplib's, for an answer that has an end."""

@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use super::extract::AdmittedSlot;
 use super::problem::{ApiError, KEPT, Marked};
 use super::state::{App, Gate};
+use crate::audit::redact;
 use crate::clock::Entropy;
 use crate::error::Kind;
 use crate::usecase::admit;
@@ -46,13 +47,15 @@ fn request_id(request: &Request) -> String {
     }
 }
 
-/// Gives the request its id, writes one line about it, and turns errors into problems. The query is never logged: it may
-/// hold a key.
+/// Gives the request its id, writes one line about it, and turns errors into problems. Neither the query nor a
+/// segment that may be a secret is ever logged.
 pub async fn trace(mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let probe = path == "/";
+    let probe = request.uri().path() == "/";
+    // A link's path decides in somebody's name, and whoever reads logs is not that somebody.
+    let path = redact::endpoint(request.uri().path());
+    let method = request.method().clone();
     let begun = Instant::now();
     let span = tracing::info_span!("request", request.id = %id);
     // In a task of its own: a caller that hangs up must not leave a change without its audit record in the list.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::WorkerSlot;
+use super::admission::{Purpose, WorkerSlot};
 use super::broker::{Asker, Bound, Broker};
 use super::policy::{Asked, Ceilings, Reason};
 use super::recording::{self, Record};
@@ -514,11 +514,15 @@ impl Attempt {
         turn.enter();
         let _waits = self.cx.live.without_slot(&self.run);
         // Who has started this run may have a slot, and wait for its end.
-        let is_urgent = self.parent.is_some();
+        let purpose = if self.parent.is_some() {
+            Purpose::Inner
+        } else {
+            Purpose::Step
+        };
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Ok(if turn.begin() { Admitted::Begins(None) } else { Admitted::Gone }),
-            slot = self.cx.admission.gate.slot(self.scope.org(), is_urgent) => {
+            slot = self.cx.admission.gate.slot(self.scope.org(), purpose) => {
                 let slot = slot?;
                 Ok(if turn.begin() { Admitted::Begins(Some(slot)) } else { Admitted::Offered(slot) })
             }

@@ -14,13 +14,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Purpose;
 use super::broker::{Asker, Bound, Broker};
 use super::{Context, Error, Result, policy};
 use crate::authz::{Action, Origin, Resource};
 use crate::definition::{BUILT_IN_PROVIDERS, SEARCH, built_in_providers, validate};
 use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights, SecurityProfile, sha256_hex};
 use crate::error::Kind;
-use crate::runner::{AttemptSpec, BundleRef, Entry, WorkerMessage};
+use crate::runner::{AttemptSpec, BundleRef, Entry, RunnerError, WorkerMessage};
 use crate::secrets::mask::Masker;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::Requester;
@@ -32,6 +33,8 @@ pub(super) use self::strict::options_hold;
 
 /// Longest time that a form waits for its options.
 const WALL_MS: u64 = 30_000;
+/// Longest time that it waits for a worker before that.
+const IN_LINE: Duration = Duration::from_secs(10);
 /// Longest time that an answer is kept, in seconds.
 const LONGEST_KEPT: u64 = 24 * 3600;
 
@@ -137,7 +140,7 @@ async fn all(cx: &Arc<Context>, scope: &Scope, origin: &Origin, asked: Asked) ->
                 inputs.insert(SEARCH.to_owned(), Value::from(search));
             }
             let requester = super::start_run::requester(scope);
-            let answer = call(cx, scope, origin, (&requester, None), &name, inputs).await?;
+            let answer = call(cx, scope, origin, (&requester, None), Purpose::Form, (&name, inputs)).await?;
             (option::read(&name, &answer)?, searches)
         }
     };
@@ -169,8 +172,8 @@ pub(super) async fn call(
     scope: &Scope,
     origin: &Origin,
     (requester, profile): (&Requester, Option<SecurityProfile>),
-    name: &str,
-    inputs: Map<String, Value>,
+    purpose: Purpose,
+    (name, inputs): (&str, Map<String, Value>),
 ) -> Result<Arc<Value>> {
     let current = cx.catalogs.current().await?;
     let Some(provider) = current.catalog.data_providers.get(name) else {
@@ -229,6 +232,7 @@ pub(super) async fn call(
         config,
         rights,
         limits,
+        purpose,
     };
     let ttl = Duration::from_secs(provider.cache_ttl_seconds.min(LONGEST_KEPT));
     let run = Box::pin(run(cx, scope, origin, requester, asked));
@@ -245,6 +249,7 @@ struct Called<'a> {
     config: Merged,
     rights: Rights,
     limits: Limits,
+    purpose: Purpose,
 }
 
 /// Has a worker run the code of a data provider.
@@ -263,6 +268,7 @@ async fn run(
         config,
         rights,
         limits,
+        purpose,
     } = called;
     let name = provider.name.as_str();
     let now = cx.clock.now();
@@ -324,8 +330,13 @@ async fn run(
         }
     };
     let run = async {
-        // A step that asks has a slot, and waits for this.
-        let _slot = cx.admission.gate.slot(scope.org(), true).await?;
+        let slot = cx.admission.gate.slot(scope.org(), purpose);
+        // Also an end for steps that want the same, have slots themselves, and wait for this.
+        let _slot = tokio::time::timeout(IN_LINE, slot)
+            .await
+            .map_err(|_| RunnerError::Busy {
+                slots: cx.runner.slots(),
+            })??;
         cx.runner.run(spec, CancellationToken::new()).await
     };
     let (report, ()) = tokio::join!(run, serve);

@@ -13,8 +13,9 @@ pub use self::message::MAX_DELIVERIES;
 pub(super) use self::poll::poll_all;
 pub use self::poll::{BATCH, LIST_EVERY, LONGEST, Polling, listen};
 use super::hook::{ArgumentRule, Reader, argument_rule, listed};
+use super::launch::Version;
 use super::organization::{keep, recorded};
-use super::{Context, Error, Result, resolve, start_run};
+use super::{Context, Error, Result, launch, provide_data, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
 use crate::domain::{DisplayName, QueueTriggerId, RunId, Secret, Timestamp};
@@ -229,7 +230,7 @@ pub struct Sent {
 /// When the scope may not, there is no such trigger, the message is too large, its workflow is gone or doesn't take it, or
 /// storage fails.
 pub async fn send(
-    cx: &Context,
+    cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
     id: &QueueTriggerId,
@@ -248,8 +249,9 @@ pub async fn send(
         });
     }
     let arguments = message::arguments(&stored.trigger.arguments, &text)?;
-    let found = resolve::resolve(cx, scope, &stored.trigger.workflow).await?;
-    start_run::checked(found.declared(), &arguments)?;
+    let called = (stored.trigger.workflow.as_str(), Version::Called);
+    let checked = launch::check(cx, scope, called, &arguments, None).await?;
+    provide_data::options_hold(cx, scope, origin, checked.found.declared(), &checked.arguments).await?;
     let message = match cx.queue_triggers.send(scope, id, &text).await {
         // Taken away by somebody else than us.
         Err(store::Error::NotFound { .. }) => {

@@ -91,13 +91,13 @@ async fn existing(cx: &Context, scope: &Scope, id: &str) -> Result<StoredSchedul
 /// # Errors
 /// When the scope may not, the schedule is wrong, the organization has as many as it may, or storage fails.
 pub async fn create(
-    cx: &Context,
+    cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
     written: &Map<String, Value>,
 ) -> Result<StoredSchedule> {
     may_change(scope, Action::Create)?;
-    let (definition, timing) = definition::checked(cx, scope, written).await?;
+    let (definition, timing) = definition::checked(cx, scope, origin, written).await?;
     let now = cx.clock.now();
     let id = ScheduleId::generate(now, cx.entropy.bytes());
     let mut new = StoredSchedule::new(id, definition, scope.principal().id(), now);
@@ -127,10 +127,16 @@ pub async fn create(
 /// # Errors
 /// When the scope may not, there is none of this id, the schedule is wrong, it isn't the one that was to be replaced, or storage
 /// fails.
-pub async fn update(cx: &Context, scope: &Scope, origin: &Origin, id: &str, change: &Change) -> Result<StoredSchedule> {
+pub async fn update(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    id: &str,
+    change: &Change,
+) -> Result<StoredSchedule> {
     may_change(scope, Action::Modify)?;
     existing(cx, scope, id).await?;
-    let (definition, timing) = definition::checked(cx, scope, &change.written).await?;
+    let (definition, timing) = definition::checked(cx, scope, origin, &change.written).await?;
     for _ in 0..TRIES {
         let before = existing(cx, scope, id).await?;
         same(&before, change.if_tag.as_deref())?;

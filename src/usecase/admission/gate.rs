@@ -1,5 +1,7 @@
 //! Who gets the next free slot for a worker: the organization that has fewest, then the one that has waited longest since its
-//! last. Those who have had one within the last second share the slots equally. So one that starts a hundred attempts at once does not stand before another that starts one.
+//! last. Those who have had one within the last second share the slots equally. So one that starts a hundred attempts at once does
+//! not stand before another that starts one. Whatever isn't a step of a run has at most half of its organization's share, and
+//! goes first below that: somebody looks at a form.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,17 @@ const MOST_WAITING: usize = 1_024;
 const RECENT: Duration = Duration::from_secs(1);
 /// From so many slots on, one is kept for organizations that have none.
 const ENOUGH: usize = 3;
+
+/// What a slot is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::usecase) enum Purpose {
+    /// A step of a run.
+    Step,
+    /// Somebody of the organization has a slot and waits for this.
+    Inner,
+    /// Somebody looks at a form, or tries code.
+    Form,
+}
 
 /// The slots of this instance.
 #[derive(Debug, Clone)]
@@ -36,30 +49,45 @@ struct State {
 #[derive(Debug, Default)]
 struct Line {
     taken: usize,
+    /// Of these, by forms.
+    forms: usize,
     last_turn: u64,
     last_used: Option<Instant>,
     /// Those first whose slot lets somebody else go on who has one.
-    urgent: VecDeque<oneshot::Sender<WorkerSlot>>,
-    others: VecDeque<oneshot::Sender<WorkerSlot>>,
+    inner: VecDeque<oneshot::Sender<WorkerSlot>>,
+    at_forms: VecDeque<oneshot::Sender<WorkerSlot>>,
+    steps: VecDeque<oneshot::Sender<WorkerSlot>>,
 }
 
 impl Line {
     fn waiting(&mut self) -> usize {
-        self.urgent.retain(|waiter| !waiter.is_closed());
-        self.others.retain(|waiter| !waiter.is_closed());
-        self.urgent.len() + self.others.len()
+        let mut waiting = 0;
+        for line in [&mut self.inner, &mut self.at_forms, &mut self.steps] {
+            line.retain(|waiter| !waiter.is_closed());
+            waiting += line.len();
+        }
+        waiting
     }
 
-    /// Who may have a slot, the organization having `taken` of them already.
-    fn next(&mut self, share: usize) -> Option<oneshot::Sender<WorkerSlot>> {
-        let waiter = self.urgent.pop_front();
-        waiter.or_else(|| {
-            if self.taken < share {
-                self.others.pop_front()
-            } else {
-                None
-            }
-        })
+    fn of(&mut self, purpose: Purpose) -> &mut VecDeque<oneshot::Sender<WorkerSlot>> {
+        match purpose {
+            Purpose::Inner => &mut self.inner,
+            Purpose::Form => &mut self.at_forms,
+            Purpose::Step => &mut self.steps,
+        }
+    }
+
+    /// Who may have a slot, the organization having `taken` of them already, and for what.
+    fn next(&mut self, share: usize) -> Option<(oneshot::Sender<WorkerSlot>, Purpose)> {
+        let forms = (share / 2).max(1);
+        let purposes = [
+            (Purpose::Inner, true),
+            (Purpose::Form, self.taken < share && self.forms < forms),
+            (Purpose::Step, self.taken < share),
+        ];
+        let may = purposes.into_iter().filter(|(_, may)| *may);
+        may.map(|(purpose, _)| purpose)
+            .find_map(|purpose| Some((self.of(purpose).pop_front()?, purpose)))
     }
 }
 
@@ -78,6 +106,7 @@ pub(in crate::usecase) struct WorkerSlot {
     gate: Gate,
     org: Option<OrgId>,
     is_first: bool,
+    purpose: Purpose,
 }
 
 impl WorkerSlot {
@@ -90,7 +119,7 @@ impl WorkerSlot {
 impl Drop for WorkerSlot {
     fn drop(&mut self) {
         if let Some(org) = self.org.take() {
-            self.gate.give_back(&org);
+            self.gate.give_back(&org, self.purpose);
         }
     }
 }
@@ -112,11 +141,11 @@ impl Gate {
         }
     }
 
-    /// Waits for a slot. `urgent`: somebody of the organization has one and waits for this.
+    /// Waits for a slot.
     ///
     /// # Errors
     /// [`RunnerError::Busy`] when too many of the organization wait already.
-    pub(in crate::usecase) async fn slot(&self, org: &OrgId, urgent: bool) -> Result<WorkerSlot, RunnerError> {
+    pub(in crate::usecase) async fn slot(&self, org: &OrgId, purpose: Purpose) -> Result<WorkerSlot, RunnerError> {
         let waiting = {
             let mut state = self.state();
             let line = state.organizations.entry(org.clone()).or_default();
@@ -124,11 +153,7 @@ impl Gate {
                 return Err(RunnerError::Busy { slots: self.slots });
             }
             let (sender, receiver) = oneshot::channel();
-            if urgent {
-                line.urgent.push_back(sender);
-            } else {
-                line.others.push_back(sender);
-            }
+            line.of(purpose).push_back(sender);
             receiver
         };
         self.hand_out();
@@ -144,7 +169,7 @@ impl Gate {
                 return None;
             }
             let (sender, receiver) = oneshot::channel();
-            line.others.push_back(sender);
+            line.steps.push_back(sender);
             receiver
         };
         self.hand_out();
@@ -165,12 +190,13 @@ impl Gate {
         state.organizations.len()
     }
 
-    fn give_back(&self, org: &OrgId) {
+    fn give_back(&self, org: &OrgId, purpose: Purpose) {
         {
             let mut state = self.state();
             state.taken -= 1;
             if let Some(line) = state.organizations.get_mut(org) {
                 line.taken -= 1;
+                line.forms -= usize::from(purpose == Purpose::Form);
                 line.last_used = Some(Instant::now());
             }
         }
@@ -201,9 +227,10 @@ impl Gate {
             let Some(line) = state.organizations.get_mut(&org) else {
                 continue;
             };
-            if let Some(waiter) = line.next(share) {
+            if let Some((waiter, purpose)) = line.next(share) {
                 let is_first = line.taken == 0;
                 line.taken += 1;
+                line.forms += usize::from(purpose == Purpose::Form);
                 state.taken += 1;
                 state.turn += 1;
                 let turn = state.turn;
@@ -212,7 +239,13 @@ impl Gate {
                 }
                 let gate = self.clone();
                 let org = Some(org);
-                return Some((waiter, WorkerSlot { gate, org, is_first }));
+                let slot = WorkerSlot {
+                    gate,
+                    org,
+                    is_first,
+                    purpose,
+                };
+                return Some((waiter, slot));
             }
         }
         None
@@ -238,12 +271,12 @@ mod tests {
         let (busy, quiet) = (org("busy"), org("quiet"));
         let mut slots = Vec::new();
         for _ in 0..3 {
-            slots.push(gate.slot(&busy, false).now_or_never().unwrap().unwrap());
+            slots.push(gate.slot(&busy, Purpose::Step).now_or_never().unwrap().unwrap());
         }
-        let mut fourth = Box::pin(gate.slot(&busy, false));
+        let mut fourth = Box::pin(gate.slot(&busy, Purpose::Step));
         assert!(fourth.as_mut().now_or_never().is_none(), "the last slot is kept");
-        let first = gate.slot(&quiet, false).now_or_never().unwrap().unwrap();
-        let mut second = Box::pin(gate.slot(&quiet, false));
+        let first = gate.slot(&quiet, Purpose::Step).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(gate.slot(&quiet, Purpose::Step));
         assert!(second.as_mut().now_or_never().is_none());
         drop(slots.pop());
         assert!(
@@ -263,28 +296,52 @@ mod tests {
         let busy = org("busy");
         let mut slots = Vec::new();
         for _ in 0..2 {
-            slots.push(gate.slot(&busy, false).await.unwrap());
+            slots.push(gate.slot(&busy, Purpose::Step).await.unwrap());
         }
-        let mut waits = Box::pin(gate.slot(&busy, false));
+        let mut waits = Box::pin(gate.slot(&busy, Purpose::Step));
         assert!(waits.as_mut().now_or_never().is_none());
-        let urgent = gate.slot(&busy, true).now_or_never().unwrap().unwrap();
+        let urgent = gate.slot(&busy, Purpose::Inner).now_or_never().unwrap().unwrap();
         drop(waits);
         drop((urgent, slots));
         assert_eq!(gate.figures(&busy), (3, 0, 0));
     }
 
     #[tokio::test]
+    async fn forms_have_half_of_the_share_and_go_before_steps_below_that() {
+        let gate = Gate::new(6);
+        let org = org("busy");
+        let forms: Vec<_> = (0..9)
+            .filter_map(|_| gate.slot(&org, Purpose::Form).now_or_never())
+            .collect();
+        assert_eq!(forms.len(), 2, "five of six are its share");
+        let mut steps = Vec::new();
+        for _ in 0..3 {
+            steps.push(gate.slot(&org, Purpose::Step).now_or_never().unwrap().unwrap());
+        }
+        let mut step = Box::pin(gate.slot(&org, Purpose::Step));
+        let mut form = Box::pin(gate.slot(&org, Purpose::Form));
+        assert!(step.as_mut().now_or_never().is_none() && form.as_mut().now_or_never().is_none());
+        drop(steps.pop());
+        assert!(form.as_mut().now_or_never().is_none(), "there are two");
+        let _step = step.as_mut().now_or_never().unwrap().unwrap();
+        let mut step = Box::pin(gate.slot(&org, Purpose::Step));
+        assert!(step.as_mut().now_or_never().is_none());
+        drop(forms);
+        assert!(form.as_mut().now_or_never().is_some() && step.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
     async fn a_line_has_an_end() {
         let gate = Gate::new(1);
         let busy = org("busy");
-        let taken = gate.slot(&busy, false).await.unwrap();
+        let taken = gate.slot(&busy, Purpose::Step).await.unwrap();
         let mut waiting = Vec::new();
         for _ in 0..MOST_WAITING {
-            let mut one = Box::pin(gate.slot(&busy, false));
+            let mut one = Box::pin(gate.slot(&busy, Purpose::Step));
             assert!(one.as_mut().now_or_never().is_none());
             waiting.push(one);
         }
-        let refused = gate.slot(&busy, false).now_or_never().unwrap();
+        let refused = gate.slot(&busy, Purpose::Step).now_or_never().unwrap();
         assert!(matches!(refused, Err(RunnerError::Busy { slots: 1 })));
         drop(taken);
         assert!(waiting.remove(0).now_or_never().is_some());

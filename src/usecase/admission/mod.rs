@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
-pub(super) use self::gate::WorkerSlot;
+pub(super) use self::gate::{Purpose, WorkerSlot};
 pub(super) use self::key::living;
 pub(super) use self::place::Place;
 pub use self::why::{Reason, WaitingFor, why};

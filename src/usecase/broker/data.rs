@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Answer, Asker, Broker, args, refusal, refusal_of};
 use crate::definition::BUILT_IN_PROVIDERS;
+use crate::usecase::admission::Purpose;
 use crate::usecase::provide_data;
 
 /// How long a call waits until a worker slot may be taken for the data provider beside the step's own.
@@ -55,8 +56,9 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
                 &bound.scope,
                 &bound.origin,
                 (&bound.requester, bound.profile),
-                &provider,
-                inputs,
+                // Its step has a slot, and waits for this.
+                Purpose::Inner,
+                (&provider, inputs),
             );
             let data = data.await.map_err(|error| refusal_of(&error))?;
             Ok(Arc::unwrap_or_clone(data))

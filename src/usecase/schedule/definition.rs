@@ -1,8 +1,11 @@
 //! A schedule as somebody has written it → one that can be kept, or everything that is wrong with it.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use super::super::{Context, Error, Result, resolve};
+use super::super::{Context, Error, Result, provide_data, resolve};
+use crate::authz::Origin;
 use crate::definition::validate;
 use crate::domain::{CatchUp, Cron, Dst, Overlap, Timestamp, Timing, Zone};
 use crate::error::{Coded as _, Finding, Kind};
@@ -56,7 +59,12 @@ const ANSWERED: [&str; 15] = [
 ///
 /// # Errors
 /// All findings at once; when the workspace can't be used.
-pub(super) async fn checked(cx: &Context, scope: &Scope, written: &Map<String, Value>) -> Result<(Definition, Timing)> {
+pub(super) async fn checked(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    written: &Map<String, Value>,
+) -> Result<(Definition, Timing)> {
     let mut reader = Reader {
         written,
         findings: Vec::new(),
@@ -80,7 +88,7 @@ pub(super) async fn checked(cx: &Context, scope: &Scope, written: &Map<String, V
     let workflow = reader.text("workflow", None);
     let arguments = reader.arguments();
     if let Some(workflow) = &workflow {
-        reader.fits(cx, scope, workflow, arguments.as_ref()).await?;
+        reader.fits(cx, scope, origin, workflow, arguments.as_ref()).await?;
     }
     let cron = reader.text("cron", None);
     let time_zone = reader.text("timeZone", Some("UTC"));
@@ -286,20 +294,37 @@ impl Reader<'_> {
     /// Whether there is such a workflow that takes such arguments.
     async fn fits(
         &mut self,
-        cx: &Context,
+        cx: &Arc<Context>,
         scope: &Scope,
+        origin: &Origin,
         workflow: &str,
         arguments: Option<&Map<String, Value>>,
     ) -> Result<()> {
         match resolve::resolve(cx, scope, workflow).await {
             Ok(found) => {
-                let parameters = &found.declared().parameters;
-                if let Some(Err(findings)) = arguments.map(|given| validate(parameters, given)) {
-                    self.findings.extend(findings.into_iter().map(|finding| Finding {
-                        pointer: format!("/arguments{}", finding.pointer),
-                        ..finding
-                    }));
-                }
+                let declared = found.declared();
+                let findings = match arguments.map(|given| validate(&declared.parameters, given)) {
+                    None => Vec::new(),
+                    Some(Err(findings)) => findings,
+                    // Options change; a schedule whose own are gone can be paused all the same.
+                    Some(Ok(_)) if self.written.get("enabled") == Some(&Value::Bool(false)) => Vec::new(),
+                    Some(Ok(arguments)) => {
+                        let held = provide_data::options_hold(cx, scope, origin, declared, &arguments);
+                        match Box::pin(held).await {
+                            Ok(()) => Vec::new(),
+                            Err(Error::Request {
+                                code: "arguments_invalid",
+                                findings,
+                                ..
+                            }) => findings,
+                            Err(error) => return Err(error),
+                        }
+                    }
+                };
+                self.findings.extend(findings.into_iter().map(|finding| Finding {
+                    pointer: format!("/arguments{}", finding.pointer),
+                    ..finding
+                }));
                 Ok(())
             }
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
