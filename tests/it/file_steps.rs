@@ -165,7 +165,7 @@ async fn a_resumed_run_reads_the_files_that_it_takes_over() {
         "name": "waits",
         "nodes": [
             {"id": "made", "type": "file", "action": "write", "name": "a.txt", "content": "kept"},
-            {"id": "pause", "type": "approval", "message": "go on?"},
+            {"id": "pause", "type": "approval", "question": "go on?"},
             {"id": "read", "type": "file", "action": "read", "file": {"$": "steps.made.output"}},
         ],
         "edges": [{"from": "made", "to": "pause"}, {"from": "pause", "to": "read"}],
@@ -173,9 +173,9 @@ async fn a_resumed_run_reads_the_files_that_it_takes_over() {
     });
     let (app, _folder) = app(&[waits]).await;
     let _host = tokio::spawn(weft::usecase::deliver::consume(app.cx.clone()));
-    let mut at = ann(&app, "POST", "/api/workflows/waits/execute", None, Some(&json!({})))
-        .await
-        .json();
+    let begun = ann(&app, "POST", "/api/workflows/waits/execute", None, Some(&json!({}))).await;
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let mut at = begun.json();
     for _ in 0..2 {
         let run = format!("/api/runs/{}", at["runId"].as_str().unwrap());
         waits_at(&app, &run).await;
@@ -192,9 +192,9 @@ async fn a_resumed_run_reads_the_files_that_it_takes_over() {
     let decided = ann(
         &app,
         "POST",
-        &format!("{run}/approvals/pause"),
+        &format!("{run}/steps/pause/decision"),
         None,
-        Some(&json!({"decision": "approve"})),
+        Some(&json!({"approved": true})),
     )
     .await;
     assert!(decided.status < 300, "{}", decided.text());

@@ -792,7 +792,10 @@ async fn another_instance_goes_on_in_the_midst_of_a_map() {
     for asked in world.app.scripted.asked() {
         made[usize::try_from(asked.arguments["n"].as_u64().unwrap()).unwrap()] += 1;
     }
-    assert_eq!(made, [1, 1, 2, 2, 1, 1]);
+    // Those two that were under way, whichever of the first four they were.
+    assert_eq!(made[4..], [1, 1], "{made:?}");
+    made.sort_unstable();
+    assert_eq!(made, [1, 1, 1, 1, 2, 2]);
     // Records are listed after the end that they tell of.
     let begun = Instant::now();
     let taken = loop {
