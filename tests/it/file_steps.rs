@@ -173,7 +173,12 @@ async fn a_resumed_run_reads_the_files_that_it_takes_over() {
     });
     let (app, _folder) = app(&[waits]).await;
     let _host = tokio::spawn(weft::usecase::deliver::consume(app.cx.clone()));
-    let begun = ann(&app, "POST", "/api/workflows/waits/execute", None, Some(&json!({}))).await;
+    let post = async |path: &str| {
+        let request = app.request("POST", path).person("ann").organization("contoso");
+        let request = request.header("prefer", "respond-async").json(&json!({}));
+        request.send().await
+    };
+    let begun = post("/api/workflows/waits/execute").await;
     assert_eq!(begun.status, 202, "{}", begun.text());
     let mut at = begun.json();
     for _ in 0..2 {
@@ -183,7 +188,7 @@ async fn a_resumed_run_reads_the_files_that_it_takes_over() {
             ann(&app, "POST", &format!("{run}/cancel"), None, None).await.status,
             200
         );
-        let resumed = ann(&app, "POST", &format!("{run}/resume"), None, Some(&json!({}))).await;
+        let resumed = post(&format!("{run}/resume")).await;
         assert!(matches!(resumed.status, 200 | 202), "{}", resumed.text());
         at = resumed.json();
     }
