@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::values::{Known, Values};
 use super::{Context, Error, Result, children, query_run};
 use crate::audit::Event as AuditEvent;
-use crate::authz::{Action, Origin};
+use crate::authz::{Action, Origin, Tier};
 use crate::domain::{RunId, Timestamp};
 pub use crate::scheduler::Decision;
 use crate::scheduler::{Doing, Work};
@@ -238,6 +238,29 @@ pub async fn decide_by_link(cx: &Arc<Context>, origin: &Origin, text: &str, word
         link_made_by: Some(link.made_by),
     };
     say(cx, &scope, origin, run, &link.step, voice, word).await
+}
+
+/// Decides as somebody who is named, for a simulation on the command line.
+///
+/// # Errors
+/// When the scope is none of the command line, or nothing waits for it.
+pub async fn decide_as(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    (id, step): (&RunId, &str),
+    name: &str,
+    word: Word,
+) -> Result<StoredRun> {
+    let run = query_run::visible(cx, scope, id, Action::Modify).await?;
+    if scope.tier() != Tier::Terminal {
+        return Err(bad_link());
+    }
+    let voice = Voice {
+        by: name.to_owned(),
+        link_made_by: None,
+    };
+    say(cx, scope, origin, run, step, voice, word).await
 }
 
 fn opened(cx: &Context, text: &str) -> Result<(Link, Scope)> {

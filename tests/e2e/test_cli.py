@@ -208,6 +208,7 @@ def test_doctor(tmp_path: Path) -> None:
         ("protection", True),
         ("python", True),
         ("storage", True),
+        ("runs", True),
         ("isolation", True),
         ("workspace", True),
     ]

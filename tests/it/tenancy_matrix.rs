@@ -45,6 +45,7 @@ const COVERED: &[&str] = &[
     "admit::key_bypass",
     "admit::list",
     "approval::decide",
+    "approval::decide_as",
     "approval::link",
     "approval::list",
     "artifact::list",
@@ -432,6 +433,16 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 comment: None,
             };
             not_found(of, approval::decide(cx, scope, &origin, (run, "main"), word).await);
+        }
+        "approval::decide_as" => {
+            let word = Word {
+                approved: true,
+                comment: None,
+            };
+            not_found(
+                of,
+                approval::decide_as(cx, scope, &origin, (run, "main"), "ann", word).await,
+            );
         }
         "approval::link" => not_found(of, approval::link(cx, scope, &origin, (run, "main"), "ann", None).await),
         "approval::list" => not_found(of, approval::list(cx, scope, run).await),
