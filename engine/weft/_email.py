@@ -25,6 +25,10 @@ from ._errors import FatalError, RetryableError, WeftError
 
 CONNECT_SECONDS = 30
 """Longest time that the server may take for any one answer."""
+TAKING_SECONDS = 240
+"""Longest time that it may take to take the message: whoever gives up earlier sends it twice.
+
+RFC 5321 (4.5.3.2.6) asks for ten minutes; a step has five unless its workflow says more."""
 RECIPIENTS = 100
 """Most addresses of one message, as RFC 5321 (4.5.3.1.8) has every server take."""
 TEXT_BYTES = 1024 * 1024
@@ -169,6 +173,12 @@ class _Client(smtplib.SMTP):
         if isinstance(self.file, _Answers):
             self.file.left = ANSWER_BYTES
         return super().getreply()
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        """As smtplib's, with the patience that its answer needs."""
+        if self.sock is not None:
+            self.sock.settimeout(TAKING_SECONDS)
+        return super().data(msg)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         proxy = os.environ.get("HTTPS_PROXY")
