@@ -147,7 +147,7 @@ async fn what_is_more_urgent_goes_first_and_a_caller_who_waits_before_others() {
 #[tokio::test]
 async fn a_backlog_holds_back_beside_a_call_of_another_organization() {
     const MANY: usize = 60;
-    const CALL: Duration = Duration::from_secs(2);
+    const CALL: Duration = Duration::from_secs(1);
     let app = Builder::default().concurrent_runs(8).start().await;
     let mut ids = Vec::new();
     for _ in 0..MANY {

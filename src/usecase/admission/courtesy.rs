@@ -2,10 +2,10 @@
 //!
 //! A backlog that is worked off at full speed takes half of every call beside it: what the engine does for a run costs as much
 //! as a small step, and can't be told to be nicer. So for an organization that has few such calls under way here, others hold
-//! back: one run of a backlog begins every [`PACE`] while it is called for, and for [`HOLD`] after a call where its calls use to
-//! follow each other more closely than that; for a second after a call, few runs of a backlog are in their first moments at
-//! once. What has run longer is in its steps, which the operating system holds back. Whoever has more than few calls under way
-//! has its share, and nobody holds back for it.
+//! back: one run of a backlog begins every [`PACE`] in the first second of a call, and for [`HOLD`] after one where its calls
+//! use to follow each other more closely than that; until a second after it, few runs of a backlog are in their first moments
+//! at once. What has run longer is in its steps, which the operating system holds back. Whoever has more than few calls under
+//! way has its share, and nobody holds back for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,8 @@ use crate::domain::OrgId;
 const PACE: Duration = Duration::from_millis(60);
 /// For how long after a call the next one of its organization is expected, where they follow each other so closely.
 const HOLD: Duration = Duration::from_millis(8);
-/// For how long an organization's calls are remembered.
+/// For how long after its beginning and after its end a call is remembered. One that takes longer is in its steps: it must not
+/// slow down others for as long as it lasts.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// For how long after its beginning a run is in its first moments.
 const YOUNG: Duration = Duration::from_millis(100);
@@ -40,6 +41,8 @@ pub(in crate::usecase) struct Courtesy {
 #[derive(Debug, Default)]
 struct Line {
     under_way: usize,
+    /// When the last one began.
+    begun: Option<Instant>,
     /// When the last one ended.
     ended: Option<Instant>,
     /// About how long it takes from an end to the next beginning.
@@ -78,13 +81,16 @@ impl Drop for Called {
 
 impl Line {
     fn is_remembered(&self, now: Instant) -> bool {
-        self.under_way > 0 || self.ended.is_some_and(|ended| ended + REMEMBERED > now)
+        [self.begun, self.ended]
+            .into_iter()
+            .flatten()
+            .any(|then| then + REMEMBERED > now)
     }
 
     /// Until when it is called for, as far as that is known.
     fn until(&self, now: Instant) -> Option<Instant> {
         if self.under_way > 0 {
-            return Some(now + REMEMBERED);
+            return self.begun.map(|begun| begun + REMEMBERED).filter(|until| *until > now);
         }
         let follows = self.pause.is_some_and(|pause| pause <= HOLD);
         self.ended.filter(|_| follows).map(|ended| ended + HOLD)
@@ -104,13 +110,14 @@ impl Courtesy {
     pub(super) fn call(&self, org: &OrgId) -> Called {
         let now = Instant::now();
         let mut lines = self.lines();
-        lines.retain(|_, line| line.is_remembered(now));
+        lines.retain(|_, line| line.under_way > 0 || line.is_remembered(now));
         let line = lines.entry(org.clone()).or_default();
         if let Some(ended) = line.ended.filter(|_| line.under_way == 0) {
             let pause = now - ended;
             line.pause = Some(line.pause.map_or(pause, |mean| (mean * 3 + pause) / 4));
         }
         line.under_way += 1;
+        line.begun = Some(now);
         Called {
             courtesy: self.clone(),
             org: org.clone(),
@@ -250,5 +257,19 @@ mod tests {
         let _own = courtesy.call(&flood);
         assert!(!courtesy.holds_back(&flood), "its own callers wait for its steps");
         drop(first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_takes_long_slows_nobody_down() {
+        let courtesy = Courtesy::new(4);
+        let (flood, slow) = (org("flood"), org("slow"));
+        let call = courtesy.call(&slow);
+        tokio::time::advance(REMEMBERED).await;
+        assert_eq!(courtesy.wait(&flood, &begun(3)), None);
+        assert!(!courtesy.holds_back(&flood));
+        // It is still there when another begins, and both end.
+        let second = courtesy.call(&slow);
+        drop((call, second));
+        assert!(courtesy.wait(&flood, &begun(3)).is_some());
     }
 }
