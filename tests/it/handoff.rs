@@ -1,7 +1,7 @@
 //! Attempts that other instances make, with scripted runners over one embedded store; and runs that are driven in many pieces.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -438,11 +438,13 @@ async fn who_has_lost_a_claim_can_not_report() {
     }
 }
 
-/// Storage that counts how often a claim was taken away by itself.
+/// Storage that counts how often a claim was taken away before its run was changed.
 #[derive(Debug)]
 struct Watched {
     inner: Arc<dyn TableStore>,
-    alone: AtomicUsize,
+    /// From when on it is counted.
+    looks: AtomicBool,
+    before: AtomicUsize,
 }
 
 #[async_trait]
@@ -467,8 +469,10 @@ impl TableStore for Watched {
         let is_claim =
             |one: &Operation| matches!(one, Operation::Delete(row, _) if row.as_str().starts_with("attempt:"));
         let moves = operations.iter().any(|one| matches!(one, Operation::Merge(..)));
-        if !moves && operations.iter().any(is_claim) {
-            self.alone.fetch_add(1, Ordering::SeqCst);
+        if moves {
+            self.looks.store(false, Ordering::SeqCst);
+        } else if self.looks.load(Ordering::SeqCst) && operations.iter().any(is_claim) {
+            self.before.fetch_add(1, Ordering::SeqCst);
         }
         self.inner.commit(table, partition, operations).await
     }
@@ -479,7 +483,8 @@ async fn a_claim_stays_until_it_is_committed_that_nobody_wants_its_attempt() {
     let storage = sqlite::open(None, clock()).unwrap();
     let watched = Arc::new(Watched {
         inner: Arc::clone(&storage.tables),
-        alone: AtomicUsize::new(0),
+        looks: AtomicBool::new(false),
+        before: AtomicUsize::new(0),
     });
     let tables = Arc::clone(&watched) as Arc<dyn TableStore>;
     let app = map(12, json!({})).storage(Ports { tables, ..storage }).start().await;
@@ -496,12 +501,13 @@ async fn a_claim_stays_until_it_is_committed_that_nobody_wants_its_attempt() {
         let claim = runs.claim(&scope, &run, attempt, "OTHER", until, false).await;
         claims.push((slot, attempt, claim.unwrap().unwrap()));
     }
+    watched.looks.store(true, Ordering::SeqCst);
     for (slot, attempt, claim) in &claims {
         let letter = ends(**slot, attempt, now, failed());
         assert!(runs.report(&scope, &run, claim, &letter).await.unwrap());
     }
     assert_eq!(ended(&app, run.as_str()).await["status"], "failed");
-    assert_eq!(watched.alone.load(Ordering::SeqCst), 0);
+    assert_eq!(watched.before.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
