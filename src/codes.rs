@@ -143,6 +143,7 @@ codes! {
     "queue_triggers_full" 409 "The organization has as many queue triggers as it may." "Delete one that is not needed."
     "range_not_satisfiable" 416 "The range that was asked for lies behind the end." "Ask for a range within the size that `Content-Range` says, or for all."
     "requirements_invalid" 503 "`requirements.txt` has lines that are not a package with a version. `errors` lists them." "Mend them; `weft check` shows them again."
+    "resumed_too_often" 409 "As many runs stand behind this one, each of which resumes the one before it, as may." "`POST /api/runs/{id}/rerun` runs it from its beginning."
     "revision_not_found" 404 "The workflow has no such revision, or it is no longer kept." "`GET /api/workflows/{name}/revisions` lists those that there are."
     "role_not_for_members" 400 "`administrator` is no role of a member." "Set the user's administrator flag instead."
     "route_not_found" 404 "There is no such route." "`/api/docs` shows the routes."

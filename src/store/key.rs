@@ -492,6 +492,15 @@ pub fn told_row(cause: &str) -> Key {
     key(format!("told:{}", sha256_hex(cause.as_bytes())))
 }
 
+/// That another run takes over values of this one.
+#[must_use]
+pub fn resumed_row(by: &RunId) -> Key {
+    key(format!("{RESUMED}{by}"))
+}
+
+/// The prefix of all runs that take over values of a run.
+pub const RESUMED: &str = "resumed:";
+
 /// Who makes an attempt that any instance may make.
 #[must_use]
 pub fn claim_row(attempt: &AttemptId) -> Key {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::query_run::visible;
+use super::resume_run::MOST_RESUMED;
 use super::{Context, Error, Result};
 use crate::authz::Action;
 use crate::domain::{ArtifactId, RunId};
@@ -11,9 +12,6 @@ pub use crate::store::claim_check::Coming;
 pub use crate::store::repo::artifacts::Artifact;
 use crate::store::repo::artifacts::Artifacts;
 use crate::tenancy::Scope;
-
-/// How many runs, each of which resumes the next, are searched for an artifact.
-const MOST_RESUMED: usize = 32;
 
 /// The artifacts of a run, by name, and of one name the newest first.
 ///
@@ -73,7 +71,7 @@ pub(super) async fn find(
     wanted: &Wanted<'_>,
 ) -> store::port::Result<Option<Artifact>> {
     let mut run = run.clone();
-    for _ in 0..MOST_RESUMED {
+    for _ in 0..=MOST_RESUMED {
         let found = match wanted {
             Wanted::Id(id) => cx.artifacts.get(scope, &run, id).await?,
             Wanted::Name(name) => {

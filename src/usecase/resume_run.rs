@@ -13,8 +13,12 @@ use super::{Context, Error, Result, query_run, resolve, start_run};
 use crate::authz::{Action, Origin};
 use crate::domain::{RunId, Status};
 use crate::scheduler::{Carried, Plan};
+use crate::store;
 use crate::store::repo::runs::{StoredRun, resumed_run};
 use crate::tenancy::Scope;
+
+/// How many runs, each of which resumes the next, may stand behind a run: it looks through them for what it takes over.
+pub(super) const MOST_RESUMED: usize = 32;
 
 /// Which code a resumed run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,13 @@ pub async fn resume(
         }
         return Ok((earlier, true));
     }
+    if behind(cx, scope, &before).await? > MOST_RESUMED {
+        return Err(Error::conflict(
+            "resumed_too_often",
+            format!("{MOST_RESUMED} runs stand behind run `{id}`, each of which resumes the one before it"),
+            "`POST /api/runs/{id}/rerun` runs it from its beginning",
+        ));
+    }
     let mut prepared = match code {
         CodeOf::Pinned => {
             resolve::still_trusted(cx, scope, origin, &before.new.plan).await?;
@@ -81,7 +92,7 @@ pub async fn resume(
         }
         CodeOf::Current => {
             let Value::Object(arguments) = cx.runs.resolve(scope, &before.new.arguments).await? else {
-                return Err(crate::store::Error::corrupt("the arguments of a run are no object").into());
+                return Err(store::Error::corrupt("the arguments of a run are no object").into());
             };
             launch::prepare(
                 cx,
@@ -101,6 +112,18 @@ pub async fn resume(
         .map(|one| prepared.plan.steps[one.step].id.as_str())
         .collect();
     let detail = json!({"resumes": id, "code": if code == CodeOf::Pinned { "pinned" } else { "current" }, "carried": steps.len()});
+    if !carried.is_empty() {
+        match cx.retention.keep_for(scope, id, &new, cx.clock.now()).await {
+            Err(store::Error::PreconditionFailed { .. }) => {
+                return Err(Error::not_found(
+                    "run_not_found",
+                    format!("run `{id}` was deleted at this moment: its time was over"),
+                    "run the workflow anew",
+                ));
+            }
+            kept => kept?,
+        }
+    }
     let launch = Launch {
         run: new,
         prepared,
@@ -115,6 +138,17 @@ pub async fn resume(
         start_run::same_request(&run, &asked)?;
     }
     Ok((run, repeated))
+}
+
+/// How many runs would stand behind one that resumes a run, each of which resumes the one before it. More than
+/// [`MOST_RESUMED`] are not counted.
+async fn behind(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<usize> {
+    let (mut count, mut before) = (1, run.new.resumes.clone());
+    while let Some(id) = before.filter(|_| count <= MOST_RESUMED) {
+        count += 1;
+        before = cx.runs.get(scope, &id).await?.and_then(|run| run.new.resumes);
+    }
+    Ok(count)
 }
 
 /// What need not be done again: steps that have succeeded and are still the same kind of step.

@@ -13,6 +13,8 @@ use crate::tenancy::Scope;
 
 /// Runs that are deleted with one audit record.
 const BATCH: usize = 20;
+/// How long a run that was to be resumed is kept for the one that resumes it, which may not be there yet.
+const COMING: Duration = Duration::from_secs(60 * 60);
 /// Pages of the list that one tick looks at for one organization. More are left to the next ticks.
 const PAGES: usize = 10;
 
@@ -34,8 +36,7 @@ pub(super) async fn apply(cx: &Context, scope: &Scope, keep: Duration) -> Result
         if !batch.is_empty() {
             record(cx, scope, &batch, before).await?;
             for old in &batch {
-                cx.retention.delete(scope, old).await?;
-                deleted += 1;
+                deleted += usize::from(cx.retention.delete(scope, old).await?);
             }
         }
         after = next;
@@ -46,8 +47,9 @@ pub(super) async fn apply(cx: &Context, scope: &Scope, keep: Duration) -> Result
     Ok(deleted)
 }
 
-/// A run that may go: it has ended before that time, or an earlier tick has deleted a part of it.
-async fn expired(cx: &Context, scope: &Scope, mut old: Old, before: Timestamp) -> Result<Option<Old>> {
+/// A run that may go: it has ended before that time, and no other takes over values of it; or an earlier tick has deleted a part
+/// of it.
+async fn expired(cx: &Context, scope: &Scope, old: Old, before: Timestamp) -> Result<Option<Old>> {
     let run = match cx.runs.get(scope, &old.run).await {
         // It may not have ended; somebody has to look at it first.
         Err(store::Error::Unreadable { .. }) => return Ok(None),
@@ -56,11 +58,25 @@ async fn expired(cx: &Context, scope: &Scope, mut old: Old, before: Timestamp) -
     Ok(match run {
         None => Some(old),
         Some(run) if run.state.finished_at.is_some_and(|at| at < before) => {
-            old.chain = Some(run.audit);
-            Some(old)
+            let old = old.with(&run);
+            (!is_needed(cx, scope, &old).await?).then_some(old)
         }
         Some(_) => None,
     })
+}
+
+/// Whether a run that resumes this one is there, or may come: it finds there what it takes over.
+async fn is_needed(cx: &Context, scope: &Scope, old: &Old) -> Result<bool> {
+    for (by, at) in cx.retention.kept_for(scope, &old.run).await? {
+        let is_there = match cx.runs.get(scope, &by).await {
+            Err(store::Error::Unreadable { .. }) => true,
+            run => run?.is_some(),
+        };
+        if is_there || at.plus(COMING) > cx.clock.now() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Before anything is deleted. The heads of the runs' audit chains are in it, for those who hold a copy of the chains.

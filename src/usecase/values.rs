@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::resume_run::MOST_RESUMED;
 use super::{Context, Error, Result};
 use crate::definition::{Expression, ExpressionError, StepIds, expressions, filled};
 use crate::domain::{MAX_STEP_SECONDS, OnFalse, Payload, StepError, Timestamp};
 use crate::error::Kind;
 use crate::scheduler::{Output, Plan, RunState, Slot, Verdict, Work};
+use crate::store;
 use crate::store::repo::runs::{Left, StoredRun};
 use crate::tenancy::Scope;
 
@@ -22,8 +24,6 @@ const TOGETHER_BYTES: u64 = 16 << 20;
 const KEPT_LISTS: usize = 4;
 /// Most characters of an assertion's message.
 const LONGEST_MESSAGE: usize = 2_000;
-/// How many runs back a resumed run's values are looked for.
-const RESUMED: usize = 16;
 
 /// What a driver knows of what its run's steps have left: what ended under it.
 #[derive(Debug, Default)]
@@ -408,10 +408,7 @@ impl Values<'_> {
                 let stored;
                 let run = if step.carried {
                     stored = self.before_resuming(place).await?;
-                    match &stored {
-                        Some(run) => run,
-                        None => return Ok(Value::Null),
-                    }
+                    &stored
                 } else {
                     self.run
                 };
@@ -450,8 +447,7 @@ impl Values<'_> {
             }
             (None, Work::Loop { .. }) if step.attempts > 0 => {
                 let rounds = if step.carried {
-                    let before = self.before_resuming(place).await?;
-                    before.map_or(step.attempts, |run| run.state.steps[place].attempts)
+                    self.before_resuming(place).await?.state.steps[place].attempts
                 } else {
                     step.attempts
                 };
@@ -474,28 +470,31 @@ impl Values<'_> {
             return Ok(left.clone());
         }
         if self.state.steps[slot.0].carried {
-            return match self.before_resuming(slot.0).await? {
-                Some(run) => Ok(self.cx.runs.left(self.scope, &run, slot).await?),
-                None => Ok(Left::default()),
-            };
+            let run = self.before_resuming(slot.0).await?;
+            return Ok(self.cx.runs.left(self.scope, &run, slot).await?);
         }
         Ok(self.cx.runs.left(self.scope, self.run, slot).await?)
     }
 
     /// The run in which a step was done that this run did not do again.
-    async fn before_resuming(&self, place: usize) -> Result<Option<StoredRun>> {
+    async fn before_resuming(&self, place: usize) -> Result<StoredRun> {
         let mut before = self.run.new.resumes.clone();
-        for _ in 0..RESUMED {
-            let Some(id) = before else { return Ok(None) };
+        for _ in 0..MOST_RESUMED {
+            let Some(id) = before else { break };
             let Some(run) = self.cx.runs.get(self.scope, &id).await? else {
-                return Ok(None);
+                break;
             };
             if !run.state.steps.get(place).is_some_and(|step| step.carried) {
-                return Ok(Some(run));
+                return Ok(run);
             }
             before = run.new.resumes.clone();
         }
-        Ok(None)
+        // Nothing deletes such a run, and to go on with null would be worse than to stand still.
+        Err(store::Error::corrupt(format!(
+            "the run is gone from which step `{}` was taken over",
+            self.run.new.plan.steps[place].id
+        ))
+        .into())
     }
 }
 

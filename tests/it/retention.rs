@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft::audit::Event;
-use weft::clock::ManualClock;
+use weft::clock::{Clock as _, ManualClock};
 use weft::domain::{LogLine, OrgId, RunId, Timestamp};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
 use weft::store::fault::{Call, Fault, Plan, Rule};
 use weft::store::key;
 use weft::store::port::Query;
+use weft::store::repo::retention::Retention;
 use weft::tenancy::{operator, operator_in};
 use weft::testing::app::Builder;
 use weft::testing::{TestApp, WORKFLOW};
 use weft::usecase::audit_log::{AuditQuery, Entry};
+use weft::usecase::seed::DEVELOPMENT_KEY;
 use weft::usecase::tick;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -128,7 +130,7 @@ async fn a_run_is_kept_for_ninety_days_after_its_end() {
     );
     let answer = app
         .request("GET", &format!("/api/runs/{old}/events"))
-        .key(weft::usecase::seed::DEVELOPMENT_KEY)
+        .key(DEVELOPMENT_KEY)
         .organization("contoso");
     assert_eq!(answer.send().await.status, 404);
 }
@@ -156,4 +158,128 @@ async fn a_deletion_that_is_interrupted_is_gone_on_with() {
             assert!(!records(&app).await.is_empty());
         }
     }
+}
+
+/// An application whose workflow `two` has a step that succeeds and one that fails, and a run of it.
+async fn half(app: &TestApp) -> RunId {
+    app.scripted
+        .push("first", Scene::returns(json!({"kept": "by the run that did it"})));
+    app.scripted.push("second", Scene::raises("ValueError", "not yet"));
+    let answer = post(app, "/api/workflows/two/execute").await;
+    assert_eq!(answer["status"], "failed", "{answer:#}");
+    answer["runId"].as_str().unwrap().parse().unwrap()
+}
+
+fn two(builder: Builder) -> Builder {
+    let step = |id: &str| json!({"id": id, "type": "python", "use": id});
+    builder.function("first", &[]).function("second", &[]).graph(json!({
+        "name": "two", "nodes": [step("first"), step("second")], "edges": [{"from": "first", "to": "second"}],
+    }))
+}
+
+async fn post(app: &TestApp, path: &str) -> Value {
+    let request = app.request("POST", path).key(DEVELOPMENT_KEY).organization("contoso");
+    let request = if path.ends_with("/resume") {
+        request.header("prefer", "respond-async")
+    } else {
+        request
+    };
+    let answer = request.json(&json!({})).send().await;
+    answer.json()
+}
+
+async fn first_output(app: &TestApp, run: &RunId) -> Value {
+    let path = format!("/api/runs/{run}/steps/first/output");
+    let request = app.request("GET", &path).key(DEVELOPMENT_KEY).organization("contoso");
+    request.send().await.json()["output"].clone()
+}
+
+async fn resume(app: &TestApp, clock: &ManualClock, run: &RunId) -> RunId {
+    let answer = post(app, &format!("/api/runs/{run}/resume")).await;
+    let id = answer["runId"].as_str().unwrap_or_else(|| panic!("{answer:#}"));
+    let id: RunId = id.parse().unwrap();
+    let scope = operator_in(&operator(), &contoso());
+    // What it waits for, a place for example, comes by messages.
+    for _ in 0..20 {
+        assert!(app.deliver_all().await);
+        let run = app.cx.runs.get(&scope, &id).await.unwrap();
+        if run.is_some_and(|run| run.state.status.is_terminal()) {
+            return id;
+        }
+        clock.advance(Duration::from_secs(10));
+    }
+    panic!("`{id}` does not end")
+}
+
+#[tokio::test]
+async fn a_run_is_kept_as_long_as_those_that_take_over_what_it_did() {
+    let (clock, builder) = start();
+    let app = two(builder).start().await;
+    let before = half(&app).await;
+    clock.advance(10 * DAY);
+    app.scripted.push("second", Scene::raises("ValueError", "not yet"));
+    let middle = resume(&app, &clock, &before).await;
+    clock.advance(10 * DAY);
+    app.scripted.push("second", Scene::returns(json!(2)));
+    let last = resume(&app, &clock, &middle).await;
+    let kept = json!({"kept": "by the run that did it"});
+    assert_eq!(first_output(&app, &last).await, kept);
+    // The first two are over 90 days old, and the last is not.
+    clock.advance(82 * DAY);
+    assert_eq!(tick::tick(&app.cx).await.unwrap().deleted_runs, 0);
+    assert_eq!(first_output(&app, &last).await, kept);
+    clock.advance(10 * DAY);
+    let mut deleted = 0;
+    for _ in 0..3 {
+        deleted += tick::tick(&app.cx).await.unwrap().deleted_runs;
+    }
+    assert_eq!(deleted, 3);
+    for run in [&before, &middle, &last] {
+        assert_eq!(left(&app, run).await, (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_resumed_while_it_is_about_to_be_deleted_stays() {
+    let (clock, builder) = start();
+    let app = two(builder).start().await;
+    let run = half(&app).await;
+    clock.advance(91 * DAY);
+    let (scope, now) = (operator_in(&operator(), &contoso()), clock.now());
+    let retention = Retention::new(app.ports.clone());
+    let seen = app.cx.runs.get(&scope, &run).await.unwrap().unwrap();
+    let (listed, _) = retention.listed_before(&scope, now, 10, None).await.unwrap();
+    let old = listed.into_iter().next().unwrap().with(&seen);
+    let resumed = resume(&app, &clock, &run).await;
+    assert!(
+        !retention.delete(&scope, &old).await.unwrap(),
+        "it was looked at too early"
+    );
+    assert_eq!(retention.kept_for(&scope, &run).await.unwrap(), [(resumed, now)]);
+    assert_ne!(left(&app, &run).await, (0, 0, 0));
+    // Who comes too late is told so.
+    let seen = app.cx.runs.get(&scope, &run).await.unwrap().unwrap();
+    assert!(retention.delete(&scope, &old.with(&seen)).await.unwrap());
+    let kept = retention.keep_for(&scope, &run, &run, now).await;
+    assert!(
+        matches!(kept, Err(weft::store::Error::PreconditionFailed { .. })),
+        "{kept:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_run_is_not_resumed_for_ever() {
+    let (clock, builder) = start();
+    let app = two(builder).start().await;
+    let mut run = half(&app).await;
+    for _ in 0..32 {
+        app.scripted.push("second", Scene::raises("ValueError", "not yet"));
+        run = resume(&app, &clock, &run).await;
+    }
+    assert_eq!(
+        first_output(&app, &run).await,
+        json!({"kept": "by the run that did it"})
+    );
+    let answer = post(&app, &format!("/api/runs/{run}/resume")).await;
+    assert_eq!(answer["code"], "resumed_too_often", "{answer:#}");
 }

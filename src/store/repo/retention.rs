@@ -1,11 +1,17 @@
 //! Deletes runs that are no longer kept. What is deleted last leads to the rest, so whatever interrupts it, the next one goes on.
 
+use super::runs::StoredRun;
 use crate::audit::Head;
 use crate::domain::{RunId, Timestamp};
 use crate::store::error::Error;
 use crate::store::key;
-use crate::store::port::{Continuation, Entity, Key, MAX_BATCH_OPERATIONS, Match, Operation, Ports, Query, Result};
+use crate::store::port::{
+    Continuation, ETag, Entity, Key, MAX_BATCH_OPERATIONS, Match, Operation, Ports, Properties, Query, Result,
+};
 use crate::tenancy::Scope;
+
+/// The shape of the rows that this build writes.
+const SCHEMA: i64 = 1;
 
 /// A run that was asked for before a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +20,19 @@ pub struct Old {
     pub run: RunId,
     /// The head of its audit chain, while it has one: the number of its last record, and its hash.
     pub chain: Option<Head>,
+    /// Its header as it was looked at.
+    header: Option<ETag>,
     listed: Key,
+}
+
+impl Old {
+    /// With its header.
+    #[must_use]
+    pub fn with(mut self, run: &StoredRun) -> Self {
+        self.chain = Some(run.audit.clone());
+        self.header = Some(run.etag.clone());
+        self
+    }
 }
 
 /// Runs that are no longer kept.
@@ -54,19 +72,72 @@ impl Retention {
             Ok(Old {
                 run,
                 chain: None,
+                header: None,
                 listed: row.row.clone(),
             })
         };
         Ok((page.entities.iter().map(old).collect::<Result<_>>()?, page.next))
     }
 
-    /// Deletes a run: its logs, everything in its partition, and last the row that lists it. Values and artifacts, which other
-    /// runs may share, stay, as do the rows that list its audit records.
+    /// Says that another run takes over values of a run, before it does. The header changes with it, so that whoever is about to
+    /// delete the run notices.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`] when there is no such run any more; else those of the table store.
+    pub async fn keep_for(&self, scope: &Scope, run: &RunId, by: &RunId, now: Timestamp) -> Result<()> {
+        let operations = vec![
+            Operation::Merge(
+                key::run_header_row(),
+                Properties::new().with("resumed", true),
+                Match::Any,
+            ),
+            Operation::Upsert(
+                key::resumed_row(by),
+                Properties::new().with("v", SCHEMA).with("at", now),
+            ),
+        ];
+        let table = key::org_table(scope.org());
+        self.ports.tables.commit(&table, &key::run(run), operations).await?;
+        Ok(())
+    }
+
+    /// The runs that take over values of a run, or have deleted that since, and when they said so. One request for each
+    /// thousand.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn kept_for(&self, scope: &Scope, run: &RunId) -> Result<Vec<(RunId, Timestamp)>> {
+        let (table, mut found, mut after) = (key::org_table(scope.org()), Vec::new(), None);
+        loop {
+            let query = Query::partition(key::run(run)).prefix(key::RESUMED)?.after(after);
+            let page = self.ports.tables.query(&table, query).await?;
+            for row in &page.entities {
+                let by = row.row.as_str().strip_prefix(key::RESUMED).unwrap_or_default();
+                let by = by.parse().map_err(|_| Error::corrupt("a row names no run"))?;
+                found.push((by, row.properties.require_time("at")?));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Deletes a run: its header, its logs, everything else in its partition, and last the row that lists it; whether it did, since
+    /// its header may have changed after it was looked at. Values and artifacts, which other runs may share, stay, as do the rows
+    /// that list its audit records.
     ///
     /// # Errors
     /// Those of the stores; the next call goes on.
-    pub async fn delete(&self, scope: &Scope, old: &Old) -> Result<()> {
+    pub async fn delete(&self, scope: &Scope, old: &Old) -> Result<bool> {
         let (table, container) = (key::org_table(scope.org()), key::org_container(scope.org()));
+        if let Some(seen) = &old.header {
+            let header = vec![Operation::Delete(key::run_header_row(), Match::Exactly(seen.clone()))];
+            match self.ports.tables.commit(&table, &key::run(&old.run), header).await {
+                Err(Error::PreconditionFailed { .. }) => return Ok(false),
+                deleted => deleted?,
+            };
+        }
         loop {
             let page = self
                 .ports
@@ -103,7 +174,7 @@ impl Retention {
         }
         let listed = vec![Operation::Delete(old.listed.clone(), Match::Any)];
         match self.ports.tables.commit(&table, &key::index(), listed).await {
-            Ok(_) | Err(Error::PreconditionFailed { .. }) => Ok(()),
+            Ok(_) | Err(Error::PreconditionFailed { .. }) => Ok(true),
             Err(error) => Err(error),
         }
     }
