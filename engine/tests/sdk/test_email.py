@@ -379,7 +379,14 @@ def test_answers_may_come_in_pieces() -> None:
         with connection, contextlib.suppress(OSError):
             for byte in GREETING:
                 connection.sendall(bytes([byte]))
-            for said in (b"250 OK\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n", b"250 tak", b"221 bye\r\n"):
+            for said in (
+                b"250 OK\r\n",
+                b"250 OK\r\n",
+                b"250 OK\r\n",
+                b"354 go\r\n",
+                b"250 tak",
+                b"221 bye\r\n",
+            ):
                 connection.recv(8192)
                 connection.sendall(said)
                 if said == b"250 tak":
