@@ -74,6 +74,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
+use crate::definition::Longest;
 use crate::domain::{Limits, NetworkPolicy, RunId, SecretName, SecurityProfile};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
@@ -407,7 +408,10 @@ impl Context {
             catalogs: catalog::Catalogs::new(
                 code,
                 runner.clone(),
-                bounds.attempt.clone(),
+                (
+                    bounds.attempt.clone(),
+                    Longest::of(&bounds.attempt, bounds.run, bounds.profile),
+                ),
                 (bundles.clone(), NodeTypes::new(ports.clone(), clock.clone())),
                 clock.clone(),
             ),

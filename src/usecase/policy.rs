@@ -13,7 +13,7 @@ use super::organization::{existing, keep};
 use super::{Context, Error, Result, catalog, node_type, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
-use crate::definition::parse_policy;
+use crate::definition::{Longest, parse_policy};
 use crate::domain::{
     Chosen, ChosenBy, Declared, Limits, Network, OrgId, Programs, Rights, SecurityProfile, Trust, settle, stricter,
 };
@@ -446,6 +446,20 @@ pub(super) async fn longest(cx: &Context, scope: &Scope, plan: &Plan) -> Result<
     }
     let longest = Duration::from_secs(ceilings.chosen().profile.figures().run_seconds);
     Ok(longest.min(cx.bounds.run))
+}
+
+/// How long attempts and runs of an organization may last at most, where a workflow asks for a profile.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn longest_times(cx: &Context, scope: &Scope, workflow: Option<SecurityProfile>) -> Result<Longest> {
+    let asked = Asked {
+        workflow,
+        ..Asked::default()
+    };
+    let ceilings = Ceilings::of(cx, scope, asked).await?;
+    let limits = ceilings.restrict(&Rights::of_workspace(&[]), &cx.bounds.attempt).limits;
+    Ok(Longest::of(&limits, cx.bounds.run, ceilings.chosen().profile))
 }
 
 /// How many runs of an organization may be under way at once: what the installation says, and the profile that holds for all of

@@ -773,7 +773,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         // The graph is the stranger's own.
         "workflow::validate" => match workflow::validate(cx, scope, AUTHORED, save_of(Expected::Nothing).graph).await {
-            Ok(findings) => assert!(findings.is_empty(), "{of}: {findings:?}"),
+            Ok((findings, _)) => assert!(findings.is_empty(), "{of}: {findings:?}"),
             Err(error) => assert!(!there, "{of}: {error}"),
         },
         "workflow_assignment::delete" => {
