@@ -456,6 +456,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
     .with_quotas(Quotas {
         artifact: config.limits.artifact_bytes,
         run: config.limits.run_artifact_bytes,
+        organization: config.limits.organization_artifact_bytes,
     });
     match cx.catalogs.begin().await {
         Ok(()) => Ok(cx),

@@ -148,7 +148,7 @@ mod tests {
             {"id": "one", "type": "shell", "command": "true", "timeoutSeconds": 301},
             {"id": "fine", "type": "shell", "command": "true", "timeoutSeconds": 300},
             {"id": "again", "type": "shell", "command": "true", "timeoutSeconds": 900, "retry": {"attempts": 3}},
-            {"id": "wait", "type": "delay", "seconds": 1, "timeoutSeconds": 3_601},
+            {"id": "wait", "type": "workflow", "workflow": "other", "timeoutSeconds": 3_601},
         ]});
         let authored = read_authored("g", &graph);
         assert_eq!(authored.findings(), []);

@@ -107,6 +107,7 @@ const COVERED: &[&str] = &[
     "secret::put",
     "rerun::rerun",
     "start_run::start_run",
+    "usage::get",
     "watch::open",
     "watch::page",
     "workflow::archive",
@@ -289,7 +290,15 @@ async fn contoso_run(app: &TestApp) -> StoredRun {
     };
     app.cx
         .artifacts
-        .put(&scope, &run, &kept, bytes::Bytes::from_static(b"contoso's own"))
+        .put(
+            &scope,
+            &run,
+            &kept,
+            (
+                bytes::Bytes::from_static(b"contoso's own"),
+                super::artifact_quota::room_for(&app.cx.usage, &scope, 13).await,
+            ),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -568,6 +577,10 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         },
         "policy::organization" => match policy::organization(cx, scope).await {
             Ok(stored) => assert_eq!(stored.policy, Policy::default(), "{of}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
+        "usage::get" => match weft::usecase::usage::get(cx, scope).await {
+            Ok(usage) => assert_eq!(usage.used.artifact_bytes, 0, "{of}"),
             Err(error) => assert!(!there, "{of}: {error}"),
         },
         "policy::put_organization" => {

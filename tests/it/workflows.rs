@@ -1351,7 +1351,7 @@ async fn time_limits_above_those_that_count_are_told_and_keep_nothing_out() {
     let put = world
         .app
         .request("PUT", "/api/policy")
-        .person("olivia")
+        .person("ann")
         .organization("contoso");
     let put = put.json(&policy).send().await;
     assert_eq!(put.status, 200, "{}", put.text());
