@@ -104,14 +104,21 @@ impl Reader<'_> {
         self.0.borrow().len()
     }
 
-    fn stood_at(self, before: usize, segment: impl FnOnce() -> String) {
-        if self.count() > before {
+    /// Adds where something stood to what was found in it; how much is found now.
+    fn stood_at(self, before: usize, segment: impl FnOnce() -> String) -> usize {
+        let now = self.count();
+        if now > before {
             let segment = segment();
             for path in &mut self.0.borrow_mut()[before..] {
                 path.push(segment.clone());
             }
         }
+        now
     }
+}
+
+const fn is_container(value: &Value) -> bool {
+    matches!(value, Value::Array(_) | Value::Object(_))
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
@@ -158,28 +165,29 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        loop {
-            let before = self.count();
-            let Some(item) = access.next_element_seed(self)? else {
-                return Ok(Value::Array(items));
-            };
-            self.stood_at(before, || items.len().to_string());
+        let (mut items, mut before) = (Vec::new(), self.count());
+        while let Some(item) = access.next_element_seed(self)? {
+            if is_container(&item) {
+                before = self.stood_at(before, || items.len().to_string());
+            }
             items.push(item);
         }
+        Ok(Value::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
+        let (mut members, mut before) = (Map::new(), self.count());
         while let Some(name) = access.next_key::<String>()? {
-            let before = self.count();
             let value = access.next_value_seed(self)?;
-            self.stood_at(before, || name.clone());
+            if is_container(&value) {
+                before = self.stood_at(before, || name.clone());
+            }
             match members.entry(name) {
                 Entry::Vacant(free) => drop(free.insert(value)),
                 Entry::Occupied(mut taken) => {
                     if self.count() < MOST_REPEATED {
                         self.0.borrow_mut().push(vec![taken.key().clone()]);
+                        before += 1;
                     }
                     taken.insert(value);
                 }

@@ -99,7 +99,6 @@ async fn no_more_is_promised_than_there_is(ports: &Ports, scope: &Scope) {
 
     // What came to nothing is free, but for what the other instance has taken; that one gives it back when it stops.
     drop(rooms);
-    assert_eq!((used(&a, scope).await, used(&b, scope).await), (0, 0));
     let most = QUOTA - SIZE;
     assert!(matches!(a.take(scope, most, QUOTA).await.unwrap(), Taken::Full { .. }));
     b.leave().await;

@@ -6,11 +6,12 @@
 //! so that instances together never promise more than there is.
 //!
 //! - What is stored moves from the instance's row into the sum when it takes the next block.
-//! - What an instance has taken counts for an hour; it takes anew when that is over. So one that has died holds nothing for long.
+//! - What an instance has taken counts for an hour. So one that has died holds nothing for long.
 //! - Bytes that were there already, and uploads that came to nothing, are given back. Where it isn't known whether something was
 //!   stored, it counts.
 //! - Nothing is taken off for what is deleted: the collector, which deletes it, sees every blob, and sets the sum to what is there
-//!   and what came meanwhile. That mends whatever a crash has left, too.
+//!   and what came meanwhile. That mends whatever a crash has left, too. What an instance has stored and not added yet when a count
+//!   begins is seen by that count, and dropped; so of what it stores in those minutes some may be missing until the next.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,8 @@ const BLOCK: u64 = 16 << 20;
 const PART: u64 = 64;
 /// For how long what was taken counts.
 const COUNTS: Duration = Duration::from_secs(3_600);
+/// How long an instance gives of a block before it adds what it has stored to the sum, and takes anew.
+const GIVES: Duration = Duration::from_secs(300);
 /// How often a write that met another one is tried again.
 const TRIES: u32 = 30;
 /// Most rows of others that are cleared away at once.
@@ -63,6 +66,8 @@ struct Numbers {
     promised: u64,
     /// Stored, and not in the sum yet.
     stored: u64,
+    /// The count that had begun when something was last taken.
+    count: u64,
     /// Until when what is free may be given.
     until: Timestamp,
 }
@@ -73,6 +78,7 @@ impl Default for Numbers {
             free: 0,
             promised: 0,
             stored: 0,
+            count: 0,
             until: Timestamp::from_millis(0),
         }
     }
@@ -115,6 +121,8 @@ struct Sum {
     bytes: u64,
     /// What of them was added since the collector began to count.
     since: u64,
+    /// How often it has begun.
+    count: u64,
     counted_at: Option<Timestamp>,
     values: Option<(u64, Timestamp)>,
 }
@@ -132,6 +140,13 @@ struct Rows {
     sum: Sum,
     etag: Option<ETag>,
     holds: Vec<Hold>,
+}
+
+impl Numbers {
+    /// What of it is in no sum: what was stored before a count began, that count has seen.
+    const fn unadded(&self, sum: &Sum) -> u64 {
+        if self.count == sum.count { self.stored } else { 0 }
+    }
 }
 
 impl Account {
@@ -259,7 +274,8 @@ impl Usage {
         let now = self.clock.now();
         let others = rows.holds.iter().filter(|hold| hold.row != own && hold.until > now);
         let others: u64 = others.map(|hold| hold.bytes.saturating_sub(hold.free)).sum();
-        let here = self.account(scope).numbers(|numbers| numbers.stored + numbers.promised);
+        let here = self.account(scope).numbers(|numbers| *numbers);
+        let here = here.promised + here.unadded(&rows.sum);
         Ok(Used {
             artifact_bytes: rows.sum.bytes + others + here,
             artifacts_counted_at: rows.sum.counted_at,
@@ -272,7 +288,11 @@ impl Usage {
     /// # Errors
     /// Those of the table store.
     pub async fn begin_count(&self, scope: &Scope) -> Result<()> {
-        self.change(scope, |sum| sum.since = 0).await
+        self.change(scope, |sum| {
+            sum.since = 0;
+            sum.count += 1;
+        })
+        .await
     }
 
     /// Ends it: so many bytes of artifacts were found.
@@ -335,9 +355,10 @@ impl Usage {
             let rows = self.read_of(org).await?;
             let now = self.clock.now();
             let before = account.numbers(|numbers| *numbers);
+            let added = before.unadded(&rows.sum);
             let sum = Sum {
-                bytes: rows.sum.bytes.saturating_add(before.stored),
-                since: rows.sum.since.saturating_add(before.stored),
+                bytes: rows.sum.bytes.saturating_add(added),
+                since: rows.sum.since.saturating_add(added),
                 ..rows.sum
             };
             let (own_hold, others): (Vec<_>, Vec<_>) = rows.holds.into_iter().partition(|hold| hold.row == own);
@@ -349,12 +370,11 @@ impl Usage {
                 return Ok(Some(used));
             }
             let free = BLOCK.min(quota / PART).max(size).min(room);
-            let until = now.plus(COUNTS);
             let hold = Properties::new()
                 .with("v", SCHEMA)
                 .with("bytes", signed(before.promised.saturating_add(free)))
                 .with("free", signed(free))
-                .with("until", until);
+                .with("until", now.plus(COUNTS));
             let mut operations = vec![sum_operation(&sum, rows.etag)];
             operations.push(match own_hold.into_iter().next() {
                 None => Operation::Insert(own.clone(), hold),
@@ -368,7 +388,7 @@ impl Usage {
                         numbers.stored = numbers.stored.saturating_sub(before.stored);
                         // Something of what was free may have been given meanwhile, or have come back.
                         numbers.free = numbers.free.saturating_add(free).saturating_sub(before.free);
-                        numbers.until = until;
+                        (numbers.until, numbers.count) = (now.plus(GIVES), sum.count);
                     });
                     return Ok(None);
                 }
@@ -447,6 +467,7 @@ fn sum_operation(sum: &Sum, before: Option<ETag>) -> Operation {
         .with("v", SCHEMA)
         .with("bytes", signed(sum.bytes))
         .with("since", signed(sum.since))
+        .with("count", signed(sum.count))
         .with_some("countedAt", sum.counted_at)
         .with_some("valueBytes", sum.values.map(|(bytes, _)| signed(bytes)))
         .with_some("valuesCountedAt", sum.values.map(|(_, at)| at));
@@ -461,6 +482,7 @@ fn read_sum(row: &Entity) -> Result<Sum> {
     Ok(Sum {
         bytes: unsigned(properties.require_int("bytes")?),
         since: unsigned(properties.require_int("since")?),
+        count: unsigned(properties.require_int("count")?),
         counted_at: properties.time("countedAt")?,
         values: properties
             .int("valueBytes")?
