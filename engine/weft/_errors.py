@@ -89,7 +89,7 @@ class TooLarge(WeftError):
 
 
 class QuotaExceeded(TooLarge):
-    """The organization has stored as much as it may; the message says how much that is. Nothing was stored."""
+    """The organization has stored as much as it may; the message says how much. Nothing was stored."""
 
 
 class DeclarationError(WeftError):

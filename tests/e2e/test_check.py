@@ -228,7 +228,7 @@ def test_time_limits_above_those_that_count_are_warned_of(tmp_path: Path) -> Non
     flows.mkdir()
     (flows / "fetch.py").write_text(FETCH.replace('name="fetch"', 'name="fetch", timeout_seconds=900'))
     (flows / "slow.yaml").write_text(
-        "name: slow\ntimeout: 40d\nsteps:\n  - id: one\n    type: shell\n    command: \"true\"\n    timeout: 301\n"
+        'name: slow\ntimeout: 40d\nsteps:\n  - id: one\n    type: shell\n    command: "true"\n    timeout: 301\n'
     )
     checked = weft("check", "--workspace", tmp_path, "--json")
     assert checked.code == 0
