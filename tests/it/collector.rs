@@ -446,7 +446,7 @@ async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_that_is_written_while_blobs_are_deleted() {
     for seed in 0..60 {
-        assert_eq!(race(seed, None).await, [""; 0], "seed {seed}");
+        assert_eq!(Box::pin(race(seed, None)).await, [""; 0], "seed {seed}");
     }
 }
 
@@ -454,7 +454,7 @@ async fn nothing_is_lost_that_is_written_while_blobs_are_deleted() {
 #[tokio::test(start_paused = true)]
 async fn without_a_touch_something_is_lost() {
     for seed in 0..300 {
-        if !race(seed, Some(Defect::IgnoresTouches)).await.is_empty() {
+        if !Box::pin(race(seed, Some(Defect::IgnoresTouches))).await.is_empty() {
             return;
         }
     }
