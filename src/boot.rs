@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::{self, Authenticator, SourceSettings, TrustSettings};
 use crate::clock::{Clock, Entropy, SystemClock};
 use crate::config::{self, Config, Discovery};
+use crate::definition::Longest;
 use crate::domain::{self, NetworkMode, NetworkPolicy, Policy, sha256_hex};
 use crate::egress::{Egress, EgressLimits, Opened};
 use crate::error::{Coded as _, Finding};
@@ -455,6 +456,7 @@ pub async fn context(base: &Base) -> Result<Context, store::Error> {
     .with_quotas(Quotas {
         artifact: config.limits.artifact_bytes,
         run: config.limits.run_artifact_bytes,
+        organization: config.limits.organization_artifact_bytes,
     });
     match cx.catalogs.begin().await {
         Ok(()) => Ok(cx),
@@ -790,6 +792,11 @@ pub async fn check_workspace(config: Config) -> Result<crate::definition::Catalo
         described.files,
         described.ms,
     )
-    .within(&config.limits.attempt);
+    .within(&config.limits.attempt)
+    .noticing(Longest::of(
+        &config.limits.attempt,
+        config.limits.run(),
+        config.isolation.profile,
+    ));
     Ok(usecase::catalog::with_graphs(catalog, &bundle).await?)
 }

@@ -10,6 +10,7 @@ import re
 import smtplib
 import socket
 import ssl
+import time
 import unicodedata
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
@@ -18,13 +19,13 @@ from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses
-from typing import Any, BinaryIO
+from typing import Any
 
 from ._context import Context
 from ._errors import FatalError, RetryableError, WeftError
 
 CONNECT_SECONDS = 30
-"""Longest time that the server may take for any one answer."""
+"""Longest time that the server may take for any one answer, from when it is waited for to its last byte."""
 TAKING_SECONDS = 240
 """Longest time that it may take to take the message: whoever gives up earlier sends it twice.
 
@@ -163,22 +164,30 @@ class _Client(smtplib.SMTP):
     def __init__(self, host: str, port: int, context: ssl.SSLContext, *, implicit: bool) -> None:
         self.context = context
         self._implicit = implicit
+        self._patience = CONNECT_SECONDS
         # The name with which it greets: that of the machine is nobody's business.
         super().__init__(host.strip("[]"), port, local_hostname="weft.invalid", timeout=CONNECT_SECONDS)
 
     def getreply(self) -> tuple[int, bytes]:
         """As smtplib's, for an answer that has an end."""
         if self.file is None and self.sock is not None:
-            self.file = _Answers(self.sock.makefile("rb"))
+            self.file = _Answers(self.sock)
         if isinstance(self.file, _Answers):
-            self.file.left = ANSWER_BYTES
-        return super().getreply()
+            self.file.expect(self._patience)
+        try:
+            return super().getreply()
+        finally:
+            # What is sent next, or a handshake, has its own time.
+            if self.sock is not None:
+                self.sock.settimeout(self._patience)
 
     def data(self, msg: Any) -> tuple[int, bytes]:
         """As smtplib's, with the patience that its answer needs."""
-        if self.sock is not None:
-            self.sock.settimeout(TAKING_SECONDS)
-        return super().data(msg)
+        self._patience = TAKING_SECONDS
+        try:
+            return super().data(msg)
+        finally:
+            self._patience = CONNECT_SECONDS
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         proxy = os.environ.get("HTTPS_PROXY")
@@ -190,21 +199,44 @@ class _Client(smtplib.SMTP):
 
 
 class _Answers:
-    """The lines of a server, until there are too many for one answer."""
+    """The lines of a server, until one answer has too many or takes too long."""
 
-    def __init__(self, lines: BinaryIO) -> None:
-        self._lines = lines
-        self.left = 0
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._held = b""
+        self._left = 0
+        self._patience = 0.0
+        self._until = 0.0
 
-    def readline(self, most: int = -1) -> bytes:
-        line = self._lines.readline(most)
-        self.left -= len(line)
-        if self.left < 0:
+    def expect(self, seconds: float) -> None:
+        """Another answer, which is over in so many seconds however it comes."""
+        self._left = ANSWER_BYTES
+        self._patience = seconds
+        self._until = time.monotonic() + seconds
+
+    def readline(self, most: int) -> bytes:
+        while b"\n" not in self._held and len(self._held) < most:
+            # A connection's own time limit begins again with each byte.
+            remaining = self._until - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError(f"its answer was not over after {self._patience} s")
+            self._connection.settimeout(remaining)
+            try:
+                some = self._connection.recv(8192)
+            except TimeoutError:
+                raise TimeoutError(f"its answer was not over after {self._patience} s") from None
+            if not some:
+                break
+            self._held += some
+        end = min(self._held.find(b"\n") + 1 or len(self._held), most)
+        line, self._held = self._held[:end], self._held[end:]
+        self._left -= len(line)
+        if self._left < 0:
             raise OSError(f"its answer is longer than {ANSWER_BYTES} bytes")
         return line
 
     def close(self) -> None:
-        self._lines.close()
+        """Nothing: the connection is its client's."""
 
 
 def _tunnel(proxy: str, host: str, port: int, timeout: float) -> socket.socket:

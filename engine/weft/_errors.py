@@ -11,6 +11,7 @@
     ├── NotFound              what was asked for doesn't exist (also a `LookupError`)      retriable = False
     ├── NotAvailable          this version of the engine doesn't offer it                  retriable = False
     ├── TooLarge              a value is over a limit; the message names the limit         retriable = False
+    │   └── QuotaExceeded     the organization has stored as much as it may                retriable = False
     └── DeclarationError      a decorator was used wrongly; raised while a module loads    retriable = False
 
 Exceptions of other kinds may be raised too: they count as `retriable = None`.
@@ -87,6 +88,10 @@ class TooLarge(WeftError):
     retriable = False
 
 
+class QuotaExceeded(TooLarge):
+    """The organization has stored as much as it may; the message says how much. Nothing was stored."""
+
+
 class DeclarationError(WeftError):
     """A decorator was used wrongly. Raised when the module loads or is described."""
 
@@ -99,6 +104,7 @@ _BY_CODE: dict[str, type[WeftError]] = {
     "not_available": NotAvailable,
     "invalid": InvalidInput,
     "too_large": TooLarge,
+    "quota_exceeded": QuotaExceeded,
     "unavailable": Unavailable,
 }
 

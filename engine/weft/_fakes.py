@@ -479,8 +479,8 @@ class Fakes:
 
     def _runs_wait(self, args: dict[str, Any]) -> dict[str, Any]:
         timeout = args.get("timeout_seconds")
-        if timeout is not None and timeout < 0:
-            raise InvalidInput("`timeout_seconds` must not be below 0")
+        if timeout is not None and not 0 <= timeout <= 86_400:
+            raise InvalidInput("`timeout_seconds` must be from 0 to 86400")
         return self._runs_get(args)
 
 

@@ -151,6 +151,7 @@ impl Bundles {
             }
             Self::Activate(_) | Self::Rollback(_) => {
                 output::data(answer["digest"].as_str().unwrap_or("folder"));
+                noticed(answer);
                 output::note(&format!(
                     "active as number {}; instances that are running take it within half a minute",
                     answer["history"][0]["activation"]
@@ -160,6 +161,14 @@ impl Bundles {
             Self::Prune(prune) => pruned(answer, prune.dry_run),
             Self::Delete(_) => pruned(answer, false),
         }
+    }
+}
+
+/// What was noticed of code that became active.
+pub(super) fn noticed(answer: &Value) {
+    for finding in answer["noticed"].as_array().into_iter().flatten() {
+        let (pointer, message) = (text(&finding["pointer"]), text(&finding["message"]));
+        output::note(&format!("warning: {pointer}: {message}"));
     }
 }
 

@@ -45,16 +45,23 @@ impl Check {
         let named = self.places.workspace.clone();
         block_on(async move {
             let mut findings = Vec::new();
-            let mut names = BTreeSet::new();
+            let (mut names, mut warnings) = (BTreeSet::new(), Vec::new());
             for file in &self.files {
-                let (declared, mut wrong) = one(&config, file, named.as_deref()).await?;
+                let (declared, wrong, noticed) = one(&config, file, named.as_deref()).await?;
                 names.extend(declared);
-                findings.append(&mut wrong);
+                findings.extend(wrong);
+                warnings.extend(noticed);
             }
             if self.json {
-                output::json(&json!({"files": self.files.len(), "workflows": names, "findings": findings}));
+                output::json(&json!({
+                    "files": self.files.len(),
+                    "workflows": names,
+                    "findings": findings,
+                    "warnings": warnings,
+                }));
             } else {
                 show(&findings);
+                warn(&warnings);
                 output::note(&format!("{} file(s), {} finding(s)", self.files.len(), findings.len()));
             }
             Ok(code(&findings))
@@ -62,8 +69,12 @@ impl Check {
     }
 }
 
-/// The workflows of one file, and what is wrong with it.
-async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Vec<String>, Vec<Finding>), Failure> {
+/// The workflows of one file, what is wrong with it, and what is merely noticed.
+async fn one(
+    config: &Config,
+    file: &Path,
+    named: Option<&Path>,
+) -> Result<(Vec<String>, Vec<Finding>, Vec<Finding>), Failure> {
     let home = tempfile::Builder::new().prefix("weft-check-").tempdir();
     let home = home.map_err(|error| Failure::new(format!("no temporary folder can be made: {error}")))?;
     let place = Place::find(file, named.map(Path::to_owned))?;
@@ -71,14 +82,17 @@ async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Vec<
     config.runner.workspace_dir = place.lay_out(home.path())?;
     let checked = boot::check_workspace(config).await.map_err(Failure::from)?;
     let inside = format!("workspace/{}", place.inside);
-    let own = checked.findings.iter().filter_map(|finding| {
-        let rest = finding.pointer.strip_prefix(&inside)?;
-        rest.starts_with(':').then(|| Finding {
-            pointer: format!("{}{rest}", file.display()),
-            ..finding.clone()
-        })
-    });
-    let own: Vec<_> = own.collect();
+    let own = |of: &[Finding]| -> Vec<Finding> {
+        let own = of.iter().filter_map(|finding| {
+            let rest = finding.pointer.strip_prefix(&inside)?;
+            rest.starts_with(':').then(|| Finding {
+                pointer: format!("{}{rest}", file.display()),
+                ..finding.clone()
+            })
+        });
+        own.collect()
+    };
+    let (own, noticed) = (own(&checked.findings), own(&checked.noticed));
     let declared = checked.workflows.values().filter(|workflow| workflow.path == inside);
     let declared: Vec<_> = declared.map(|workflow| workflow.name.clone()).collect();
     // A Python file may declare nothing. Any other that neither offers anything nor has a finding was not looked at.
@@ -89,7 +103,7 @@ async fn one(config: &Config, file: &Path, named: Option<&Path>) -> Result<(Vec<
             ),
         );
     }
-    Ok((declared, own))
+    Ok((declared, own, noticed))
 }
 
 /// Everything that is wrong with the workspace.
@@ -108,6 +122,7 @@ async fn workspace(config: Config, json: bool) -> Outcome {
         pointer: format!("workspace/{}", finding.pointer),
         ..finding
     }));
+    warnings.extend(checked.noticed.iter().cloned());
     if json {
         output::json(&json!({
             "files": checked.files,
@@ -121,15 +136,7 @@ async fn workspace(config: Config, json: bool) -> Outcome {
         return Ok(code(&checked.findings));
     }
     show(&checked.findings);
-    for warning in &warnings {
-        output::data(&output::plain(&format!(
-            "{}: warning: {}",
-            warning.pointer, warning.message
-        )));
-        if let Some(hint) = &warning.hint {
-            output::note(&format!("  hint: {hint}"));
-        }
-    }
+    warn(&warnings);
     if let Err(reason) = &policy {
         output::note(&format!(
             "declarations were not compared with the platform's policy: {reason}"
@@ -150,6 +157,19 @@ fn code(findings: &[Finding]) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(1)
+    }
+}
+
+/// What keeps nothing from being run.
+fn warn(warnings: &[Finding]) {
+    for warning in warnings {
+        output::data(&output::plain(&format!(
+            "{}: warning: {}",
+            warning.pointer, warning.message
+        )));
+        if let Some(hint) = &warning.hint {
+            output::note(&output::plain(&format!("  hint: {hint}")));
+        }
     }
 }
 

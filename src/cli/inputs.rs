@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Failure;
 use crate::definition::validate;
-use crate::domain::{Declared, Parameter, rounded};
+use crate::domain::{Declared, Parameter, ROUNDED_HINT, read_json, rounded};
 use crate::error::Finding;
 
 /// Most bytes of a file of arguments.
@@ -88,10 +88,18 @@ impl Inputs {
 
 /// A text as a value of a type; else what it should have been.
 fn typed(kind: &str, text: &str) -> Result<Value, &'static str> {
-    let json = || {
-        let value = serde_json::from_str::<Value>(text).ok();
-        value.filter(|_| rounded(text.as_bytes()).is_none())
-    };
+    const LOSSLESS: &str = "JSON without whole numbers beyond 64 bits and without members that stand twice";
+    let read = read_json(text.as_bytes()).ok();
+    let is_whole = |repeated: &Vec<String>| repeated.is_empty() && rounded(text.as_bytes()).is_none();
+    if read.as_ref().is_some_and(|(_, repeated)| !is_whole(repeated))
+        && matches!(
+            kind,
+            "integer" | "number" | "object" | "file" | "array" | "json" | "any"
+        )
+    {
+        return Err(LOSSLESS);
+    }
+    let json = || read.map(|(value, _)| value);
     match kind {
         "integer" => json().filter(Value::is_number).ok_or("a whole number"),
         "number" => json().filter(Value::is_number).ok_or("a number"),
@@ -114,14 +122,18 @@ fn object(text: &str) -> Result<Map<String, Value>, Failure> {
         Some(path) => (read_text(path)?, path.to_owned()),
         None => (text.to_owned(), "--inputs".to_owned()),
     };
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(arguments)) => match rounded(text.as_bytes()) {
-            None => Ok(arguments),
-            Some(found) => Err(Failure::new(format!(
-                "{place}: `{}` (line {}, column {}) is a whole number beyond 64 bits, and would be rounded",
-                found.shown, found.line, found.column
+    match read_json(text.as_bytes()) {
+        Ok((Value::Object(_), repeated)) if !repeated.is_empty() => {
+            let shown: Vec<_> = repeated.iter().map(|pointer| format!("`{pointer:.80}`")).collect();
+            Err(Failure::new(format!(
+                "{place}: these members stand there more than once, and only one of each would count: {}",
+                shown.join(", ")
             ))
-            .hint("write it as a text (`\"…\"`)")),
+            .hint("take all but one of them out"))
+        }
+        Ok((Value::Object(arguments), _)) => match rounded(text.as_bytes()) {
+            None => Ok(arguments),
+            Some(found) => Err(Failure::new(format!("{place}: {found}")).hint(ROUNDED_HINT)),
         },
         Ok(_) => Err(Failure::new(format!("{place}: the arguments are no JSON object"))
             .hint(r#"write them as `--inputs '{"name": "Ada"}'`"#)),
@@ -194,5 +206,14 @@ mod tests {
         assert_eq!(read(&["count=x", "on=maybe", "tags=1", "name"], None), Err(4));
         assert_eq!(read(&[], Some("[1]")), Err(0));
         assert_eq!(read(&[], Some("{")), Err(0));
+        assert_eq!(read(&[], Some(r#"{"n": {"a": 1, "a": 2}}"#)), Err(0));
+        let lost = [
+            r#"any={"a": 1, "a": 2}"#,
+            "any=18446744073709551616",
+            "count=18446744073709551616",
+        ];
+        assert_eq!(read(&lost, None), Err(3));
+        let text = r#"name={"a": 1, "a": 2}"#;
+        assert_eq!(read(&[text], None), Ok(json!({"name": r#"{"a": 1, "a": 2}"#})));
     }
 }

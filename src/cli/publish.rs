@@ -78,10 +78,13 @@ impl Publish {
             let word = if is_new { "published" } else { "was published already" };
             output::note(&format!("{} files of {shown} {word} in {name}", files.len()));
             match activation {
-                Some(activation) => output::note(&format!(
-                    "active as number {}; instances that are running take it within half a minute",
-                    activation["history"][0]["activation"]
-                )),
+                Some(activation) => {
+                    super::bundles::noticed(&activation);
+                    output::note(&format!(
+                        "active as number {}; instances that are running take it within half a minute",
+                        activation["history"][0]["activation"]
+                    ));
+                }
                 None => output::note(&format!(
                     "new runs take it after `weft bundles activate {}`",
                     &digest.hex()[..12]

@@ -185,7 +185,9 @@ impl Site {
             Self::Here(here) => {
                 let active =
                     bundle::activate(&here.cx, &here.platform, &here.origin, digest, None, allow_empty).await?;
-                Ok(activation(&active))
+                let mut answer = activation(&active);
+                answer["noticed"] = json!(bundle::noticed(&here.cx, &here.platform).await);
+                Ok(answer)
             }
             Self::There(there) => {
                 let name = digest.map_or_else(|| "folder".to_owned(), ToString::to_string);

@@ -328,6 +328,8 @@ variables! {
         "Largest artifact of a step.";
     WEFT_MAX_RUN_ARTIFACT_BYTES = "WEFT_MAX_RUN_ARTIFACT_BYTES", Limits, Number(1_024, 1_099_511_627_776), Value("1073741824"), files Lower,
         "Bytes of a run's artifacts together.";
+    WEFT_MAX_ORGANIZATION_ARTIFACT_BYTES = "WEFT_MAX_ORGANIZATION_ARTIFACT_BYTES", Limits, Number(1_024, 1_125_899_906_842_624), Value("107374182400"), files Lower,
+        "Bytes of an organization's artifacts together, the same on all instances. `artifactBytes` of a policy may say less.";
     WEFT_RETENTION_DAYS = "WEFT_RETENTION_DAYS", Limits, Number(0, 36_500), Value("90"),
         "How many days runs are kept after their end, with their logs and events; 0 for ever.";
     WEFT_BLOB_GRACE_HOURS = "WEFT_BLOB_GRACE_HOURS", Limits, Number(0, 87_600), Value("24"),

@@ -33,6 +33,8 @@ pub struct Limits {
     pub artifact_bytes: u64,
     /// Bytes of a run's artifacts together.
     pub run_artifact_bytes: u64,
+    /// Bytes of an organization's artifacts together.
+    pub organization_artifact_bytes: u64,
     /// Results of an organization that are kept for later runs; 0 for none.
     pub cache_entries: u64,
     /// Longest time for which one is taken.
@@ -103,6 +105,10 @@ impl Limits {
             blob_grace_hours: reader.number_or_default("limits.blobGraceHours", &var::WEFT_BLOB_GRACE_HOURS),
             artifact_bytes: reader.number_or_default("limits.artifactBytes", &var::WEFT_MAX_ARTIFACT_BYTES),
             run_artifact_bytes: reader.number_or_default("limits.runArtifactBytes", &var::WEFT_MAX_RUN_ARTIFACT_BYTES),
+            organization_artifact_bytes: reader.number_or_default(
+                "limits.organizationArtifactBytes",
+                &var::WEFT_MAX_ORGANIZATION_ARTIFACT_BYTES,
+            ),
             retention_days: reader.number_or_default("limits.retentionDays", &var::WEFT_RETENTION_DAYS),
         }
     }

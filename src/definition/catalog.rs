@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::graph::{Offer, ReadGraph, check_against, connect, cycles_of_children, inexact};
 use super::options::{PAGING, SEARCH, check_options};
 use super::source::Source;
+use super::time_limits::Longest;
 use crate::domain::{Called, Declared, DeclaredAs, Graph, Limits, Parameter, ParameterType};
 use crate::error::Finding;
 
@@ -24,6 +25,10 @@ pub struct Catalog {
     pub nodes: BTreeMap<String, Declared>,
     /// Everything that is wrong, sorted by place. A file with a finding offers nothing: it is quarantined.
     pub findings: Vec<Finding>,
+    /// What is declared above what counts, sorted by place; it keeps nothing out.
+    pub noticed: Vec<Finding>,
+    /// What counts, where that is known.
+    longest: Option<Longest>,
     /// Of node types of the library the newest version by name, as far as it is known: for hints.
     pub newest: BTreeMap<String, String>,
     /// How many files were looked at.
@@ -122,6 +127,14 @@ impl Catalog {
         let files = files.into_iter().zip(sources);
         for ((((path, text), source), one), mut wrong) in files.zip(read).zip(findings_of) {
             if wrong.is_empty() {
+                let above = self.longest.map(|longest| longest.noticed_of_graph(&one.graph));
+                self.noticed.extend(above.into_iter().flatten().map(|finding| {
+                    let (line, column) = source.place_of(&text, &finding.pointer);
+                    Finding {
+                        pointer: format!("{path}:{line}:{column}"),
+                        ..source.in_words(finding)
+                    }
+                }));
                 let declared = declared(path, one.graph);
                 self.workflows.insert(declared.name.clone(), declared);
                 continue;
@@ -227,6 +240,18 @@ impl Catalog {
                 return;
             }
         }
+    }
+
+    /// As one that says what is declared above what counts: of its functions, and of the graphs that it is given later.
+    #[must_use]
+    pub fn noticing(mut self, longest: Longest) -> Self {
+        let functions = self.workflows.values().filter(|declared| declared.graph.is_none());
+        let functions = functions.chain(self.nodes.values());
+        self.noticed = functions
+            .filter_map(|declared| longest.noticed_of_function(declared))
+            .collect();
+        self.longest = Some(longest);
+        self
     }
 
     /// Without what declares more than the installation allows: it may need that much, so it does not run with less.

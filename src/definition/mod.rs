@@ -14,6 +14,7 @@ mod policy;
 mod shell;
 mod source;
 mod template;
+mod time_limits;
 mod yaml;
 
 pub use authored::{
@@ -38,4 +39,5 @@ pub use options::{BUILT_IN_PROVIDERS, PAGING, SEARCH, built_in_providers, check_
 pub use parameters::{json_schema, validate};
 pub use policy::parse_policy;
 pub use source::Source;
+pub use time_limits::Longest;
 pub use yaml::{ReadYaml, json_schema_of_yaml, read_yaml, to_yaml};

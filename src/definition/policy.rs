@@ -58,6 +58,14 @@ pub fn parse_policy(written: &Map<String, Value>, base: Policy) -> Result<Policy
                 let profiles = SecurityProfile::ALL.map(|profile| (profile.as_str(), Some(profile)));
                 reader.choice("/profile", value, &profiles, &mut policy.profile);
             }
+            "artifactBytes" if value.is_null() => policy.artifact_bytes = None,
+            "artifactBytes" => match value.as_u64().filter(|bytes| i64::try_from(*bytes).is_ok()) {
+                Some(bytes) => policy.artifact_bytes = Some(bytes),
+                None => reader.wrong_type(
+                    "/artifactBytes",
+                    "a whole number of bytes; leave it out for no quota of its own",
+                ),
+            },
             "limits" => reader.object("/limits", value, |reader, name, pointer, value| {
                 if !LimitCeilings::NAMES.contains(&name) {
                     return reader.unknown(pointer, LimitCeilings::NAMES);
@@ -79,6 +87,7 @@ pub fn parse_policy(written: &Map<String, Value>, base: Policy) -> Result<Policy
                     "minimum",
                     "limits",
                     "profile",
+                    "artifactBytes",
                 ],
             ),
         }
@@ -233,6 +242,7 @@ mod tests {
             "minimum": "namespaces",
             "limits": {"wallMs": 60_000, "processes": 1},
             "profile": "restricted",
+            "artifactBytes": 1_000_000,
         });
         let policy = parse(&full).unwrap();
         assert_eq!(serde_json::to_value(&policy).unwrap(), full);
@@ -251,6 +261,7 @@ mod tests {
             "minimum": null,
             "limits": {"wallMs": 0, "memory": 1},
             "profile": {},
+            "artifactBytes": -1,
         }))
         .unwrap_err();
         let places: Vec<_> = findings
@@ -271,6 +282,7 @@ mod tests {
                 ("/limits/wallMs", "wrong_type"),
                 ("/limits/memory", "unknown_member"),
                 ("/profile", "wrong_type"),
+                ("/artifactBytes", "wrong_type"),
             ]
         );
         let many: Vec<_> = (0..501).map(|n| format!("a{n}.example")).collect();

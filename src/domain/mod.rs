@@ -48,7 +48,7 @@ pub use id::{
     ArtifactId, AttemptId, HookId, IdError, KeyId, OrgId, QueueTriggerId, RecordId, RunId, ScheduleId, UserId,
     sha256_hex,
 };
-pub use json_text::{Rounded, rounded};
+pub use json_text::{ROUNDED_HINT, Rounded, read_json, rounded};
 pub use layer::LAYERS;
 pub use library::{
     LIBRARY_FUNCTION, LIBRARY_MODULE, LibraryVersion, NodeBody, NodeDocument, NodeState, NodeTypeName, NodeUse,

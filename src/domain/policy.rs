@@ -158,6 +158,9 @@ pub struct Policy {
     /// The security profile under which everything runs at most; none for no choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<SecurityProfile>,
+    /// Bytes of an organization's artifacts together; none for what the installation allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifact_bytes: Option<u64>,
 }
 
 /// Whose ceiling it is.
@@ -274,6 +277,7 @@ impl Default for Policy {
             minimum: Tier::Process,
             limits: LimitCeilings::default(),
             profile: None,
+            artifact_bytes: None,
         }
     }
 }
@@ -397,6 +401,11 @@ impl Policy {
             && self.profile.is_none_or(|profile| profile > before)
         {
             wider.push(("/profile", "a less strict profile would hold"));
+        }
+        if let Some(before) = other.artifact_bytes
+            && self.artifact_bytes.is_none_or(|bytes| bytes > before)
+        {
+            wider.push(("/artifactBytes", "more bytes of artifacts could be stored"));
         }
         let (ours, theirs) = (self.modules.rules(), other.modules.rules());
         let met = ours.meet(&theirs);

@@ -8,6 +8,7 @@ use url::form_urlencoded;
 
 use super::ArgumentRule;
 use super::scheme::Scheme;
+use crate::domain::rounded;
 use crate::error::Finding;
 
 /// Most headers that are handed to a workflow.
@@ -63,6 +64,8 @@ pub enum Unreadable {
     MediaType,
     /// It says that it is JSON, and is none.
     NotJson(Finding),
+    /// A whole number in it would be rounded.
+    Rounded(Finding),
     /// It is to be the arguments, and is no object.
     NotAnObject,
 }
@@ -103,10 +106,14 @@ fn body(request: &Request) -> Result<Value, Unreadable> {
     if !is_json {
         return Ok(Value::from(text));
     }
-    serde_json::from_str(text).map_err(|error| {
+    let value = serde_json::from_str(text).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Unreadable::NotJson(Finding::new("", "invalid", format!("the body is not JSON: {place}")))
-    })
+    })?;
+    match rounded(text.as_bytes()) {
+        None => Ok(value),
+        Some(found) => Err(Unreadable::Rounded(Finding::new("", "invalid", found.to_string()))),
+    }
 }
 
 /// Fields by name; one that is there more than once is a list.

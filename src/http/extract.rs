@@ -20,8 +20,8 @@ use super::state::App;
 use crate::audit::LinkedRecord;
 use crate::authn::{self, Admission, RequestFacts, requested_organization};
 use crate::authz::{self, Origin};
-use crate::domain::rounded;
-use crate::error::Kind;
+use crate::domain::{ROUNDED_HINT, read_json, rounded};
+use crate::error::{Finding, Kind};
 use crate::tenancy::Scope;
 use crate::usecase::{admit, hook_delivery};
 
@@ -316,9 +316,10 @@ impl<S: Sync> FromRequest<S> for JsonObject {
                     .hint("send `Content-Type: application/json`"),
             );
         }
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(_)) if rounded(&bytes).is_some() => Err(would_round(&bytes)),
-            Ok(Value::Object(object)) => Ok(Self { object, empty: false }),
+        match read_json(&bytes) {
+            Ok((Value::Object(_), repeated)) if !repeated.is_empty() => Err(stand_twice(repeated)),
+            Ok((Value::Object(_), _)) if rounded(&bytes).is_some() => Err(would_round(&bytes)),
+            Ok((Value::Object(object), _)) => Ok(Self { object, empty: false }),
             Ok(_) => Err(
                 ApiError::new(Kind::Invalid, "body_not_an_object", "the body must be a JSON object")
                     .hint("send the arguments by name, as `{\"name\": \"Ada\"}`"),
@@ -374,13 +375,22 @@ impl<S: Sync> FromRequest<S> for TextBody {
 
 /// A whole number that 64 bits don't hold. Nothing is rounded without a word.
 fn would_round(text: &[u8]) -> ApiError {
-    let place = rounded(text).map(|found| format!("`{}` (line {}, column {})", found.shown, found.line, found.column));
-    let place = place.unwrap_or_else(|| "a number".to_owned());
-    ApiError::bad_parameter(
-        "",
-        format!("{place} is a whole number beyond 64 bits, and would be rounded"),
+    let said = rounded(text).map_or_else(|| "a number would be rounded".to_owned(), |found| found.to_string());
+    ApiError::bad_parameter("", said).hint(ROUNDED_HINT)
+}
+
+/// Members of one object with the same name. Readers of JSON differ in which of them they keep, so none is taken.
+fn stand_twice(pointers: Vec<String>) -> ApiError {
+    let findings = pointers.into_iter().map(|pointer| {
+        let message = format!("`{:.80}` stands here more than once", pointer);
+        Finding::new(pointer, "duplicate_key", message).hint("take all but one of them out")
+    });
+    ApiError::new(
+        Kind::Invalid,
+        "parameter_invalid",
+        "members of the body stand there more than once, and only one of each would count",
     )
-    .hint("send it as a text (`\"…\"`)")
+    .findings(findings.collect())
 }
 
 /// serde's words for what is wrong, without its own line and column.

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use super::api::{
     approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, node_types, plans,
-    policy, quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
+    policy, quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, usage, workflow_assignments,
     workflow_drafts, workflow_files, workflow_revisions, workflows,
 };
 
@@ -22,7 +22,7 @@ use super::api::{
         workflow_assignments::list, workflow_assignments::get, workflow_assignments::put, workflow_assignments::delete,
     approvals::decide, approvals::decide_by_link, approvals::link, approvals::list, approvals::look, artifacts::download, artifacts::list, quarantine::list, quarantine::requeue, recordings::get, run_events::events, runs::again, runs::cancel, runs::get, runs::items, runs::list, runs::logs, runs::output, runs::resume, runs::steps,
         audit::list, data_providers::list, data_providers::provide, me::get,
-        policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
+        usage::get, policy::get, policy::put, policy::effective, policy::get_platform, policy::put_platform,
         bundles::list, bundles::publish, bundles::active, bundles::get, bundles::diff, bundles::activate,
         bundles::rollback, bundles::prune, bundles::delete,
         schedules::list, schedules::create, schedules::get, schedules::put, schedules::delete, schedules::trigger,

@@ -4,7 +4,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::api::{
     approvals, artifacts, audit, bundles, data_providers, docs, environments, health, hooks, me, node_types, plans,
-    policy, quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, workflow_assignments,
+    policy, quarantine, queue_triggers, recordings, run_events, runs, schedules, secrets, usage, workflow_assignments,
     workflow_drafts, workflow_files, workflow_revisions, workflows,
 };
 use super::state::Gate;
@@ -201,6 +201,7 @@ pub fn table() -> Vec<Route> {
         at("/api/audit", Organization, get(audit::list)),
         at("/api/data-providers", Organization, get(data_providers::list)),
         at("/api/data-providers/{name}", Organization, get(data_providers::provide)),
+        at("/api/usage", Organization, get(usage::get)),
         at("/api/policy", Organization, get(policy::get)),
         into("/api/policy", Organization, put(policy::put)),
         at("/api/policy/effective", Organization, get(policy::effective)),

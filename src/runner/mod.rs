@@ -148,7 +148,7 @@ pub enum WorkerMessage {
 /// Why a broker call is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// `denied`, `not_found`, `not_available`, `invalid`, `too_large`, `unavailable`.
+    /// `denied`, `not_found`, `not_available`, `invalid`, `too_large`, `quota_exceeded`, `unavailable`.
     pub code: String,
     /// One sentence for the workflow's author.
     pub message: String,

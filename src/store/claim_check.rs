@@ -41,20 +41,20 @@ pub async fn put(blobs: &dyn BlobStore, scope: &Scope, text: String) -> Result<C
 const TRIES: u32 = 5;
 
 /// Writes a blob that is named by its bytes, or relies on the one that is there: that is touched, so that whoever is about to delete
-/// it, since nothing referred to it, doesn't.
+/// it, since nothing referred to it, doesn't. Whether it is new.
 ///
 /// # Errors
 /// Those of the blob store.
-pub async fn put_once(blobs: &dyn BlobStore, scope: &Scope, path: &BlobPath, bytes: Bytes) -> Result<()> {
+pub async fn put_once(blobs: &dyn BlobStore, scope: &Scope, path: &BlobPath, bytes: Bytes) -> Result<bool> {
     let container = key::org_container(scope.org());
     for _ in 0..TRIES {
         match blobs.put(&container, path, bytes.clone(), Put::Create).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             Err(Error::AlreadyExists { .. }) => {}
             Err(error) => return Err(error),
         }
         if blobs.touch(&container, path).await? {
-            return Ok(());
+            return Ok(false);
         }
     }
     Err(Error::Throttled {

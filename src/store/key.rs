@@ -1107,6 +1107,25 @@ impl BlobKind {
     }
 }
 
+/// What an organization has stored.
+#[must_use]
+pub fn usage() -> Key {
+    key("usage".into())
+}
+
+/// The sums of it.
+#[must_use]
+pub fn usage_row() -> Key {
+    key("sum".into())
+}
+
+/// What an instance has taken for what it stores.
+#[must_use]
+pub fn usage_hold_row(instance: &str) -> Key {
+    let clean: String = instance.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+    key(format!("taken:{clean}"))
+}
+
 /// What the collector knows about an organization.
 #[must_use]
 pub fn collector() -> Key {

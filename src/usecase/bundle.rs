@@ -362,6 +362,12 @@ pub async fn activate(
     switch(cx, platform, origin, before.as_ref(), &activation, allow_empty).await
 }
 
+/// What was noticed of the code that is offered here, and keeps nothing out of it.
+pub async fn noticed(cx: &Context, _: &PlatformScope) -> Vec<Finding> {
+    let current = cx.catalogs.at_once().await;
+    current.map_or_else(|_| Vec::new(), |current| current.catalog.noticed.clone())
+}
+
 /// Brings back what was active before. Twice goes back two activations, down to the deployed folder.
 ///
 /// # Errors

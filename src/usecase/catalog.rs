@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::follow::Follow;
 use super::{CodeSource, Error, Result, node_type};
 use crate::clock::Clock;
-use crate::definition::{Catalog, INEXACT};
+use crate::definition::{Catalog, INEXACT, Longest};
 use crate::domain::{Declared, DeclaredAs, Limits, Timestamp};
 use crate::error::Finding;
 use crate::runner::bundle::{self, Fingerprint};
@@ -47,6 +47,7 @@ pub struct Catalogs {
     pub(super) code: CodeSource,
     runner: Arc<dyn NodeRunner>,
     ceilings: Limits,
+    longest: Longest,
     /// What hints name the newest versions by.
     library: NodeTypes,
     state: Mutex<State>,
@@ -74,7 +75,7 @@ impl Catalogs {
     pub fn new(
         code: CodeSource,
         runner: Arc<dyn NodeRunner>,
-        ceilings: Limits,
+        (ceilings, longest): (Limits, Longest),
         (bundles, library): (Bundles, NodeTypes),
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -82,6 +83,7 @@ impl Catalogs {
             code,
             runner,
             ceilings,
+            longest,
             library,
             state: Mutex::default(),
             follow: Follow::new(bundles, clock),
@@ -215,7 +217,8 @@ impl Catalogs {
             description.files,
             description.ms,
         )
-        .within(&self.ceilings);
+        .within(&self.ceilings)
+        .noticing(self.longest);
         let mut without = catalog;
         let mut catalog = with_graphs(without.clone(), bundle).await?;
         if catalog.findings.iter().any(|finding| finding.code == INEXACT) {
@@ -228,6 +231,14 @@ impl Catalogs {
                 place = finding.pointer,
                 code = finding.code,
                 "workspace finding: {}",
+                finding.message
+            );
+        }
+        for finding in &catalog.noticed {
+            info!(
+                place = finding.pointer,
+                code = finding.code,
+                "noticed of the workspace: {}",
                 finding.message
             );
         }

@@ -203,14 +203,26 @@ async fn step(
             let (after, runs) = cx.collector.mark_runs(scope, pass, after, budget).await?;
             progress.after = after;
             progress.counts.runs += runs;
+            if progress.after.is_none() {
+                // Before the first blob is looked at.
+                cx.usage.begin_count(scope).await?;
+            }
             (progress.after.is_none(), Phase::Artifacts)
         }
         Phase::Artifacts => {
             let done = sweep(cx, scope, BlobKind::Artifact, grace, progress, budget).await?;
+            if done {
+                let bytes = progress.counts.kept_artifact_bytes;
+                cx.usage.artifacts_counted(scope, bytes).await?;
+            }
             (done, Phase::Values)
         }
         Phase::Values => {
             let done = sweep(cx, scope, BlobKind::Value, grace, progress, budget).await?;
+            if done {
+                let bytes = progress.counts.kept_bytes - progress.counts.kept_artifact_bytes;
+                cx.usage.values_counted(scope, bytes).await?;
+            }
             (done, Phase::Idle)
         }
     };
@@ -281,7 +293,11 @@ async fn sweep(
         }
     }
     progress.counts.kept += stay.len() as u64;
-    progress.counts.kept_bytes += stay.iter().map(|blob| blob.size).sum::<u64>();
+    let kept = stay.iter().map(|blob| blob.size).sum::<u64>();
+    progress.counts.kept_bytes += kept;
+    if kind == BlobKind::Artifact {
+        progress.counts.kept_artifact_bytes += kept;
+    }
     progress.after = until.or(after);
     if is_whole {
         progress.list = page.next.map(|next| next.0);

@@ -19,7 +19,7 @@ use super::organization::keep;
 use super::{Context, Error, Result, secret, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Resource};
-use crate::domain::{HookId, Secret, Timestamp};
+use crate::domain::{HookId, ROUNDED_HINT, Secret, Timestamp};
 use crate::error::{Coded as _, Kind};
 pub use crate::hooks::Request;
 use crate::hooks::{self, ALL_SOURCES, Rejected, SameBy, Unreadable, Verified};
@@ -276,6 +276,10 @@ fn unreadable(unreadable: Unreadable) -> Error {
     match unreadable {
         Unreadable::MediaType => bad("the body is neither JSON, nor a form, nor text", Vec::new()),
         Unreadable::NotJson(finding) => bad("the body is not JSON", vec![finding]),
+        Unreadable::Rounded(finding) => {
+            let detail = finding.message.clone();
+            Error::invalid("hook_body_unreadable", detail, ROUNDED_HINT, vec![finding])
+        }
         Unreadable::NotAnObject => {
             let detail = "the body must be a JSON object or a form";
             Error::invalid("body_not_an_object", detail, hint, Vec::new())

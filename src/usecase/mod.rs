@@ -41,6 +41,7 @@ pub mod signal;
 pub mod start_run;
 pub mod status;
 pub mod tick;
+pub mod usage;
 pub mod watch;
 pub mod workflow;
 pub mod workflow_assignment;
@@ -74,6 +75,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Entropy};
+use crate::definition::Longest;
 use crate::domain::{Limits, NetworkPolicy, RunId, SecretName, SecurityProfile};
 use crate::egress::Egress;
 use crate::runner::NodeRunner;
@@ -104,6 +106,7 @@ use crate::store::repo::retention::Retention;
 use crate::store::repo::runs::Runs;
 use crate::store::repo::schedules::Schedules;
 use crate::store::repo::signals::Signals;
+use crate::store::repo::usage::Usage;
 use crate::store::repo::workflows::Workflows;
 use crate::store::secret::SecretStore;
 
@@ -119,6 +122,9 @@ pub const WAKE_UP_AFTER_LEASE: Duration = Duration::from_secs(5);
 
 /// How long a process that stops waits for its runs to be handed over.
 const HAND_OVER: Duration = Duration::from_secs(3);
+
+/// How long a process that stops tries to give back what it has taken of organizations' quotas.
+const GIVE_BACK: Duration = Duration::from_millis(500);
 
 /// What artifacts that are being written may hold of memory at once, in KiB.
 const UPLOAD_MEMORY_KIB: usize = 128 << 10;
@@ -192,6 +198,8 @@ pub struct Context {
     pub configs: Configs,
     /// Named outputs of runs.
     pub artifacts: Artifacts,
+    /// How much organizations have stored.
+    pub usage: Arc<Usage>,
     /// What artifacts that are being written may hold of memory, in KiB.
     uploads: Arc<Semaphore>,
     /// How many steps may wait for runs or data providers of this instance: one slot fewer than there are.
@@ -308,6 +316,10 @@ impl Context {
         while self.live.under_way() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // It counts for an hour otherwise.
+        if tokio::time::timeout(GIVE_BACK, self.usage.leave()).await.is_err() {
+            tracing::warn!("room for artifacts could not be given back in time");
+        }
     }
 
     /// The same, which deletes runs so long after their end; none for never.
@@ -327,7 +339,7 @@ impl Context {
     /// The same, in which artifacts may have so many bytes.
     #[must_use]
     pub fn with_quotas(mut self, quotas: Quotas) -> Self {
-        self.artifacts = Artifacts::new(self.ports.clone(), quotas);
+        self.artifacts = Artifacts::new(self.ports.clone(), self.usage.clone(), quotas);
         self
     }
 
@@ -365,6 +377,7 @@ impl Context {
             .trim_start_matches("run_")
             .to_owned();
         let bundles = Bundles::new(ports.clone(), signing.clone());
+        let usage = Arc::new(Usage::new(ports.clone(), clock.clone(), instance.clone()));
         Self {
             runs: Runs::new(ports.clone()),
             quarantines: Quarantines::new(ports.clone()),
@@ -393,7 +406,8 @@ impl Context {
             workflows: Workflows::new(ports.clone(), clock.clone()),
             read: resolve::Read::default(),
             egress,
-            artifacts: Artifacts::new(ports.clone(), Quotas::default()),
+            artifacts: Artifacts::new(ports.clone(), usage.clone(), Quotas::default()),
+            usage,
             uploads: Arc::new(Semaphore::new(UPLOAD_MEMORY_KIB)),
             kv: Kv::new(ports.clone(), clock.clone()),
             schedules: Schedules::new(ports.clone()),
@@ -407,7 +421,10 @@ impl Context {
             catalogs: catalog::Catalogs::new(
                 code,
                 runner.clone(),
-                bounds.attempt.clone(),
+                (
+                    bounds.attempt.clone(),
+                    Longest::of(&bounds.attempt, bounds.run, bounds.profile),
+                ),
                 (bundles.clone(), NodeTypes::new(ports.clone(), clock.clone())),
                 clock.clone(),
             ),

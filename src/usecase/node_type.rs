@@ -15,7 +15,7 @@ use super::organization::keep;
 use super::{Context, Error, Result, workflow_assignment};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
-use crate::definition::{built_in_kinds, check_setting_options, parse_document};
+use crate::definition::{Longest, built_in_kinds, check_setting_options, parse_document};
 use crate::domain::{
     BuiltInKind, Declared, LibraryVersion, NodeBody, NodeTypeName, NodeUse, NodeVersion, Trust, edit_distance,
 };
@@ -374,7 +374,9 @@ pub async fn put_draft(
         digest: document.digest(),
         document,
     });
-    let noticed = checked(cx, &platform, &authored).await?;
+    let mut noticed = checked(cx, &platform, &authored).await?;
+    let longest = Longest::of(&cx.bounds.attempt, cx.bounds.run, cx.bounds.profile);
+    noticed.extend(longest.noticed_of_node_type(authored.document.timeout_seconds));
     let draft = cx
         .node_types
         .put_draft(&platform, (head.as_ref(), before.as_ref()), &authored.document)

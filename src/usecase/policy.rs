@@ -13,7 +13,7 @@ use super::organization::{existing, keep};
 use super::{Context, Error, Result, catalog, node_type, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
-use crate::definition::parse_policy;
+use crate::definition::{Longest, parse_policy};
 use crate::domain::{
     Chosen, ChosenBy, Declared, Limits, Network, OrgId, Programs, Rights, SecurityProfile, Trust, settle, stricter,
 };
@@ -448,6 +448,36 @@ pub(super) async fn longest(cx: &Context, scope: &Scope, plan: &Plan) -> Result<
     Ok(longest.min(cx.bounds.run))
 }
 
+/// How many bytes of artifacts an organization may have, and who says so: the least of what the installation, the platform's policy
+/// and its own say.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn artifact_bytes(cx: &Context, scope: &Scope) -> Result<(u64, &'static str)> {
+    let both = cx.policies.both(scope).await?;
+    let mut least = (cx.artifacts.quotas().organization, "installation");
+    for (policy, by) in [(&both.platform, "platform"), (&both.organization, "organization")] {
+        if let Some(bytes) = policy.artifact_bytes.filter(|bytes| *bytes < least.0) {
+            least = (bytes, by);
+        }
+    }
+    Ok(least)
+}
+
+/// How long attempts and runs of an organization may last at most, where a workflow asks for a profile.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn longest_times(cx: &Context, scope: &Scope, workflow: Option<SecurityProfile>) -> Result<Longest> {
+    let asked = Asked {
+        workflow,
+        ..Asked::default()
+    };
+    let ceilings = Ceilings::of(cx, scope, asked).await?;
+    let limits = ceilings.restrict(&Rights::of_workspace(&[]), &cx.bounds.attempt).limits;
+    Ok(Longest::of(&limits, cx.bounds.run, ceilings.chosen().profile))
+}
+
 /// How many runs of an organization may be under way at once: what the installation says, and the profile that holds for all of
 /// them.
 ///
@@ -521,7 +551,7 @@ pub async fn put_organization(
             return Err(Error::Request {
                 kind: Kind::Denied,
                 code: "policy_widened",
-                detail: "this caller may narrow the policy, and not give more trust, modules or open network"
+                detail: "this caller may narrow the policy, and not give more trust, modules, open network or bytes of artifacts"
                     .to_owned(),
                 hint: Some(
                     "ask a platform administrator, or whoever runs the installation: `weft policy set`".to_owned(),

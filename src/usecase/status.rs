@@ -45,6 +45,8 @@ pub struct Status {
     pub cached_results: (u64, u64),
     /// Blobs that nothing referred to any more and that this process has deleted, and their bytes.
     pub collected: (u64, u64),
+    /// Bytes of artifacts that were stored here since the process began, and how often an organization's quota refused one.
+    pub artifacts: (u64, u64),
     /// For how long such blobs are kept; for ever without it.
     pub grace: Option<Duration>,
     /// Streams and long polls that are told of runs here.
@@ -124,6 +126,7 @@ pub async fn status(cx: &Context, caller: &Caller) -> Result<Status> {
         set_aside_runs: cx.failures.set_aside(),
         cached_results: cx.results.looks(),
         collected: cx.collected.freed(),
+        artifacts: cx.usage.counts(),
         grace: cx.grace,
         watchers: cx.watch.count(),
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::organization::keep;
-use super::{Context, Error, Result, resolve, workflow_assignment};
+use super::{Context, Error, Result, policy, resolve, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{Authored, Change, difference, is_graph, nodes_of, read_authored};
@@ -59,6 +59,8 @@ pub struct Draft {
     pub graph: Value,
     /// What is wrong with it now.
     pub findings: Vec<Finding>,
+    /// What is noticed, and keeps it from nothing.
+    pub noticed: Vec<Finding>,
 }
 
 /// A draft to save.
@@ -86,7 +88,12 @@ pub async fn get_draft(cx: &Context, scope: &Scope, name: &str) -> Result<Draft>
     let graph = cx.workflows.load(scope, &stored.draft).await?;
     let authored = cx.read.get(name, &head.digest, &graph);
     let findings = all_findings(cx, scope, &authored).await?;
-    Ok(Draft { head, graph, findings })
+    Ok(Draft {
+        head,
+        graph,
+        findings,
+        noticed: noticed(cx, scope, &authored).await?,
+    })
 }
 
 /// Saves a draft, and begins the workflow where there is none of its name; whether it began one. An unfinished graph is saved with
@@ -106,6 +113,7 @@ pub async fn save_draft(cx: &Context, scope: &Scope, origin: &Origin, save: Save
     let graph = graph_of(&name, graph)?;
     let authored = read_authored(&name, &graph);
     let findings = all_findings(cx, scope, &authored).await?;
+    let noticed = noticed(cx, scope, &authored).await?;
     let mut kept = None;
     let (now, by) = (cx.clock.now(), by(scope));
     for _ in 0..TRIES {
@@ -120,6 +128,7 @@ pub async fn save_draft(cx: &Context, scope: &Scope, origin: &Origin, save: Save
                         head: head.clone(),
                         graph,
                         findings,
+                        noticed,
                     },
                 )),
                 None => Err(outdated),
@@ -196,7 +205,13 @@ pub async fn save_draft(cx: &Context, scope: &Scope, origin: &Origin, save: Save
             let detail = json!({"digest": head.digest, "nodes": head.nodes, "findings": head.findings, "new": is_new});
             keep(cx, scope, record.detail(&detail)).await?;
         }
-        return Ok((is_new, Draft { head, graph, findings }));
+        let draft = Draft {
+            head,
+            graph,
+            findings,
+            noticed,
+        };
+        return Ok((is_new, draft));
     }
     Err(busy())
 }
@@ -250,11 +265,13 @@ pub async fn discard_draft(
 ///
 /// # Errors
 /// When the scope may not, it is no graph at all, the workspace can't be described, or storage fails.
-pub async fn validate(cx: &Context, scope: &Scope, name: &str, graph: Value) -> Result<Vec<Finding>> {
+pub async fn validate(cx: &Context, scope: &Scope, name: &str, graph: Value) -> Result<(Vec<Finding>, Vec<Finding>)> {
     scope.authorize(Action::Read, Resource::Workflow)?;
     let graph = graph_of(name, graph)?;
     let current = cx.catalogs.current().await?;
-    resolve::findings(cx, scope, &current, &read_authored(name, &graph)).await
+    let authored = read_authored(name, &graph);
+    let findings = resolve::findings(cx, scope, &current, &authored).await?;
+    Ok((findings, noticed(cx, scope, &authored).await?))
 }
 
 /// Makes a draft the revision that is called.
@@ -268,7 +285,7 @@ pub async fn publish(
     origin: &Origin,
     name: &str,
     (expected, message): (&Expected, &str),
-) -> Result<Head> {
+) -> Result<(Head, Vec<Finding>)> {
     scope.authorize(Action::Modify, Resource::Workflow)?;
     if message.chars().count() > MAX_MESSAGE {
         let finding = Finding::new(
@@ -284,7 +301,7 @@ pub async fn publish(
             // Whoever has lost the answer sends the same again.
             let published = stored.head.current.as_ref().map(|current| &current.revision.draft);
             return match expected {
-                Expected::Tag(tag) if published == Some(tag) => Ok(stored.head),
+                Expected::Tag(tag) if published == Some(tag) => Ok((stored.head, Vec::new())),
                 _ => Err(resolve::no_draft(name)),
             };
         };
@@ -298,6 +315,7 @@ pub async fn publish(
         if !findings.is_empty() {
             return Err(resolve::invalid(name, findings));
         }
+        let noticed = noticed(cx, scope, &authored).await?;
         let now = cx.clock.now();
         let revision = StoredRevision {
             head: RevisionHead {
@@ -321,7 +339,7 @@ pub async fn publish(
         let record = audited(cx, scope, origin, AuditEvent::WorkflowPublished, name);
         let detail = json!({"revision": revision.head.number, "digest": revision.head.digest, "message": message});
         keep(cx, scope, record.detail(&detail)).await?;
-        return Ok(stored.head);
+        return Ok((stored.head, noticed));
     }
     Err(busy())
 }
@@ -639,6 +657,12 @@ async fn all_findings(cx: &Context, scope: &Scope, authored: &Authored) -> Resul
         Ok(current) => resolve::findings(cx, scope, &current, authored).await,
         Err(_) => Ok(authored.findings().to_vec()),
     }
+}
+
+/// Time limits in a graph that are above those that count for the organization.
+async fn noticed(cx: &Context, scope: &Scope, authored: &Authored) -> Result<Vec<Finding>> {
+    let longest = policy::longest_times(cx, scope, authored.graph().security_profile).await?;
+    Ok(longest.noticed_of_graph(authored.graph()))
 }
 
 /// Names of the workspace are the workspace's.

@@ -221,3 +221,26 @@ def test_texts_stay_texts_and_a_broken_file_runs_nothing(tmp_path: Path) -> None
     done = weft("simulate", file)
     assert (done.status, done.stdout) == (1, "")
     assert f"{file}:3:" in done.stderr
+
+
+def test_time_limits_above_those_that_count_are_warned_of(tmp_path: Path) -> None:
+    flows = tmp_path / "workflows"
+    flows.mkdir()
+    (flows / "fetch.py").write_text(FETCH.replace('name="fetch"', 'name="fetch", timeout_seconds=900'))
+    (flows / "slow.yaml").write_text(
+        'name: slow\ntimeout: 40d\nsteps:\n  - id: one\n    type: shell\n    command: "true"\n    timeout: 301\n'
+    )
+    checked = weft("check", "--workspace", tmp_path, "--json")
+    assert checked.status == 0
+    warned = {one["pointer"]: (one["code"], one["message"]) for one in checked.json["warnings"]}
+    assert {pointer: code for pointer, (code, _) in warned.items()} == {
+        "workspace/workflows/fetch.py:5:1": "timeout_above_ceiling",
+        "workspace/workflows/slow.yaml:2:10": "timeout_above_ceiling",
+        "workspace/workflows/slow.yaml:7:14": "timeout_above_ceiling",
+    }
+    assert "at most 300 s" in warned["workspace/workflows/fetch.py:5:1"][1]
+    said = weft("check", flows / "slow.yaml")
+    assert (said.status, "slow.yaml:7:14: warning: `timeout` of step `one` is 301" in said.stdout) == (
+        0,
+        True,
+    )

@@ -57,7 +57,12 @@ async fn artifact(app: &TestApp, run: &RunId, bytes: &'static [u8]) {
         created_at: app.cx.clock.now(),
     };
     let (scope, bytes) = (contoso(), Bytes::from_static(bytes));
-    app.cx.artifacts.put(&scope, run, &artifact, bytes).await.unwrap();
+    let room = super::artifact_quota::room_for(&app.cx.usage, &scope, bytes.len() as u64).await;
+    app.cx
+        .artifacts
+        .put(&scope, run, &artifact, (bytes, room))
+        .await
+        .unwrap();
 }
 
 /// The blobs of values and artifacts.
@@ -116,6 +121,47 @@ async fn lost(app: &TestApp) -> Vec<String> {
         }
     }
     lost
+}
+
+/// What the sum is off by, whatever the reason, is mended by the next pass.
+#[tokio::test]
+async fn each_pass_counts_what_there_is() {
+    let clock = clock();
+    let app = Builder::default().clock(clock.clone()).start().await;
+    let used = async || app.cx.usage.get(&contoso()).await.unwrap();
+    let old = run(&app, large("a")).await;
+    artifact(&app, &old, b"only the old one's").await;
+    artifact(&app, &old, b"only the old one's").await;
+    let mut usage = used().await;
+    assert_eq!(
+        (usage.artifact_bytes, usage.artifacts_counted_at, usage.values),
+        (18, None, None)
+    );
+    tick(&app).await;
+    clock.advance(60 * DAY);
+    // Somebody has written this, and died before it was counted.
+    let stray = key::artifact_blob(&"0".repeat(64));
+    let container = key::org_container(contoso().org());
+    let bytes = Bytes::from_static(b"stray");
+    app.ports
+        .blobs
+        .put(&container, &stray, bytes, Put::Create)
+        .await
+        .unwrap();
+    let began = clock.now();
+    pass(&app).await;
+    usage = used().await;
+    assert_eq!((usage.artifact_bytes, usage.artifacts_counted_at), (23, Some(began)));
+    let value = large("a").to_string().len() as u64;
+    assert_eq!(usage.values, Some((value, began)));
+    clock.advance(3 * DAY);
+    assert_eq!(pass(&app).await, (1, 5));
+    assert_eq!(used().await.artifact_bytes, 18);
+    clock.advance(31 * DAY);
+    assert_eq!(tick(&app).await.deleted_runs, 1);
+    pass(&app).await;
+    usage = used().await;
+    assert_eq!((usage.artifact_bytes, usage.values.unwrap().0), (0, 0));
 }
 
 #[tokio::test]
@@ -400,7 +446,7 @@ async fn race(seed: u64, defect: Option<Defect>) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_that_is_written_while_blobs_are_deleted() {
     for seed in 0..60 {
-        assert_eq!(race(seed, None).await, [""; 0], "seed {seed}");
+        assert_eq!(Box::pin(race(seed, None)).await, [""; 0], "seed {seed}");
     }
 }
 
@@ -408,7 +454,7 @@ async fn nothing_is_lost_that_is_written_while_blobs_are_deleted() {
 #[tokio::test(start_paused = true)]
 async fn without_a_touch_something_is_lost() {
     for seed in 0..300 {
-        if !race(seed, Some(Defect::IgnoresTouches)).await.is_empty() {
+        if !Box::pin(race(seed, Some(Defect::IgnoresTouches))).await.is_empty() {
             return;
         }
     }

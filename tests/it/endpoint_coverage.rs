@@ -174,6 +174,7 @@ const VERBS: &[(&str, &str, Action, Resource)] = &[
     ("GET", "/api/policy", Action::Read, Resource::Policy),
     ("PUT", "/api/policy", Action::Modify, Resource::Policy),
     ("GET", "/api/policy/effective", Action::Read, Resource::Policy),
+    ("GET", "/api/usage", Action::Read, Resource::Organization),
     ("GET", "/api/triggers/hooks", Action::List, Resource::Hook),
     ("POST", "/api/triggers/hooks", Action::Create, Resource::Hook),
     ("GET", "/api/triggers/hooks/{id}", Action::Read, Resource::Hook),
@@ -310,7 +311,12 @@ async fn kept(app: &TestApp, run: &str) -> ArtifactId {
         created_at: app.cx.clock.now(),
     };
     let bytes = Bytes::from_static(b"kept");
-    app.cx.artifacts.put(&scope, &run, &artifact, bytes).await.unwrap();
+    let room = super::artifact_quota::room_for(&app.cx.usage, &scope, 4).await;
+    app.cx
+        .artifacts
+        .put(&scope, &run, &artifact, (bytes, room))
+        .await
+        .unwrap();
     artifact.id
 }
 

@@ -637,6 +637,10 @@ async fn bodies_become_arguments_and_credentials_do_not() {
             (400, "hook_body_unreadable"),
         ),
         (
+            world.signed(world.to(&id), &secret, r#"{"name":"a","more":18446744073709551616}"#),
+            (400, "hook_body_unreadable"),
+        ),
+        (
             world.signed(world.to(&id), &secret, r#"{"nobody":1}"#),
             (400, "arguments_invalid"),
         ),
@@ -650,6 +654,10 @@ async fn bodies_become_arguments_and_credentials_do_not() {
         let answer = request.send().await;
         assert_eq!((answer.status, answer.code().as_str()), expected, "{}", answer.text());
     }
+    // Senders write their own JSON: of members that stand twice the last counts.
+    let twice = world.signed(world.to(&id), &secret, r#"{"name":"a","name":"b"}"#);
+    let run = world.run(&twice.send().await).await;
+    assert_eq!(arguments(&world, &run).await["name"], "b");
     let failed: Vec<_> = world
         .lines(&id)
         .await

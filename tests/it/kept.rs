@@ -11,6 +11,7 @@ use weft::store::key;
 use weft::store::port::{Match, Operation, Ports, Properties};
 use weft::store::repo::artifacts::{self, Artifact, Artifacts, Quotas};
 use weft::store::repo::kv::{Expected, Kv, MAX_PAIRS, Pair, Written, is_key};
+use weft::store::repo::usage::Usage;
 use weft::store::sqlite;
 use weft::tenancy::{Scope, operator, operator_in};
 
@@ -171,7 +172,8 @@ async fn pairs(ports: &Ports) {
 
 async fn named_outputs(ports: &Ports) {
     let clock = clock();
-    let artifacts = Artifacts::new(ports.clone(), Quotas::default());
+    let usage = Arc::new(Usage::new(ports.clone(), clock.clone(), "here".to_owned()));
+    let artifacts = Artifacts::new(ports.clone(), usage.clone(), Quotas::default());
     let [ours, theirs] = two(ports).await;
     let run = RunId::generate(clock.now(), Entropy::System.bytes());
     let other = RunId::generate(clock.now(), Entropy::System.bytes());
@@ -198,8 +200,9 @@ async fn named_outputs(ports: &Ports) {
         (&empty, b""),
         (&first, b"first"),
     ] {
+        let taken = super::artifact_quota::room_for(&usage, &ours, bytes.len() as u64).await;
         let written = artifacts
-            .put(&ours, &run, artifact, Bytes::copy_from_slice(bytes))
+            .put(&ours, &run, artifact, (Bytes::copy_from_slice(bytes), taken))
             .await
             .unwrap();
         assert_eq!(written, artifacts::Written::Done);

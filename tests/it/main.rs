@@ -2,6 +2,7 @@
 
 mod admission;
 mod architecture;
+mod artifact_quota;
 mod audit;
 mod authn_repositories;
 mod authn_table;

@@ -78,6 +78,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     (trust(), network, modules, prop::option::of(names()), tier(), limits).prop_map(
         |(trust, network, modules, restricted_modules, minimum, limits)| Policy {
             profile: None,
+            artifact_bytes: None,
             trust,
             network,
             modules,
@@ -196,6 +197,7 @@ proptest! {
         let met = rules(&policy).meet(&rules(&other));
         let narrower = Policy {
             profile: None,
+            artifact_bytes: None,
             trust: policy.trust.min(other.trust),
             network: NetworkPolicy {
                 mode: policy.network.mode.min(other.network.mode),

@@ -107,6 +107,7 @@ const COVERED: &[&str] = &[
     "secret::put",
     "rerun::rerun",
     "start_run::start_run",
+    "usage::get",
     "watch::open",
     "watch::page",
     "workflow::archive",
@@ -289,7 +290,15 @@ async fn contoso_run(app: &TestApp) -> StoredRun {
     };
     app.cx
         .artifacts
-        .put(&scope, &run, &kept, bytes::Bytes::from_static(b"contoso's own"))
+        .put(
+            &scope,
+            &run,
+            &kept,
+            (
+                bytes::Bytes::from_static(b"contoso's own"),
+                super::artifact_quota::room_for(&app.cx.usage, &scope, 13).await,
+            ),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -570,6 +579,10 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
             Ok(stored) => assert_eq!(stored.policy, Policy::default(), "{of}"),
             Err(error) => assert!(!there, "{of}: {error}"),
         },
+        "usage::get" => match weft::usecase::usage::get(cx, scope).await {
+            Ok(usage) => assert_eq!(usage.used.artifact_bytes, 0, "{of}"),
+            Err(error) => assert!(!there, "{of}: {error}"),
+        },
         "policy::put_organization" => {
             let change = Change {
                 written: Map::new(),
@@ -773,7 +786,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
         }
         // The graph is the stranger's own.
         "workflow::validate" => match workflow::validate(cx, scope, AUTHORED, save_of(Expected::Nothing).graph).await {
-            Ok(findings) => assert!(findings.is_empty(), "{of}: {findings:?}"),
+            Ok((findings, _)) => assert!(findings.is_empty(), "{of}: {findings:?}"),
             Err(error) => assert!(!there, "{of}: {error}"),
         },
         "workflow_assignment::delete" => {

@@ -1270,3 +1270,102 @@ async fn what_can_not_be_read_is_said_in_our_words_and_nothing_is_rounded() {
         );
     }
 }
+
+#[tokio::test]
+async fn members_that_stand_twice_are_refused_where_arguments_and_definitions_come_in() {
+    let world = World::new().await;
+    world.put("talk", None, &graph("talk", json!({}))).await;
+    let twice = r#"{"name": "a", "more": [{"b/c": 1, "b/c": 1}], "name": "b"}"#;
+    for (method, path) in [
+        ("POST", format!("/api/workflows/{WORKFLOW}/execute")),
+        ("POST", format!("/api/workflows/{WORKFLOW}/plan")),
+        ("POST", "/api/workflows/talk/validate".to_owned()),
+        ("PUT", "/api/workflows/talk/draft".to_owned()),
+        ("PUT", "/api/node-types/shout/draft".to_owned()),
+        ("PUT", "/api/policy".to_owned()),
+    ] {
+        let request = world.to(method, &path).header("content-type", "application/json");
+        let answer = request.body(twice.as_bytes().to_vec()).send().await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "parameter_invalid"),
+            "{path}: {}",
+            answer.text()
+        );
+        let errors = answer.json()["errors"].clone();
+        let pointers: Vec<_> = errors.as_array().unwrap().iter().map(|one| &one["pointer"]).collect();
+        assert_eq!(pointers, ["/more/0/b~1c", "/name"], "{path}");
+        assert_eq!(errors[0]["code"], "duplicate_key");
+    }
+    let file = "{\n  \"name\": \"talk\",\n  \"nodes\": [\n    {\"id\": \"a\", \"type\": \"compute\", \"value\": 1, \"value\": 2}\n  ]\n}";
+    let request = world
+        .to("POST", "/api/workflows/import")
+        .header("content-type", "application/json");
+    let answer = request.body(file.as_bytes().to_vec()).send().await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (400, "workflow_invalid"),
+        "{}",
+        answer.text()
+    );
+    let errors = answer.json()["errors"].clone();
+    assert_eq!(errors[0]["code"], "duplicate_key");
+    assert_eq!(errors[0]["pointer"], "import.json:4:57");
+}
+
+#[tokio::test]
+async fn time_limits_above_those_that_count_are_told_and_keep_nothing_out() {
+    let world = World::new().await;
+    let graph = json!({"name": "slow", "deadlineSeconds": 1_000_000, "nodes": [
+        {"id": "one", "type": "shell", "command": "true", "timeoutSeconds": 301},
+        {"id": "two", "type": "shell", "command": "true", "timeoutSeconds": 300},
+    ]});
+    let told = |answer: &Value| {
+        let noticed = answer["noticed"].as_array().cloned().unwrap_or_default();
+        let codes: Vec<_> = noticed.iter().map(|one| one["code"].clone()).collect();
+        assert!(codes.iter().all(|code| code == "timeout_above_ceiling"), "{codes:?}");
+        noticed
+            .iter()
+            .map(|one| one["pointer"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let expected = ["/deadlineSeconds", "/nodes/one/timeoutSeconds"];
+    let validated = world.post("/api/workflows/slow/validate", graph.clone()).await.json();
+    assert_eq!(
+        (&validated["valid"], told(&validated)),
+        (&json!(true), expected.map(str::to_owned).into())
+    );
+    let message = validated["noticed"][1]["message"].as_str().unwrap();
+    assert!(
+        message.contains("301") && message.contains("at most 300 s"),
+        "{message}"
+    );
+    assert_eq!(told(&world.publish(&graph).await), expected);
+    let other = world.put("slow", None, &graph).await;
+    assert!(other.status < 300, "{}", other.text());
+    assert_eq!(told(&other.json()), expected);
+    assert_eq!(told(&world.get("/api/workflows/slow/draft").await), expected);
+
+    // What an organization's policy allows counts where that is less.
+    let policy = json!({"limits": {"wallMs": 20_000}});
+    let put = world
+        .app
+        .request("PUT", "/api/policy")
+        .person("ann")
+        .organization("contoso");
+    let put = put.json(&policy).send().await;
+    assert_eq!(put.status, 200, "{}", put.text());
+    let less = world.get("/api/workflows/slow/draft").await;
+    assert_eq!(
+        told(&less),
+        [
+            "/deadlineSeconds",
+            "/nodes/one/timeoutSeconds",
+            "/nodes/two/timeoutSeconds"
+        ]
+    );
+    assert!(
+        less["noticed"][2]["message"].as_str().unwrap().contains("at most 20 s"),
+        "{less}"
+    );
+}

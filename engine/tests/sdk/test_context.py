@@ -162,6 +162,7 @@ def test_the_tree_of_exceptions() -> None:
         "InvalidInput": False,
         "NotAvailable": False,
         "NotFound": False,
+        "QuotaExceeded": False,
         "RetryableError": True,
         "TooLarge": False,
         "Unavailable": True,
@@ -170,6 +171,8 @@ def test_the_tree_of_exceptions() -> None:
     assert weft.FatalError("x", data={"a": 1}).data == {"a": 1}
     assert weft.FatalError().data is None
     assert type(refusal("denied", "x")) is weft.Denied
+    quota = refusal("quota_exceeded", "x")
+    assert type(quota) is weft.QuotaExceeded and isinstance(quota, weft.TooLarge)
     assert type(refusal("new", "x")) is WeftError
 
 

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from weft import FatalError
+from weft import FatalError, _email
 from weft._email import EmailBusy, EmailFailed
 from weft._steps import email as step
 from weft.testing import fake_context
@@ -314,6 +315,88 @@ def test_a_server_that_says_too_much_or_something_else_is_left(said: bytes, word
     try:
         with pytest.raises(EmailBusy, match=words):
             send(f"127.0.0.1:{listening.getsockname()[1]}")
+    finally:
+        thread.join()
+        listening.close()
+
+
+GREETING = b"220 mail.example.com ESMTP\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "slow"),
+    [
+        # The greeting, a byte at a time.
+        ([], b"220 " + b"x" * 2_000),
+        # The answer to the first command, a line at a time: each by itself is quick.
+        ([GREETING], b"250-X\r\n" * 500),
+        # The last word on the message.
+        ([GREETING, b"250 OK\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n"], b"250 " + b"x" * 2_000),
+    ],
+)
+def test_a_server_that_never_ends_its_answer_is_left(
+    before: list[bytes], slow: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_email, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(_email, "TAKING_SECONDS", 1)
+    listening = socket.create_server(("127.0.0.1", 0))
+    left = threading.Event()
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            for number, said in enumerate(before):
+                # Between answers it waits for a command, but for the greeting.
+                if number:
+                    connection.recv(8192)
+                connection.sendall(said)
+            if before:
+                connection.recv(8192)
+            for byte in slow:
+                if left.wait(0.05):
+                    return
+                connection.sendall(bytes([byte]))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(EmailBusy, match="not over after 1 s"):
+            send(f"127.0.0.1:{listening.getsockname()[1]}")
+        # All that it has said would have taken more than a minute.
+        assert time.monotonic() - began < 15
+    finally:
+        left.set()
+        thread.join()
+        listening.close()
+
+
+def test_answers_may_come_in_pieces() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            for byte in GREETING:
+                connection.sendall(bytes([byte]))
+            for said in (
+                b"250 OK\r\n",
+                b"250 OK\r\n",
+                b"250 OK\r\n",
+                b"354 go\r\n",
+                b"250 tak",
+                b"221 bye\r\n",
+            ):
+                connection.recv(8192)
+                connection.sendall(said)
+                if said == b"250 tak":
+                    connection.sendall(b"en\r\n")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        told = send(f"127.0.0.1:{listening.getsockname()[1]}")
+        assert told["accepted"] == ["ann@example.com"]
     finally:
         thread.join()
         listening.close()

@@ -24,6 +24,7 @@ PUBLIC = [
     "NotAvailable",
     "NotFound",
     "Options",
+    "QuotaExceeded",
     "Response",
     "Retry",
     "RetryableError",

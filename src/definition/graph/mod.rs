@@ -27,7 +27,7 @@ pub(super) use shape::TYPES;
 pub(in crate::definition) use shape::is_name;
 
 use super::expression::{DEEPEST, is_too_deep};
-use crate::domain::Graph;
+use crate::domain::{Graph, ROUNDED_HINT, read_json, rounded};
 use crate::error::Finding;
 
 /// A graph file as far as it could be read.
@@ -44,8 +44,8 @@ pub struct ReadGraph {
 /// Reads a graph file.
 #[must_use]
 pub fn read_graph(text: &str) -> ReadGraph {
-    let value: Value = match serde_json::from_str(text) {
-        Ok(value) => value,
+    let (value, repeated) = match read_json(text.as_bytes()) {
+        Ok(read) => read,
         Err(error) => {
             let message = format!("the file is no JSON: {error}");
             let finding = Finding::new("", "not_json", message).hint("mend it at the line and column that it names");
@@ -55,7 +55,42 @@ pub fn read_graph(text: &str) -> ReadGraph {
             };
         }
     };
-    read_value(&value)
+    let mut read = read_value(&value);
+    let twice = repeated.iter().map(|pointer| {
+        let name = pointer.rsplit('/').next().unwrap_or_default();
+        let message = format!(
+            "`{}` stands here twice",
+            shown(&name.replace("~1", "/").replace("~0", "~"))
+        );
+        Finding::new(by_id(pointer, &value), "duplicate_key", message).hint("take one of them out")
+    });
+    read.findings.splice(0..0, twice);
+    read.findings.extend(
+        rounded(text.as_bytes()).map(|found| Finding::new("", "invalid", found.to_string()).hint(ROUNDED_HINT)),
+    );
+    read
+}
+
+/// A pointer that names a node by its place, as findings name nodes.
+fn by_id(pointer: &str, value: &Value) -> String {
+    let Some((place, rest)) = pointer.strip_prefix("/nodes/").map(|rest| match rest.split_once('/') {
+        Some((place, rest)) => (place, format!("/{rest}")),
+        None => (rest, String::new()),
+    }) else {
+        return pointer.to_owned();
+    };
+    let nodes = value.get("nodes").and_then(Value::as_array);
+    let id_of = |node: &Value| node.get("id").and_then(Value::as_str).map(str::to_owned);
+    let own = place
+        .parse::<usize>()
+        .ok()
+        .and_then(|place| nodes?.get(place).and_then(id_of));
+    match own
+        .filter(|own| nodes.is_some_and(|nodes| nodes.iter().filter_map(id_of).filter(|id| id == own).count() == 1))
+    {
+        Some(id) => format!("/nodes/{}{rest}", escaped(&id)),
+        None => format!("/nodes/[{place}]{rest}"),
+    }
 }
 
 /// The most findings that a look at a graph gives; whoever has so many has one mistake many times, and answers for all of them

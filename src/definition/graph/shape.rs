@@ -951,7 +951,7 @@ impl Reader {
             .choice(object, "security", &["starttls", "tls", "none"])
             .unwrap_or_else(|| "starttls".to_owned());
         let mut server = self.needed_text(object, "server", "a mail server, as `smtp.example.com`");
-        if !server.is_empty() {
+        if object.get("server").is_some_and(Value::is_string) {
             let has_port = server
                 .rsplit_once(':')
                 .is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));

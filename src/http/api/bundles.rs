@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{PageOf, flag, if_match};
 use crate::authz::Action;
 use crate::domain::{BundleDigest, Timestamp};
-use crate::error::{Coded as _, Kind};
+use crate::error::{Coded as _, Finding, Kind};
 use crate::http::extract::{Caller, JsonObject, Path, Query, read_up_to};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase;
@@ -147,6 +147,9 @@ pub struct ActiveAnswer {
     pub digest: Option<BundleDigest>,
     /// The activations, newest first.
     pub history: Vec<ActivationView>,
+    /// Where it was activated just now, what was noticed and kept it from nothing: time limits above those that count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub noticed: Vec<Finding>,
 }
 
 /// A file that one side has.
@@ -362,13 +365,14 @@ pub async fn active(caller: Caller, Query(query): Query<HistoryQuery>) -> Result
             .ok_or_else(|| ApiError::bad_parameter("query:limit", "`limit` is a number from 1 to 200"))?,
     };
     let (active, history) = bundle::active(&caller.app.cx, &platform, limit).await?;
-    Ok(answer(active.as_ref(), history))
+    Ok(answer(active.as_ref(), history, Vec::new()))
 }
 
-fn answer(active: Option<&Active>, history: Vec<Activation>) -> Response {
+fn answer(active: Option<&Active>, history: Vec<Activation>, noticed: Vec<Finding>) -> Response {
     let body = ActiveAnswer {
         digest: active.and_then(|active| active.activation.digest.clone()),
         history: history.into_iter().map(ActivationView::from).collect(),
+        noticed,
     };
     tagged(active, Json(body).into_response())
 }
@@ -456,7 +460,8 @@ pub async fn activate(
     let active = bundle::activate(cx, &platform, origin, chosen.as_ref(), tag.as_deref(), allow_empty)
         .await
         .map_err(refused)?;
-    Ok(answer(Some(&active), vec![active.activation.clone()]))
+    let noticed = bundle::noticed(cx, &platform).await;
+    Ok(answer(Some(&active), vec![active.activation.clone()], noticed))
 }
 
 /// Bring back what was active before. Twice goes back two activations.
@@ -474,7 +479,7 @@ pub async fn rollback(caller: Caller, headers: HeaderMap) -> Result<Response, Ap
     let active = bundle::rollback(cx, &platform, origin, tag.as_deref())
         .await
         .map_err(refused)?;
-    Ok(answer(Some(&active), vec![active.activation.clone()]))
+    Ok(answer(Some(&active), vec![active.activation.clone()], Vec::new()))
 }
 
 /// What to delete.

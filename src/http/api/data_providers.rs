@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::definition::{BUILT_IN_PROVIDERS, SEARCH, json_schema};
-use crate::domain::{Parameter, ParameterType};
+use crate::domain::{Parameter, ParameterType, read_json, rounded};
 use crate::http::extract::{Admitted, Path};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::provide_data::{self, Asked};
@@ -170,6 +170,10 @@ fn input(declared: &[Parameter], name: &str, text: &str) -> Value {
         | ParameterType::Url
         | ParameterType::Binary
         | ParameterType::Secret => Value::from(text),
-        _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+        // What would lose something by being read is a text, which no such type takes.
+        _ => match read_json(text.as_bytes()) {
+            Ok((value, repeated)) if repeated.is_empty() && rounded(text.as_bytes()).is_none() => value,
+            _ => Value::from(text),
+        },
     }
 }

@@ -71,8 +71,20 @@ pub struct StatusAnswer {
     pub cached_results: CachedResults,
     /// Large values and artifacts that nothing referred to any more and that were deleted here, since the process began.
     pub collected_blobs: CollectedBlobs,
+    /// Artifacts that steps have stored here, since the process began.
+    pub artifacts: StoredArtifacts,
     /// Streams and long polls that are told of runs here.
     pub watchers: usize,
+}
+
+/// What was stored as artifacts.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredArtifacts {
+    /// Bytes that were new.
+    pub stored_bytes: u64,
+    /// How often one was refused because the organization's quota was used up.
+    pub refused: u64,
 }
 
 /// How often a step's result was there.
@@ -132,6 +144,10 @@ pub async fn status(caller: Caller) -> Result<Json<StatusAnswer>, ApiError> {
             count: found.collected.0,
             bytes: found.collected.1,
             grace_hours: found.grace.map(|grace| grace.as_secs() / 3_600),
+        },
+        artifacts: StoredArtifacts {
+            stored_bytes: found.artifacts.0,
+            refused: found.artifacts.1,
         },
         watchers: found.watchers,
     }))

@@ -21,6 +21,7 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod start_options;
+pub mod usage;
 pub mod workflow_assignments;
 pub mod workflow_drafts;
 pub mod workflow_files;

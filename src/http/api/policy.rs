@@ -204,7 +204,7 @@ pub async fn get(admitted: Admitted) -> Result<Response, ApiError> {
 }
 
 /// Replace the organization's policy. Members that are missing are as in a policy that nobody has written. An `org_admin`
-/// narrows it, and adds domains; more trust, modules or open network takes a platform administrator.
+/// narrows it, and adds domains; more trust, modules, open network or bytes of artifacts takes a platform administrator.
 ///
 /// # Errors
 /// Problems as documented.

@@ -68,6 +68,9 @@ pub struct DraftView {
     pub based_on: Option<u32>,
     /// Everything that keeps it from being published.
     pub findings: Vec<Finding>,
+    /// What was noticed, and keeps it from nothing: time limits above those that count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub noticed: Vec<Finding>,
     /// Its graph, as it was sent; not in the answer to saving it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -76,7 +79,12 @@ pub struct DraftView {
 
 /// A draft with its tag.
 pub(super) fn answer(status: StatusCode, workflow: String, draft: Draft, with_graph: bool) -> Response {
-    let Draft { head, graph, findings } = draft;
+    let Draft {
+        head,
+        graph,
+        findings,
+        noticed,
+    } = draft;
     let tag = head.tag();
     let view = DraftView {
         workflow,
@@ -85,6 +93,7 @@ pub(super) fn answer(status: StatusCode, workflow: String, draft: Draft, with_gr
         saved_by: head.saved_by,
         based_on: head.based_on,
         findings,
+        noticed,
         graph: with_graph.then_some(graph),
     };
     tagged(status, Some(&tag), view)
@@ -169,6 +178,9 @@ pub struct Validation {
     pub valid: bool,
     /// Everything that is wrong.
     pub findings: Vec<Finding>,
+    /// What was noticed, and keeps it from nothing: time limits above those that count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub noticed: Vec<Finding>,
 }
 
 /// Look what is wrong with a graph. Nothing is saved.
@@ -185,9 +197,10 @@ pub async fn validate(
     body: JsonObject,
 ) -> Result<Json<Validation>, ApiError> {
     let graph = Value::Object(body.object);
-    let findings = workflow::validate(&admitted.app.cx, &admitted.scope, &name, graph).await?;
+    let (findings, noticed) = workflow::validate(&admitted.app.cx, &admitted.scope, &name, graph).await?;
     Ok(Json(Validation {
         valid: findings.is_empty(),
         findings,
+        noticed,
     }))
 }

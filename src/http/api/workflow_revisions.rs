@@ -11,6 +11,7 @@ use super::workflows::tagged;
 use super::{PageOf, cursor_in, cursor_out, expected, expected_or_any, limit};
 use crate::definition::Change;
 use crate::domain::{Timestamp, Trust};
+use crate::error::Finding;
 use crate::http::extract::{Admitted, JsonObject, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::workflow::{self, By, Head, RevisionHead};
@@ -70,9 +71,12 @@ pub struct CalledView {
     /// How far its own commands and requests are trusted.
     #[schema(value_type = String)]
     pub trust: Trust,
+    /// Where it was published just now, what was noticed and kept it from nothing: time limits above those that count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub noticed: Vec<Finding>,
 }
 
-fn answer(head: Head) -> Response {
+fn answer(head: Head, noticed: Vec<Finding>) -> Response {
     let (tag, trust) = (head.tag(), head.trust());
     let view = CalledView {
         workflow: head.name,
@@ -80,6 +84,7 @@ fn answer(head: Head) -> Response {
         workflow_revision: head.current.map(|current| RevisionView::from(current.revision)),
         archived: head.archived.is_some(),
         trust,
+        noticed,
     };
     tagged(StatusCode::OK, Some(&tag), view)
 }
@@ -135,8 +140,9 @@ pub async fn publish(
     let expected = expected(&headers)?;
     let input: PublishInput = read(body.object, "{\"message\": \"what is new\"}")?;
     let (scope, origin) = (&admitted.scope, &admitted.origin);
-    let head = workflow::publish(&admitted.app.cx, scope, origin, &name, (&expected, &input.message)).await?;
-    Ok(answer(head))
+    let (head, noticed) =
+        workflow::publish(&admitted.app.cx, scope, origin, &name, (&expected, &input.message)).await?;
+    Ok(answer(head, noticed))
 }
 
 /// Which page.
@@ -270,7 +276,7 @@ pub async fn rollback(
     let input: RollbackInput = read(body.object, "{\"revision\": 3}")?;
     let (scope, origin) = (&admitted.scope, &admitted.origin);
     let head = workflow::rollback(&admitted.app.cx, scope, origin, (&name, input.revision), &expected).await?;
-    Ok(answer(head))
+    Ok(answer(head, Vec::new()))
 }
 
 /// Make a workflow that can't be called any more. Its revisions and its runs stay.
@@ -301,7 +307,7 @@ async fn archived(admitted: &Admitted, how: (&str, bool), headers: &HeaderMap) -
     let expected = expected_or_any(headers)?;
     let (scope, origin) = (&admitted.scope, &admitted.origin);
     let head = workflow::archive(&admitted.app.cx, scope, origin, how, &expected).await?;
-    Ok(answer(head))
+    Ok(answer(head, Vec::new()))
 }
 
 /// Say how far the commands and requests of the revision that is called are trusted. `trusted` is a platform administrator's to say.
@@ -322,5 +328,5 @@ pub async fn trust(
     let input: TrustInput = read(body.object, "{\"trust\": \"trusted\"}")?;
     let (scope, origin) = (&admitted.scope, &admitted.origin);
     let head = workflow::trust(&admitted.app.cx, scope, origin, (&name, input.trust), &expected).await?;
-    Ok(answer(head))
+    Ok(answer(head, Vec::new()))
 }

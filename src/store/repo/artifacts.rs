@@ -1,6 +1,7 @@
 //! Named outputs of runs: rows in the run's partition, bytes named by their digest in the organization's container.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -9,6 +10,7 @@ use crate::store::claim_check::{self, Coming, Named};
 use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{ETag, Entity, Match, Operation, Ports, Properties, Query, Result, Upload};
+use crate::store::repo::usage::{Room, Usage};
 use crate::tenancy::Scope;
 
 /// Most artifacts of a run.
@@ -21,6 +23,8 @@ pub struct Quotas {
     pub artifact: u64,
     /// All of a run together.
     pub run: u64,
+    /// All of an organization together; policies may say less.
+    pub organization: u64,
 }
 
 impl Default for Quotas {
@@ -28,6 +32,7 @@ impl Default for Quotas {
         Self {
             artifact: 256 << 20,
             run: 1 << 30,
+            organization: 100 << 30,
         }
     }
 }
@@ -61,6 +66,7 @@ pub struct Artifact {
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     ports: Ports,
+    usage: Arc<Usage>,
     quotas: Quotas,
 }
 
@@ -89,8 +95,8 @@ impl Total {
 impl Artifacts {
     /// Over these ports.
     #[must_use]
-    pub const fn new(ports: Ports, quotas: Quotas) -> Self {
-        Self { ports, quotas }
+    pub const fn new(ports: Ports, usage: Arc<Usage>, quotas: Quotas) -> Self {
+        Self { ports, usage, quotas }
     }
 
     /// How many bytes they may have.
@@ -107,13 +113,21 @@ impl Artifacts {
         Ok(self.total(scope, run).await?.has_room_for(size, &self.quotas))
     }
 
-    /// Writes one. `bytes` must have the digest that it says.
+    /// Writes one, for which there is room. `bytes` must have the digest that it says.
     ///
     /// # Errors
     /// Those of the stores. After [`Error::Unavailable`] it may be written; repeating it does no harm.
-    pub async fn put(&self, scope: &Scope, run: &RunId, artifact: &Artifact, bytes: Bytes) -> Result<Written> {
+    pub async fn put(
+        &self,
+        scope: &Scope,
+        run: &RunId,
+        artifact: &Artifact,
+        (bytes, room): (Bytes, Room),
+    ) -> Result<Written> {
         let path = key::artifact_blob(&artifact.sha256);
-        claim_check::put_once(self.ports.blobs.as_ref(), scope, &path, bytes).await?;
+        let put = claim_check::put_once(self.ports.blobs.as_ref(), scope, &path, bytes).await;
+        self.usage.settle(scope, room, &put, |is_new| *is_new);
+        put?;
         self.enter(scope, run, artifact).await
     }
 
@@ -136,18 +150,32 @@ impl Artifacts {
         self.ports.blobs.throw_away(&container, &path, upload).await
     }
 
-    /// Writes one whose parts were all kept. They must have the digest that it says.
+    /// Writes one whose parts were all kept, and for which there is room. They must have the digest that it says.
     ///
     /// # Errors
     /// Those of the stores. After [`Error::Unavailable`] it may be written; writing it all again does no harm.
     /// [`Error::PreconditionFailed`] when its parts are gone, so that they must be written again.
-    pub async fn finish(&self, scope: &Scope, run: &RunId, artifact: &Artifact, upload: Upload) -> Result<Written> {
+    pub async fn finish(
+        &self,
+        scope: &Scope,
+        run: &RunId,
+        artifact: &Artifact,
+        (upload, room): (Upload, Room),
+    ) -> Result<Written> {
+        let made = self.made(scope, artifact, upload).await;
+        self.usage.settle(scope, room, &made, |is_new| *is_new);
+        made?;
+        self.enter(scope, run, artifact).await
+    }
+
+    /// The blob of its parts; whether it is new.
+    async fn made(&self, scope: &Scope, artifact: &Artifact, upload: Upload) -> Result<bool> {
         let (container, path) = (key::org_container(scope.org()), key::artifact_blob(&artifact.sha256));
         let blobs = &self.ports.blobs;
         let mut tries = 0;
         loop {
             let lost = match blobs.assemble(&container, &path, upload, artifact.size).await {
-                Ok(()) => break,
+                Ok(()) => return Ok(true),
                 // The same bytes are there, since their path is their digest; or they were when the parts got lost.
                 Err(error) if error.is_conflict() => error,
                 Err(error) => return Err(error),
@@ -156,14 +184,13 @@ impl Artifacts {
                 if let Err(error) = blobs.throw_away(&container, &path, upload).await {
                     tracing::warn!(error = %error, "parts of an artifact that was there already stay for a while");
                 }
-                break;
+                return Ok(false);
             }
             tries += 1;
             if tries == TRIES || matches!(lost, Error::PreconditionFailed { .. }) {
                 return Err(lost);
             }
         }
-        self.enter(scope, run, artifact).await
     }
 
     /// Its row, and the sums of its run.

@@ -110,6 +110,8 @@ pub struct Counts {
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
+    /// Those of artifacts among them.
+    pub kept_artifact_bytes: u64,
     /// Blobs that were deleted.
     pub freed: u64,
     /// Their bytes.

@@ -27,6 +27,7 @@ pub mod runs;
 pub mod schedules;
 pub mod secrets;
 pub mod signals;
+pub mod usage;
 pub mod workflows;
 
 mod cache;

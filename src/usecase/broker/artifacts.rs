@@ -20,12 +20,15 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Answer, Asker, Broker, args, refusal, refusal_of};
+use crate::audit::Event as AuditEvent;
 use crate::domain::{ArtifactId, RunId};
 use crate::runner::Refusal;
 use crate::store;
 use crate::store::port::{self, PART_BYTES};
 use crate::store::repo::artifacts::{Artifact, MAX_RUN_ARTIFACTS, Written};
+use crate::store::repo::usage::{Room, Taken};
 use crate::usecase::artifact::{self, Wanted};
+use crate::usecase::policy;
 
 /// Most bytes of a piece; base64 makes a third more of it, and a frame has room for that.
 const PIECE: u64 = 512 << 10;
@@ -59,6 +62,8 @@ struct Upload {
     digest: aws_lc_rs::digest::Context,
     arrived: u64,
     held: BytesMut,
+    /// What of the organization's quota it will take; given back when it comes to nothing.
+    room: Option<Room>,
     _memory: OwnedSemaphorePermit,
 }
 
@@ -196,6 +201,7 @@ async fn begin(broker: &Broker, run: &RunId, asked: Begin) -> Answer {
     if broker.uploads.state(|state| state.open.len()) >= OPEN_UPLOADS {
         return Err(crowded());
     }
+    let room = room_for(broker, &name, size).await?;
     let aside = sha256.filter(|_| size > PART_BYTES as u64).map(|sha256| Aside {
         upload: port::Upload(u64::from_le_bytes(cx.entropy.bytes())),
         sha256,
@@ -216,6 +222,7 @@ async fn begin(broker: &Broker, run: &RunId, asked: Begin) -> Answer {
         digest: aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256),
         arrived: 0,
         held: BytesMut::new(),
+        room: Some(room),
         _memory: memory,
     };
     let number = broker.uploads.state(|state| {
@@ -230,6 +237,33 @@ async fn begin(broker: &Broker, run: &RunId, asked: Begin) -> Answer {
     });
     let number = number.ok_or_else(crowded)?;
     Ok(json!({"upload": number, "piece_bytes": PIECE}))
+}
+
+/// Takes room for it in the organization's quota, before its first byte is sent.
+async fn room_for(broker: &Broker, name: &str, size: u64) -> Result<Room, Refusal> {
+    let (cx, scope) = (&broker.bound.cx, &broker.bound.scope);
+    let quota = policy::artifact_bytes(cx, scope).await;
+    let (quota, by) = quota.map_err(|error| refusal_of(&error))?;
+    match cx.usage.take(scope, size, quota).await.map_err(storage)? {
+        Taken::Room(room) => Ok(room),
+        Taken::Full { used } => {
+            let detail = json!({"quota": "artifactBytes", "limit": quota, "by": by, "used": used, "size": size});
+            broker.record_as(AuditEvent::QuotaExceeded, detail).await;
+            tracing::warn!(
+                org.id = %scope.org(),
+                quota.bytes = quota,
+                quota.used = used,
+                "an artifact was refused: the organization's quota is used up"
+            );
+            Err(refusal(
+                "quota_exceeded",
+                format!(
+                    "artifact `{name:.60}` has {size} bytes, and the organization's artifacts have {used} of at most {quota}; \
+                     nothing was sent: delete runs that nobody needs, or ask an administrator for more (`GET /api/usage`)"
+                ),
+            ))
+        }
+    }
 }
 
 async fn append(broker: &Broker, run: &RunId, asked: Append) -> Answer {
@@ -351,9 +385,10 @@ async fn made(broker: &Broker, run: &RunId, step: &str, upload: &mut Upload, ann
         attempt: broker.bound.attempt.clone(),
         created_at: cx.clock.now(),
     };
+    let room = upload.room.take().ok_or_else(unknown)?;
     let written = match &upload.aside {
-        Some(aside) => cx.artifacts.finish(scope, run, &artifact, aside.upload).await,
-        None => cx.artifacts.put(scope, run, &artifact, rest).await,
+        Some(aside) => cx.artifacts.finish(scope, run, &artifact, (aside.upload, room)).await,
+        None => cx.artifacts.put(scope, run, &artifact, (rest, room)).await,
     };
     match written {
         Ok(Written::Done) => Ok(shown(&artifact)),

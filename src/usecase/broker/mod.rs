@@ -296,6 +296,24 @@ impl Broker {
         if self.refused.fetch_add(1, Ordering::Relaxed) >= RECORDED_REFUSALS {
             return;
         }
+        let event = match &self.bound.plan {
+            Some(plan) => {
+                detail["plan"] = json!(plan);
+                AuditEvent::PlanExceeded
+            }
+            None => AuditEvent::StepOverreached,
+        };
+        self.append(event, detail).await;
+    }
+
+    /// Writes that something was refused to the attempt that it may otherwise do.
+    async fn record_as(&self, event: AuditEvent, detail: Value) {
+        if self.refused.fetch_add(1, Ordering::Relaxed) < RECORDED_REFUSALS {
+            self.append(event, detail).await;
+        }
+    }
+
+    async fn append(&self, event: AuditEvent, mut detail: Value) {
         let Bound {
             cx,
             scope,
@@ -303,12 +321,8 @@ impl Broker {
             attempt,
             asker,
             rights,
-            plan,
             ..
         } = &self.bound;
-        if let Some(plan) = plan {
-            detail["plan"] = json!(plan);
-        }
         detail["attempt"] = json!(attempt);
         detail["trust"] = json!(rights.trust.as_str());
         let (kind, id) = match asker {
@@ -317,14 +331,7 @@ impl Broker {
         };
         let record = cx
             .audit
-            .by(
-                scope,
-                if plan.is_some() {
-                    AuditEvent::PlanExceeded
-                } else {
-                    AuditEvent::StepOverreached
-                },
-            )
+            .by(scope, event)
             .came_from(origin)
             .resource(kind, id)
             .detail(&detail);

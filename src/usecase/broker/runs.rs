@@ -58,10 +58,16 @@ pub(super) async fn call(broker: &Broker, verb: &str, args: Value) -> Answer {
             let Wait { id, timeout_seconds } = args::read("runs.wait", args)?;
             let timeout = match timeout_seconds {
                 None => MAX_WAIT,
-                Some(seconds) if seconds >= 0.0 => {
-                    Duration::try_from_secs_f64(seconds).unwrap_or(MAX_WAIT).min(MAX_WAIT)
-                }
-                Some(_) => return Err(refusal("invalid", "`timeout_seconds` must not be below 0")),
+                Some(seconds) => match Duration::try_from_secs_f64(seconds) {
+                    Ok(timeout) if timeout <= MAX_WAIT => timeout,
+                    _ => {
+                        let most = MAX_WAIT.as_secs();
+                        return Err(refusal(
+                            "invalid",
+                            format!("`timeout_seconds` must be from 0 to {most}"),
+                        ));
+                    }
+                },
             };
             let found = visible(broker, "runs.wait", run, &id).await?;
             if found.state.status.is_terminal() {

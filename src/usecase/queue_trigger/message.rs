@@ -16,6 +16,7 @@ use super::super::organization::keep;
 use super::super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
+use crate::domain::{ROUNDED_HINT, rounded};
 use crate::error::{Coded as _, Finding, Kind};
 use crate::hooks::ArgumentRule;
 use crate::store::port::Message;
@@ -62,12 +63,13 @@ pub(super) fn arguments(rule: &ArgumentRule, text: &str) -> Result<Map<String, V
 fn value(text: &str) -> Result<Value> {
     let plain = text.trim_start_matches('\u{feff}');
     let error = match serde_json::from_str(plain) {
-        Ok(value) => return Ok(value),
+        Ok(value) => return whole(value, plain.as_bytes()),
         Err(error) => error,
     };
-    let decoded = STANDARD.decode(plain.trim()).ok();
-    if let Some(value) = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        return Ok(value);
+    if let Ok(decoded) = STANDARD.decode(plain.trim())
+        && let Ok(value) = serde_json::from_slice(&decoded)
+    {
+        return whole(value, &decoded);
     }
     let place = format!("line {}, column {}", error.line(), error.column());
     Err(Error::invalid(
@@ -76,6 +78,23 @@ fn value(text: &str) -> Result<Value> {
         "send JSON, as it is or in base64",
         vec![Finding::new("", "invalid", format!("the message is not JSON: {place}"))],
     ))
+}
+
+/// What was read of a text, where nothing of it was rounded.
+fn whole(value: Value, text: &[u8]) -> Result<Value> {
+    match rounded(text) {
+        None => Ok(value),
+        Some(found) => {
+            let detail = found.to_string();
+            let finding = Finding::new("", "invalid", detail.as_str());
+            Err(Error::invalid(
+                "queue_message_unreadable",
+                detail,
+                ROUNDED_HINT,
+                vec![finding],
+            ))
+        }
+    }
 }
 
 /// Starts the run of a message, or finds the one that it has started. `again` says that it may have.
@@ -182,6 +201,8 @@ mod tests {
             ("{\"a\":", "queue_message_unreadable"),
             ("aGVsbG8=", "queue_message_unreadable"),
             ("[1]", "body_not_an_object"),
+            ("{\"a\": 18446744073709551616}", "queue_message_unreadable"),
+            ("eyJhIjoxODQ0Njc0NDA3MzcwOTU1MTYxNn0=", "queue_message_unreadable"),
         ] {
             assert_eq!(arguments(&ArgumentRule::Body, text).unwrap_err().code(), code, "{text}");
         }
