@@ -14,7 +14,7 @@ pub(super) use self::poll::poll_all;
 pub use self::poll::{BATCH, LIST_EVERY, LONGEST, Polling, listen};
 use super::hook::{ArgumentRule, Reader, argument_rule, listed};
 use super::launch::Version;
-use super::organization::{keep, recorded};
+use super::on_record::{keep, recorded};
 use super::{Context, Error, Result, launch, provide_data, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
@@ -252,6 +252,9 @@ pub async fn send(
     let called = (stored.trigger.workflow.as_str(), Version::Called);
     let checked = launch::check(cx, scope, called, &arguments, None).await?;
     provide_data::options_hold(cx, scope, origin, checked.found.declared(), &checked.arguments).await?;
+    // Who sends is on record before; how the queue calls it is only known then.
+    let record = |detail: Value| audited(cx, scope, origin, AuditEvent::QueueMessageSent, id).detail(&detail);
+    keep(cx, scope, record(json!({"begun": true, "bytes": text.len()}))).await?;
     let message = match cx.queue_triggers.send(scope, id, &text).await {
         // Taken away by somebody else than us.
         Err(store::Error::NotFound { .. }) => {
@@ -261,13 +264,7 @@ pub async fn send(
         sent => sent?,
     };
     cx.polling.wake(id);
-    let record = audited(cx, scope, origin, AuditEvent::QueueMessageSent, id);
-    keep(
-        cx,
-        scope,
-        record.detail(&json!({"message": message, "bytes": text.len()})),
-    )
-    .await?;
+    keep(cx, scope, record(json!({"message": message, "bytes": text.len()}))).await?;
     Ok(Sent {
         run: message_run(scope, id, &message),
         message,
