@@ -43,7 +43,7 @@ macro_rules! codes {
 
 codes! {
     "activation_changed" 412 "Somebody else has activated something, or rolled it back, since what was active was read; nothing was changed." "Look at `GET /api/bundles/active`, and repeat it if it is still right."
-    "approval_counted" 409 "Somebody has agreed whose voice counts once: each principal's agreement, and those of all links that the principal has made, are one." "Somebody else has to agree: signed in, or with a link that somebody else has made. A refusal counts from everybody."
+    "approval_counted" 409 "Somebody has agreed whose voice counts once: each principal's agreement, and those of all links and function keys that the principal has made, are one." "Somebody else has to agree: signed in, or with a link or a key that somebody else has made. A refusal counts from everybody."
     "approval_decided" 409 "This person has decided on the step already." "A decision can't be taken back; cancel the run instead."
     "approval_link_expired" 409 "The link for a decision is no longer good." "Ask whoever sent it for another one."
     "approval_link_invalid" 404 "The link for a decision was not made by this installation, or is not whole." "Use the whole link, as it was sent."

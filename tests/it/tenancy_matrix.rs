@@ -225,6 +225,7 @@ fn strangers(run: &RunId) -> Vec<(&'static str, Scope)> {
         key: KeyId::derived(at, "foreign"),
         name: "foreign".into(),
         scopes: vec![KeyScope::All],
+        made_by: None,
         claimed_user: None,
     };
     let found = Some(&organization);

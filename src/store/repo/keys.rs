@@ -104,6 +104,8 @@ pub struct KeyRecord {
     pub organizations: Vec<OrgId>,
     /// What it may do.
     pub scopes: Vec<KeyScope>,
+    /// The id of the principal that made it, or the first of those that it has followed; none of keys from before that was noted.
+    pub made_by: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// From when on it is refused.
@@ -228,9 +230,9 @@ impl Keys {
     ///
     /// # Errors
     /// [`Error::Malformed`].
-    pub fn prepare(&self, _: &PlatformScope, new: NewKey) -> Result<Created> {
+    pub fn prepare(&self, platform: &PlatformScope, new: NewKey) -> Result<Created> {
         let secret = Secret::generate(self.entropy.bytes());
-        let record = self.new_record(new)?;
+        let record = self.new_record(new, Some(platform.principal().id()))?;
         Ok(Created { secret, record })
     }
 
@@ -247,14 +249,14 @@ impl Keys {
     ///
     /// # Errors
     /// [`Error::NotGenerated`] for a text of one's own on a key that is not for development, [`Error::Malformed`], storage.
-    pub async fn ensure(&self, _: &PlatformScope, secret: &Secret, new: NewKey) -> Result<(bool, KeyRecord)> {
+    pub async fn ensure(&self, platform: &PlatformScope, secret: &Secret, new: NewKey) -> Result<(bool, KeyRecord)> {
         if !new.development && !secret.is_generated() {
             return Err(Error::NotGenerated);
         }
         if let Some((record, _)) = self.by_hash(&secret.hash()).await? {
             return Ok((false, record));
         }
-        let record = self.new_record(new)?;
+        let record = self.new_record(new, Some(platform.principal().id()))?;
         match self.insert(secret, &record, Vec::new()).await {
             Ok(()) => Ok((true, record)),
             Err(Error::Storage(StoreError::AlreadyExists { .. })) => {
@@ -320,13 +322,15 @@ impl Keys {
         let (_, old, _) = self.current(id).await?;
         let secret = Secret::generate(self.entropy.bytes());
         let lifetime = old.expires_at.map(|at| at.since(old.created_at));
-        let record = self.new_record(NewKey {
+        let new = NewKey {
             name: old.name,
             organizations: old.organizations,
             scopes: old.scopes,
             expires_at: lifetime.map(|lifetime| self.clock.now().plus(lifetime)),
             development: old.development,
-        })?;
+        };
+        // Whoever has one voice with a key has no other with its successor.
+        let record = self.new_record(new, old.made_by)?;
         Ok(Created { secret, record })
     }
 
@@ -369,7 +373,7 @@ impl Keys {
         Err(Error::NotCurrent { id: id.clone(), state })
     }
 
-    fn new_record(&self, new: NewKey) -> Result<KeyRecord> {
+    fn new_record(&self, new: NewKey, made_by: Option<String>) -> Result<KeyRecord> {
         if new.scopes.is_empty() {
             return Err(Error::Malformed("a key needs at least one scope"));
         }
@@ -382,6 +386,7 @@ impl Keys {
             name: new.name,
             organizations: new.organizations,
             scopes: new.scopes,
+            made_by,
             created_at: now,
             expires_at: new.expires_at,
             revoked_at: None,
@@ -412,6 +417,7 @@ impl Keys {
                 },
             )
             .with("scopes", joined(&record.scopes))
+            .with_some("made_by", record.made_by.as_deref())
             .with("created_at", record.created_at)
             .with_some("expires_at", record.expires_at)
             .with("development", record.development);
@@ -486,6 +492,7 @@ fn read(row: &Entity) -> port::Result<KeyRecord> {
             _ => split(properties, "organizations")?,
         },
         scopes: split(properties, "scopes")?,
+        made_by: properties.text("made_by")?.map(str::to_owned),
         created_at: properties.require_time("created_at")?,
         expires_at: properties.time("expires_at")?,
         revoked_at: properties.time("revoked_at")?,
