@@ -555,7 +555,6 @@ const NO_CHANGE: &[(&str, &str)] = &[
     ("plan::make", "nothing is stored"),
     ("policy::refused", "a refusal"),
     ("policy::refused_by_profile", "a refusal"),
-    ("queue_trigger::drop_set_aside", "before it is dropped"),
     (
         "queue_trigger::message::take",
         "the message stays in its queue until it is on record, and is taken again",
@@ -563,10 +562,6 @@ const NO_CHANGE: &[(&str, &str)] = &[
     (
         "queue_trigger::open",
         "nothing is stored: the address is what is answered",
-    ),
-    (
-        "queue_trigger::put_back",
-        "the run has its own record, in its transaction",
     ),
     ("queue_trigger::send", "before it is sent, and once more with its id"),
     ("retention::record", "before anything is deleted"),

@@ -8,13 +8,14 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 use weft::authz::{KeyScope, Role};
-use weft::domain::{Identity, KeyId, OrgId, RunId, Secret, UserId};
+use weft::domain::{Identity, KeyId, OrgId, QueueTriggerId, RunId, Secret, UserId};
 use weft::runner::archive;
 use weft::runner::bundle::Files;
 use weft::store::envelope::{Message, seal};
 use weft::store::fault::{Call, Fault, Plan, Rule};
 use weft::store::key::{self, Queue};
 use weft::store::port::{Match, Operation, Properties};
+use weft::store::repo::queue_triggers::SetAside;
 use weft::store::repo::runs::Additions;
 use weft::tenancy::{RunRef, Scope, operator, operator_in};
 use weft::testing::app::Builder;
@@ -60,6 +61,8 @@ pub const CHANGES: &[(&str, &str, &[&str])] = &[
     ("quarantine::requeue", "message.requeued", &[]),
     ("queue_trigger::create", "queue_trigger.created", &[]),
     ("queue_trigger::delete", "queue_trigger.deleted", &[]),
+    ("queue_trigger::drop_set_aside", "queue_message.dropped", &[]),
+    ("queue_trigger::put_back", "queue_message.put_back", &[]),
     ("queue_trigger::replace", "queue_trigger.changed", &[]),
     ("schedule::create", "schedule.changed", &["due"]),
     ("schedule::delete", "schedule.changed", &[]),
@@ -331,6 +334,28 @@ async fn prepare(app: &TestApp, name: &str, n: u64) -> Value {
             "",
             renamed(&trigger),
         ),
+        "queue_trigger::drop_set_aside" | "queue_trigger::put_back" => {
+            let path = made("/api/queue-triggers", &trigger).await;
+            let id: QueueTriggerId = path.rsplit('/').next().unwrap().parse().unwrap();
+            let sent = app
+                .ports
+                .queues
+                .send(&key::trigger_queue(&id), "{}", Duration::ZERO)
+                .await
+                .unwrap();
+            let message = weft::store::port::Message {
+                receipt: sent,
+                text: "{}".to_owned(),
+                dequeue_count: 1,
+            };
+            let fact = SetAside::new(&message, cx.clock.now(), "of_a_test", "for a test", &[]);
+            cx.queue_triggers.set_aside(&scope(), &id, &fact, "{}").await.unwrap();
+            let path = format!("{path}/set-aside/{}", fact.id);
+            match name {
+                "queue_trigger::put_back" => request("POST", &format!("{path}/put-back"), "", json!({})),
+                _ => request_of("DELETE", &path),
+            }
+        }
         "schedule::create" => request("POST", "/api/schedules", "", schedule),
         "schedule::delete" => request_of("DELETE", &made("/api/schedules", &schedule).await),
         "schedule::update" => request("PUT", &made("/api/schedules", &schedule).await, "", renamed(&schedule)),
