@@ -603,7 +603,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 ..provide_data::Asked::default()
             };
             for one in weft::definition::built_in_providers() {
-                let answer = provide_data::options(cx, scope, &origin, of_provider(&one.name), (0, 200)).await;
+                let answer = provide_data::options(cx, scope, &origin, of_provider(&one.name), (None, 200)).await;
                 let said = answer.map_or_else(|_| String::new(), |options| format!("{:?}", options.items));
                 assert!(
                     !said.contains("contoso") && !said.contains("sample:"),
@@ -612,7 +612,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 );
             }
             let asked = app.scripted.asked().len();
-            let answer = provide_data::options(cx, scope, &origin, of_provider(DATA_PROVIDER), (0, 200)).await;
+            let answer = provide_data::options(cx, scope, &origin, of_provider(DATA_PROVIDER), (None, 200)).await;
             if there {
                 answer.unwrap();
             }
