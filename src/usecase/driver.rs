@@ -482,12 +482,20 @@ impl Driver {
                         .state(run)
                         .unit(reported.slot)
                         .and_then(|unit| unit.attempt.as_ref());
-                    if attempt != Some(&reported.record.id) {
+                    // One that ends with this transition is wanted until that is committed: without its claim another instance
+                    // would make it once more meanwhile.
+                    let committed = run.state.unit(reported.slot).and_then(|unit| unit.attempt.as_ref());
+                    let is_wanted = attempt == Some(&reported.record.id);
+                    if !is_wanted && committed != Some(&reported.record.id) {
                         claims.push(claim);
                         None
                     } else if reports >= REPORTS {
                         more = true;
                         continue;
+                    } else if !is_wanted {
+                        reports += 1;
+                        turn.additions.taken.push(claim);
+                        None
                     } else {
                         reports += 1;
                         turn.additions.taken.push(claim);

@@ -1,16 +1,20 @@
 //! Attempts that other instances make, with scripted runners over one embedded store; and runs that are driven in many pieces.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use weft::clock::ManualClock;
-use weft::domain::{AttemptId, Outcome, RunId, Timestamp};
+use weft::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use weft::runner::scripted::Scene;
 use weft::scheduler::Slot;
 use weft::store::key::Queue;
+use weft::store::port::{ETag, Entity, Key, Operation, Page, Ports, Query, Result, TableName, TableStore};
 use weft::store::repo::runs::{Letter, Reported, Timings};
+use weft::store::sqlite;
 use weft::tenancy::{self, Scope};
 use weft::testing::app::Builder;
 use weft::testing::{Answer, TestApp};
@@ -375,6 +379,23 @@ async fn handed_over(app: &TestApp) -> (Scope, RunId, Vec<(Slot, AttemptId)>, Ve
     }
 }
 
+fn ends(slot: Slot, attempt: &AttemptId, now: Timestamp, outcome: Outcome) -> Letter {
+    let record = json!({
+        "step": "each", "item": slot.1, "id": attempt, "number": 1, "startedAt": now, "finishedAt": now,
+        "outcome": "succeeded", "outputBytes": 0, "outputTruncated": false, "posture": [],
+    });
+    Letter::AttemptEnded {
+        reported: Box::new(Reported {
+            slot,
+            record: serde_json::from_value(record).unwrap(),
+            outcome,
+            output: None,
+            variables: None,
+            timings: Timings::default(),
+        }),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_lost_a_claim_can_not_report() {
     let app = map(6, json!({})).start().await;
@@ -397,20 +418,7 @@ async fn who_has_lost_a_claim_can_not_report() {
     );
     let again = runs.claim(&scope, &run, attempt, "SLOW", until, true).await.unwrap();
     assert_eq!(again.as_ref(), Some(&claim), "its own is found after a failure");
-    let record = json!({
-        "step": "each", "item": slot.1, "id": attempt, "number": 1, "startedAt": now, "finishedAt": now,
-        "outcome": "succeeded", "outputBytes": 0, "outputTruncated": false, "posture": [],
-    });
-    let letter = Letter::AttemptEnded {
-        reported: Box::new(Reported {
-            slot: *slot,
-            record: serde_json::from_value(record).unwrap(),
-            outcome: Outcome::Succeeded { value: Value::Null },
-            output: None,
-            variables: None,
-            timings: Timings::default(),
-        }),
-    };
+    let letter = ends(*slot, attempt, now, Outcome::Succeeded { value: Value::Null });
     runs.break_claim(&scope, &run, claim.clone()).await.unwrap();
     assert!(
         !runs.report(&scope, &run, &claim, &letter).await.unwrap(),
@@ -428,6 +436,72 @@ async fn who_has_lost_a_claim_can_not_report() {
         // A renewal whose answer was lost doesn't keep it from being said, and it is said once.
         assert!(runs.report(&scope, &run, &claim, &letter).await.unwrap());
     }
+}
+
+/// Storage that counts how often a claim was taken away by itself.
+#[derive(Debug)]
+struct Watched {
+    inner: Arc<dyn TableStore>,
+    alone: AtomicUsize,
+}
+
+#[async_trait]
+impl TableStore for Watched {
+    async fn create_table(&self, table: &TableName) -> Result<()> {
+        self.inner.create_table(table).await
+    }
+
+    async fn delete_table(&self, table: &TableName) -> Result<()> {
+        self.inner.delete_table(table).await
+    }
+
+    async fn get(&self, table: &TableName, partition: &Key, row: &Key) -> Result<Option<Entity>> {
+        self.inner.get(table, partition, row).await
+    }
+
+    async fn query(&self, table: &TableName, query: Query) -> Result<Page> {
+        self.inner.query(table, query).await
+    }
+
+    async fn commit(&self, table: &TableName, partition: &Key, operations: Vec<Operation>) -> Result<Vec<ETag>> {
+        let is_claim =
+            |one: &Operation| matches!(one, Operation::Delete(row, _) if row.as_str().starts_with("attempt:"));
+        let moves = operations.iter().any(|one| matches!(one, Operation::Merge(..)));
+        if !moves && operations.iter().any(is_claim) {
+            self.alone.fetch_add(1, Ordering::SeqCst);
+        }
+        self.inner.commit(table, partition, operations).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_stays_until_it_is_committed_that_nobody_wants_its_attempt() {
+    let storage = sqlite::open(None, clock()).unwrap();
+    let watched = Arc::new(Watched {
+        inner: Arc::clone(&storage.tables),
+        alone: AtomicUsize::new(0),
+    });
+    let tables = Arc::clone(&watched) as Arc<dyn TableStore>;
+    let app = map(12, json!({})).storage(Ports { tables, ..storage }).start().await;
+    let (scope, run, handed, _) = handed_over(&app).await;
+    assert!(handed.len() > 1, "{handed:?}");
+    let (runs, now) = (&app.cx.runs, app.cx.clock.now());
+    let failed = || Outcome::Failed {
+        error: StepError::new("Broken", "no"),
+    };
+    // The first that is read ends the map, and with it the others, whose ends are in the inbox as well.
+    let mut claims = Vec::new();
+    for (slot, attempt) in &handed {
+        let until = now.plus(PATIENCE);
+        let claim = runs.claim(&scope, &run, attempt, "OTHER", until, false).await;
+        claims.push((slot, attempt, claim.unwrap().unwrap()));
+    }
+    for (slot, attempt, claim) in &claims {
+        let letter = ends(**slot, attempt, now, failed());
+        assert!(runs.report(&scope, &run, claim, &letter).await.unwrap());
+    }
+    assert_eq!(ended(&app, run.as_str()).await["status"], "failed");
+    assert_eq!(watched.alone.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

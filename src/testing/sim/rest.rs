@@ -339,7 +339,13 @@ impl Rest<'_> {
                 let ended = ended.since(self.scenario.base);
                 // What was heard in time has counted, where the step ended by itself; else what was heard long before its end.
                 let by_itself = left.error["type"] == "approval_expired";
-                let patience = |at| if by_itself { at } else { self.heard_by(at) };
+                // A run that waits for a place goes on with nothing until it has one, and its own time may be over first.
+                let waits = run.state.status == Status::TimedOut && self.scenario.is_calm();
+                let patience = |at| match (by_itself, waits) {
+                    (true, _) => at,
+                    (false, true) => at + BEGINS_WITHIN,
+                    (false, false) => self.heard_by(at),
+                };
                 let counts: Vec<&&Said> = heard
                     .iter()
                     .filter(|((run, step, _), _)| *run == id && *step == planned.id)
