@@ -334,7 +334,7 @@ pub async fn put_back(
     let put_back = async {
         let (held, was_held) = hold(cx, scope, id, message).await?;
         let as_it_says = (held.fact.message.as_str(), held.text.as_str());
-        let start = message::start(cx, scope, origin, &stored.trigger, as_it_says, true);
+        let start = Box::pin(message::start(cx, scope, origin, &stored.trigger, as_it_says, true));
         let started = match tokio::time::timeout(PUT_BACK, start).await {
             Ok(started) => started,
             Err(_) => Err(Error::unavailable(

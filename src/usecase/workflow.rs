@@ -236,11 +236,12 @@ pub async fn discard_draft(
             audited(cx, scope, origin, event, name).detail(&detail)
         };
         let write = async {
-            Ok(if is_gone {
-                cx.workflows.delete(scope, &stored).await?
+            let written = if is_gone {
+                cx.workflows.delete(scope, &stored).await
             } else {
-                cx.workflows.save(scope, &stored).await?
-            })
+                cx.workflows.save(scope, &stored).await
+            };
+            Ok(written?)
         };
         match recorded(cx, scope, record, write).await {
             Err(error) if is_taken(&error) => {}

@@ -69,7 +69,11 @@ pub const CHANGES: &[(&str, &str, &[&str])] = &[
     ("schedule::update", "schedule.changed", &["due"]),
     ("secret::remove", "secret.deleted", &[]),
     ("secret::write", "secret.changed", &[]),
-    ("unreadable::set_aside", "run.set_aside", &["index/backlog"]),
+    (
+        "unreadable::set_aside",
+        "run.set_aside",
+        &["index/backlog", "weft-runs/"],
+    ),
     ("workflow::discard_draft", "workflow.deleted", &[]),
     ("workflow::publish", "workflow.published", &[]),
     ("workflow::replaced", "workflow.archived", &[]),

@@ -1095,7 +1095,7 @@ async fn one_of_both(ports: Ports, seeds: u64) {
 
 #[tokio::test]
 async fn a_message_is_put_back_or_dropped_and_not_both() {
-    one_of_both(sqlite::open(None, Arc::new(SystemClock)).unwrap(), 60).await;
+    Box::pin(one_of_both(sqlite::open(None, Arc::new(SystemClock)).unwrap(), 60)).await;
 }
 
 #[tokio::test]
@@ -1103,7 +1103,7 @@ async fn a_message_is_put_back_or_dropped_and_not_both_in_the_emulator() {
     let Some((_, ports)) = crate::azure::azurite() else {
         return;
     };
-    one_of_both(ports, 30).await;
+    Box::pin(one_of_both(ports, 30)).await;
 }
 
 /// Who puts a message back dies before or after its run is there: it can't be dropped meanwhile, and then only if there is none.
