@@ -3,9 +3,9 @@
 //! A backlog that is worked off at full speed takes half of every call beside it: what the engine does for a run costs as much
 //! as a small step, and can't be told to be nicer. So for an organization that has few such calls under way here, others hold
 //! back: one run of a backlog begins every [`PACE`] in the first second of a call, and for [`HOLD`] after one where its calls
-//! use to follow each other more closely than that; until a second after it, few runs of a backlog are in their first moments
-//! at once. What has run longer is in its steps, which the operating system holds back. Whoever has more than few calls under
-//! way has its share, and nobody holds back for it.
+//! use to follow each other more closely than that; until a second after it, only one run of a backlog for every
+//! [`SLOTS_FOR_YOUNG`] is in its first moments at once. What has run longer is in its steps, which the operating system holds
+//! back. Whoever has more than few calls under way has its share, and nobody holds back for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,11 +27,16 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_millis(100);
 /// One call for so many slots is few.
 const SLOTS_FOR_EACH: usize = 4;
+/// For so many slots, which is for two processors unless it is set, one run of a backlog may be in its first moments beside
+/// calls: it keeps about one processor busy, and a call finds the other free.
+const SLOTS_FOR_YOUNG: usize = 8;
 
 /// Runs under way here that somebody waits for.
 #[derive(Debug, Clone)]
 pub(in crate::usecase) struct Courtesy {
     few: usize,
+    /// So many runs of a backlog are in their first moments at once beside calls.
+    young: usize,
     lines: Arc<Mutex<BTreeMap<OrgId, Line>>>,
     /// Fires when the last of an organization's has ended.
     ended: Arc<Notify>,
@@ -101,6 +106,7 @@ impl Courtesy {
     pub(super) fn new(slots: usize) -> Self {
         Self {
             few: (slots / SLOTS_FOR_EACH).max(1),
+            young: (slots / SLOTS_FOR_YOUNG).max(1),
             lines: Arc::default(),
             ended: Arc::default(),
         }
@@ -144,7 +150,7 @@ impl Courtesy {
         let mut young: Vec<Instant> = begun.open.iter().map(|begun| *begun + YOUNG).collect();
         young.retain(|over| *over > now);
         young.sort();
-        if let Some(place) = young.len().checked_sub(self.few) {
+        if let Some(place) = young.len().checked_sub(self.young) {
             until = until.max(young.get(place).copied().unwrap_or(now));
         }
         if let (Some(called), Some(last)) = (others.filter_map(|line| line.until(now)).max(), begun.last) {
@@ -225,11 +231,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn few_runs_of_a_backlog_are_in_their_first_moments_where_calls_are_remembered() {
-        let courtesy = Courtesy::new(8);
+        let courtesy = Courtesy::new(16);
         let (flood, quiet) = (org("flood"), org("quiet"));
         drop(courtesy.call(&quiet));
         assert!(courtesy.holds_back(&flood) && !courtesy.holds_back(&quiet));
-        assert_eq!(courtesy.wait(&flood, &begun(1)), None, "two are few for eight slots");
+        assert_eq!(courtesy.wait(&flood, &begun(1)), None, "two are few for sixteen slots");
         let mut open = begun(2);
         assert_eq!(courtesy.wait(&flood, &open), Some(YOUNG));
         tokio::time::advance(YOUNG / 2).await;
