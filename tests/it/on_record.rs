@@ -56,23 +56,19 @@ pub const CHANGES: &[(&str, &str, &[&str])] = &[
     ("person::set_member", "member.added", &[]),
     ("policy::put_organization", "policy.changed", &[]),
     ("policy::put_platform", "policy.changed", &[]),
-    ("quarantine::quarantine", "message.quarantined", &[]),
-    ("quarantine::requeue", "message.requeued", &[]),
+    ("quarantine::quarantine", "message.quarantined", WAITING),
+    ("quarantine::requeue", "message.requeued", WAITING),
     ("queue_trigger::create", "queue_trigger.created", &[]),
     ("queue_trigger::delete", "queue_trigger.deleted", &[]),
     ("queue_trigger::drop_set_aside", "queue_message.dropped", &[]),
-    ("queue_trigger::put_back", "queue_message.put_back", &[]),
+    ("queue_trigger::put_back", "queue_message.put_back", WAITING),
     ("queue_trigger::replace", "queue_trigger.changed", &[]),
     ("schedule::create", "schedule.changed", &["due"]),
     ("schedule::delete", "schedule.changed", &[]),
     ("schedule::update", "schedule.changed", &["due"]),
     ("secret::remove", "secret.deleted", &[]),
     ("secret::write", "secret.changed", &[]),
-    (
-        "unreadable::set_aside",
-        "run.set_aside",
-        &["index/backlog", "weft-runs/"],
-    ),
+    ("unreadable::set_aside", "run.set_aside", WAITING),
     ("workflow::discard_draft", "workflow.deleted", &[]),
     ("workflow::publish", "workflow.published", &[]),
     ("workflow::replaced", "workflow.archived", &[]),
@@ -80,6 +76,9 @@ pub const CHANGES: &[(&str, &str, &[&str])] = &[
     ("workflow_assignment::delete", "workflow.unassigned", &[]),
     ("workflow_assignment::put", "workflow.assigned", &[]),
 ];
+
+/// What becomes of runs that want to begin, in the background as well.
+const WAITING: &[&str] = &["index/backlog", "weft-runs/"];
 
 fn contoso() -> OrgId {
     "contoso".parse().unwrap()
