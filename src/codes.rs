@@ -43,7 +43,7 @@ macro_rules! codes {
 
 codes! {
     "activation_changed" 412 "Somebody else has activated something, or rolled it back, since what was active was read; nothing was changed." "Look at `GET /api/bundles/active`, and repeat it if it is still right."
-    "approval_counted" 409 "Somebody has agreed whose voice counts once: each principal's agreement, and those of all links that the principal has made, are one." "Somebody else has to agree: signed in, or with a link that somebody else has made. A refusal counts from everybody."
+    "approval_counted" 409 "Somebody has agreed whose voice counts once: each principal's agreement, and those of all links and function keys that the principal has made, are one." "Somebody else has to agree: signed in, or with a link or a key that somebody else has made. A refusal counts from everybody."
     "approval_decided" 409 "This person has decided on the step already." "A decision can't be taken back; cancel the run instead."
     "approval_link_expired" 409 "The link for a decision is no longer good." "Ask whoever sent it for another one."
     "approval_link_invalid" 404 "The link for a decision was not made by this installation, or is not whole." "Use the whole link, as it was sent."
@@ -135,6 +135,7 @@ codes! {
     "python_unavailable" 503 "Python is missing or too old." "Install Python 3.11 or newer, or name one in `WEFT_PYTHON`."
     "queue_access_unavailable" 409 "The storage of this installation can't give out addresses of queues: it is the embedded store, or Weft itself has only a shared access signature." "Send through the API: `POST /api/queue-triggers/{id}/messages`."
     "queue_message_not_found" 404 "No such message of this queue trigger is set aside: it never was, was put back, or was dropped." "`GET /api/queue-triggers/{id}/set-aside` lists those that are."
+    "queue_message_put_back" 409 "The message can't be dropped: somebody is putting it back, or it was put back and has started its run." "Look at the list again; what is still there in two minutes can be dropped."
     "queue_message_too_large" 413 "The message has more than 48 KiB." "Keep what is large elsewhere, and send where it is."
     "queue_message_unreadable" 400 "The message is not JSON, neither as it is nor in base64." "Mend the sender, and drop the message; it can't become a run."
     "queue_trigger_changed" 412 "The queue trigger is no longer the one that was to be changed." "Read it again, apply the change to it, and send its `ETag` as `If-Match`."

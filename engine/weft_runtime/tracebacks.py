@@ -1,8 +1,14 @@
-"""An exception as the author of a workspace wants to read it: own frames, display paths, bounded."""
+"""An exception as the author of a workspace wants to read it: own frames, display paths, bounded.
+
+Whoever reads it may be a stranger to the machine, so its places are shown by what they are: `workspace/…`,
+`packages/…`, `python3.13/…`. See `place`.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 import traceback
 from typing import Any
 
@@ -21,6 +27,32 @@ _OURS = (
     "<frozen runpy",
     "<string>",
 )
+_PLACES: dict[str, str] = {}
+_ELSEWHERE = re.compile(r"(?<![\w.-])/(?:[^\s/'\"`:;,()<>\[\]{}]+/)*((?:site|dist)-packages)(?![\w.-])")
+
+
+def place(path: str, name: str) -> None:
+    """From now on, show a folder of this machine under that name."""
+    path = path.rstrip(os.sep)
+    if path:
+        _PLACES[path] = name
+
+
+def shown(text: str) -> str:
+    """A text with the machine's folders under their names; the packages of other folders too."""
+    if os.sep not in text:
+        return text
+    folders = "|".join(re.escape(path) for path in sorted(_PLACES, key=len, reverse=True))
+    text = re.sub(rf"(?<![\w.-])(?:{folders})(?![\w.-])", lambda found: _PLACES[found[0]], text)
+    return _ELSEWHERE.sub(r"\1", text)
+
+
+for _folder in (sys.base_prefix, sys.prefix):
+    # These say nothing of a machine, and much else is below them.
+    if _folder not in ("/usr", "/usr/local"):
+        place(_folder, "python")
+place(os.path.dirname(os.__file__), f"python{sys.version_info.major}.{sys.version_info.minor}")
+place(ENGINE_DIR, "engine")
 
 
 def error_json(error: BaseException) -> dict[str, Any]:
@@ -56,16 +88,16 @@ def message_of(error: BaseException) -> str:
         return f"(the exception's text can't be made: {type(broken).__name__})"
     if not message and isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    return _cut(message, MESSAGE_BYTES, MESSAGE_BYTES)
+    return _cut(shown(message), MESSAGE_BYTES, MESSAGE_BYTES)
 
 
 def formatted(error: BaseException) -> str:
     """The traceback without the engine's frames, cut in the middle at 16 KiB; empty where memory is short."""
     try:
         # Lines are looked up when they are written: those of the engine may not even be read here.
-        shown = traceback.TracebackException.from_exception(error, lookup_lines=False, compact=True)
-        _strip(shown, set())
-        return _cut("".join(shown.format()), TRACEBACK_BYTES, TRACEBACK_BYTES // 4)
+        told = traceback.TracebackException.from_exception(error, lookup_lines=False, compact=True)
+        _strip(told, set())
+        return _cut(shown("".join(told.format())), TRACEBACK_BYTES, TRACEBACK_BYTES // 4)
     except (Exception, RecursionError, MemoryError):
         error.__traceback__ = None
         return ""
@@ -84,13 +116,13 @@ def last_line_in(error: BaseException, path: str) -> int | None:
     return found
 
 
-def _strip(shown: traceback.TracebackException, seen: set[int]) -> None:
-    if id(shown) in seen:
+def _strip(told: traceback.TracebackException, seen: set[int]) -> None:
+    if id(told) in seen:
         return
-    seen.add(id(shown))
-    kept = [frame for frame in shown.stack if not frame.filename.startswith(_OURS)]
-    shown.stack[:] = kept
-    for other in (shown.__cause__, shown.__context__, *(getattr(shown, "exceptions", None) or ())):
+    seen.add(id(told))
+    kept = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
+    told.stack[:] = kept
+    for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
         if other is not None:
             _strip(other, seen)
 

@@ -38,7 +38,7 @@ from .guard import Guard
 from .jail.cell import Cell, Walls
 from .jail.process import Process
 from .protocol import FrameSocket, HandlerGone, Places, ProtocolError, name_at
-from .tracebacks import error_json
+from .tracebacks import error_json, place
 
 ATTEMPT_FD = 3
 LISTENER_FD = 4
@@ -226,6 +226,12 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
             order.debug or loader.DEFAULT_ROOT_NAME,
         )
         weft.__path__ = [walls.inside(path) for path in weft.__path__]
+        # As it is called outside too: what the zygote has imported knows its file by that.
+        for path in order.paths:
+            place(path, "packages")
+            place(walls.inside(path), "packages")
+        for path in (order.bundle_dir, finder.directory):
+            place(path, finder.root_name)
     except BaseException as error:
         leave(exitcodes.SETUP_FAILED, f"weft: the worker's set-up failed: {type(error).__name__}: {error}")
     booted = time.perf_counter()
@@ -234,6 +240,7 @@ def run(order: Order, process: Process, walls: Walls, guard: Guard) -> NoReturn:
         link.send({"t": "ready", "import_ms": 0.0, "boot_ms": boot_ms})
         asked = link.receive("describe")
         finder.root_name = str(asked.get("root_name") or loader.DEFAULT_ROOT_NAME)
+        place(finder.directory, finder.root_name)
         try:
             last = describe.run(finder, link.send, asked)
         except BaseException as error:

@@ -686,6 +686,7 @@ mod tests {
                 key,
                 name: "erp".into(),
                 scopes: vec![],
+                made_by: None,
                 claimed_user: Some("ada@example.org".into()),
             },
             tier: Tier::FunctionKey,

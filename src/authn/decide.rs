@@ -137,6 +137,7 @@ fn by_key(facts: &RequestFacts, record: Option<&KeyRecord>, trust: &Trust, now: 
             key: record.id.clone(),
             name: record.name.to_string(),
             scopes: record.scopes.clone(),
+            made_by: record.made_by.clone(),
             claimed_user,
         },
         tier: Tier::FunctionKey,

@@ -46,6 +46,8 @@ pub enum Principal {
         name: String,
         /// What the key may do.
         scopes: Vec<KeyScope>,
+        /// The id of who made the key; none of keys that don't say so.
+        made_by: Option<String>,
         /// `X-User-Id`, taken as claimed.
         claimed_user: Option<String>,
     },

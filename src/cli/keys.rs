@@ -220,6 +220,7 @@ fn shown(key: &KeyRecord, secret: Option<&str>) -> Value {
         "name": key.name.as_str(),
         "organizations": key.organizations,
         "scopes": key.scopes,
+        "madeBy": key.made_by,
         "createdAt": key.created_at,
         "expiresAt": key.expires_at,
         "revokedAt": key.revoked_at,

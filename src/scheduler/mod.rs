@@ -26,7 +26,7 @@ pub use effect::{Effect, Fact};
 pub use event::{Event, Verdict};
 pub use of_graph::MissingFunction;
 pub use plan::{Action, BUILT_IN, Code, Dependency, GRACE_MS, MAIN_STEP, Output, Plan, Starts, StepPlan, Work};
-pub use state::{Activity, Decision, Doing, Many, RunState, Slot, StepState, Unit};
+pub use state::{Activity, Decision, Doing, Many, RunState, Slot, StepState, UNKNOWN, Unit};
 pub use transition::{Counts, Ended, LEGAL, Rejected, Transition};
 
 use crate::domain::{RunId, Timestamp};

@@ -151,6 +151,23 @@ impl Work {
         }
     }
 
+    /// The workflow of the child runs that it waits for.
+    #[must_use]
+    pub fn child(&self) -> Option<&String> {
+        match self {
+            Self::Once(Action::Child { workflow })
+            | Self::Map {
+                action: Action::Child { workflow },
+                ..
+            }
+            | Self::Loop {
+                action: Action::Child { workflow },
+                ..
+            } => Some(workflow),
+            _ => None,
+        }
+    }
+
     /// Whether it does something once, and not for items or iterations.
     #[must_use]
     pub const fn is_once(&self) -> bool {

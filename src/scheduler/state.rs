@@ -33,6 +33,9 @@ pub struct Unit {
     pub since: Option<Timestamp>,
 }
 
+/// Who made a link or a key that does not say so.
+pub const UNKNOWN: &str = "unknown";
+
 /// A person's word about a step that waits for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +45,10 @@ pub struct Decision {
     /// The id of who made the link, where one was used. All links that somebody has made, and their own word, are one voice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_made_by: Option<String>,
+    /// The id of who made the function key, where one was used to decide or to make the link; `unknown` where nobody knows. All keys
+    /// that somebody has made, and their own word, are one voice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_made_by: Option<String>,
     /// Whether they agree.
     pub approved: bool,
     /// What they said.
@@ -53,11 +60,17 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Whose voice it is. Whoever makes links can give them to anybody, themselves as well, so what is decided with them counts as
-    /// theirs.
+    /// Whose voice it is. Whoever makes links or keys can give them to anybody, themselves as well, so what is decided with them
+    /// counts as theirs. Keys whose maker nobody knows are one voice together.
     #[must_use]
     pub fn voice(&self) -> String {
-        self.link_made_by.as_ref().unwrap_or(&self.by).to_lowercase()
+        let principal = self.link_made_by.as_deref().unwrap_or(&self.by);
+        let maker = match &self.key_made_by {
+            Some(maker) => maker,
+            None if principal.starts_with("key:") => UNKNOWN,
+            None => principal,
+        };
+        maker.to_lowercase()
     }
 }
 

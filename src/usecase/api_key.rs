@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::on_record::recorded;
 use super::{Context, Result};
-use crate::audit::Event as AuditEvent;
+use crate::audit::{Event as AuditEvent, Record};
 use crate::domain::KeyId;
 use crate::store::port::Continuation;
 use crate::store::repo::identity::Listed;
+use crate::store::repo::keys;
 pub use crate::store::repo::keys::{Created, KeyRecord, NewKey};
 use crate::tenancy::PlatformScope;
 
@@ -17,9 +19,11 @@ use crate::tenancy::PlatformScope;
 /// # Errors
 /// When the key has no right, or storage fails.
 pub async fn create(cx: &Context, platform: &PlatformScope, new: NewKey) -> Result<Created> {
-    let created = cx.keys.create(platform, new).await?;
-    record(cx, platform, AuditEvent::KeyCreated, &created.record).await?;
-    Ok(created)
+    let new = cx.keys.prepare(platform, new)?;
+    let record = || record(cx, platform, AuditEvent::KeyCreated, &new.record);
+    let create = async { Ok(cx.keys.create(platform, &new).await?) };
+    recorded(cx, platform, record, create).await?;
+    Ok(new)
 }
 
 /// Some keys.
@@ -40,9 +44,11 @@ pub async fn list(
 /// # Errors
 /// When there is no such key, or storage fails.
 pub async fn revoke(cx: &Context, platform: &PlatformScope, id: &KeyId) -> Result<KeyRecord> {
-    let revoked = cx.keys.revoke(platform, id).await?;
-    record(cx, platform, AuditEvent::KeyRevoked, &revoked).await?;
-    Ok(revoked)
+    let before = cx.keys.get(platform, id).await?;
+    let before = before.ok_or_else(|| keys::Error::Unknown(id.clone()))?;
+    let record = || record(cx, platform, AuditEvent::KeyRevoked, &before);
+    let revoke = async { Ok(cx.keys.revoke(platform, id).await?) };
+    recorded(cx, platform, record, revoke).await
 }
 
 /// Makes a successor with the same rights; the old key stays good for `overlap`.
@@ -50,20 +56,20 @@ pub async fn revoke(cx: &Context, platform: &PlatformScope, id: &KeyId) -> Resul
 /// # Errors
 /// When there is no such key, it is no longer good, or storage fails.
 pub async fn rotate(cx: &Context, platform: &PlatformScope, id: &KeyId, overlap: Duration) -> Result<Created> {
-    let created = cx.keys.rotate(platform, id, overlap).await?;
-    let record = cx
-        .audit
-        .by(platform, AuditEvent::KeyRotated)
-        .resource("key", id.as_str())
-        .detail(&json!({"successor": created.record.id, "overlapSeconds": overlap.as_secs()}));
-    let linked = cx.audit.append(platform, record).await?;
-    cx.audit.index(platform, &[linked]).await?;
-    Ok(created)
+    let successor = cx.keys.prepare_successor(platform, id).await?;
+    let record = || {
+        cx.audit
+            .by(platform, AuditEvent::KeyRotated)
+            .resource("key", id.as_str())
+            .detail(&json!({"successor": successor.record.id, "overlapSeconds": overlap.as_secs()}))
+    };
+    let rotate = async { Ok(cx.keys.rotate(platform, id, &successor, overlap).await?) };
+    recorded(cx, platform, record, rotate).await?;
+    Ok(successor)
 }
 
-async fn record(cx: &Context, platform: &PlatformScope, event: AuditEvent, key: &KeyRecord) -> Result<()> {
-    let record = cx
-        .audit
+fn record(cx: &Context, platform: &PlatformScope, event: AuditEvent, key: &KeyRecord) -> Record {
+    cx.audit
         .by(platform, event)
         .resource("key", key.id.as_str())
         .detail(&json!({
@@ -71,8 +77,5 @@ async fn record(cx: &Context, platform: &PlatformScope, event: AuditEvent, key: 
             "organizations": key.organizations,
             "rights": key.scopes,
             "expiresAt": key.expires_at,
-        }));
-    let linked = cx.audit.append(platform, record).await?;
-    cx.audit.index(platform, &[linked]).await?;
-    Ok(())
+        }))
 }

@@ -2,7 +2,8 @@
 //!
 //! A decision is a letter in the run's inbox, named by who decided, so that nobody decides twice. Its audit record is durable
 //! before it counts. A link is for one step of one run and one name, and ends; the word that it carries is that name's, and
-//! counts as the voice of who made the link: else whoever makes links could be everybody who is needed.
+//! counts as the voice of who made the link: else whoever makes links could be everybody who is needed. So does a function key as
+//! that of who made the key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use serde_json::{Map, Value, json};
 use super::values::{Known, Values};
 use super::{Context, Error, Result, children, query_run};
 use crate::audit::Event as AuditEvent;
-use crate::authz::{Action, Origin, Tier};
+use crate::authz::{Action, Origin, Principal, Tier};
 use crate::domain::{RunId, Timestamp};
 pub use crate::scheduler::Decision;
-use crate::scheduler::{Doing, Work};
+use crate::scheduler::{Doing, UNKNOWN, Work};
 use crate::store::repo::runs::{Letter, StoredRun};
 use crate::store::token;
 use crate::tenancy::{RunRef, Scope, rehydrate};
@@ -66,12 +67,15 @@ struct Link {
     /// The id of who made it.
     #[serde(default = "unknown")]
     made_by: String,
+    /// The id of who made the key with which they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_made_by: Option<String>,
     until: Timestamp,
 }
 
 /// Who made a link that does not say so: they count as one.
 fn unknown() -> String {
-    "unknown".to_owned()
+    UNKNOWN.to_owned()
 }
 
 /// Who decides.
@@ -80,6 +84,16 @@ struct Voice {
     by: String,
     /// Who made the link.
     link_made_by: Option<String>,
+    /// Who made the key with which it was done.
+    key_made_by: Option<String>,
+}
+
+/// Who made the key that the scope is of.
+fn key_made_by(scope: &Scope) -> Option<String> {
+    match scope.principal() {
+        Principal::Service { made_by, .. } => Some(made_by.clone().unwrap_or_else(unknown)),
+        _ => None,
+    }
 }
 
 /// A link that was made.
@@ -153,6 +167,7 @@ pub async fn decide(
     let voice = Voice {
         by: scope.principal().id(),
         link_made_by: None,
+        key_made_by: key_made_by(scope),
     };
     say(cx, scope, origin, run, step, voice, word).await
 }
@@ -207,6 +222,7 @@ pub async fn link(
         step: step.to_owned(),
         name: name.to_owned(),
         made_by: scope.principal().id(),
+        key_made_by: key_made_by(scope),
         until,
     };
     Ok(Made {
@@ -236,6 +252,7 @@ pub async fn decide_by_link(cx: &Arc<Context>, origin: &Origin, text: &str, word
     let voice = Voice {
         by: format!("link:{}", link.name),
         link_made_by: Some(link.made_by),
+        key_made_by: link.key_made_by,
     };
     say(cx, &scope, origin, run, &link.step, voice, word).await
 }
@@ -259,6 +276,7 @@ pub async fn decide_as(
     let voice = Voice {
         by: name.to_owned(),
         link_made_by: None,
+        key_made_by: None,
     };
     say(cx, scope, origin, run, step, voice, word).await
 }
@@ -317,7 +335,11 @@ async fn say(
     origin: &Origin,
     run: StoredRun,
     step: &str,
-    Voice { by, link_made_by }: Voice,
+    Voice {
+        by,
+        link_made_by,
+        key_made_by,
+    }: Voice,
     word: Word,
 ) -> Result<StoredRun> {
     let asked = waiting(cx, scope, &run, step).await?;
@@ -334,6 +356,7 @@ async fn say(
     let decision = Decision {
         by: by.clone(),
         link_made_by: link_made_by.clone(),
+        key_made_by: key_made_by.clone(),
         approved: word.approved,
         comment: word.comment.clone(),
         at: cx.clock.now(),
@@ -342,8 +365,10 @@ async fn say(
     let counted = || {
         Error::conflict(
             "approval_counted",
-            format!("`{voice}` has agreed to step `{step}` already, and who agrees with a link counts as who made it"),
-            "somebody else has to agree: signed in, or with a link that somebody else has made; a refusal counts from everybody",
+            format!(
+                "`{voice}` has agreed to step `{step}` already, and who agrees with a link or a function key counts as who made it"
+            ),
+            "somebody else has to agree: signed in, or with a link or a key that somebody else has made; a refusal counts from everybody",
         )
     };
     let is_same = |earlier: &Decision| earlier.approved && earlier.voice() == voice;
@@ -389,7 +414,9 @@ async fn say(
         .by(scope, event)
         .came_from(origin)
         .resource("run", id.as_str())
-        .detail(&json!({"step": step, "by": by, "linkMadeBy": link_made_by, "workflow": run.new.workflow}));
+        .detail(&json!({
+            "step": step, "by": by, "linkMadeBy": link_made_by, "voice": voice, "workflow": run.new.workflow,
+        }));
     let linked = cx.audit.append(scope, record).await?;
     // Before it counts: a record that nobody lists is as good as none.
     cx.audit.index(scope, &[linked]).await?;

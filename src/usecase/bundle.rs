@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::catalog::Current;
 pub use super::follow::{Followed, LOOK_EVERY, Trouble};
 use super::follow::{misled, stands};
-use super::organization::keep;
+use super::on_record::recorded;
 use super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Origin};
@@ -95,18 +95,19 @@ pub async fn publish(
         activated_at: None,
         is_trusted: true,
     };
-    let (stored, is_new) = cx.bundles.put(platform, &new, Bytes::from(packed)).await?;
-    // One that was mended is written anew as well.
-    if stored.published_at == new.published_at {
-        let record = cx
-            .audit
+    if let Some(there) = cx.bundles.whole(platform, &new.digest).await? {
+        return Ok((there, false));
+    }
+    // One that is mended is written anew as well.
+    let record = || {
+        cx.audit
             .by(platform, AuditEvent::BundlePublished)
             .came_from(origin)
-            .resource("bundle", &stored.digest.to_string())
-            .detail(&json!({"files": stored.files, "bytes": stored.bytes, "note": stored.note}));
-        keep(cx, platform, record).await?;
-    }
-    Ok((stored, is_new))
+            .resource("bundle", &new.digest.to_string())
+            .detail(&json!({"files": new.files, "bytes": new.bytes, "note": new.note}))
+    };
+    let put = async { Ok(cx.bundles.put(platform, &new, Bytes::from(packed)).await?) };
+    recorded(cx, platform, record, put).await
 }
 
 fn checked_note(note: &str) -> Result<Option<String>> {
@@ -470,15 +471,13 @@ async fn switch(
         None => None,
         Some(digest) => Some(loaded(cx, platform, digest, allow_empty).await?),
     };
-    let active = cx
-        .bundles
-        .activate(platform, before, activation)
-        .await
-        .map_err(|error| match error {
+    let activate = async {
+        let activated = cx.bundles.activate(platform, before, activation).await;
+        activated.map_err(|error| match error {
             store::repo::bundles::Error::Store(error) if error.is_conflict() => changed(),
             error => error.into(),
-        })?;
-    cx.catalogs.activated(activation, current);
+        })
+    };
     let shown = |digest: Option<&BundleDigest>| digest.map_or_else(|| "folder".to_owned(), ToString::to_string);
     let event = match activation.act {
         Act::Activated => AuditEvent::BundleActivated,
@@ -486,14 +485,16 @@ async fn switch(
     };
     let now = shown(activation.digest.as_ref());
     let was = shown(before.and_then(|before| before.activation.digest.as_ref()));
-    let record = cx
-        .audit
-        .by(platform, event)
-        .came_from(origin)
-        .resource("bundle", &now)
-        .changes(&json!({"active": {"from": was, "to": now}}))
-        .detail(&json!({"activation": activation.sequence}));
-    keep(cx, platform, record).await?;
+    let record = || {
+        cx.audit
+            .by(platform, event)
+            .came_from(origin)
+            .resource("bundle", &now)
+            .changes(&json!({"active": {"from": was, "to": now}}))
+            .detail(&json!({"activation": activation.sequence}))
+    };
+    let active = recorded(cx, platform, record, activate).await?;
+    cx.catalogs.activated(activation, current);
     Ok(active)
 }
 
@@ -539,19 +540,20 @@ async fn remove(
     active: Option<&Active>,
     stored: &StoredBundle,
 ) -> Result<()> {
-    cx.bundles
-        .delete(platform, active, stored)
-        .await
-        .map_err(|error| match error {
+    let delete = async {
+        let deleted = cx.bundles.delete(platform, active, stored).await;
+        deleted.map_err(|error| match error {
             store::repo::bundles::Error::Store(error) if error.is_conflict() => changed(),
             error => error.into(),
-        })?;
-    let record = cx
-        .audit
-        .by(platform, AuditEvent::BundleDeleted)
-        .came_from(origin)
-        .resource("bundle", &stored.digest.to_string());
-    keep(cx, platform, record).await
+        })
+    };
+    let record = || {
+        cx.audit
+            .by(platform, AuditEvent::BundleDeleted)
+            .came_from(origin)
+            .resource("bundle", &stored.digest.to_string())
+    };
+    recorded(cx, platform, record, delete).await
 }
 
 /// What came of pruning.

@@ -3,12 +3,14 @@
 
 use serde_json::{Value, json};
 
-use super::organization::{existing, keep};
+use super::on_record::recorded;
+use super::organization::existing;
 use super::{Context, Error, Result};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::domain::OrgId;
 use crate::error::Kind;
 use crate::store;
+use crate::store::repo::audit_log::Within;
 pub use crate::store::repo::configs::ConfigEntry;
 use crate::store::repo::configs::is_name;
 pub use crate::store::repo::identity::Written;
@@ -63,19 +65,20 @@ pub async fn set(
         Some(_) => Written::Changed,
         None => Written::Created,
     };
-    match &place {
-        Place::Organization(scope) => cx.configs.put(scope, &entry).await,
-        Place::Platform(platform) => cx.configs.put_platform(platform, &entry).await,
-    }
-    .map_err(too_large)?;
-    let record = place
-        .record(cx, AuditEvent::ConfigChanged, &entry.name)
-        .changes(&changes(
-            &entry.name,
-            before.map(|before| before.value),
-            Some(&entry.value),
-        ));
-    place.keep(cx, record).await?;
+    let changes = changes(&entry.name, before.map(|before| before.value), Some(&entry.value));
+    let record = || {
+        place
+            .record(cx, AuditEvent::ConfigChanged, &entry.name)
+            .changes(&changes)
+    };
+    let put = async {
+        match &place {
+            Place::Organization(scope) => cx.configs.put(scope, &entry).await,
+            Place::Platform(platform) => cx.configs.put_platform(platform, &entry).await,
+        }
+        .map_err(too_large)
+    };
+    recorded(cx, place.within(), record, put).await?;
     Ok((written, entry))
 }
 
@@ -124,20 +127,18 @@ pub async fn get(cx: &Context, platform: &PlatformScope, org: Option<&OrgId>, na
 pub async fn delete(cx: &Context, platform: &PlatformScope, org: Option<&OrgId>, name: &str) -> Result<bool> {
     named(name)?;
     let place = Place::of(cx, platform, org).await?;
-    let before = place.find(cx, name).await?;
-    let deleted = match &place {
-        Place::Organization(scope) => cx.configs.delete(scope, name).await?,
-        Place::Platform(platform) => cx.configs.delete_platform(platform, name).await?,
+    let Some(before) = place.find(cx, name).await? else {
+        return Ok(false);
     };
-    if deleted {
-        let record = place.record(cx, AuditEvent::ConfigDeleted, name).changes(&changes(
-            name,
-            before.map(|before| before.value),
-            None,
-        ));
-        place.keep(cx, record).await?;
-    }
-    Ok(deleted)
+    let changes = changes(name, Some(before.value), None);
+    let record = || place.record(cx, AuditEvent::ConfigDeleted, name).changes(&changes);
+    let delete = async {
+        Ok(match &place {
+            Place::Organization(scope) => cx.configs.delete(scope, name).await?,
+            Place::Platform(platform) => cx.configs.delete_platform(platform, name).await?,
+        })
+    };
+    recorded(cx, place.within(), record, delete).await
 }
 
 /// Under the entry's own name, so that a value whose name says that it is a secret stays out of the record.
@@ -205,10 +206,10 @@ impl<'a> Place<'a> {
         .resource("config", name)
     }
 
-    async fn keep(&self, cx: &Context, record: Record) -> Result<()> {
+    fn within(&self) -> Within<'_> {
         match self {
-            Self::Organization(scope) => keep(cx, scope, record).await,
-            Self::Platform(platform) => keep(cx, *platform, record).await,
+            Self::Organization(scope) => scope.into(),
+            Self::Platform(platform) => (*platform).into(),
         }
     }
 }

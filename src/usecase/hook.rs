@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::organization::recorded;
+use super::on_record::recorded;
 use super::{Context, Error, Result, resolve, secret};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};

@@ -15,7 +15,7 @@ use url::form_urlencoded;
 pub(super) use self::doors::Doors;
 use self::doors::Told;
 use super::launch::{self, Launch};
-use super::organization::keep;
+use super::on_record::keep;
 use super::{Context, Error, Result, secret, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Resource};

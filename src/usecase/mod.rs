@@ -62,6 +62,7 @@ mod handoff;
 mod isolation;
 mod launch;
 mod live;
+mod on_record;
 mod report;
 mod retention;
 mod sub_run;

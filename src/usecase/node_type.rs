@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::organization::keep;
+use super::on_record::recorded;
 use super::{Context, Error, Result, workflow_assignment};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Caller, Principal, Resource};
@@ -377,28 +377,28 @@ pub async fn put_draft(
     let mut noticed = checked(cx, &platform, &authored).await?;
     let longest = Longest::of(&cx.bounds.attempt, cx.bounds.run, cx.bounds.profile);
     noticed.extend(longest.noticed_of_node_type(authored.document.timeout_seconds));
-    let draft = cx
-        .node_types
-        .put_draft(&platform, (head.as_ref(), before.as_ref()), &authored.document)
-        .await
-        .map_err(|error| lost(error, &name))?;
-    let trust_before = head.as_ref().map_or(Trust::Restricted, |head| head.head.trust);
-    let record = cx
-        .audit
-        .by(&platform, AuditEvent::NodeTypeChanged)
-        .came_from(&caller.origin)
-        .resource("node_type", name.as_str())
-        .detail(&json!({"version": draft.version, "digest": draft.digest, "was": tag}));
-    keep(cx, &platform, record).await?;
-    if authored.document.trust != trust_before {
-        let record = cx
-            .audit
-            .by(&platform, AuditEvent::NodeTypeTrusted)
-            .came_from(&caller.origin)
-            .resource("node_type", name.as_str())
-            .changes(&json!({"trust": {"from": trust_before, "to": authored.document.trust}}));
-        keep(cx, &platform, record).await?;
-    }
+    let put = async {
+        let documents = (head.as_ref(), before.as_ref());
+        let put = cx.node_types.put_draft(&platform, documents, &authored.document).await;
+        put.map_err(|error| lost(error, &name))
+    };
+    let (trust_before, trust) = (
+        head.as_ref().map_or(Trust::Restricted, |head| head.head.trust),
+        authored.document.trust,
+    );
+    let of = |event| {
+        let record = cx.audit.by(&platform, event).came_from(&caller.origin);
+        record.resource("node_type", name.as_str())
+    };
+    let detail = json!({"version": authored.document.version, "digest": authored.digest, "was": tag});
+    let changed = || of(AuditEvent::NodeTypeChanged).detail(&detail);
+    let trusted = || of(AuditEvent::NodeTypeTrusted).changes(&json!({"trust": {"from": trust_before, "to": trust}}));
+    let draft = if trust == trust_before {
+        recorded(cx, &platform, changed, put).await?
+    } else {
+        let put = recorded(cx, &platform, trusted, put);
+        recorded(cx, &platform, changed, put).await?
+    };
     Ok((draft, authored, noticed))
 }
 
@@ -479,19 +479,21 @@ pub async fn publish(cx: &Arc<Context>, caller: &Caller, name: &str, if_tag: Opt
     }
     // What it may import, and what the workspace has, may have changed since it was written.
     checked(cx, &platform, &authored).await?;
-    let version = cx
-        .node_types
-        .publish(&platform, (&head, &draft), &authored.document)
-        .await
-        .map_err(|error| lost(error, &name))?;
-    let record = cx
-        .audit
-        .by(&platform, AuditEvent::NodeTypePublished)
-        .came_from(&caller.origin)
-        .resource("node_type", &named.to_string())
-        .detail(&json!({"digest": version.digest, "trust": version.trust}));
-    keep(cx, &platform, record).await?;
-    Ok(version)
+    let publish = async {
+        let published = cx
+            .node_types
+            .publish(&platform, (&head, &draft), &authored.document)
+            .await;
+        published.map_err(|error| lost(error, &name))
+    };
+    let record = || {
+        cx.audit
+            .by(&platform, AuditEvent::NodeTypePublished)
+            .came_from(&caller.origin)
+            .resource("node_type", &named.to_string())
+            .detail(&json!({"digest": authored.digest, "trust": authored.document.trust}))
+    };
+    recorded(cx, &platform, record, publish).await
 }
 
 /// Tells users of a version to use something else. Runs use it as before.
@@ -512,22 +514,22 @@ pub async fn deprecate(cx: &Context, caller: &Caller, name: &str, version: &str,
     let Some(head) = cx.node_types.head(&platform, &used.name).await? else {
         return Err(no_version(name, version));
     };
-    let deprecated = cx
-        .node_types
-        .deprecate(&platform, &head, &used, message)
-        .await
-        .map_err(|error| lost(error, &used.name))?;
-    let Some(version) = deprecated else {
+    if cx.node_types.version(&platform, &used).await?.is_none() {
         return Err(no_version(name, version));
+    }
+    let deprecate = async {
+        let deprecated = cx.node_types.deprecate(&platform, &head, &used, message).await;
+        let deprecated = deprecated.map_err(|error| lost(error, &used.name))?;
+        deprecated.ok_or_else(|| no_version(name, version))
     };
-    let record = cx
-        .audit
-        .by(&platform, AuditEvent::NodeTypeDeprecated)
-        .came_from(&caller.origin)
-        .resource("node_type", &used.to_string())
-        .detail(&json!({"message": message}));
-    keep(cx, &platform, record).await?;
-    Ok(version)
+    let record = || {
+        cx.audit
+            .by(&platform, AuditEvent::NodeTypeDeprecated)
+            .came_from(&caller.origin)
+            .resource("node_type", &used.to_string())
+            .detail(&json!({"message": message}))
+    };
+    recorded(cx, &platform, record, deprecate).await
 }
 
 /// Deletes a draft, and the type where it has no version.
@@ -541,18 +543,18 @@ pub async fn delete_draft(cx: &Context, caller: &Caller, name: &str, if_tag: Opt
     if if_tag.is_some_and(|tag| tag != draft.draft.digest) {
         return Err(changed(&name));
     }
-    cx.node_types
-        .delete_draft(&platform, &name, (&head, &draft))
-        .await
-        .map_err(|error| lost(error, &name))?;
-    let record = cx
-        .audit
-        .by(&platform, AuditEvent::NodeTypeDeleted)
-        .came_from(&caller.origin)
-        .resource("node_type", name.as_str())
-        .detail(&json!({"version": draft.draft.version, "digest": draft.draft.digest}));
-    keep(cx, &platform, record).await?;
-    Ok(())
+    let delete = async {
+        let deleted = cx.node_types.delete_draft(&platform, &name, (&head, &draft)).await;
+        deleted.map_err(|error| lost(error, &name))
+    };
+    let record = || {
+        cx.audit
+            .by(&platform, AuditEvent::NodeTypeDeleted)
+            .came_from(&caller.origin)
+            .resource("node_type", name.as_str())
+            .detail(&json!({"version": draft.draft.version, "digest": draft.draft.digest}))
+    };
+    recorded(cx, &platform, record, delete).await
 }
 
 async fn drafted(cx: &Context, platform: &PlatformScope, name: &NodeTypeName) -> Result<(StoredHead, StoredDraft)> {

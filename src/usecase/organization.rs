@@ -2,12 +2,11 @@
 
 use serde_json::json;
 
+use super::on_record::recorded;
 use super::{Context, Error, Result};
-use crate::audit::{Event as AuditEvent, Outcome, Record};
+use crate::audit::Event as AuditEvent;
 use crate::domain::OrgId;
-use crate::error::Coded as _;
 use crate::store::port::Continuation;
-use crate::store::repo::audit_log::Within;
 use crate::store::repo::identity;
 pub use crate::store::repo::identity::{Listed, NewOrganization, OrganizationRecord, Written};
 use crate::tenancy::{PlatformScope, operator_in};
@@ -29,20 +28,30 @@ pub async fn create(
     {
         return Ok((Written::Unchanged, there));
     }
-    let made = match cx.identities.create_organization(platform, new).await {
-        Err(error @ identity::Error::SlugTaken(_)) => {
-            let hint = "choose another, or leave it out; `weft org list` shows whose it is";
-            return Err(Error::conflict("slug_taken", error.to_string(), hint));
-        }
-        other => other?,
+    // Its records are in its table, which counts for nothing before its row.
+    let id = cx.identities.prepare_organization(platform, new.id.clone()).await?;
+    let scope = operator_in(platform, &id);
+    let detail = json!({"name": new.name.as_str(), "slug": new.slug});
+    let record = || {
+        cx.audit
+            .by(&scope, AuditEvent::OrganizationCreated)
+            .resource("organization", id.as_str())
+            .detail(&detail)
     };
-    let scope = operator_in(platform, &made.id);
-    let record = cx
-        .audit
-        .by(&scope, AuditEvent::OrganizationCreated)
-        .resource("organization", made.id.as_str())
-        .detail(&json!({"name": made.name.as_str(), "slug": made.slug}));
-    keep(cx, &scope, record).await?;
+    let new = NewOrganization {
+        id: Some(id.clone()),
+        ..new
+    };
+    let create = async {
+        match cx.identities.create_organization(platform, new).await {
+            Err(error @ identity::Error::SlugTaken(_)) => {
+                let hint = "choose another, or leave it out; `weft org list` shows whose it is";
+                Err(Error::conflict("slug_taken", error.to_string(), hint))
+            }
+            other => Ok(other?),
+        }
+    };
+    let made = recorded(cx, &scope, record, create).await?;
     Ok((Written::Created, made))
 }
 
@@ -64,18 +73,18 @@ pub async fn list(
 /// # Errors
 /// When there is no such organization, or storage fails.
 pub async fn set_active(cx: &Context, platform: &PlatformScope, id: &OrgId, active: bool) -> Result<Written> {
-    existing(cx, platform, id).await?;
-    let written = cx.identities.set_organization_active(platform, id, active).await?;
-    if written != Written::Unchanged {
-        let scope = operator_in(platform, id);
-        let record = cx
-            .audit
+    if existing(cx, platform, id).await?.active == active {
+        return Ok(Written::Unchanged);
+    }
+    let scope = operator_in(platform, id);
+    let record = || {
+        cx.audit
             .by(&scope, AuditEvent::OrganizationChanged)
             .resource("organization", id.as_str())
-            .changes(&json!({"active": {"from": !active, "to": active}}));
-        keep(cx, &scope, record).await?;
-    }
-    Ok(written)
+            .changes(&json!({"active": {"from": !active, "to": active}}))
+    };
+    let set = async { Ok(cx.identities.set_organization_active(platform, id, active).await?) };
+    recorded(cx, &scope, record, set).await
 }
 
 /// One of them.
@@ -96,32 +105,4 @@ pub(super) async fn existing(cx: &Context, platform: &PlatformScope, id: &OrgId)
             "`weft org list` shows the ids; `weft org create` makes one",
         )
     })
-}
-
-/// Makes a change of which there is a record before it is made. What is refused has a second record, which says so; where it is
-/// not known whether the change was made, the first stands.
-pub(super) async fn recorded<'a, T>(
-    cx: &Context,
-    within: impl Into<Within<'a>> + Send,
-    record: impl Fn() -> Record + Send,
-    change: impl Future<Output = Result<T>> + Send,
-) -> Result<T> {
-    let within = within.into();
-    keep(cx, within, record()).await?;
-    let made = change.await;
-    if let Err(error) = &made
-        && !error.kind().retriable()
-        && let Err(unsaid) = keep(cx, within, record().outcome(Outcome::Failed)).await
-    {
-        tracing::warn!(error = %unsaid, "a change that was not made is on record as made");
-    }
-    made
-}
-
-/// Appends a record and lists it.
-pub(super) async fn keep<'a>(cx: &Context, within: impl Into<Within<'a>> + Send, record: Record) -> Result<()> {
-    let within = within.into();
-    let linked = cx.audit.append(within, record).await?;
-    cx.audit.index(within, &[linked]).await?;
-    Ok(())
 }

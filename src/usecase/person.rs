@@ -5,9 +5,10 @@
 
 use serde_json::json;
 
-use super::organization::{existing as existing_organization, keep};
+use super::on_record::recorded;
+use super::organization::existing as existing_organization;
 use super::{Context, Error, Result};
-use crate::audit::Event as AuditEvent;
+use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::Role;
 use crate::domain::{Email, Identity, OrgId, UserId};
 use crate::error::Finding;
@@ -107,38 +108,42 @@ pub async fn create(cx: &Context, platform: &PlatformScope, new: NewUser, identi
             return Err(taken(one, &holder.id));
         }
     }
-    let user = match cx.identities.create_user(platform, new).await {
-        Err(error @ identity::Error::EmailTaken) => {
-            return Err(Error::conflict(
+    let generated = || UserId::generate(cx.clock.now(), cx.entropy.bytes());
+    let id = new.id.clone().unwrap_or_else(generated);
+    let about = json!({"name": new.name.as_str(), "email": new.email.as_ref().map(Email::as_str)});
+    let administrator = new.administrator;
+    let of = |event| cx.audit.by(platform, event).resource("user", id.as_str());
+    let record = || {
+        of(AuditEvent::UserCreated)
+            .detail(&json!({"administrator": administrator}))
+            .about(&id, &about)
+    };
+    let made_administrator =
+        || of(AuditEvent::AdministratorChanged).changes(&json!({"administrator": {"from": false, "to": true}}));
+    let new = NewUser {
+        id: Some(id.clone()),
+        ..new
+    };
+    let create = async {
+        match cx.identities.create_user(platform, new).await {
+            Err(error @ identity::Error::EmailTaken) => Err(Error::conflict(
                 "email_taken",
                 error.to_string(),
                 "`weft user show EMAIL` says whose it is; use another address, or that user",
-            ));
+            )),
+            other => Ok(other?),
         }
-        other => other?,
     };
-    let record = cx
-        .audit
-        .by(platform, AuditEvent::UserCreated)
-        .resource("user", user.id.as_str())
-        .detail(&json!({"administrator": user.administrator}))
-        .about(
-            &user.id,
-            &json!({"name": user.name.as_str(), "email": user.email.as_ref().map(Email::as_str)}),
-        );
-    keep(cx, platform, record).await?;
-    if user.administrator {
-        let record = cx
-            .audit
-            .by(platform, AuditEvent::AdministratorChanged)
-            .resource("user", user.id.as_str())
-            .changes(&json!({"administrator": {"from": false, "to": true}}));
-        keep(cx, platform, record).await?;
+    if administrator {
+        let create = recorded(cx, platform, made_administrator, create);
+        recorded(cx, platform, record, create).await?;
+    } else {
+        recorded(cx, platform, record, create).await?;
     }
     for one in identities {
-        add_identity(cx, platform, &user.id, one).await?;
+        add_identity(cx, platform, &id, one).await?;
     }
-    get(cx, platform, &user.id).await
+    get(cx, platform, &id).await
 }
 
 /// A person by id.
@@ -180,17 +185,18 @@ async fn whole(cx: &Context, platform: &PlatformScope, user: UserRecord) -> Resu
 /// When there is no such person, or storage fails.
 pub async fn set_active(cx: &Context, platform: &PlatformScope, id: &UserId, active: bool) -> Result<Written> {
     let user = existing(cx, platform, id).await?;
-    let written = cx.identities.set_user_active(platform, id, active).await?;
-    if written != Written::Unchanged {
-        let record = cx
-            .audit
+    if user.active == active {
+        return Ok(Written::Unchanged);
+    }
+    let record = || {
+        cx.audit
             .by(platform, AuditEvent::UserChanged)
             .resource("user", id.as_str())
             .changes(&json!({"active": {"from": !active, "to": active}}))
-            .about(id, &json!({"name": user.name.as_str()}));
-        keep(cx, platform, record).await?;
-    }
-    Ok(written)
+            .about(id, &json!({"name": user.name.as_str()}))
+    };
+    let set = async { Ok(cx.identities.set_user_active(platform, id, active).await?) };
+    recorded(cx, platform, record, set).await
 }
 
 /// Says that an identity is this person's.
@@ -199,19 +205,20 @@ pub async fn set_active(cx: &Context, platform: &PlatformScope, id: &UserId, act
 /// When there is no such person, the identity is somebody else's, or storage fails.
 pub async fn add_identity(cx: &Context, platform: &PlatformScope, id: &UserId, identity: &Identity) -> Result<Written> {
     existing(cx, platform, id).await?;
-    let written = match cx.identities.add_identity(platform, id, identity).await {
-        Err(error @ identity::Error::IdentityTaken { .. }) => {
-            return Err(match cx.identities.person(identity).await? {
-                Some(holder) => taken(identity, &holder.id),
-                None => error.into(),
-            });
-        }
-        other => other?,
+    let add = async || match cx.identities.add_identity(platform, id, identity).await {
+        Err(error @ identity::Error::IdentityTaken { .. }) => Err(match cx.identities.person(identity).await? {
+            Some(holder) => taken(identity, &holder.id),
+            None => error.into(),
+        }),
+        other => Ok(other?),
     };
-    if written != Written::Unchanged {
-        identity_changed(cx, platform, id, identity, "added").await?;
+    // Repeated, it mends their list, and is no change; unless they have lost it since it was looked at.
+    let is_theirs = cx.identities.holder(platform, identity).await?.as_ref() == Some(id);
+    if is_theirs && add().await? == Written::Unchanged {
+        return Ok(Written::Unchanged);
     }
-    Ok(written)
+    let record = || identity_changed(cx, platform, id, identity, "added");
+    recorded(cx, platform, record, add()).await
 }
 
 /// Takes an identity from a person; whether it was theirs.
@@ -220,27 +227,22 @@ pub async fn add_identity(cx: &Context, platform: &PlatformScope, id: &UserId, i
 /// When there is no such person, or storage fails.
 pub async fn remove_identity(cx: &Context, platform: &PlatformScope, id: &UserId, identity: &Identity) -> Result<bool> {
     existing(cx, platform, id).await?;
-    let removed = cx.identities.remove_identity(platform, id, identity).await?;
-    if removed {
-        identity_changed(cx, platform, id, identity, "removed").await?;
+    let remove = async || Ok(cx.identities.remove_identity(platform, id, identity).await?);
+    // Repeated, it mends their list, and is no change.
+    let is_theirs = cx.identities.holder(platform, identity).await?.as_ref() == Some(id);
+    if !is_theirs && !remove().await? {
+        return Ok(false);
     }
-    Ok(removed)
+    let record = || identity_changed(cx, platform, id, identity, "removed");
+    recorded(cx, platform, record, remove()).await
 }
 
-async fn identity_changed(
-    cx: &Context,
-    platform: &PlatformScope,
-    id: &UserId,
-    identity: &Identity,
-    what: &str,
-) -> Result<()> {
-    let record = cx
-        .audit
+fn identity_changed(cx: &Context, platform: &PlatformScope, id: &UserId, identity: &Identity, what: &str) -> Record {
+    cx.audit
         .by(platform, AuditEvent::UserChanged)
         .resource("user", id.as_str())
         .detail(&json!({"identity": what, "issuer": identity.issuer()}))
-        .about(id, &json!({"issuer": identity.issuer(), "subject": identity.subject()}));
-    keep(cx, platform, record).await
+        .about(id, &json!({"issuer": identity.issuer(), "subject": identity.subject()}))
 }
 
 /// Makes a person a member of an organization, or gives a member another role.
@@ -258,20 +260,23 @@ pub async fn set_member(
     existing_organization(cx, platform, org).await?;
     let before = held(cx, platform, id, org).await?;
     let scope = operator_in(platform, org);
-    let written = cx.identities.put_member(&scope, id, role).await?;
-    let event = match written {
-        Written::Unchanged => return Ok(written),
-        Written::Created => AuditEvent::MemberAdded,
-        Written::Changed => AuditEvent::MemberChanged,
+    let put = async || Ok(cx.identities.put_member(&scope, id, role).await?);
+    // Repeated, it mends the organization's list, and is no change; unless they have lost the role since it was looked at.
+    if before == Some(role) && put().await? == Written::Unchanged {
+        return Ok(Written::Unchanged);
+    }
+    let event = match before {
+        None => AuditEvent::MemberAdded,
+        Some(_) => AuditEvent::MemberChanged,
     };
-    let record = cx
-        .audit
-        .by(&scope, event)
-        .resource("user", id.as_str())
-        .changes(&json!({"role": {"from": before, "to": role}}))
-        .about(id, &json!({"name": user.name.as_str()}));
-    keep(cx, &scope, record).await?;
-    Ok(written)
+    let record = || {
+        cx.audit
+            .by(&scope, event)
+            .resource("user", id.as_str())
+            .changes(&json!({"role": {"from": before, "to": role}}))
+            .about(id, &json!({"name": user.name.as_str()}))
+    };
+    recorded(cx, &scope, record, put()).await
 }
 
 /// Ends a membership; whether there was one.
@@ -283,17 +288,19 @@ pub async fn remove_member(cx: &Context, platform: &PlatformScope, id: &UserId, 
     existing_organization(cx, platform, org).await?;
     let before = held(cx, platform, id, org).await?;
     let scope = operator_in(platform, org);
-    let removed = cx.identities.remove_member(&scope, id).await?;
-    if removed {
-        let record = cx
-            .audit
+    let remove = async || Ok(cx.identities.remove_member(&scope, id).await?);
+    // Repeated, it mends the organization's list, and is no change.
+    if before.is_none() && !remove().await? {
+        return Ok(false);
+    }
+    let record = || {
+        cx.audit
             .by(&scope, AuditEvent::MemberRemoved)
             .resource("user", id.as_str())
             .changes(&json!({"role": {"from": before, "to": null}}))
-            .about(id, &json!({"name": user.name.as_str()}));
-        keep(cx, &scope, record).await?;
-    }
-    Ok(removed)
+            .about(id, &json!({"name": user.name.as_str()}))
+    };
+    recorded(cx, &scope, record, remove()).await
 }
 
 async fn held(cx: &Context, platform: &PlatformScope, id: &UserId, org: &OrgId) -> Result<Option<Role>> {

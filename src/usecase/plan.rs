@@ -58,7 +58,7 @@ pub async fn make(
         .came_from(origin)
         .resource("workflow", workflow)
         .detail(&json!({"plan": planned.hash, "refused": planned.refused.len()}));
-    super::organization::keep(cx, scope, record).await?;
+    super::on_record::keep(cx, scope, record).await?;
     Ok(planned)
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::organization::{existing, keep};
+use super::on_record::{keep, recorded};
+use super::organization::existing;
 use super::{Context, Error, Result, catalog, node_type, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Caller, Origin, Principal, Resource};
@@ -297,7 +298,7 @@ pub(super) async fn admit(
     };
     let ceilings = Ceilings::of(cx, scope, asked).await?;
     if let Err(error) = ceilings.runs(&format!("{} `{}`", kind.replace('_', " "), declared.name)) {
-        return Err(recorded(cx, scope, origin, (kind, &declared.name), error).await?);
+        return Err(refused_by_profile(cx, scope, origin, (kind, &declared.name), error).await?);
     }
     let findings = refusals(declared, &ceilings.restrict(rights, limits).reasons);
     if findings.is_empty() {
@@ -307,7 +308,7 @@ pub(super) async fn admit(
 }
 
 /// A refusal by a profile, when it is on record.
-async fn recorded(
+async fn refused_by_profile(
     cx: &Context,
     scope: &Scope,
     origin: &Origin,
@@ -369,7 +370,7 @@ pub(super) async fn admit_plan(
 ) -> Result<Plan> {
     let ceilings = Ceilings::of(cx, scope, asked).await?;
     if let Err(error) = ceilings.runs(&format!("workflow `{}`", plan.workflow)) {
-        return Err(recorded(cx, scope, origin, ("workflow", &plan.workflow), error).await?);
+        return Err(refused_by_profile(cx, scope, origin, ("workflow", &plan.workflow), error).await?);
     }
     let long = ceilings.too_long(arguments);
     if !long.is_empty() {
@@ -563,14 +564,16 @@ pub async fn put_organization(
     if policy == before.policy {
         return Ok((Written::Unchanged, before));
     }
-    cx.policies
-        .put(scope, &before, &policy)
-        .await
-        .map_err(changed_meanwhile)?;
-    let record = record(cx.audit.by(scope, AuditEvent::PolicyChanged), &before.policy, &policy)
-        .came_from(origin)
-        .resource("policy", scope.org().as_str());
-    keep(cx, scope, record).await?;
+    let record = || {
+        record(cx.audit.by(scope, AuditEvent::PolicyChanged), &before.policy, &policy)
+            .came_from(origin)
+            .resource("policy", scope.org().as_str())
+    };
+    let put = async {
+        let put = cx.policies.put(scope, &before, &policy).await;
+        put.map_err(changed_meanwhile)
+    };
+    recorded(cx, scope, record, put).await?;
     Ok((written(&before), cx.policies.organization(scope).await?))
 }
 
@@ -598,18 +601,15 @@ pub async fn put_platform(
     if policy == before.policy {
         return Ok((Written::Unchanged, before));
     }
-    cx.policies
-        .put_platform(platform, &before, &policy)
-        .await
-        .map_err(changed_meanwhile)?;
-    let record = record(
-        cx.audit.by(platform, AuditEvent::PolicyChanged),
-        &before.policy,
-        &policy,
-    )
-    .came_from(origin)
-    .resource("policy", "platform");
-    keep(cx, platform, record).await?;
+    let record = || {
+        let record = cx.audit.by(platform, AuditEvent::PolicyChanged).came_from(origin);
+        self::record(record, &before.policy, &policy).resource("policy", "platform")
+    };
+    let put = async {
+        let put = cx.policies.put_platform(platform, &before, &policy).await;
+        put.map_err(changed_meanwhile)
+    };
+    recorded(cx, platform, record, put).await?;
     Ok((written(&before), cx.policies.platform(platform).await?))
 }
 

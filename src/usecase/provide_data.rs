@@ -5,6 +5,7 @@ mod kept;
 mod option;
 mod strict;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use crate::domain::{AttemptId, Declared, Limits, Outcome, Parameter, Rights, Sec
 use crate::error::Kind;
 use crate::runner::{AttemptSpec, BundleRef, Entry, RunnerError, WorkerMessage};
 use crate::secrets::mask::Masker;
+use crate::store::port::Continuation;
 use crate::store::repo::configs::Merged;
 use crate::store::repo::runs::Requester;
+use crate::store::{self, cursor};
 use crate::tenancy::Scope;
 
 pub(super) use self::kept::Kept;
@@ -54,8 +57,8 @@ pub struct Asked {
 pub struct Options {
     /// Some of them.
     pub items: Vec<DataOption>,
-    /// Where the next page begins; none at the end.
-    pub next: Option<usize>,
+    /// Where the next page begins, for the same provider, inputs and search; none at the end.
+    pub next: Option<String>,
     /// How many there are, of those that are searched for.
     pub total: usize,
 }
@@ -94,27 +97,49 @@ pub async fn inputs(cx: &Context, scope: &Scope, name: &str) -> Result<Vec<Param
     Ok(provider.map(|provider| provider.parameters.clone()).unwrap_or_default())
 }
 
-/// A page of the options of a field, from the place `after` on.
+/// A page of the options of a field, from the end of another on.
 ///
 /// # Errors
-/// When the scope may not, there is none of this name, the inputs are wrong, a policy refuses what it declares, its code fails, or
-/// what that returns are no options.
+/// When the scope may not, the cursor is none of a page of the same, there is none of this name, the inputs are wrong, a policy
+/// refuses what it declares, its code fails, or what that returns are no options.
 pub async fn options(
     cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
     asked: Asked,
-    (after, limit): (usize, usize),
+    (after, limit): (Option<String>, usize),
 ) -> Result<Options> {
     scope.authorize(Action::Run, Resource::DataProvider)?;
+    let conditions = conditions(&asked);
+    let place = [scope.org().as_str(), "data_provider", &asked.provider, &conditions].map(str::to_owned);
+    let place = place.each_ref().map(String::as_str);
+    let after = match after {
+        Some(after) => place_of(&place, &Continuation(after)).map_err(|error| Error::of_page(error, true))?,
+        None => 0,
+    };
     let all = all(cx, scope, origin, asked).await?;
     let total = all.len();
     let items: Vec<_> = all.into_iter().skip(after).take(limit).collect();
     let end = after.saturating_add(items.len());
     Ok(Options {
         items,
-        next: (end < total).then_some(end),
+        next: (end < total).then(|| cursor::write(&place, &end.to_string()).0),
         total,
+    })
+}
+
+/// What a cursor is good for, in whatever order it is said.
+fn conditions(asked: &Asked) -> String {
+    let inputs: BTreeMap<_, _> = asked.inputs.iter().collect();
+    json!([inputs, asked.search.as_deref().unwrap_or_default()]).to_string()
+}
+
+/// How many options were before a cursor.
+fn place_of(place: &[&str], after: &Continuation) -> store::port::Result<usize> {
+    let number = cursor::read(place, after)?;
+    number.parse().map_err(|_| store::Error::Malformed {
+        what: number,
+        expected: "number of options",
     })
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::deliver::MAX_DEQUEUE_COUNT;
 use super::drive_run::{self, Continued};
-use super::organization::keep;
+use super::on_record::recorded;
 use super::{Context, Error, Result, query_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Extent, Origin, Resource};
@@ -88,22 +88,28 @@ pub async fn quarantine(cx: &Arc<Context>, run: &RunRef, from: Queue, delivered_
         requeued_at: None,
         requeued_by: None,
     };
+    let add = async { Ok(cx.quarantines.add(&scope, about(&stored), &fact).await?) };
     // What can't be handled here either comes again and again: it is one fact, and one record, a minute.
-    if cx.quarantines.add(&scope, about(&stored), &fact).await? {
+    if cx.quarantines.knows(&scope, &run.run, &fact).await? {
+        // Listed again, by whoever comes after one that has died.
+        add.await?;
+    } else {
         let origin = Origin {
             request_id: stored.new.request_id.clone(),
             endpoint: "drive_run_poison".to_owned(),
             ..Origin::default()
         };
-        let record = cx
-            .audit
-            .by(&scope, AuditEvent::MessageQuarantined)
-            .came_from(&origin)
-            .resource("run", run.run.as_str())
-            .detail(&json!({
-                "queue": fact.queue, "status": stored.state.status, "deliveries": fact.deliveries, "failure": fact.failure,
-            }));
-        keep(cx, &scope, record).await?;
+        let detail = json!({
+            "queue": fact.queue, "status": stored.state.status, "deliveries": fact.deliveries, "failure": fact.failure,
+        });
+        let record = || {
+            cx.audit
+                .by(&scope, AuditEvent::MessageQuarantined)
+                .came_from(&origin)
+                .resource("run", run.run.as_str())
+                .detail(&detail)
+        };
+        recorded(cx, &scope, record, add).await?;
         cx.watch.committed(&run.run);
     }
     drive_run::continue_run(cx, run, delivered_at).await
@@ -151,13 +157,14 @@ pub async fn requeue(cx: &Context, scope: &Scope, origin: &Origin, id: &RunId) -
             "`GET /api/quarantine` lists those that are",
         ));
     }
-    let record = cx
-        .audit
-        .by(scope, AuditEvent::MessageRequeued)
-        .came_from(origin)
-        .resource("run", id.as_str())
-        .detail(&json!({"status": run.state.status, "messages": open.len()}));
-    keep(cx, scope, record).await?;
+    let detail = json!({"status": run.state.status, "messages": open.len()});
+    let record = || {
+        cx.audit
+            .by(scope, AuditEvent::MessageRequeued)
+            .came_from(origin)
+            .resource("run", id.as_str())
+            .detail(&detail)
+    };
     // One message is enough, whichever it was: what is to be done, the run says.
     let message = Message::DriveRun {
         run: RunRef {
@@ -167,11 +174,14 @@ pub async fn requeue(cx: &Context, scope: &Scope, origin: &Origin, id: &RunId) -
         reason: "requeued".to_owned(),
     };
     let message = envelope::seal(&cx.signing, &message);
-    cx.ports
-        .queues
-        .send(&Queue::Runs.name(), &message, Duration::ZERO)
-        .await?;
     let by = scope.principal().id();
-    cx.quarantines.requeued(scope, about(&run), cx.clock.now(), &by).await?;
+    let requeue = async {
+        cx.ports
+            .queues
+            .send(&Queue::Runs.name(), &message, Duration::ZERO)
+            .await?;
+        Ok(cx.quarantines.requeued(scope, about(&run), cx.clock.now(), &by).await?)
+    };
+    recorded(cx, scope, record, requeue).await?;
     Ok(run)
 }

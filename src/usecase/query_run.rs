@@ -1,5 +1,7 @@
 //! Look at runs: lists, details, steps, logs.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::admission::{self, Reason, WaitingFor};
@@ -118,7 +120,39 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
 /// When the scope may not, or there is no such run that it may know of.
 pub async fn steps(cx: &Context, scope: &Scope, id: &RunId) -> Result<Vec<StoredStep>> {
     let run = visible(cx, scope, id, Action::Read).await?;
-    Ok(cx.runs.steps(scope, &run).await?)
+    let hidden = hidden_children(cx, scope, &run).await?;
+    let mut steps = cx.runs.steps(scope, &run).await?;
+    for step in steps.iter_mut().filter(|step| hidden.contains(&step.id)) {
+        step.children.clear();
+    }
+    Ok(steps)
+}
+
+/// The steps of a run whose child runs the scope may not know of. They are asked for by whom the run was asked for, so whoever sees
+/// it as their own, or sees all, sees them; whoever sees it for its workflow sees those whose workflow they were given as well.
+///
+/// # Errors
+/// When the scope may not look at runs, or storage fails.
+pub(super) async fn hidden_children(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<BTreeSet<String>> {
+    let extent = scope.authorize(Action::Read, Resource::Run)?;
+    if extent == Extent::All || run.new.requester.id == scope.principal().id() {
+        return Ok(BTreeSet::new());
+    }
+    let children: Vec<_> = run
+        .new
+        .plan
+        .steps
+        .iter()
+        .filter_map(|step| Some((&step.id, step.work.child()?)))
+        .collect();
+    if children.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let assigned = workflow_assignment::assigned(cx, scope).await?;
+    let hidden = children
+        .into_iter()
+        .filter(|(_, workflow)| !assigned.contains(*workflow));
+    Ok(hidden.map(|(step, _)| step.clone()).collect())
 }
 
 /// A page of the items of a map, or the iterations of a loop, that have been tried, in their order.
@@ -136,7 +170,11 @@ pub async fn items(
     let place = place_of(&run, step)?;
     let has_cursor = cursor.is_some();
     let page = cx.runs.items(scope, &run, place, limit, cursor).await;
-    page.map_err(|error| Error::of_page(error, has_cursor))
+    let (mut items, next) = page.map_err(|error| Error::of_page(error, has_cursor))?;
+    if hidden_children(cx, scope, &run).await?.contains(step) {
+        items.iter_mut().for_each(|item| item.children.clear());
+    }
+    Ok((items, next))
 }
 
 /// What a step, or one of its items, has left.

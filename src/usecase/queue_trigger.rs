@@ -14,7 +14,7 @@ pub(super) use self::poll::poll_all;
 pub use self::poll::{BATCH, LIST_EVERY, LONGEST, Polling, listen};
 use super::hook::{ArgumentRule, Reader, argument_rule, listed};
 use super::launch::Version;
-use super::organization::{keep, recorded};
+use super::on_record::{keep, recorded};
 use super::{Context, Error, Result, launch, provide_data, resolve};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
@@ -23,7 +23,7 @@ use crate::error::{Coded as _, Finding, Kind};
 use crate::store;
 use crate::store::key;
 use crate::store::port::{Continuation, MAX_MESSAGE_BYTES};
-use crate::store::repo::queue_triggers::{MAX_QUEUE_TRIGGERS, message_run};
+use crate::store::repo::queue_triggers::{MAX_QUEUE_TRIGGERS, StoredAside, message_run};
 pub use crate::store::repo::queue_triggers::{QueueTrigger, SetAside, StoredTrigger};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::Scope;
@@ -32,6 +32,13 @@ use crate::tenancy::Scope;
 pub const ADDRESS_SECONDS: u64 = 3600;
 /// The bounds of that: a minute to seven days.
 pub const ADDRESSES: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
+
+/// How long a message that is put back can't be dropped, unless it is known before that it stays.
+const HELD: Duration = Duration::from_secs(120);
+/// How long putting back may take: less than that by more than a call of storage takes.
+const PUT_BACK: Duration = Duration::from_secs(80);
+/// How often a message is tried to be written that others write.
+const TRIES: usize = 8;
 
 /// Members of an answer that mean nothing in a request, so that what was read can be changed and sent back.
 const READ_ONLY: [&str; 7] = [
@@ -252,6 +259,9 @@ pub async fn send(
     let called = (stored.trigger.workflow.as_str(), Version::Called);
     let checked = launch::check(cx, scope, called, &arguments, None).await?;
     provide_data::options_hold(cx, scope, origin, checked.found.declared(), &checked.arguments).await?;
+    // Who sends is on record before; how the queue calls it is only known then.
+    let record = |detail: Value| audited(cx, scope, origin, AuditEvent::QueueMessageSent, id).detail(&detail);
+    keep(cx, scope, record(json!({"begun": true, "bytes": text.len()}))).await?;
     let message = match cx.queue_triggers.send(scope, id, &text).await {
         // Taken away by somebody else than us.
         Err(store::Error::NotFound { .. }) => {
@@ -261,13 +271,7 @@ pub async fn send(
         sent => sent?,
     };
     cx.polling.wake(id);
-    let record = audited(cx, scope, origin, AuditEvent::QueueMessageSent, id);
-    keep(
-        cx,
-        scope,
-        record.detail(&json!({"message": message, "bytes": text.len()})),
-    )
-    .await?;
+    keep(cx, scope, record(json!({"message": message, "bytes": text.len()}))).await?;
     Ok(Sent {
         run: message_run(scope, id, &message),
         message,
@@ -306,11 +310,12 @@ pub async fn get_set_aside(
 ) -> Result<(SetAside, String)> {
     scope.authorize(Action::Read, Resource::QueueTrigger)?;
     existing(cx, scope, id).await?;
-    aside(cx, scope, id, message).await
+    let aside = aside(cx, scope, id, message).await?;
+    Ok((aside.fact, aside.text))
 }
 
 /// Puts a message back that was set aside: it starts its run now, or is refused with what is wrong with it and stays where it
-/// is. The run is the one that it would have started, so putting it back twice starts one.
+/// is. The run is the one that it would have started, so putting it back twice starts one. Nobody drops it meanwhile.
 ///
 /// # Errors
 /// When the scope may not, there is no such trigger or message, it still can't start a run, or storage fails.
@@ -323,23 +328,57 @@ pub async fn put_back(
 ) -> Result<StoredRun> {
     may_change(scope, Action::Modify)?;
     let stored = existing(cx, scope, id).await?;
-    let (fact, text) = aside(cx, scope, id, message).await?;
-    let (run, _) = message::start(cx, scope, origin, &stored.trigger, (&fact.message, &text), true).await?;
-    let record = audited(cx, scope, origin, AuditEvent::QueueMessagePutBack, id);
-    keep(
-        cx,
-        scope,
-        record.detail(&json!({"message": fact.message, "run": run.new.run})),
-    )
-    .await?;
-    cx.queue_triggers.drop_aside(scope, id, &fact.id).await?;
-    Ok(run)
+    let SetAside { message: known, .. } = aside(cx, scope, id, message).await?.fact;
+    let detail = json!({"message": known, "run": message_run(scope, id, &known)});
+    let record = || audited(cx, scope, origin, AuditEvent::QueueMessagePutBack, id).detail(&detail);
+    let put_back = async {
+        let (held, was_held) = hold(cx, scope, id, message).await?;
+        let as_it_says = (held.fact.message.as_str(), held.text.as_str());
+        let start = Box::pin(message::start(cx, scope, origin, &stored.trigger, as_it_says, true));
+        let started = match tokio::time::timeout(PUT_BACK, start).await {
+            Ok(started) => started,
+            Err(_) => Err(Error::unavailable(
+                "storage_unavailable",
+                "the run could not be started in time",
+                "put the message back again",
+            )),
+        };
+        match started {
+            Ok((run, _)) => {
+                cx.queue_triggers.done_aside(scope, id, &held.fact.id).await?;
+                Ok(run)
+            }
+            Err(error) => {
+                // It is known that there is no run, unless somebody else is at it.
+                let is_known = !matches!(error.kind(), Kind::Unavailable | Kind::Throttled | Kind::Internal);
+                if is_known && !was_held {
+                    let at_once = cx.clock.now();
+                    cx.queue_triggers.hold_aside(scope, id, &held, at_once).await?;
+                }
+                Err(error)
+            }
+        }
+    };
+    recorded(cx, scope, record, put_back).await
 }
 
-/// Drops a message that was set aside, for good.
+/// Keeps a message from being dropped while it is put back; and whether somebody else does so.
+async fn hold(cx: &Context, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<(StoredAside, bool)> {
+    for _ in 0..TRIES {
+        let now = cx.clock.now();
+        let read = aside(cx, scope, id, message).await?;
+        let was_held = read.held_until.is_some_and(|until| until > now);
+        if let Some(held) = cx.queue_triggers.hold_aside(scope, id, &read, now.plus(HELD)).await? {
+            return Ok((held, was_held));
+        }
+    }
+    Err(busy())
+}
+
+/// Drops a message that was set aside, for good. One that is being put back, or was, can't be dropped.
 ///
 /// # Errors
-/// When the scope may not, there is no such trigger or message, or storage fails.
+/// When the scope may not, there is no such trigger or message, somebody puts it back, or storage fails.
 pub async fn drop_set_aside(
     cx: &Context,
     scope: &Scope,
@@ -349,16 +388,42 @@ pub async fn drop_set_aside(
 ) -> Result<()> {
     scope.authorize(Action::Modify, Resource::QueueTrigger)?;
     existing(cx, scope, id).await?;
-    let (fact, _) = aside(cx, scope, id, message).await?;
-    let record = audited(cx, scope, origin, AuditEvent::QueueMessageDropped, id);
-    keep(
-        cx,
-        scope,
-        record.detail(&json!({"message": fact.message, "code": fact.code, "bytes": fact.size})),
-    )
-    .await?;
-    cx.queue_triggers.drop_aside(scope, id, &fact.id).await?;
-    Ok(())
+    let fact = droppable(cx, scope, id, message).await?.fact;
+    let detail = json!({"message": fact.message, "code": fact.code, "bytes": fact.size});
+    let record = || audited(cx, scope, origin, AuditEvent::QueueMessageDropped, id).detail(&detail);
+    let drop = async {
+        for _ in 0..TRIES {
+            let read = droppable(cx, scope, id, message).await?;
+            if cx.queue_triggers.drop_aside(scope, id, &read).await? {
+                return Ok(());
+            }
+        }
+        Err(busy())
+    };
+    recorded(cx, scope, record, drop).await
+}
+
+/// A message that nobody puts back, and nobody has.
+async fn droppable(cx: &Context, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<StoredAside> {
+    let read = aside(cx, scope, id, message).await?;
+    let Some(until) = read.held_until else { return Ok(read) };
+    let put_back = |what: String| {
+        let hint = format!("`GET /api/queue-triggers/{id}/set-aside` shows whether it is still there in two minutes");
+        Err(Error::conflict("queue_message_put_back", what, hint))
+    };
+    if until > cx.clock.now() {
+        return put_back("somebody is putting the message back".to_owned());
+    }
+    // Whoever has put it back may have died before it was taken away.
+    let run = message_run(scope, id, &read.fact.message);
+    match cx.runs.get(scope, &run).await {
+        Ok(None) => Ok(read),
+        Ok(Some(_)) | Err(store::Error::Unreadable { .. }) => {
+            cx.queue_triggers.done_aside(scope, id, &read.fact.id).await?;
+            put_back(format!("the message was put back, and has started run `{run}`"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The name of a trigger's queue, for whoever gives others a right to it in the storage account.
@@ -386,7 +451,7 @@ async fn existing(cx: &Context, scope: &Scope, id: &QueueTriggerId) -> Result<St
     })
 }
 
-async fn aside(cx: &Context, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<(SetAside, String)> {
+async fn aside(cx: &Context, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<StoredAside> {
     let found = cx.queue_triggers.get_aside(scope, id, message).await?;
     found.ok_or_else(|| {
         Error::not_found(
@@ -395,6 +460,14 @@ async fn aside(cx: &Context, scope: &Scope, id: &QueueTriggerId, message: &str) 
             format!("`GET /api/queue-triggers/{id}/set-aside` lists those that are"),
         )
     })
+}
+
+fn busy() -> Error {
+    Error::unavailable(
+        "conflict",
+        "the message was changed by others at every try",
+        "repeat the request",
+    )
 }
 
 fn same(stored: &StoredTrigger, if_tag: Option<&str>) -> Result<()> {

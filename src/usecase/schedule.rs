@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::catalog::Current;
 use super::launch::{self, Launch};
-use super::organization::recorded;
+use super::on_record::recorded;
 use super::{Context, Error, Result, start_run, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};

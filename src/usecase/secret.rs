@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::organization::keep;
+use super::on_record::{keep, recorded};
 use super::{Context, Error, Result};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
@@ -134,23 +134,19 @@ async fn write(cx: &Context, within: Within<'_>, origin: Option<&Origin>, new: W
     let length = new.value.expose().len();
     let advice = (length < GOOD_BYTES)
         .then_some("values of 8 bytes and more are better: a short one is found, and masked, where it wasn't meant");
-    let created = store
-        .put(
-            within,
-            NewSecret {
-                record: record.clone(),
-                value: new.value,
-            },
-        )
-        .await?;
     let detail = json!({
         "hosts": record.hosts,
         "presented": record.presented.to_string(),
-        "created": created,
+        "created": before.is_none(),
         "store": store.kind(),
     });
-    let written = audited(cx, within, origin, AuditEvent::SecretChanged, &record.name).detail(&detail);
-    keep(cx, within, written).await?;
+    let put = NewSecret {
+        record: record.clone(),
+        value: new.value,
+    };
+    let put = async { Ok(store.put(within, put).await?) };
+    let written = || audited(cx, within, origin, AuditEvent::SecretChanged, &record.name).detail(&detail);
+    let created = recorded(cx, within, written, put).await?;
     Ok(Wrote {
         record,
         created,
@@ -307,15 +303,23 @@ pub async fn delete_platform(cx: &Context, platform: &PlatformScope, name: &str)
 
 async fn remove(cx: &Context, within: Within<'_>, origin: Option<&Origin>, name: &str) -> Result<()> {
     let name = named(name)?;
-    if !cx.secrets.store()?.delete(within, &name).await? {
-        return Err(Error::not_found(
+    let store = cx.secrets.store()?;
+    let missing = || {
+        Error::not_found(
             "secret_not_found",
             format!("there is no secret `{name}` here"),
             "`GET /api/secrets` and `weft secrets list` show those that there are",
-        ));
+        )
+    };
+    if !store.list(within).await?.iter().any(|there| there.name.same(&name)) {
+        return Err(missing());
     }
-    let record = audited(cx, within, origin, AuditEvent::SecretDeleted, &name);
-    keep(cx, within, record).await
+    let delete = async {
+        let deleted = store.delete(within, &name).await?;
+        deleted.then_some(()).ok_or_else(missing)
+    };
+    let record = || audited(cx, within, origin, AuditEvent::SecretDeleted, &name);
+    recorded(cx, within, record, delete).await
 }
 
 /// Seals every secret anew that isn't sealed by the current key; how many there were.
@@ -324,6 +328,8 @@ async fn remove(cx: &Context, within: Within<'_>, origin: Option<&Origin>, name:
 /// When the store fails, or one can't be opened. What was done until then is done.
 pub async fn reseal(cx: &Context, platform: &PlatformScope) -> Result<usize> {
     let store = cx.secrets.store()?;
+    let record = |detail: Value| cx.audit.by(platform, AuditEvent::SecretsResealed).detail(&detail);
+    keep(cx, platform, record(json!({"begun": true, "store": store.kind()}))).await?;
     let mut count = store.reseal(platform.into()).await?;
     let mut after = None;
     loop {
@@ -342,11 +348,7 @@ pub async fn reseal(cx: &Context, platform: &PlatformScope) -> Result<usize> {
             break;
         }
     }
-    let record = cx
-        .audit
-        .by(platform, AuditEvent::SecretsResealed)
-        .detail(&json!({"count": count, "store": store.kind()}));
-    keep(cx, platform, record).await?;
+    keep(cx, platform, record(json!({"count": count, "store": store.kind()}))).await?;
     Ok(count)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::deliver::MAX_DEQUEUE_COUNT;
-use super::organization::keep;
+use super::on_record::recorded;
 use super::{Context, Error, Result, admission, control_run, signal};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Extent, Origin};
@@ -80,7 +80,11 @@ pub(super) async fn set_aside(
         workflow: &remains.run.new.workflow,
         requester: &remains.run.new.requester.id,
     };
-    if cx.quarantines.add(scope, about, &fact).await? {
+    let add = async { Ok(cx.quarantines.add(scope, about, &fact).await?) };
+    if cx.quarantines.knows(scope, run, &fact).await? {
+        // Listed again, by whoever comes after one that has died.
+        add.await?;
+    } else {
         cx.failures.count_set_aside();
         tracing::error!(run.id = %run, org.id = %scope.org(), "a run can't be read and was set aside: {what}");
         let origin = Origin {
@@ -88,11 +92,14 @@ pub(super) async fn set_aside(
             endpoint: "drive_run".to_owned(),
             ..Origin::default()
         };
-        let record = cx.audit.by(scope, AuditEvent::RunSetAside).came_from(&origin);
-        let record = record.resource("run", run.as_str()).detail(&json!({
+        let detail = json!({
             "workflow": remains.run.new.workflow, "status": remains.run.state.status, "problem": CODE, "reason": what,
-        }));
-        keep(cx, scope, record).await?;
+        });
+        let record = || {
+            let record = cx.audit.by(scope, AuditEvent::RunSetAside).came_from(&origin);
+            record.resource("run", run.as_str()).detail(&detail)
+        };
+        recorded(cx, scope, record, add).await?;
         cx.watch.committed(run);
     }
     cx.runs.list_set_aside(scope, &remains, &what).await?;

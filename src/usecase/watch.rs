@@ -4,7 +4,7 @@
 //! others write, and keeps the newest events in memory, bounded. A watcher that is further back, or slower, reads storage itself
 //! from its cursor on, so nothing is ever kept for it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event_reader::{LAST_WORDS, Look, Reader};
-use super::run_event::{Cursor, Event, Item, Relation};
+use super::run_event::{Cursor, Event, Happening, Item, Relation};
 use super::written::{self, Step};
 use super::{Context, Error, Result, query_run};
 use crate::authz::Action;
@@ -90,6 +90,7 @@ pub async fn open(cx: &Arc<Context>, scope: &Scope, id: &RunId, wanted: Wanted) 
             signing: cx.signing.clone(),
             run: id.clone(),
             step: wanted.step,
+            hidden: query_run::hidden_children(cx, scope, &run).await?,
         },
         was_over,
         reader: Some(Reader::new(&run, cursor.clone(), !wanted.without_logs)),
@@ -122,6 +123,8 @@ struct Teller {
     run: RunId,
     /// The only step that it tells of, beside the run as a whole.
     step: Option<String>,
+    /// Steps of whose child runs it doesn't tell.
+    hidden: BTreeSet<String>,
 }
 
 impl Teller {
@@ -129,6 +132,11 @@ impl Teller {
         let (at, what) = item.told.as_ref()?;
         let is_of_another = |wanted: &String| what.step().is_some_and(|step| step != wanted);
         if self.step.as_ref().is_some_and(is_of_another) {
+            return None;
+        }
+        if let Happening::ChildStarted { step, .. } = what
+            && self.hidden.contains(step)
+        {
             return None;
         }
         Some(Event {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::organization::keep;
+use super::on_record::recorded;
 use super::{Context, Error, Result, policy, resolve, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Principal, Resource};
@@ -151,7 +151,7 @@ pub async fn save_draft(cx: &Context, scope: &Scope, origin: &Origin, save: Save
             None => kept.insert(cx.workflows.keep(scope, graph.clone()).await?),
         };
         // A person's saves, one after the other, are one record.
-        let recorded = known.filter(|known| {
+        let known_save = known.filter(|known| {
             known.saved_by == by && now.since(known.recorded_at) < RECORD_EVERY && now >= known.recorded_at
         });
         let head = DraftHead {
@@ -166,17 +166,16 @@ pub async fn save_draft(cx: &Context, scope: &Scope, origin: &Origin, save: Save
                 (None, Some(before)) => before.head.current.as_ref().map(|current| current.revision.number),
                 (None, None) => None,
             },
-            recorded_at: recorded.map_or(now, |known| known.recorded_at),
+            recorded_at: known_save.map_or(now, |known| known.recorded_at),
         };
-        let is_recorded = recorded.is_some();
+        let is_recorded = known_save.is_some();
         let is_new = before.is_none();
-        let written = match before {
+        let after = match before {
             None => {
                 scope.authorize(Action::Create, Resource::Workflow)?;
                 free_name(cx, &name).await?;
                 let head = new_head(&name, &authored, head.clone(), by.clone(), now);
-                let new = StoredWorkflow::new(head, kept.clone());
-                cx.workflows.create(scope, &new).await
+                StoredWorkflow::new(head, kept.clone())
             }
             Some(mut stored) => {
                 stored.head.saves = head.save;
@@ -184,34 +183,43 @@ pub async fn save_draft(cx: &Context, scope: &Scope, origin: &Origin, save: Save
                 stored.head.about = about(authored.graph());
                 stored.head.updated_at = now;
                 stored.draft = kept.clone();
-                cx.workflows.save(scope, &stored).await.map(|()| true)
+                stored
             }
         };
-        match written {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(Error::conflict(
+        let write = async {
+            if !is_new {
+                return Ok(cx.workflows.save(scope, &after).await?);
+            }
+            let created = cx.workflows.create(scope, &after).await?;
+            created.then_some(()).ok_or_else(|| {
+                Error::conflict(
                     "workflow_limit_reached",
                     format!("the organization has {MAX_WORKFLOWS} workflows, drafts and archived ones among them"),
                     "discard drafts that were never published and nobody needs",
-                ));
+                )
+            })
+        };
+        let written = if is_recorded {
+            write.await
+        } else {
+            let detail = json!({"digest": head.digest, "nodes": head.nodes, "findings": head.findings, "new": is_new});
+            let record = || audited(cx, scope, origin, AuditEvent::WorkflowChanged, &name).detail(&detail);
+            recorded(cx, scope, record, write).await
+        };
+        match written {
+            Ok(()) => {
+                let draft = Draft {
+                    head,
+                    graph,
+                    findings,
+                    noticed,
+                };
+                return Ok((is_new, draft));
             }
             // Somebody else was first: whether they have changed the draft is seen by looking again.
-            Err(store::Error::PreconditionFailed { .. } | store::Error::AlreadyExists { .. }) => continue,
-            Err(error) => return Err(error.into()),
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(error),
         }
-        if !is_recorded {
-            let record = audited(cx, scope, origin, AuditEvent::WorkflowChanged, &name);
-            let detail = json!({"digest": head.digest, "nodes": head.nodes, "findings": head.findings, "new": is_new});
-            keep(cx, scope, record.detail(&detail)).await?;
-        }
-        let draft = Draft {
-            head,
-            graph,
-            findings,
-            noticed,
-        };
-        return Ok((is_new, draft));
     }
     Err(busy())
 }
@@ -235,28 +243,27 @@ pub async fn discard_draft(
         stored.draft = Payload::Inline(Value::Null);
         stored.head.updated_at = cx.clock.now();
         let is_gone = stored.head.current.is_none();
-        let written = if is_gone {
-            cx.workflows.delete(scope, &stored).await
-        } else {
-            cx.workflows.save(scope, &stored).await
-        };
-        match written {
-            Ok(()) => {}
-            Err(store::Error::PreconditionFailed { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        }
         let event = if is_gone {
             AuditEvent::WorkflowDeleted
         } else {
             AuditEvent::WorkflowDraftDiscarded
         };
-        let record = audited(cx, scope, origin, event, name);
-        return keep(
-            cx,
-            scope,
-            record.detail(&json!({"digest": draft.digest, "savedBy": draft.saved_by.id})),
-        )
-        .await;
+        let record = || {
+            let detail = json!({"digest": draft.digest, "savedBy": draft.saved_by.id});
+            audited(cx, scope, origin, event, name).detail(&detail)
+        };
+        let write = async {
+            let written = if is_gone {
+                cx.workflows.delete(scope, &stored).await
+            } else {
+                cx.workflows.save(scope, &stored).await
+            };
+            Ok(written?)
+        };
+        match recorded(cx, scope, record, write).await {
+            Err(error) if is_taken(&error) => {}
+            other => return other,
+        }
     }
     Err(busy())
 }
@@ -331,15 +338,16 @@ pub async fn publish(
         };
         stored.head.last = revision.head.number;
         call(&mut stored, &revision, &authored, now);
-        match cx.workflows.publish(scope, &stored, &revision).await {
-            Ok(()) => {}
-            Err(store::Error::PreconditionFailed { .. } | store::Error::AlreadyExists { .. }) => continue,
-            Err(error) => return Err(error.into()),
+        let record = || {
+            let detail = json!({"revision": revision.head.number, "digest": revision.head.digest, "message": message});
+            audited(cx, scope, origin, AuditEvent::WorkflowPublished, name).detail(&detail)
+        };
+        let publish = async { Ok(cx.workflows.publish(scope, &stored, &revision).await?) };
+        match recorded(cx, scope, record, publish).await {
+            Ok(()) => return Ok((stored.head, noticed)),
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(error),
         }
-        let record = audited(cx, scope, origin, AuditEvent::WorkflowPublished, name);
-        let detail = json!({"revision": revision.head.number, "digest": revision.head.digest, "message": message});
-        keep(cx, scope, record.detail(&detail)).await?;
-        return Ok((stored.head, noticed));
     }
     Err(busy())
 }
@@ -469,19 +477,13 @@ pub async fn rollback(
         }
         let from = stored.head.current.as_ref().map(|current| current.revision.number);
         call(&mut stored, &target, &authored, cx.clock.now());
-        match cx.workflows.replace(scope, &stored).await {
-            Ok(()) => {}
-            Err(store::Error::PreconditionFailed { .. }) => continue,
-            Err(error) => return Err(error.into()),
+        let record = || {
+            audited(cx, scope, origin, AuditEvent::WorkflowRolledBack, name)
+                .changes(&json!({"revision": {"from": from, "to": number}}))
+        };
+        if replaced(cx, scope, record, &stored).await? {
+            return Ok(stored.head);
         }
-        let record = audited(cx, scope, origin, AuditEvent::WorkflowRolledBack, name);
-        keep(
-            cx,
-            scope,
-            record.changes(&json!({"revision": {"from": from, "to": number}})),
-        )
-        .await?;
-        return Ok(stored.head);
     }
     Err(busy())
 }
@@ -516,18 +518,14 @@ pub async fn archive(
         stored.head.archived = archived.then(|| (now, by(scope)));
         stored.head.changes += 1;
         stored.head.updated_at = now;
-        match cx.workflows.replace(scope, &stored).await {
-            Ok(()) => {}
-            Err(store::Error::PreconditionFailed { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        }
         let event = if archived {
             AuditEvent::WorkflowArchived
         } else {
             AuditEvent::WorkflowUnarchived
         };
-        keep(cx, scope, audited(cx, scope, origin, event, name)).await?;
-        return Ok(stored.head);
+        if replaced(cx, scope, || audited(cx, scope, origin, event, name), &stored).await? {
+            return Ok(stored.head);
+        }
     }
     Err(busy())
 }
@@ -573,15 +571,13 @@ pub async fn trust(
         }
         stored.head.changes += 1;
         stored.head.updated_at = cx.clock.now();
-        match cx.workflows.replace(scope, &stored).await {
-            Ok(()) => {}
-            Err(store::Error::PreconditionFailed { .. }) => continue,
-            Err(error) => return Err(error.into()),
+        let record = || {
+            let detail = json!({"trust": trust, "revision": number, "digest": digest});
+            audited(cx, scope, origin, AuditEvent::WorkflowTrusted, name).detail(&detail)
+        };
+        if replaced(cx, scope, record, &stored).await? {
+            return Ok(stored.head);
         }
-        let record = audited(cx, scope, origin, AuditEvent::WorkflowTrusted, name);
-        let detail = json!({"trust": trust, "revision": number, "digest": digest});
-        keep(cx, scope, record.detail(&detail)).await?;
-        return Ok(stored.head);
     }
     Err(busy())
 }
@@ -779,6 +775,29 @@ pub(super) fn by(scope: &Scope) -> By {
         id: scope.principal().id(),
         name: scope.principal().name().to_owned(),
     }
+}
+
+/// Writes a workflow over the one that was read; false when somebody else was first.
+async fn replaced(
+    cx: &Context,
+    scope: &Scope,
+    record: impl Fn() -> Record + Send,
+    stored: &StoredWorkflow,
+) -> Result<bool> {
+    let replace = async { Ok(cx.workflows.replace(scope, stored).await?) };
+    match recorded(cx, scope, record, replace).await {
+        Ok(()) => Ok(true),
+        Err(error) if is_taken(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether somebody else has written what was to be written.
+const fn is_taken(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Store(store::Error::PreconditionFailed { .. } | store::Error::AlreadyExists { .. })
+    )
 }
 
 fn audited(cx: &Context, scope: &Scope, origin: &Origin, event: AuditEvent, name: &str) -> Record {

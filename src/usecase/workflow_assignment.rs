@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::organization::keep;
+use super::on_record::recorded;
 use super::{Context, Error, Result, catalog, resolve, workflow};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Extent, Origin, Principal, Resource};
@@ -66,18 +66,21 @@ pub async fn put(
             "a workflow is assigned to its members",
         ));
     }
+    if let Some(there) = cx.workflows.assignment(scope, name, user).await? {
+        return Ok((false, there));
+    }
     let assignment = Assignment {
         workflow: name.to_owned(),
         user: user.clone(),
         assigned_by: workflow::by(scope),
         assigned_at: cx.clock.now(),
     };
-    if !cx.workflows.assign(scope, &assignment).await? {
+    let assign = async { Ok(cx.workflows.assign(scope, &assignment).await?) };
+    let record = || audited(cx, scope, origin, AuditEvent::WorkflowAssigned, (name, user));
+    if !recorded(cx, scope, record, assign).await? {
         let there = cx.workflows.assignment(scope, name, user).await?;
         return Ok((false, there.unwrap_or(assignment)));
     }
-    let record = audited(cx, scope, origin, AuditEvent::WorkflowAssigned, name);
-    keep(cx, scope, record.detail(&json!({"user": user}))).await?;
     Ok((true, assignment))
 }
 
@@ -87,11 +90,16 @@ pub async fn put(
 /// When the scope may not, there is no such workflow, it isn't assigned to them, or storage fails.
 pub async fn delete(cx: &Context, scope: &Scope, origin: &Origin, (name, user): (&str, &UserId)) -> Result<()> {
     scope.authorize(Action::Modify, Resource::Workflow)?;
-    if !resolve::is_name(name) || !cx.workflows.unassign(scope, name, user).await? {
+    let is_assigned = resolve::is_name(name) && cx.workflows.assignment(scope, name, user).await?.is_some();
+    if !is_assigned {
         return Err(not_assigned(name, user));
     }
-    let record = audited(cx, scope, origin, AuditEvent::WorkflowUnassigned, name);
-    keep(cx, scope, record.detail(&json!({"user": user}))).await
+    let unassign = async {
+        let unassigned = cx.workflows.unassign(scope, name, user).await?;
+        unassigned.then_some(()).ok_or_else(|| not_assigned(name, user))
+    };
+    let record = || audited(cx, scope, origin, AuditEvent::WorkflowUnassigned, (name, user));
+    recorded(cx, scope, record, unassign).await
 }
 
 /// The workflows that the scope was given, where it sees no others of the organization's own; none where it sees all.
@@ -134,7 +142,7 @@ fn not_assigned(name: &str, user: &UserId) -> Error {
     )
 }
 
-fn audited(cx: &Context, scope: &Scope, origin: &Origin, event: AuditEvent, name: &str) -> Record {
+fn audited(cx: &Context, scope: &Scope, origin: &Origin, event: AuditEvent, (name, user): (&str, &UserId)) -> Record {
     let record = cx.audit.by(scope, event).came_from(origin);
-    record.resource("workflow", name)
+    record.resource("workflow", name).detail(&json!({"user": user}))
 }

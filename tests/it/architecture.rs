@@ -531,6 +531,104 @@ fn repositories_take_a_scope_first() {
     assert!(seen > 30, "the methods of the repositories were not found: {seen}");
 }
 
+/// Use cases that write a record by themselves, and why that is not the record of a change that could be made without it.
+const NO_CHANGE: &[(&str, &str)] = &[
+    ("admit::crossing", "somebody is let in"),
+    ("admit::key_bypass", "somebody is let in"),
+    ("admit::write", "somebody is let in, or turned away"),
+    ("admit::write_platform", "somebody is turned away"),
+    ("approval::link", "nothing is stored: the link is what is answered"),
+    (
+        "approval::say",
+        "before the decision is taken, with a second look whether it counts",
+    ),
+    ("broker::secrets::recorded", "a use, or a refusal"),
+    ("broker::write", "a refusal"),
+    ("collect::record", "before anything is deleted"),
+    ("hook_delivery::refused", "a refusal"),
+    ("hook_delivery::unknown", "a refusal"),
+    ("isolation::record", "what an attempt had"),
+    ("node_type::resolve::unusable", "a refusal"),
+    ("node_type::trial::test", "nothing is stored"),
+    ("on_record::keep", "what the others call"),
+    ("on_record::recorded", "what the others call"),
+    ("plan::make", "nothing is stored"),
+    ("policy::refused", "a refusal"),
+    ("policy::refused_by_profile", "a refusal"),
+    (
+        "queue_trigger::message::take",
+        "the message stays in its queue until it is on record, and is taken again",
+    ),
+    (
+        "queue_trigger::open",
+        "nothing is stored: the address is what is answered",
+    ),
+    ("queue_trigger::send", "before it is sent, and once more with its id"),
+    ("retention::record", "before anything is deleted"),
+    (
+        "schedule::fire::audit",
+        "before it is settled: whoever comes after says it again",
+    ),
+    ("schedule::fire::disable_unreadable", "before it is written"),
+    ("schedule::fire::settle", "before it is written"),
+    (
+        "secret::reseal",
+        "before it begins, and once more with how many there were",
+    ),
+    (
+        "seed::seed",
+        "the sample of a development installation, by whoever sets it up",
+    ),
+];
+
+/// Which functions of the use cases call something, as `config::set`.
+fn callers(what: &Regex) -> BTreeSet<String> {
+    let function = Regex::new(r"\bfn\s+(\w+)").unwrap();
+    let mut found = BTreeSet::new();
+    for source in sources().iter().filter(|source| source.module[0] == "usecase") {
+        // `keep` and `recorded` of other things are called alike.
+        let is_own = source.code.contains("on_record::") || source.path == "usecase/on_record.rs";
+        for call in what.find_iter(&source.code) {
+            if !is_own && !call.as_str().contains("audit") {
+                continue;
+            }
+            let before = &source.code[..call.start()];
+            let name = function
+                .captures_iter(before)
+                .last()
+                .map_or("", |found| found.get(1).unwrap().as_str());
+            // The definition itself.
+            if !before.trim_end().ends_with("fn") {
+                found.insert([&source.module[1..], &[name.to_owned()]].concat().join("::"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn records_are_written_before_changes() {
+    let alone = callers(&Regex::new(r"\baudit\s*\.\s*(append|write)\(|[^.\w]keep\(").unwrap());
+    let listed: BTreeSet<_> = NO_CHANGE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(
+        alone, listed,
+        "a change is made by `on_record::recorded`; what is none is listed here, with its reason"
+    );
+    let recorded = callers(&Regex::new(r"\brecorded\(").unwrap());
+    let tried: BTreeSet<_> = crate::on_record::CHANGES
+        .iter()
+        .map(|(name, ..)| (*name).to_owned())
+        .collect();
+    let missing: Vec<_> = recorded
+        .difference(&tried)
+        .filter(|name| !name.starts_with("broker::secrets::"))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "`tests/it/on_record.rs` loses storage in the middle of each change: {missing:?}"
+    );
+}
+
 #[test]
 fn what_the_system_offers_is_asked_for_in_one_place() {
     for (what, homes) in [

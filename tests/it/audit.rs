@@ -126,6 +126,7 @@ fn caller(claimed: Option<&str>) -> Caller {
             key,
             name: "erp".into(),
             scopes: vec![KeyScope::All],
+            made_by: None,
             claimed_user: claimed.map(str::to_owned),
         },
         tier: Tier::FunctionKey,

@@ -16,13 +16,13 @@ use weft::authn::{
 };
 use weft::authz::{Caller, KeyScope, Principal, Role};
 use weft::clock::{Clock, Entropy, ManualClock};
-use weft::domain::{Identity, Secret, Timestamp};
+use weft::domain::{Identity, KeyId, Secret, Timestamp};
 use weft::error::Kind;
 use weft::store::key::PLATFORM_TABLES;
 use weft::store::port::Ports;
 use weft::store::repo::identity::{Identities, NewOrganization, NewUser};
-use weft::store::repo::keys::{Keys, NewKey};
-use weft::tenancy::{operator, operator_in};
+use weft::store::repo::keys::{self, Created, Keys, NewKey};
+use weft::tenancy::{PlatformScope, operator, operator_in};
 
 const START: i64 = 1_795_219_200_000;
 const TENANT: &str = "99999999-8888-7777-6666-555555555555";
@@ -50,6 +50,23 @@ pub async fn ports(clock: Arc<dyn Clock>) -> Ports {
         ports.tables.create_table(&table.name()).await.unwrap();
     }
     ports
+}
+
+pub async fn make_key(keys: &Keys, platform: &PlatformScope, new: NewKey) -> Result<Created, keys::Error> {
+    let created = keys.prepare(platform, new)?;
+    keys.create(platform, &created).await?;
+    Ok(created)
+}
+
+pub async fn rotate_key(
+    keys: &Keys,
+    platform: &PlatformScope,
+    id: &KeyId,
+    overlap: Duration,
+) -> Result<Created, keys::Error> {
+    let successor = keys.prepare_successor(platform, id).await?;
+    keys.rotate(platform, id, &successor, overlap).await?;
+    Ok(successor)
 }
 
 fn new_key(name: &str, organizations: &[&str]) -> NewKey {
@@ -114,22 +131,21 @@ impl World {
             .unwrap();
 
         let text = |secret: &Secret| secret.expose().to_owned();
-        let good = keys.create(&platform, new_key("good", &[])).await.unwrap();
-        let contoso_only = keys
-            .create(&platform, new_key("contoso only", &["contoso"]))
+        let good = make_key(&keys, &platform, new_key("good", &[])).await.unwrap();
+        let contoso_only = make_key(&keys, &platform, new_key("contoso only", &["contoso"]))
             .await
             .unwrap();
-        let revoked = keys.create(&platform, new_key("revoked", &[])).await.unwrap();
+        let revoked = make_key(&keys, &platform, new_key("revoked", &[])).await.unwrap();
         keys.revoke(&platform, &revoked.record.id).await.unwrap();
-        let rotated = keys.create(&platform, new_key("rotated", &[])).await.unwrap();
-        keys.rotate(&platform, &rotated.record.id, Duration::from_secs(3600))
+        let rotated = make_key(&keys, &platform, new_key("rotated", &[])).await.unwrap();
+        rotate_key(&keys, &platform, &rotated.record.id, Duration::from_secs(3600))
             .await
             .unwrap();
         let expiring = NewKey {
             expires_at: Some(clock.now().plus(Duration::from_secs(60))),
             ..new_key("expired", &[])
         };
-        let expired = keys.create(&platform, expiring).await.unwrap();
+        let expired = make_key(&keys, &platform, expiring).await.unwrap();
         let development = Secret::presented("development");
         let for_development = NewKey {
             development: true,

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use weft::audit::LinkedRecord;
-use weft::authz::Origin;
+use weft::authz::{KeyScope, Origin};
 use weft::boot;
 use weft::clock::{Clock as _, ManualClock};
 use weft::domain::{OrgId, Outcome, Rights, RunId, StepError, Timestamp};
+use weft::error::Coded as _;
 use weft::runner::scripted::{Scene, Scripted};
 use weft::runner::{
     AttemptReport, AttemptSpec, BundleDescription, BundleRef, Isolation, NodeRunner, Refusal, RunnerError,
@@ -21,9 +22,10 @@ use weft::runner::{
 use weft::store::fault::{Call, Fault, Plan, Rule};
 use weft::store::key::{self, Queue};
 use weft::store::port::{Match, Operation, Properties};
-use weft::tenancy::{RunRef, Scope, operator, operator_in};
+use weft::tenancy::{PlatformScope, RunRef, Scope, operator, operator_in, system};
 use weft::testing::app::{Builder, description};
 use weft::testing::{Answer, TestApp, WORKFLOW};
+use weft::usecase::api_key::NewKey;
 use weft::usecase::approval::{self, Word};
 use weft::usecase::deliver::{Delivered, From, consume, deliver};
 use weft::usecase::quarantine::quarantine;
@@ -491,6 +493,105 @@ async fn messages_that_were_set_aside_are_told_to_who_watches() {
 // ── approvals ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test]
+async fn all_keys_of_one_maker_are_one_voice() {
+    let step = json!({"id": "ok", "type": "approval", "needed": 3, "withinSeconds": 3600, "question": null});
+    let app = Builder::default()
+        .graph(json!({"name": "asks", "nodes": [step], "edges": []}))
+        .start()
+        .await;
+    let _host = Host::of(&app);
+    let run = begin(&app, "asks", "").await;
+    until(&app, &run, "asks", |run| run["status"] == "waiting").await;
+    let keys = &app.cx.keys;
+    let prepared = |by: &PlatformScope| {
+        let new = NewKey {
+            name: "of a test".parse().unwrap(),
+            organizations: Vec::new(),
+            scopes: vec![KeyScope::All],
+            expires_at: None,
+            development: false,
+        };
+        keys.prepare(by, new).unwrap()
+    };
+    let (first, second, other) = (prepared(&operator()), prepared(&operator()), prepared(&system("other")));
+    // From before it was noted who makes a key.
+    let [mut old, mut older] = [prepared(&operator()), prepared(&system("other"))];
+    (old.record.made_by, older.record.made_by) = (None, None);
+    for key in [&first, &second, &other, &old, &older] {
+        keys.create(&operator(), key).await.unwrap();
+    }
+    // Whoever takes over a key by rotation has its voice, and no other.
+    let successor = keys
+        .prepare_successor(&system("other"), &first.record.id)
+        .await
+        .unwrap();
+    let hour = Duration::from_secs(3600);
+    keys.rotate(&system("other"), &first.record.id, &successor, hour)
+        .await
+        .unwrap();
+
+    let path = format!("/api/runs/{run}/steps/ok");
+    let post = async |key: &str, path: &str, body: Value| {
+        let request = app.request("POST", path).key(key).organization("contoso");
+        request.json(&body).send().await
+    };
+    let decide = async |key: &str, approved: bool| {
+        let answer = post(key, &format!("{path}/decision"), json!({"approved": approved})).await;
+        (
+            answer.status,
+            if answer.status < 300 {
+                String::new()
+            } else {
+                answer.code()
+            },
+        )
+    };
+    let counted = (409, "approval_counted".to_owned());
+    let made = post(other.secret.expose(), &format!("{path}/links"), json!({"for": "ada"})).await;
+    assert!(matches!(made.status, 200 | 201), "{made:?}");
+    assert_eq!(decide(first.secret.expose(), true).await.0, 202);
+    assert_eq!(
+        decide(first.secret.expose(), true).await,
+        (409, "approval_decided".to_owned())
+    );
+    for same in [second.secret.expose(), successor.secret.expose(), DEVELOPMENT_KEY] {
+        assert_eq!(decide(same, true).await, counted);
+    }
+    let word = Word {
+        approved: true,
+        comment: None,
+    };
+    let id: RunId = run.parse().unwrap();
+    let own = approval::decide(&app.cx, &scope(), &Origin::default(), (&id, "ok"), word).await;
+    assert_eq!(own.unwrap_err().code(), "approval_counted");
+    assert_eq!(decide(old.secret.expose(), true).await.0, 202);
+    assert_eq!(decide(older.secret.expose(), true).await, counted);
+    // A link is its maker's, and that is a key.
+    let link = made.json()["href"].as_str().unwrap().to_owned();
+    let by_link = app.request("POST", &link).json(&json!({"approved": true})).send().await;
+    assert_eq!(by_link.status, 202, "{by_link:?}");
+    let ended = until(&app, &run, "ends", |run| run["finishedAt"].is_string()).await;
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    let records = events(&app, &run, "step.approved").await;
+    let mut makers: Vec<_> = records
+        .iter()
+        .map(|one| one["detail"]["voice"].as_str().unwrap())
+        .collect();
+    makers.sort_unstable();
+    assert_eq!(makers, ["operator", "system:other", "unknown"]);
+
+    // Whoever refuses is heard, also beside another of the same maker.
+    let run = begin(&app, "asks", "").await;
+    until(&app, &run, "asks", |run| run["status"] == "waiting").await;
+    for (key, approved) in [(first.secret.expose(), true), (second.secret.expose(), false)] {
+        let path = format!("/api/runs/{run}/steps/ok/decision");
+        assert_eq!(post(key, &path, json!({"approved": approved})).await.status, 202);
+    }
+    let ended = until(&app, &run, "ends", |run| run["finishedAt"].is_string()).await;
+    assert_eq!(ended["error"]["type"], "approval_refused", "{ended:#}");
+}
+
+#[tokio::test]
 async fn all_links_of_one_person_are_one_voice() {
     let step = json!({"id": "ok", "type": "approval", "needed": 2, "withinSeconds": 3600, "question": null});
     let app = Builder::default()
@@ -541,14 +642,12 @@ async fn all_links_of_one_person_are_one_voice() {
         "{records:?}"
     );
     assert_eq!(get(&app, &format!("/api/runs/{run}")).await["status"], "waiting");
-    let word = Word {
-        approved: true,
-        comment: None,
-    };
-    let id: RunId = run.parse().unwrap();
-    approval::decide(&app.cx, &scope(), &Origin::default(), (&id, "ok"), word)
-        .await
-        .unwrap();
+    let ben = app.request("POST", &format!("/api/runs/{run}/steps/ok/decision"));
+    let ben = ben
+        .person("ben")
+        .organization("contoso")
+        .json(&json!({"approved": true}));
+    assert_eq!(ben.send().await.status, 202);
     let ended = until(&app, &run, "ends", |run| run["finishedAt"].is_string()).await;
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
 

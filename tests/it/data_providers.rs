@@ -45,6 +45,10 @@ def people(search: str = "") -> list:
 @data_provider
 def wrong() -> dict:
     return {"a": 1}
+
+@data_provider
+def lost() -> list:
+    raise FileNotFoundError(f"no table beside {__file__} or {os.__file__}")
 "#;
 
 const WORKFLOWS: &str = r#"
@@ -157,6 +161,41 @@ async fn a_form_is_told_where_options_come_from_and_gets_them() {
         (100, &json!(120))
     );
     let cursor = first["nextCursor"].as_str().unwrap();
+    // Good for the same conditions, whatever stands where in the query, and for no other.
+    let small = world.options("cities?country=de&least=1&limit=1").await;
+    let small = small["nextCursor"].as_str().unwrap().to_owned();
+    let same = world
+        .options(&format!("cities?least=1&cursor={small}&country=de&limit=2"))
+        .await;
+    assert_eq!(same["items"].as_array().unwrap().len(), 1);
+    for other in [
+        "numbers?",
+        "cities?country=at&least=1",
+        "cities?country=de",
+        "cities?country=de&least=1&search=b",
+    ] {
+        let (status, problem) = world.refused(&format!("{other}&cursor={small}")).await;
+        assert_eq!(
+            (status, problem["code"].as_str()),
+            (400, Some("parameter_invalid")),
+            "{other}: {problem}"
+        );
+        assert_eq!(problem["errors"][0]["pointer"], "query:cursor", "{other}");
+    }
+    let path = format!("/api/data-providers/numbers?limit=100&cursor={cursor}");
+    assert_eq!(
+        world.get_in("fabrikam", &path).await.status,
+        400,
+        "another organization's"
+    );
+    for made_up in ["MTAw", "100"] {
+        let (status, problem) = world.refused(&format!("numbers?cursor={made_up}")).await;
+        assert_eq!(
+            (status, problem["code"].as_str()),
+            (400, Some("parameter_invalid")),
+            "{made_up}: {problem}"
+        );
+    }
     let second = world.options(&format!("numbers?limit=100&cursor={cursor}")).await;
     assert_eq!(second["items"][0]["value"], 100);
     assert!(second.get("nextCursor").is_none());
@@ -174,6 +213,12 @@ async fn a_form_is_told_where_options_come_from_and_gets_them() {
         ("cities?country=de&nosuch=1", 400, "arguments_invalid", "`cities`"),
         ("wrong", 502, "options_invalid", "`wrong`"),
         ("whose", 502, "data_provider_failed", "uses_caller=True"),
+        (
+            "lost",
+            502,
+            "data_provider_failed",
+            "no table beside workspace/data_providers/all.py or python3.",
+        ),
         ("weft.nosuch", 404, "data_provider_not_found", "`weft.nosuch`"),
         ("numbers?limit=0", 400, "parameter_invalid", "limit"),
         ("numbers?cursor=%2A", 400, "parameter_invalid", "cursor"),

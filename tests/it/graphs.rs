@@ -912,6 +912,7 @@ async fn a_decision_that_waits_for_a_driver_is_recorded_once() {
         decision: Decision {
             by: by.clone(),
             link_made_by: None,
+            key_made_by: None,
             approved: true,
             comment: None,
             at: world.app.cx.clock.now(),

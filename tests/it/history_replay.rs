@@ -214,6 +214,7 @@ fn event(plan: &Plan, state: &RunState, line: &Line) -> Event {
             decision: Decision {
                 by: by.clone(),
                 link_made_by: None,
+                key_made_by: None,
                 approved: *approved,
                 comment: None,
                 at: now,

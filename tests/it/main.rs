@@ -30,6 +30,7 @@ mod kept;
 mod key_vault;
 mod large_values;
 mod node_library;
+mod on_record;
 mod plans;
 mod policies;
 mod ports;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weft::authz::Origin;
 use weft::boot::{self, Base};
 use weft::clock::{Clock, Entropy, ManualClock, SystemClock};
 use weft::config::Config;
 use weft::domain::{QueueTriggerId, RunId, Timestamp};
 use weft::egress::Egress;
-use weft::error::Finding;
+use weft::error::{Coded as _, Finding};
 use weft::http::Gate;
 use weft::runner::scripted::Scripted;
 use weft::store::fault::{Call, Fault, Faults, Faulty, Plan, Rule};
@@ -193,7 +194,8 @@ async fn a_message_becomes_one_run() {
     assert_eq!(sent.status, 202, "{}", sent.text());
     let run: RunId = sent.json()["runId"].as_str().unwrap().parse().unwrap();
     assert_eq!(world.run(&run).await, None, "it is in the queue");
-    assert_eq!(world.records("queue_message.sent").await, 1);
+    // Before it is sent, and with the id that it was given.
+    assert_eq!(world.records("queue_message.sent").await, 2);
 
     assert_eq!(world.tick().await, 1);
     let stored = world.run(&run).await.unwrap();
@@ -564,7 +566,8 @@ async fn bad_messages_are_set_aside_and_the_others_go_on() {
     assert_eq!(world.api("DELETE", &dropped).send().await.status, 204);
     assert_eq!(world.api("DELETE", &dropped).send().await.status, 404);
     assert_eq!(world.set_aside(&id).await.len(), 1);
-    assert_eq!(world.records("queue_message.put_back").await, 1);
+    // Each is on record before it is done; what was refused has a second record, which says so.
+    assert_eq!(world.records("queue_message.put_back").await, 3);
     assert_eq!(world.records("queue_message.dropped").await, 1);
     assert_eq!(world.runs("contoso").await.len(), 2);
 }
@@ -908,7 +911,7 @@ async fn organizations_take_turns() {
     let made = queue_trigger::create(
         &world.first.cx,
         &fabrikam,
-        &weft::authz::Origin::default(),
+        &Origin::default(),
         members.as_object().unwrap(),
     )
     .await
@@ -1006,4 +1009,147 @@ async fn an_address_lets_send_and_nothing_else() {
     assert_eq!(runs.0.len(), 2);
     assert_eq!(api("DELETE", &path).send().await.status, 204);
     assert_ne!(send(&url, "{}").await, 201, "with the queue its addresses go");
+}
+
+/// A message is put back and dropped at the same moment: one of both is done, and the other is told.
+async fn one_of_both(ports: Ports, seeds: u64) {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(home.path().join("workspace/workflows")).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let config = Arc::new(Config::for_testing(home.path()));
+    let here = instance(&ports, &config, clock.clone()).await;
+    let there = instance(&ports, &config, clock.clone()).await;
+    let new = organization::NewOrganization {
+        id: None,
+        name: "Of a race".parse().unwrap(),
+        slug: None,
+    };
+    let org = organization::create(&here.cx, &operator(), new).await.unwrap().1.id;
+    let (scope, origin) = (operator_in(&operator(), &org), Origin::default());
+    let members = json!({"name": "Orders", "workflow": WORKFLOW});
+    let made = queue_trigger::create(&here.cx, &scope, &origin, members.as_object().unwrap()).await;
+    let id = made.unwrap().trigger.id;
+    let (mut put_back, mut dropped) = (0, 0);
+    for seed in 0..seeds {
+        let message = Message {
+            receipt: MessageReceipt {
+                id: format!("message-{seed}"),
+                pop_receipt: String::new(),
+            },
+            dequeue_count: 1,
+            text: "{}".to_owned(),
+        };
+        let fact = SetAside::new(&message, clock.now(), "of_a_test", "for a test", &[]);
+        here.cx
+            .queue_triggers
+            .set_aside(&scope, &id, &fact, "{}")
+            .await
+            .unwrap();
+        for (number, instance) in [&here, &there].into_iter().enumerate() {
+            // Up to seven milliseconds before each call, by the seed.
+            let mut chance = (seed * 2 + number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            instance.faults.plan(Plan::Custom(Box::new(move |_| {
+                chance ^= chance << 13;
+                chance ^= chance >> 7;
+                chance ^= chance << 17;
+                Some(Fault::Delay(Duration::from_millis(chance % 8)))
+            })));
+        }
+        let (back, drop) = tokio::join!(
+            queue_trigger::put_back(&here.cx, &scope, &origin, &id, &fact.id),
+            queue_trigger::drop_set_aside(&there.cx, &scope, &origin, &id, &fact.id),
+        );
+        for instance in [&here, &there] {
+            instance.faults.plan(Plan::Calm);
+        }
+        let run = weft::store::repo::queue_triggers::message_run(&scope, &id, &message.receipt.id);
+        let run = here.cx.runs.get(&scope, &run).await.unwrap();
+        match (back, drop) {
+            (Ok(_), Err(error)) => {
+                put_back += 1;
+                let codes = ["queue_message_put_back", "queue_message_not_found"];
+                assert!(codes.contains(&error.code()), "{seed}: {error}");
+                assert!(run.is_some(), "{seed}: it was put back");
+            }
+            (Err(error), Ok(())) => {
+                dropped += 1;
+                assert_eq!(error.code(), "queue_message_not_found", "{seed}: {error}");
+                assert!(run.is_none(), "{seed}: it was dropped");
+            }
+            (back, drop) => panic!("{seed}: {back:?}, {drop:?}"),
+        }
+        assert!(
+            here.cx
+                .queue_triggers
+                .get_aside(&scope, &id, &fact.id)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+    assert!(
+        put_back > 0 && dropped > 0,
+        "{put_back} were put back, {dropped} dropped"
+    );
+}
+
+#[tokio::test]
+async fn a_message_is_put_back_or_dropped_and_not_both() {
+    Box::pin(one_of_both(sqlite::open(None, Arc::new(SystemClock)).unwrap(), 60)).await;
+}
+
+#[tokio::test]
+async fn a_message_is_put_back_or_dropped_and_not_both_in_the_emulator() {
+    let Some((_, ports)) = crate::azure::azurite() else {
+        return;
+    };
+    Box::pin(one_of_both(ports, 30)).await;
+}
+
+/// Who puts a message back dies before or after its run is there: it can't be dropped meanwhile, and then only if there is none.
+#[tokio::test]
+async fn what_was_half_put_back_is_dropped_only_without_a_run() {
+    let world = World::new().await;
+    let id = world
+        .trigger_with(json!({"name": "Numbers", "workflow": "count"}))
+        .await;
+    let path = format!("/api/queue-triggers/{id}");
+    let mut kept = BTreeSet::new();
+    for number in 1..100 {
+        let members = json!({"name": "Numbers", "workflow": "count"});
+        assert_eq!(world.api("PUT", &path).json(&members).send().await.status, 200);
+        let run = world.put(&id, "{}").await;
+        assert_eq!(world.tick().await, 1);
+        let members = json!({"name": "Numbers", "workflow": WORKFLOW});
+        assert_eq!(world.api("PUT", &path).json(&members).send().await.status, 200);
+        let aside = world.set_aside(&id).await[0]["id"].as_str().unwrap().to_owned();
+        let of = format!("{path}/set-aside/{aside}");
+        let injected = world.first.faults.injected();
+        let rule = Rule::new(Fault::Crash).only(number);
+        world.first.faults.plan(Plan::Script(vec![rule]));
+        let back = world.api("POST", &format!("{of}/put-back")).send().await;
+        world.first.faults.plan(Plan::Calm);
+        world.first.faults.heal();
+        if world.first.faults.injected() == injected {
+            assert_eq!(back.status, 202, "{back:?}");
+            assert!(number > 5);
+            assert_eq!(kept, BTreeSet::from([(true, false), (false, true), (false, false)]));
+            return;
+        }
+        let early = world.api("DELETE", &of).send().await;
+        world.clock.advance(Duration::from_secs(121));
+        let late = world.api("DELETE", &of).send().await;
+        let is_run = world.run(&run).await.is_some();
+        if early.status == 204 {
+            assert!(!is_run, "{number}");
+        } else if early.status == 409 {
+            assert_eq!(early.code(), "queue_message_put_back");
+            assert_eq!(late.status, if is_run { 409 } else { 204 }, "{number}: {late:?}");
+        } else {
+            assert_eq!((early.status, is_run), (404, true), "{number}: {early:?}");
+        }
+        kept.insert((early.status == 204, is_run));
+        assert_eq!(world.set_aside(&id).await.len(), 0, "{number}");
+    }
+    panic!("too many calls");
 }

@@ -437,6 +437,7 @@ impl World {
         let decision = Decision {
             by: format!("person-{by}"),
             link_made_by: None,
+            key_made_by: None,
             approved,
             comment: None,
             at: self.now,

@@ -226,6 +226,7 @@ fn strangers(run: &RunId) -> Vec<(&'static str, Scope)> {
         key: KeyId::derived(at, "foreign"),
         name: "foreign".into(),
         scopes: vec![KeyScope::All],
+        made_by: None,
         claimed_user: None,
     };
     let found = Some(&organization);
@@ -615,7 +616,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 ..provide_data::Asked::default()
             };
             for one in weft::definition::built_in_providers() {
-                let answer = provide_data::options(cx, scope, &origin, of_provider(&one.name), (0, 200)).await;
+                let answer = provide_data::options(cx, scope, &origin, of_provider(&one.name), (None, 200)).await;
                 let said = answer.map_or_else(|_| String::new(), |options| format!("{:?}", options.items));
                 assert!(
                     !said.contains("contoso") && !said.contains("sample:"),
@@ -624,7 +625,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                 );
             }
             let asked = app.scripted.asked().len();
-            let answer = provide_data::options(cx, scope, &origin, of_provider(DATA_PROVIDER), (0, 200)).await;
+            let answer = provide_data::options(cx, scope, &origin, of_provider(DATA_PROVIDER), (None, 200)).await;
             if there {
                 answer.unwrap();
             }

@@ -1369,3 +1369,73 @@ async fn time_limits_above_those_that_count_are_told_and_keep_nothing_out() {
         "{less}"
     );
 }
+
+#[tokio::test]
+async fn child_runs_are_hidden_from_those_who_do_not_see_their_workflow() {
+    let world = World::new().await;
+    world.publish(&graph("talk", json!({}))).await;
+    let input = json!({"x": {"$": "inputs.x"}});
+    let nodes = json!([
+        {"id": "once", "type": "workflow", "workflow": "talk", "inputs": input},
+        {"id": "many", "type": "map", "items": [1, 2], "workflow": "talk", "inputs": {"x": 1}},
+        {"id": "own", "type": "workflow", "workflow": "a", "inputs": {"x": 1}},
+    ]);
+    let outer = json!({"name": "outer", "parameters": [{"name": "x", "type": "json"}], "nodes": nodes, "edges": []});
+    world.publish(&outer).await;
+    let user = weft::domain::UserId::derived(Timestamp::from_millis(0), "sample:cleo");
+    let assign = async |name: &str| {
+        let assigned = world
+            .to("PUT", &format!("/api/workflows/{name}/assignments/{user}"))
+            .send()
+            .await;
+        assert_eq!(assigned.status, 201, "{assigned:?}");
+    };
+    assign("outer").await;
+    let begun = world
+        .to("POST", "/api/workflows/outer/execute")
+        .header("prefer", "respond-async");
+    let begun = begun.json(&json!({"x": 1})).send().await.json();
+    let run = format!("/api/runs/{}", begun["runId"].as_str().unwrap());
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !world.get(&run).await["finishedAt"].is_string() {
+        assert!(world.app.deliver_all().await && tokio::time::Instant::now() < patience);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        world.get(&run).await["status"],
+        "succeeded",
+        "{}",
+        world.get(&run).await
+    );
+    // How many children are told of: by steps, by items, and by what happened.
+    let told = async |who: &str| {
+        let get = async |path: &str| {
+            let answer = world
+                .app
+                .request("GET", path)
+                .person(who)
+                .organization("contoso")
+                .send()
+                .await;
+            assert_eq!(answer.status, 200, "{who} {path}: {answer:?}");
+            answer.json()["items"].as_array().unwrap().clone()
+        };
+        let count = |items: &[Value]| -> usize {
+            let children = items.iter().filter_map(|item| item["children"].as_array());
+            children.map(Vec::len).sum()
+        };
+        let events = get(&format!("{run}/events")).await;
+        let events = events
+            .iter()
+            .filter(|event| event["type"] == "step.child_started")
+            .count();
+        let items = get(&format!("{run}/steps/many/items")).await;
+        (count(&get(&format!("{run}/steps")).await), count(&items), events)
+    };
+    assert_eq!(told("ben").await, (2, 2, 4));
+    assert_eq!(told("cleo").await, (0, 0, 0));
+    assign("talk").await;
+    assert_eq!(told("cleo").await, (1, 2, 3));
+    assign("a").await;
+    assert_eq!(told("cleo").await, (2, 2, 4));
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,20 @@ def test_tracebacks_show_the_workspace_only(handler: Handler) -> None:
     assert "The above exception was the direct cause" in error["traceback"]
     assert "weft_runtime" not in error["traceback"]
     assert "_context.py" not in victim(handler, "raises_in_sdk").error["traceback"]
+
+
+def test_places_of_the_machine_are_shown_by_what_they_are(handler: Handler) -> None:
+    library = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    traceback = victim(handler, "raises_in_library").error["traceback"]
+    assert f'File "{library}/json/decoder.py", line' in traceback
+    # The line itself is there all the same.
+    assert "raw_decode" in traceback
+    assert 'File "/' not in traceback
+    error = victim(handler, "names_places").error
+    assert error["message"] == (
+        f"no workspace/workflows/victims.py, {library}/os.py: file://workspace/workflows; site-packages/y.py"
+    )
+    assert str(VICTIMS) not in error["traceback"]
 
 
 @pytest.mark.parametrize(

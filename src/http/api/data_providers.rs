@@ -131,14 +131,7 @@ pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> 
         let message = format!("`search` must have at most {LONGEST_SEARCH} characters");
         return Err(ApiError::bad_parameter("query:search", message));
     }
-    let after = match cursor_in(cursor.as_deref())? {
-        None => 0,
-        Some(place) => place.parse().map_err(|_| {
-            ApiError::bad_parameter("query:cursor", "`cursor` is not one that a page has given")
-                .hint("begin without a cursor, and give each `nextCursor` to the same query")
-        })?,
-    };
-    let page = (after, limit(most.as_deref())?);
+    let page = (cursor_in(cursor.as_deref())?, limit(most.as_deref())?);
     let asked = Asked {
         provider: name,
         inputs,
@@ -153,7 +146,7 @@ pub async fn provide(admitted: Admitted, Path(name): Path<String>, uri: Uri) -> 
     });
     Ok(Json(OptionsPage {
         items: items.collect(),
-        next_cursor: cursor_out(options.next.map(|next| next.to_string())),
+        next_cursor: cursor_out(options.next),
         total: options.total,
     }))
 }

@@ -149,8 +149,7 @@ impl Bundles {
         }
         // The archive that is there is used again where it is still what was published.
         if let Some(before) = &before
-            && before.is_trusted
-            && self.archive(platform, before).await.is_ok()
+            && self.is_whole(platform, before).await
         {
             return Ok((before.clone(), false));
         }
@@ -168,6 +167,21 @@ impl Bundles {
         let operation = Operation::Upsert(row, self.bundle_properties(&stored));
         self.ports.tables.commit(&table, &partition, vec![operation]).await?;
         Ok((stored, before.is_none()))
+    }
+
+    /// One that is there, whole and signed: to publish it again changes nothing.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub async fn whole(&self, platform: &PlatformScope, digest: &BundleDigest) -> Result<Option<StoredBundle>> {
+        Ok(match self.get(platform, digest).await? {
+            Some(there) if self.is_whole(platform, &there).await => Some(there),
+            _ => None,
+        })
+    }
+
+    async fn is_whole(&self, platform: &PlatformScope, bundle: &StoredBundle) -> bool {
+        bundle.is_trusted && self.archive(platform, bundle).await.is_ok()
     }
 
     /// One, or nothing.

@@ -104,6 +104,8 @@ pub struct KeyRecord {
     pub organizations: Vec<OrgId>,
     /// What it may do.
     pub scopes: Vec<KeyScope>,
+    /// The id of the principal that made it, or the first of those that it has followed; none of keys from before that was noted.
+    pub made_by: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// From when on it is refused.
@@ -224,15 +226,22 @@ impl Keys {
         });
     }
 
-    /// Makes a key.
+    /// A key that is about to be made: nothing is stored.
     ///
     /// # Errors
-    /// [`Error::Malformed`], storage.
-    pub async fn create(&self, _: &PlatformScope, new: NewKey) -> Result<Created> {
+    /// [`Error::Malformed`].
+    pub fn prepare(&self, platform: &PlatformScope, new: NewKey) -> Result<Created> {
         let secret = Secret::generate(self.entropy.bytes());
-        let record = self.new_record(new)?;
-        self.insert(&secret, &record, Vec::new()).await?;
+        let record = self.new_record(new, Some(platform.principal().id()))?;
         Ok(Created { secret, record })
+    }
+
+    /// Makes a key that was prepared.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn create(&self, _: &PlatformScope, new: &Created) -> Result<()> {
+        self.insert(&new.secret, &new.record, Vec::new()).await
     }
 
     /// Makes a key of a given text unless it is there; for seeding. What is there stays as it is, even when its rights differ
@@ -240,14 +249,14 @@ impl Keys {
     ///
     /// # Errors
     /// [`Error::NotGenerated`] for a text of one's own on a key that is not for development, [`Error::Malformed`], storage.
-    pub async fn ensure(&self, _: &PlatformScope, secret: &Secret, new: NewKey) -> Result<(bool, KeyRecord)> {
+    pub async fn ensure(&self, platform: &PlatformScope, secret: &Secret, new: NewKey) -> Result<(bool, KeyRecord)> {
         if !new.development && !secret.is_generated() {
             return Err(Error::NotGenerated);
         }
         if let Some((record, _)) = self.by_hash(&secret.hash()).await? {
             return Ok((false, record));
         }
-        let record = self.new_record(new)?;
+        let record = self.new_record(new, Some(platform.principal().id()))?;
         match self.insert(secret, &record, Vec::new()).await {
             Ok(()) => Ok((true, record)),
             Err(Error::Storage(StoreError::AlreadyExists { .. })) => {
@@ -305,52 +314,66 @@ impl Keys {
         Ok(record)
     }
 
-    /// Makes a key with the same rights and the same lifetime. The old one stays good for `overlap` and then expires.
+    /// A key with the same rights and the same lifetime that is about to take a key's place: nothing is stored.
     ///
     /// # Errors
     /// [`Error::Unknown`], [`Error::NotCurrent`], storage.
-    pub async fn rotate(&self, _: &PlatformScope, id: &KeyId, overlap: Duration) -> Result<Created> {
+    pub async fn prepare_successor(&self, _: &PlatformScope, id: &KeyId) -> Result<Created> {
+        let (_, old, _) = self.current(id).await?;
+        let secret = Secret::generate(self.entropy.bytes());
+        let lifetime = old.expires_at.map(|at| at.since(old.created_at));
+        let new = NewKey {
+            name: old.name,
+            organizations: old.organizations,
+            scopes: old.scopes,
+            expires_at: lifetime.map(|lifetime| self.clock.now().plus(lifetime)),
+            development: old.development,
+        };
+        // Whoever has one voice with a key has no other with its successor.
+        let record = self.new_record(new, old.made_by)?;
+        Ok(Created { secret, record })
+    }
+
+    /// Makes a successor that was prepared. The old key stays good for `overlap` and then expires.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::NotCurrent`], storage.
+    pub async fn rotate(&self, _: &PlatformScope, id: &KeyId, successor: &Created, overlap: Duration) -> Result<()> {
         let mut tries = 0;
         loop {
-            let (hash, old, etag) = self.by_id(id).await?.ok_or_else(|| Error::Unknown(id.clone()))?;
-            let now = self.clock.now();
-            let state = match &old {
-                KeyRecord {
-                    revoked_at: Some(_), ..
-                } => Some("revoked"),
-                KeyRecord {
-                    replaced_by: Some(_), ..
-                } => Some("replaced"),
-                KeyRecord {
-                    expires_at: Some(at), ..
-                } if *at <= now => Some("expired"),
-                _ => None,
-            };
-            if let Some(state) = state {
-                return Err(Error::NotCurrent { id: id.clone(), state });
-            }
-            let secret = Secret::generate(self.entropy.bytes());
-            let record = self.new_record(NewKey {
-                name: old.name,
-                organizations: old.organizations,
-                scopes: old.scopes,
-                expires_at: old.expires_at.map(|at| now.plus(at.since(old.created_at))),
-                development: old.development,
-            })?;
-            let until = now.plus(overlap);
+            let (hash, old, etag) = self.current(id).await?;
+            let until = self.clock.now().plus(overlap);
             let ends = Properties::new()
                 .with("expires_at", old.expires_at.map_or(until, |at| at.min(until)))
-                .with("replaced_by", record.id.as_str());
+                .with("replaced_by", successor.record.id.as_str());
             let retire = Operation::Merge(key::key_row(&hash), ends, Match::Exactly(etag));
-            match self.insert(&secret, &record, vec![retire]).await {
+            match self.insert(&successor.secret, &successor.record, vec![retire]).await {
                 // The last use may have been noted in between.
                 Err(Error::Storage(StoreError::PreconditionFailed { .. })) if tries < TRIES => tries += 1,
-                other => return other.map(|()| Created { secret, record }),
+                other => return other,
             }
         }
     }
 
-    fn new_record(&self, new: NewKey) -> Result<KeyRecord> {
+    /// A key that is good, and has no successor yet.
+    async fn current(&self, id: &KeyId) -> Result<(String, KeyRecord, ETag)> {
+        let found = self.by_id(id).await?.ok_or_else(|| Error::Unknown(id.clone()))?;
+        let state = match &found.1 {
+            KeyRecord {
+                revoked_at: Some(_), ..
+            } => "revoked",
+            KeyRecord {
+                replaced_by: Some(_), ..
+            } => "replaced",
+            KeyRecord {
+                expires_at: Some(at), ..
+            } if *at <= self.clock.now() => "expired",
+            _ => return Ok(found),
+        };
+        Err(Error::NotCurrent { id: id.clone(), state })
+    }
+
+    fn new_record(&self, new: NewKey, made_by: Option<String>) -> Result<KeyRecord> {
         if new.scopes.is_empty() {
             return Err(Error::Malformed("a key needs at least one scope"));
         }
@@ -363,6 +386,7 @@ impl Keys {
             name: new.name,
             organizations: new.organizations,
             scopes: new.scopes,
+            made_by,
             created_at: now,
             expires_at: new.expires_at,
             revoked_at: None,
@@ -376,7 +400,8 @@ impl Keys {
     async fn insert(&self, secret: &Secret, record: &KeyRecord, mut with: Vec<Operation>) -> Result<()> {
         let hash = secret.hash();
         let lead = Properties::new().with("v", EPOCH).with("hash", hash.as_str());
-        let insert = vec![Operation::Insert(key::key_id_row(&record.id), lead)];
+        // Over its own, when what follows is tried again.
+        let insert = vec![Operation::Upsert(key::key_id_row(&record.id), lead)];
         self.ports.tables.commit(&table(), &key::key_ids(), insert).await?;
         let properties = Properties::new()
             .with("v", EPOCH)
@@ -392,6 +417,7 @@ impl Keys {
                 },
             )
             .with("scopes", joined(&record.scopes))
+            .with_some("made_by", record.made_by.as_deref())
             .with("created_at", record.created_at)
             .with_some("expires_at", record.expires_at)
             .with("development", record.development);
@@ -466,6 +492,7 @@ fn read(row: &Entity) -> port::Result<KeyRecord> {
             _ => split(properties, "organizations")?,
         },
         scopes: split(properties, "scopes")?,
+        made_by: properties.text("made_by")?.map(str::to_owned),
         created_at: properties.require_time("created_at")?,
         expires_at: properties.time("expires_at")?,
         revoked_at: properties.time("revoked_at")?,

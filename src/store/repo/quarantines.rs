@@ -43,6 +43,11 @@ pub struct Quarantined {
 pub const UNREADABLE: &str = "run_unreadable";
 
 impl Quarantined {
+    /// What fails again within a minute is the same fact.
+    fn is_same(&self, other: &Self) -> bool {
+        self.at == other.at && self.queue == other.queue
+    }
+
     /// Whether the run was set aside because it can't be read, and nobody has put it back since.
     #[must_use]
     pub fn is_about_reading(&self) -> bool {
@@ -112,16 +117,22 @@ impl Quarantines {
         Ok((facts, Some(row.etag)))
     }
 
+    /// Whether a fact stands already.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn knows(&self, scope: &Scope, run: &RunId, fact: &Quarantined) -> Result<bool> {
+        let facts = self.of_run(scope, run).await?;
+        Ok(facts.iter().any(|known| known.is_same(fact)))
+    }
+
     /// Adds a fact; whether it is new.
     ///
     /// # Errors
     /// Those of the table store.
     pub async fn add(&self, scope: &Scope, about: About<'_>, fact: &Quarantined) -> Result<bool> {
         let change = |facts: &mut Vec<Quarantined>| {
-            if facts
-                .iter()
-                .any(|known| known.at == fact.at && known.queue == fact.queue)
-            {
+            if facts.iter().any(|known| known.is_same(fact)) {
                 return false;
             }
             let last = facts.iter().map(|known| known.number).max().unwrap_or_default();

@@ -130,6 +130,18 @@ impl SetAside {
     }
 }
 
+/// A message that was set aside, as it was read.
+#[derive(Debug, Clone)]
+pub struct StoredAside {
+    /// What is known of it.
+    pub fact: SetAside,
+    /// What it says.
+    pub text: String,
+    /// Until when nobody drops it, since somebody puts it back; none when nobody ever has.
+    pub held_until: Option<Timestamp>,
+    etag: ETag,
+}
+
 /// What came of setting a message aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
@@ -504,12 +516,7 @@ impl QueueTriggers {
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn get_aside(
-        &self,
-        scope: &Scope,
-        id: &QueueTriggerId,
-        message: &str,
-    ) -> Result<Option<(SetAside, String)>> {
+    pub async fn get_aside(&self, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<Option<StoredAside>> {
         let table = key::org_table(scope.org());
         let row = key::set_aside_row(message);
         let Some(row) = self.ports.tables.get(&table, &key::set_aside(id), &row).await? else {
@@ -517,15 +524,58 @@ impl QueueTriggers {
         };
         let bytes = row.properties.bytes("text")?.unwrap_or_default();
         let text = String::from_utf8(bytes.to_vec()).map_err(|_| Error::corrupt("a message is no text"))?;
-        Ok(Some((read_aside(&row)?, text)))
+        Ok(Some(StoredAside {
+            fact: read_aside(&row)?,
+            text,
+            held_until: row.properties.time("heldUntil")?,
+            etag: row.etag,
+        }))
     }
 
-    /// Takes one of them away; whether it was there.
+    /// Keeps one of them from being dropped until then, as it was read; nothing when it was changed since, or is gone.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn drop_aside(&self, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<bool> {
-        let operation = Operation::Delete(key::set_aside_row(message), Match::Any);
+    pub async fn hold_aside(
+        &self,
+        scope: &Scope,
+        id: &QueueTriggerId,
+        aside: &StoredAside,
+        until: Timestamp,
+    ) -> Result<Option<StoredAside>> {
+        let (table, row) = (key::org_table(scope.org()), key::set_aside_row(&aside.fact.id));
+        let held = Properties::new().with("heldUntil", until);
+        let merge = vec![Operation::Merge(row, held, Match::Exactly(aside.etag.clone()))];
+        match self.ports.tables.commit(&table, &key::set_aside(id), merge).await {
+            Ok(etags) => Ok(etags.into_iter().next().map(|etag| StoredAside {
+                held_until: Some(until),
+                etag,
+                ..aside.clone()
+            })),
+            Err(Error::PreconditionFailed { .. } | Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes one of them away, whatever has become of it; whether it was there.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn done_aside(&self, scope: &Scope, id: &QueueTriggerId, message: &str) -> Result<bool> {
+        self.remove_aside(scope, id, message, Match::Any).await
+    }
+
+    /// Takes one of them away as it was read; false when it was changed since, or is gone.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn drop_aside(&self, scope: &Scope, id: &QueueTriggerId, aside: &StoredAside) -> Result<bool> {
+        let as_read = Match::Exactly(aside.etag.clone());
+        self.remove_aside(scope, id, &aside.fact.id, as_read).await
+    }
+
+    async fn remove_aside(&self, scope: &Scope, id: &QueueTriggerId, message: &str, which: Match) -> Result<bool> {
+        let operation = Operation::Delete(key::set_aside_row(message), which);
         match self.counted_aside(scope, id, operation, -1).await {
             Ok(_) => Ok(true),
             Err(Error::PreconditionFailed { index: 0, .. } | Error::NotFound { .. }) => Ok(false),

@@ -13,7 +13,7 @@ use super::{Answer, Asker, Broker, args, refusal, refusal_of};
 use crate::audit::Event as AuditEvent;
 use crate::domain::SecretName;
 use crate::runner::Refusal;
-use crate::usecase::organization::keep;
+use crate::usecase::on_record::keep;
 use crate::usecase::secret::{self, StoredSecret};
 
 /// How many handles an attempt may have.

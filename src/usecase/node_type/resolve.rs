@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::super::catalog::Current;
-use super::super::organization::keep;
+use super::super::on_record::keep;
 use super::super::{Context, Error, Result};
 use super::User;
 use crate::audit::Event as AuditEvent;

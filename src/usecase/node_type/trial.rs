@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::super::organization::keep;
+use super::super::on_record::keep;
 use super::super::{Context, Error, Result};
 use super::{drafted, invalid, named, no_version, resolve};
 use crate::audit::Event as AuditEvent;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::super::due::{EARLY, Handled};
 use super::super::launch::{self, Launch};
-use super::super::organization::keep;
+use super::super::on_record::keep;
 use super::super::{Context, Error, Result, control_run};
 use super::{arm, definition, due_at, expect, still_armed};
 use crate::audit::Event as AuditEvent;

@@ -36,6 +36,20 @@ pub struct NewOrganization {
 }
 
 impl Identities {
+    /// Table and container of an organization that is about to be made; its id, generated when none is given. They count for
+    /// nothing before the organization is there.
+    ///
+    /// # Errors
+    /// [`Error::OrganizationIdUsed`], storage.
+    pub async fn prepare_organization(&self, _: &PlatformScope, id: Option<OrgId>) -> Result<OrgId> {
+        let id = id.unwrap_or_else(|| OrgId::generate(self.entropy.bytes()));
+        if self.read_organization(&id).await?.is_some() {
+            return Err(Error::OrganizationIdUsed(id));
+        }
+        self.prepare_storage(&id).await?;
+        Ok(id)
+    }
+
     /// Makes an organization with its table and container.
     ///
     /// # Errors

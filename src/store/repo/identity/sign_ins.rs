@@ -84,6 +84,14 @@ impl Identities {
         Ok(found)
     }
 
+    /// Whose identity it is, as it is stored now.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn holder(&self, _: &PlatformScope, identity: &Identity) -> Result<Option<UserId>> {
+        Ok(self.user_of(identity).await?.map(|(holder, _)| holder))
+    }
+
     pub(super) async fn user_of(&self, identity: &Identity) -> Result<Option<(UserId, ETag)>> {
         let partition = key::identity(identity.issuer(), identity.subject());
         let Some(row) = self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import sys
 from typing import Any
 
@@ -28,6 +30,18 @@ def helper(divisor: int) -> None:
 @workflow
 def raises() -> None:
     helper(0)
+
+
+@workflow
+def raises_in_library() -> None:
+    json.loads("{")
+
+
+@workflow
+def names_places() -> None:
+    raise Trouble(
+        f"no {__file__}, {os.__file__}: file://{pathlib.Path(__file__).parent}; /x/site-packages/y.py"
+    )
 
 
 @workflow
