@@ -106,9 +106,10 @@ pub(super) async fn go_on(
         }
         Err(_) => return Ok(Continued::Here),
     };
-    let receipt = match place.guard(now.plus(WAKE_UP_AFTER_LEASE)) {
-        Some(receipt) => receipt,
-        None => send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?,
+    let is_by_message = place.is_by_message();
+    let (receipt, is_new) = match place.guard(now.plus(WAKE_UP_AFTER_LEASE)) {
+        Some(receipt) => (receipt, false),
+        None => (send(cx, run, "wake_up", LEASE + WAKE_UP_AFTER_LEASE).await?, true),
     };
     let queued = delivered_at.since(stored.new.created_at);
     let first = stored.state.epoch == 0;
@@ -116,7 +117,7 @@ pub(super) async fn go_on(
         cx: cx.clone(),
         scope,
         origin: origin_of(&stored),
-        wake_up: Some(receipt),
+        wake_up: Some(receipt.clone()),
         unindexed: Vec::new(),
         // Whoever had it before may have died before it had listed everything.
         is_listed: false,
@@ -150,10 +151,23 @@ pub(super) async fn go_on(
         }
         // Another instance took it at the same moment.
         Err(store::Error::PreconditionFailed { .. }) => return Ok(Continued::Elsewhere),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            if is_new {
+                forget_wake_up(cx, &receipt).await;
+            }
+            return Err(error.into());
+        }
     };
-    let ended = Box::pin(driver.drive(stored, after, if first { queued } else { Duration::ZERO })).await?;
-    Ok(Continued::Driven(ended.state.status))
+    match Box::pin(driver.drive(stored, after, if first { queued } else { Duration::ZERO })).await {
+        Ok(ended) => Ok(Continued::Driven(ended.state.status)),
+        Err(error) => {
+            // The message that led here is delivered again. With another beside it, each failure would leave one more.
+            if is_by_message {
+                forget_wake_up(cx, &receipt).await;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Whether a run that nobody drives ends as soon as it is taken, since its time is over.

@@ -146,8 +146,7 @@ impl Backlog {
             Err(error) => return Err(error),
         };
         let more = page.next.is_some();
-        let waiting = page.entities.iter().map(read).collect::<Result<_>>()?;
-        Ok((waiting, more))
+        Ok((page.entities.iter().filter_map(known).collect(), more))
     }
 
     /// How many runs stand before one, at most `limit` (1 to 1,000).
@@ -292,7 +291,7 @@ impl Backlog {
     pub async fn first_parked(&self, scope: &Scope, key: &str, limit: usize) -> Result<Vec<Waiting>> {
         let query = Query::partition(key::index()).prefix(&key::parked(key))?.limit(limit);
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
-        page.entities.iter().map(read).collect()
+        Ok(page.entities.iter().filter_map(known).collect())
     }
 
     /// Sets who holds a key, and puts those who have waited for it and hold it now into the backlog.
@@ -463,6 +462,27 @@ fn hold(concurrency: &ConcurrencyKey, holders: &Holders, runs: &[RunId]) -> Resu
     Ok(match &holders.etag {
         None => Operation::Insert(row, properties),
         Some(etag) => Operation::Replace(row, properties, Match::Exactly(etag.clone())),
+    })
+}
+
+/// What a row says. Of one that can't be read its name says enough to go on: which run, and where it stands. One whose name says
+/// nothing either is passed over, or nobody behind it would ever begin.
+fn known(row: &Entity) -> Option<Waiting> {
+    let error = match read(row) {
+        Ok(waiting) => return Some(waiting),
+        Err(error) => error,
+    };
+    tracing::warn!(row = %row.row, error = %error, "a row of the backlog can't be read");
+    let mut parts = row.row.as_str().rsplit(':');
+    let run = parts.next()?.parse().ok()?;
+    let rank = parts.nth(1)?.parse().ok()?;
+    Some(Waiting {
+        run,
+        rank,
+        exempt: rank == FIRST,
+        guard: None,
+        row: row.row.clone(),
+        etag: Some(row.etag.clone()),
     })
 }
 

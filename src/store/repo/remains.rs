@@ -100,8 +100,16 @@ impl Runs {
         let workflow = workflow.unwrap_or_else(|| "unknown".to_owned());
         let plan = plan.unwrap_or_else(|| std::sync::Arc::new(no_plan(&workflow)));
         let is_one = |state: &RunState| state.run == *run && state.steps.len() == plan.steps.len();
+        let sequence = self.last(scope, run, "event:").await?;
+        let sequence: Option<u64> = sequence.and_then(|row| row.row.as_str().rsplit(':').next()?.parse().ok());
         let state = match state {
-            Some(state) if is_one(&state) => state,
+            Some(mut state) if is_one(&state) => {
+                if sequence.is_some_and(|last| last > state.sequence) {
+                    why.push("the header is older than the run's events".to_owned());
+                }
+                state.sequence = state.sequence.max(sequence.unwrap_or_default());
+                state
+            }
             read => {
                 if let Some(read) = &read
                     && !plan.steps.is_empty()
@@ -111,8 +119,6 @@ impl Runs {
                         "the checkpoint is of {steps} steps, and the plan has {planned}"
                     ));
                 }
-                let sequence = self.last(scope, run, "event:").await?;
-                let sequence = sequence.and_then(|row| row.row.as_str().rsplit(':').next()?.parse().ok());
                 RunState {
                     steps: vec![StepState::pending(); plan.steps.len()],
                     ..read.unwrap_or_else(|| no_state(run, status, created_at, sequence.unwrap_or(0)))
@@ -123,11 +129,19 @@ impl Runs {
             (Ok(sequence), Ok(Some(hash))) => u64::try_from(sequence).ok().zip(hash.try_into().ok()),
             _ => None,
         };
+        let last = match self.last_record(scope, run).await {
+            Err(Error::Corrupt { .. }) if audit.is_some() => Head::EMPTY,
+            last => last?,
+        };
         let audit = match audit {
-            Some((sequence, hash)) => Head { sequence, hash },
+            Some((sequence, hash)) if sequence >= last.sequence => Head { sequence, hash },
+            Some(_) => {
+                why.push("the header is older than the run's audit records".to_owned());
+                last
+            }
             None => {
                 why.push("the head of the audit chain can't be read".to_owned());
-                self.last_record(scope, run).await?
+                last
             }
         };
         let new = NewRun {

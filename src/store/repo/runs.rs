@@ -492,11 +492,18 @@ impl Runs {
                 .map(|row| Operation::Delete(row, Match::Any)),
         );
         operations.extend(audit.operations);
-        let mut etags = self
+        let written = self
             .ports
             .tables
             .commit(&key::org_table(scope.org()), &partition, operations)
-            .await?;
+            .await;
+        let mut etags = written.map_err(|error| match error {
+            // The header was as it was read, and rows that only come with it are there: trying again would change nothing.
+            Error::AlreadyExists { .. } if etag.is_some() => {
+                Error::corrupt("its header is older than its records or its events").of_run(&run.new.run)
+            }
+            error => error,
+        })?;
         if etags.is_empty() {
             return Err(Error::corrupt("a commit answered no ETag"));
         }

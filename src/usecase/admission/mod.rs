@@ -277,8 +277,11 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
         && !key::holds(cx, &scope, &stored, key).await?
     {
         let after = until(cx, deadline, LEASE + WAKE_UP_AFTER_LEASE);
-        drive_run::send(cx, run, "wake_up", after).await?;
-        admit_by_key(cx, &scope, &stored, None).await?;
+        let receipt = drive_run::send(cx, run, "wake_up", after).await?;
+        if let Err(error) = admit_by_key(cx, &scope, &stored, None).await {
+            drive_run::forget_wake_up(cx, &receipt).await;
+            return Err(error);
+        }
         return Ok(Continued::Queued);
     }
     let desk = cx.admission.desks.of(scope.org());
@@ -303,12 +306,19 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
         return drive_run::go_on(cx, run, stored, place, delivered_at).await;
     }
     // Before it is let go of: a run that waits has a message under way too.
-    drive_run::send(cx, run, "wake_up", until(cx, deadline, GUARD_AT_MOST)).await?;
-    if !cx.backlog.has(&scope, &stored).await? {
-        cx.runs.index(&scope, &stored, &[]).await?;
-        cx.backlog.put(&scope, &stored, None).await?;
+    let receipt = drive_run::send(cx, run, "wake_up", until(cx, deadline, GUARD_AT_MOST)).await?;
+    let put = async {
+        if !cx.backlog.has(&scope, &stored).await? {
+            cx.runs.index(&scope, &stored, &[]).await?;
+            cx.backlog.put(&scope, &stored, None).await?;
+        }
+        call(cx, &scope, &run.run, backlog::rank(&stored)).await
+    };
+    if let Err(error) = put.await {
+        // The message that led here is delivered again. With another beside it, each failure would leave one more.
+        drive_run::forget_wake_up(cx, &receipt).await;
+        return Err(error);
     }
-    call(cx, &scope, &run.run, backlog::rank(&stored)).await?;
     Ok(Continued::Queued)
 }
 

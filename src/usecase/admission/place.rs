@@ -30,6 +30,11 @@ impl Place {
         Self::default()
     }
 
+    /// Whether a message that is delivered again after a failure leads to the run, not its row in the backlog.
+    pub(in crate::usecase) const fn is_by_message(&self) -> bool {
+        self._drive.is_none()
+    }
+
     /// The message that was sent before the run was written, if it is still to come at `after` or later.
     pub(in crate::usecase) fn guard(&mut self, after: Timestamp) -> Option<MessageReceipt> {
         let Guard { receipt, at } = self.row.as_mut()?.guard.take()?;
