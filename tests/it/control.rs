@@ -21,7 +21,7 @@ use weft::runner::{
 };
 use weft::store::fault::{Call, Fault, Plan, Rule};
 use weft::store::key::{self, Queue};
-use weft::store::port::{Match, Operation, Properties};
+use weft::store::port::{self, Key, Match, Operation, Properties, Query};
 use weft::tenancy::{PlatformScope, RunRef, Scope, operator, operator_in, system};
 use weft::testing::app::{Builder, description};
 use weft::testing::{Answer, TestApp, WORKFLOW};
@@ -97,9 +97,9 @@ async fn overwrite(app: &TestApp, run: &str, row: Row, name: &str, text: &str) {
 }
 
 /// Names a row.
-type Row = fn() -> weft::store::port::Key;
+type Row = fn() -> Key;
 
-fn step_main() -> weft::store::port::Key {
+fn step_main() -> Key {
     key::step_row("main").unwrap()
 }
 
@@ -684,6 +684,126 @@ async fn a_holder_of_a_key_that_has_not_begun_is_cancelled_too() {
     assert!(app.deliver_all().await);
     until(&app, &takes, "goes on", |run| run["status"] == "succeeded").await;
     assert_eq!(app.scripted.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_whose_header_is_older_than_its_records_is_set_aside_and_ended() {
+    let app = TestApp::start().await;
+    let run = begin(&app, WORKFLOW, "").await;
+    let id: RunId = run.parse().unwrap();
+    let older = Properties::new()
+        .with("auditSequence", 0_i64)
+        .with("auditHash", port::Value::Bytes(vec![0; 32]));
+    let older = Operation::Merge(key::run_header_row(), older, Match::Any);
+    let table = key::org_table(&contoso());
+    app.ports
+        .tables
+        .commit(&table, &key::run(&id), vec![older])
+        .await
+        .unwrap();
+    let done = deliver(&app.cx, From::Runs, &message(&app, &run), app.cx.clock.now(), None).await;
+    assert!(
+        matches!(done, Ok(Delivered::Done(weft::usecase::drive_run::Continued::SetAside))),
+        "{done:?}"
+    );
+    assert_eq!(events(&app, &run, "run.set_aside").await.len(), 1);
+    let ended = ask(&app, "POST", &format!("/api/runs/{run}/cancel"), Some(json!({}))).await;
+    assert_eq!(ended.status, 200, "{}", ended.text());
+    let ended = get(&app, &format!("/api/runs/{run}")).await;
+    assert_eq!(
+        (&ended["status"], &ended["error"]["type"]),
+        (&json!("cancelled"), &json!("run_unreadable")),
+        "{ended:#}"
+    );
+    // The chain of its records goes on where it was.
+    let stored = app.cx.runs.get(&scope(), &id).await.unwrap().unwrap();
+    assert_eq!(stored.audit.sequence, 2);
+}
+
+/// How many messages there are in the queue of runs, hidden ones included.
+async fn messages(app: &TestApp, clock: &ManualClock) -> usize {
+    clock.advance(Duration::from_secs(86_400));
+    let queue = Queue::Runs.name();
+    let mut count = 0;
+    loop {
+        let received = app
+            .ports
+            .queues
+            .receive(&queue, 32, Duration::from_secs(60))
+            .await
+            .unwrap();
+        if received.is_empty() {
+            return count;
+        }
+        count += received.len();
+    }
+}
+
+#[tokio::test]
+async fn failures_leave_no_more_messages_than_there_were() {
+    // It is taken by a message, or waits for its turn, or for its key.
+    for (query, holder, works) in [
+        ("", None, 1),
+        ("", Some(""), 0),
+        ("?concurrencyKey=k", Some("?concurrencyKey=k"), 0),
+    ] {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_795_219_200_000)));
+        let app = Builder::default().clock(clock.clone()).concurrent_runs(1).start().await;
+        let _holder = match holder {
+            Some(holder) => {
+                app.scripted.takes(WORKFLOW, Duration::from_secs(100_000));
+                let host = Host::of(&app);
+                let run = begin(&app, WORKFLOW, holder).await;
+                until(&app, &run, "runs", |run| run["status"] == "running").await;
+                drop(host);
+                Some(run)
+            }
+            None => None,
+        };
+        let run = begin(&app, WORKFLOW, query).await;
+        let before = messages(&app, &clock).await;
+        assert!(before > 0);
+        app.faults.plan(Plan::Script(vec![
+            Rule::new(Fault::Before)
+                .calls(&[Call::Commit])
+                .range(works + 1, 1_000_000),
+        ]));
+        for _ in 0..12 {
+            let done = deliver(&app.cx, From::Runs, &message(&app, &run), app.cx.clock.now(), None).await;
+            assert!(done.is_err(), "{query} {holder:?}: {done:?}");
+        }
+        app.faults.plan(Plan::Calm);
+        let after = messages(&app, &clock).await;
+        // That the organization has a backlog may have been told meanwhile.
+        assert!(after <= before + 1, "{before} were there, then {after}");
+    }
+}
+
+#[tokio::test]
+async fn rows_of_the_backlog_that_cannot_be_read_hold_up_nobody() {
+    let app = TestApp::start().await;
+    let runs = [begin(&app, WORKFLOW, "").await, begin(&app, WORKFLOW, "").await];
+    let table = key::org_table(&contoso());
+    let rows = Query::partition(key::index()).prefix(key::BACKLOG).unwrap();
+    let rows = app.ports.tables.query(&table, rows).await.unwrap().entities;
+    assert_eq!(rows.len(), 2);
+    let broken = Properties::new()
+        .with("v", 1_i64)
+        .with("rank", "first")
+        .with("run", "nobody");
+    let mut operations = vec![Operation::Replace(rows[0].row.clone(), broken.clone(), Match::Any)];
+    for name in ["backlog:00:000000000000000:nobody", "backlog:"] {
+        operations.push(Operation::Insert(Key::new(name).unwrap(), broken.clone()));
+    }
+    app.ports
+        .tables
+        .commit(&table, &key::index(), operations)
+        .await
+        .unwrap();
+    let _host = Host::of(&app);
+    for run in &runs {
+        until(&app, run, "succeeds", |run| run["status"] == "succeeded").await;
+    }
 }
 
 #[tokio::test]
