@@ -807,6 +807,40 @@ async fn rows_of_the_backlog_that_cannot_be_read_hold_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_row_of_the_list_that_cannot_be_read_is_made_again() {
+    let app = TestApp::start().await;
+    let runs = [begin(&app, WORKFLOW, "").await, begin(&app, WORKFLOW, "").await];
+    let table = key::org_table(&contoso());
+    let rows = || Query::partition(key::index()).prefix(key::INDEX_RUNS).unwrap();
+    let listed = app.ports.tables.query(&table, rows()).await.unwrap().entities;
+    let broken = Properties::new().with("v", 2_i64).with("status", "odd");
+    let mut operations = vec![Operation::Replace(listed[0].row.clone(), broken.clone(), Match::Any)];
+    let nobody = format!("{}000000000000000:nobody", key::INDEX_RUNS);
+    operations.push(Operation::Insert(Key::new(nobody).unwrap(), broken));
+    app.ports
+        .tables
+        .commit(&table, &key::index(), operations)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let page = get(&app, "/api/runs").await;
+        let ids: Vec<_> = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|run| &run["runId"])
+            .collect();
+        assert!(
+            ids.len() == 2 && runs.iter().all(|run| ids.contains(&&json!(run))),
+            "{page:#}"
+        );
+    }
+    let mended = app.ports.tables.query(&table, rows()).await.unwrap().entities;
+    let mended = mended.iter().find(|row| row.row == listed[0].row).unwrap();
+    assert_eq!(mended.properties, listed[0].properties);
+}
+
+#[tokio::test]
 async fn a_key_of_another_request_to_go_on_is_refused() {
     let app = TestApp::start().await;
     app.scripted.push(WORKFLOW, Scene::raises("ValueError", "no"));

@@ -1014,7 +1014,8 @@ impl Runs {
                     .await?
                 {
                     None => Operation::Insert(row.clone(), index_row(run)),
-                    Some(there) if is_newer(&there, run)? => break,
+                    // One that can't be read is written again.
+                    Some(there) if is_newer(&there, run).unwrap_or_default() => break,
                     Some(there) => Operation::Replace(row.clone(), index_row(run), Match::Exactly(there.etag)),
                 },
             };
@@ -1119,7 +1120,9 @@ impl Runs {
                 .await?;
             scanned += wanted.max(page.entities.len());
             for row in &page.entities {
-                let run = read_index(row)?;
+                let Some(run) = self.listed(scope, row).await? else {
+                    continue;
+                };
                 if query.visible.as_ref().is_none_or(|visible| visible.has(&run)) {
                     runs.push(run);
                 }
@@ -1129,6 +1132,32 @@ impl Runs {
                 return Ok((runs, cursor));
             }
         }
+    }
+
+    /// What a row of the list says. One that can't be read is made again from its run; none when that can't be read either, or is
+    /// gone: one row must not hide all others.
+    async fn listed(&self, scope: &Scope, row: &Entity) -> Result<Option<ListedRun>> {
+        let error = match read_index(row) {
+            Ok(run) => return Ok(Some(run)),
+            Err(error) => error,
+        };
+        tracing::warn!(row = %row.row, org.id = %scope.org(), error = %error, "a row of the list of runs can't be read");
+        let Ok(id) = row.row.as_str().rsplit(':').next().unwrap_or_default().parse() else {
+            return Ok(None);
+        };
+        let run = match self.get(scope, &id).await {
+            Ok(Some(run)) => run,
+            Ok(None) | Err(Error::Unreadable { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut mended = row.clone();
+        mended.properties = index_row(&run);
+        let change = Operation::Replace(row.row.clone(), index_row(&run), Match::Exactly(row.etag.clone()));
+        match self.list_with(scope, change, Vec::new()).await {
+            Err(error) if !error.is_conflict() => return Err(error),
+            _ => {}
+        }
+        read_index(&mended).map(Some)
     }
 
     /// Appends lines to an attempt's log; the new end. Lines that stand there already are not written twice: whoever has lost
