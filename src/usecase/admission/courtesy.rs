@@ -3,8 +3,8 @@
 //! A backlog that is worked off at full speed takes half of every call beside it: what the engine does for a run costs as much
 //! as a small step, and can't be told to be nicer. So for an organization that has few such calls under way here, others hold
 //! back: one run of a backlog begins every [`PACE`] in the first second of a call, and for [`HOLD`] after one where its calls
-//! use to follow each other more closely than that; until a second after it, only one run of a backlog for every
-//! [`SLOTS_FOR_YOUNG`] is in its first moments at once. What has run longer is in its steps, which the operating system holds
+//! use to follow each other more closely than that; until [`OFTEN`] after it a backlog takes one part in [`TIMES`] of the time, and
+//! until a second after it, only one run of a backlog for every [`SLOTS_FOR_YOUNG`] is in its first moments at once. What has run longer is in its steps, which the operating system holds
 //! back. Whoever has more than few calls under way has its share, and nobody holds back for it.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,10 @@ use crate::domain::OrgId;
 
 /// How often a backlog's next run begins at least, whoever is called for.
 const PACE: Duration = Duration::from_millis(60);
+/// For how long after a call a backlog leaves most of the time to others: who calls so often is seldom met by one of its runs.
+const OFTEN: Duration = Duration::from_millis(250);
+/// The time that it leaves: its next run begins when so many times what the last one took have passed since that one began.
+const TIMES: u32 = 3;
 /// For how long after a call the next one of its organization is expected, where they follow each other so closely.
 const HOLD: Duration = Duration::from_millis(8);
 /// For how long after its beginning and after its end a call is remembered. One that takes longer is in its steps: it must not
@@ -66,6 +70,8 @@ pub(super) struct Called {
 pub(super) struct Begun {
     /// When the last one was.
     pub(super) last: Option<Instant>,
+    /// How long the last one took that has ended.
+    pub(super) took: Option<Duration>,
     /// When each was that has not ended.
     pub(super) open: Vec<Instant>,
 }
@@ -90,6 +96,14 @@ impl Line {
             .into_iter()
             .flatten()
             .any(|then| then + REMEMBERED > now)
+    }
+
+    /// Whether it was called for a moment ago.
+    fn is_recent(&self, now: Instant) -> bool {
+        [self.begun, self.ended]
+            .into_iter()
+            .flatten()
+            .any(|then| then + OFTEN > now)
     }
 
     /// Until when it is called for, as far as that is known.
@@ -153,8 +167,19 @@ impl Courtesy {
         if let Some(place) = young.len().checked_sub(self.young) {
             until = until.max(young.get(place).copied().unwrap_or(now));
         }
-        if let (Some(called), Some(last)) = (others.filter_map(|line| line.until(now)).max(), begun.last) {
+        let Some(last) = begun.last else {
+            return (until > now).then(|| until - now);
+        };
+        let (mut called, mut is_recent) = (None, false);
+        for line in others {
+            called = called.max(line.until(now));
+            is_recent |= line.is_recent(now);
+        }
+        if let Some(called) = called {
             until = until.max(called.min(last + PACE));
+        }
+        if let Some(took) = begun.took.filter(|_| is_recent) {
+            until = until.max(last + took.saturating_mul(TIMES).min(PACE));
         }
         (until > now).then(|| until - now)
     }
@@ -189,6 +214,7 @@ mod tests {
     fn begun(open: usize) -> Begun {
         Begun {
             last: (open > 0).then(Instant::now),
+            took: None,
             open: vec![Instant::now(); open],
         }
     }
@@ -227,6 +253,31 @@ mod tests {
         let _call = courtesy.call(&quiet);
         tokio::time::advance(PACE).await;
         assert_eq!(courtesy.wait(&flood, &last), None, "a backlog goes on, slowly");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn most_of_the_time_is_left_to_those_who_call_often() {
+        let courtesy = Courtesy::new(8);
+        let (flood, often) = (org("flood"), org("often"));
+        let ended = Begun {
+            took: Some(Duration::from_millis(12)),
+            open: Vec::new(),
+            ..begun(1)
+        };
+        assert_eq!(courtesy.wait(&flood, &ended), None, "nobody else is there");
+        drop(courtesy.call(&often));
+        assert_eq!(courtesy.wait(&flood, &ended), Some(Duration::from_millis(36)));
+        let long = Begun {
+            took: Some(Duration::from_secs(9)),
+            ..ended
+        };
+        assert_eq!(courtesy.wait(&flood, &long), Some(PACE), "and no longer than that");
+        tokio::time::advance(OFTEN).await;
+        let ended = Begun {
+            last: Some(Instant::now()),
+            ..long
+        };
+        assert_eq!(courtesy.wait(&flood, &ended), None, "it calls seldom");
     }
 
     #[tokio::test(start_paused = true)]

@@ -72,6 +72,8 @@ struct State {
     drives: BTreeMap<RunId, Instant>,
     /// When the last of them began.
     last_drive: Option<Instant>,
+    /// How long the last one took that has ended.
+    last_took: Option<Duration>,
     /// When it was last said by a message that there is a backlog, and whether it will be again.
     called: Option<Instant>,
     calling: bool,
@@ -126,7 +128,9 @@ pub(super) struct Drive {
 impl Drop for Drive {
     fn drop(&mut self) {
         let mut state = self.desk.state();
-        state.drives.remove(&self.run);
+        if let Some(begun) = state.drives.remove(&self.run) {
+            state.last_took = Some(begun.elapsed());
+        }
         // A page that was read before it ended may still hold it.
         state.begun.insert(self.run.clone(), Some(Instant::now() + PASSED_OVER));
     }
@@ -227,6 +231,7 @@ impl Desk {
         let state = self.state();
         Begun {
             last: state.last_drive,
+            took: state.last_took,
             open: state.drives.values().copied().collect(),
         }
     }
