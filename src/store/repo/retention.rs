@@ -29,7 +29,7 @@ impl Old {
     /// With its header.
     #[must_use]
     pub fn with(mut self, run: &StoredRun) -> Self {
-        self.chain = Some(run.audit.clone());
+        self.chain = Some(run.audit);
         self.header = Some(run.etag.clone());
         self
     }
