@@ -522,7 +522,7 @@ async fn maps_keep_the_order_and_bear_what_they_are_told_to_bear() {
             world
                 .app
                 .scripted
-                .push("a", scene.after(Duration::from_millis(if n == 1 { 1 } else { 40 })));
+                .push("a", scene.after(Duration::from_millis(if n == 1 { 20 } else { 60 })));
         }
     };
     script(&[1]);
@@ -537,7 +537,9 @@ async fn maps_keep_the_order_and_bear_what_they_are_told_to_bear() {
     assert_eq!(world.run("one", json!({})).await["status"], "succeeded");
     script(&[1, 3]);
     let two = world.run("one", json!({})).await;
-    assert_eq!(two["error"]["message"], "item 3: no 3", "{two:#}");
+    // Which item plays which scene is in the order in which they really begin; the second that fails is named.
+    let message = two["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("item ") && message.ends_with(": no 3"), "{two:#}");
     // Whether the last item had begun by then is left to the clock; what it would have played is none of the next run's.
     world.app.scripted.clear("a");
     let before = world.names().len();
