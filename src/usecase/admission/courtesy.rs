@@ -3,9 +3,10 @@
 //! A backlog that is worked off at full speed takes half of every call beside it: what the engine does for a run costs as much
 //! as a small step, and can't be told to be nicer. So for an organization that has few such calls under way here, others hold
 //! back: one run of a backlog begins every [`PACE`] in the first second of a call, and for [`HOLD`] after one where its calls
-//! use to follow each other more closely than that; until [`OFTEN`] after it a backlog takes one part in [`TIMES`] of the time, and
-//! until a second after it, only one run of a backlog for every [`SLOTS_FOR_YOUNG`] is in its first moments at once. What has run longer is in its steps, which the operating system holds
-//! back. Whoever has more than few calls under way has its share, and nobody holds back for it.
+//! use to follow each other more closely than that; until [`OFTEN`] after it a backlog takes one part in [`TIMES`] of the time,
+//! and until a second after it, only one run of a backlog for every [`SLOTS_FOR_YOUNG`] is in its first moments at once. What
+//! has run longer is in its steps, which the operating system holds back. Whoever has more than few calls under way has its
+//! share, and nobody holds back for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
