@@ -185,7 +185,17 @@ async fn run(weft: &std::path::Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A caller alone, and beside a flood.
+/// A loop of programs that start and end at the lowest priority, until it is dropped: what a processor's neighbours take from a
+/// caller on this machine, whatever an engine does.
+fn neighbour() -> Result<tokio::process::Child, Error> {
+    let mut child = tokio::process::Command::new("nice");
+    child
+        .args(["-n", "19", "sh", "-c", "while :; do python3 -I -S -c pass; done"])
+        .kill_on_drop(true);
+    Ok(child.spawn()?)
+}
+
+/// A caller alone, beside another program, and beside a flood.
 async fn compare(api: &Api, pause: Duration) -> Result<(), Error> {
     let alone = one_by_one(api, "fabrikam", pause, |elapsed| elapsed < QUIET).await?;
     println!(
@@ -195,6 +205,16 @@ async fn compare(api: &Api, pause: Duration) -> Result<(), Error> {
         alone.p99,
         alone.rate,
         alone.parts
+    );
+    let mut other = neighbour()?;
+    let disturbed = one_by_one(api, "fabrikam", pause, |elapsed| elapsed < QUIET).await?;
+    other.kill().await?;
+    println!(
+        "the same beside a loop of `python3 -I -S -c pass` at the lowest priority: p50 {:.1} ms, latency {:.2} times, \
+         throughput {:.2} times of alone",
+        disturbed.p50,
+        disturbed.p50 / alone.p50,
+        disturbed.rate / alone.rate
     );
 
     let begun = Instant::now();

@@ -6,6 +6,7 @@
 //! `run-tests`. Values are never evaluated again, so nothing that a caller sends becomes an expression.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
@@ -123,7 +124,7 @@ impl Expression {
             ..wrong(message)
         })?;
         let rewritten = with_numbers_multiplied(&rewritten).map_err(wrong)?;
-        let strict = environment();
+        let strict = &*ENVIRONMENT;
         let compiled = strict
             .compile_expression(&rewritten)
             .map_err(|error| wrong(reason(&error)))?;
@@ -180,7 +181,7 @@ impl Expression {
             rewritten.push_str(&with_numbers_multiplied(&code).map_err(wrong)?);
             steps.extend(named);
         }
-        let strict = environment();
+        let strict = &*ENVIRONMENT;
         let compiled = strict
             .template_from_str(&rewritten)
             .map_err(|error| wrong(reason(&error)))?;
@@ -251,9 +252,9 @@ impl Expression {
                 "it names {names} things in values of more than {room} bytes; look at less of them, or do it in Python"
             )));
         }
-        let strict = environment();
+        let strict = &*ENVIRONMENT;
         if self.is_template {
-            let text = self.rendered(&strict, known, most).map_err(wrong)?;
+            let text = self.rendered(strict, known, most).map_err(wrong)?;
             let bytes = text.len();
             return Ok((Value::String(text), bytes));
         }
@@ -347,8 +348,8 @@ fn is_there(name: &str, known: &Value) -> bool {
     at.is_some()
 }
 
-/// Strict, and with so much to do and no more.
-fn environment() -> Environment<'static> {
+/// Strict, and with so much to do and no more. It costs more than most expressions, so there is one.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
@@ -375,7 +376,7 @@ fn environment() -> Environment<'static> {
         }
     });
     environment
-}
+});
 
 /// What a data edge does: `types` are those of its ports, as `string>integer`; with a `?` behind, nothing may come too. `member`
 /// is what it takes, where it doesn't take all.

@@ -1126,6 +1126,18 @@ pub fn usage_hold_row(instance: &str) -> Key {
     key(format!("taken:{clean}"))
 }
 
+/// How far retention is with the runs of an organization.
+#[must_use]
+pub fn retention() -> Key {
+    key("retention".into())
+}
+
+/// The row of it.
+#[must_use]
+pub fn retention_row() -> Key {
+    key("place".into())
+}
+
 /// What the collector knows about an organization.
 #[must_use]
 pub fn collector() -> Key {

@@ -19,5 +19,6 @@ pub mod repo;
 pub mod secret;
 pub mod sqlite;
 pub mod token;
+pub mod turns;
 
 pub use error::Error;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::values::{Known, Values};
-use super::{Context, Error, Result, children, query_run};
+use super::{Context, Error, Result, children, drive_run, query_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Principal, Tier};
 use crate::domain::{RunId, Timestamp};
@@ -28,6 +28,8 @@ const LINK: &str = "approval";
 const LINK_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longest that it can be good for.
 const LINK_AT_MOST: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long after a decision the run is looked at, should nobody have been told of it.
+const LOOKED_AT_AFTER: Duration = Duration::from_secs(5);
 /// Longest name and comment.
 const NAME_CHARS: usize = 200;
 const COMMENT_CHARS: usize = 2_000;
@@ -420,11 +422,19 @@ async fn say(
     let linked = cx.audit.append(scope, record).await?;
     // Before it counts: a record that nobody lists is as good as none.
     cx.audit.index(scope, &[linked]).await?;
+    let reference = RunRef {
+        org: scope.org().clone(),
+        run: id.clone(),
+    };
+    // Who decides doesn't ask twice: should this instance die between the letter and the word about it, somebody looks all the same.
+    drive_run::send(cx, &reference, "inbox", LOOKED_AT_AFTER).await?;
     let letter = Letter::Decided { place, decision };
     if !cx.runs.tell_once(scope, &id, &causes, &letter).await? {
         let is_repeated = cx.runs.was_told(scope, &id, &causes[0]).await?;
         return Err(if is_repeated { decided() } else { counted() });
     }
-    children::poke(cx, scope, &id).await?;
+    if let Err(error) = children::poke(cx, scope, &id).await {
+        tracing::warn!(run.id = %id, error = %error, "the run could not be told of a decision at once; it looks a little later");
+    }
     Ok(run)
 }

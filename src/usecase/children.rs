@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::launch::{self, Launch, Prepared};
+use super::launch::{self, Launch};
 use super::sub_run::MAX_DEPTH;
 use super::{Context, Error, Result, control_run, drive_run, unreadable};
 use crate::authz::Origin;
-use crate::domain::{Outcome, Payload, RunId, Status, StepError, Timestamp};
+use crate::domain::{Ask, Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{Action, Slot};
 use crate::store;
 use crate::store::repo::runs::{Awaited, Letter, Parent, StoredRun};
@@ -85,10 +85,6 @@ pub(super) async fn start(
             ),
         );
     }
-    let prepared = Prepared {
-        held_to: run.new.ask.plan.clone(),
-        ..prepared
-    };
     let parent = Parent {
         run: run.new.run.clone(),
         step: step.id.clone(),
@@ -104,6 +100,10 @@ pub(super) async fn start(
         requester: run.new.requester.clone(),
         origin,
         cause: json!({"parent": parent}),
+        ask: Ask {
+            plan: run.new.ask.plan.clone(),
+            ..Ask::default()
+        },
         parent: Some(parent),
         resumes: None,
     };

@@ -154,8 +154,11 @@ async fn work_on(
     }
 }
 
-/// Messages that are handled at once where no Functions host delivers them. Who serves an organization takes one of them.
-const AT_ONCE: usize = 32;
+/// Messages about runs that are handled at once where no Functions host delivers them. Who serves an organization takes one, which
+/// costs nothing else, so that many organizations may have long runs.
+const RUNS_AT_ONCE: usize = 256;
+/// And about attempts, of which those that there is no worker for go on to other instances.
+const ATTEMPTS_AT_ONCE: usize = 32;
 /// For how long a received message is hidden; renewed while it is worked on.
 const HIDDEN: Duration = Duration::from_secs(120);
 /// Deliveries after which a message is quarantined, as in `host.json`.
@@ -165,13 +168,18 @@ pub(super) const MAX_DEQUEUE_COUNT: u32 = 5;
 /// failure, to quarantine after too many. For `weft dev`, which has no host. Never returns; ends when it is dropped.
 pub async fn consume(cx: Arc<Context>) {
     tokio::join!(
-        drain(cx.clone(), Queue::Runs, [From::Runs, From::RunsPoison]),
-        drain(cx, Queue::Attempts, [From::Attempts, From::AttemptsPoison]),
+        drain(cx.clone(), Queue::Runs, [From::Runs, From::RunsPoison], RUNS_AT_ONCE),
+        drain(
+            cx,
+            Queue::Attempts,
+            [From::Attempts, From::AttemptsPoison],
+            ATTEMPTS_AT_ONCE
+        ),
     );
 }
 
-async fn drain(cx: Arc<Context>, of: Queue, from: [From; 2]) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+async fn drain(cx: Arc<Context>, of: Queue, from: [From; 2], at_once: usize) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(at_once));
     let queue = of.name();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {

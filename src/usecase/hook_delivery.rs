@@ -19,7 +19,7 @@ use super::on_record::keep;
 use super::{Context, Error, Result, secret, start_run};
 use crate::audit::Event as AuditEvent;
 use crate::authz::{Action, Origin, Resource};
-use crate::domain::{HookId, ROUNDED_HINT, Secret, Timestamp};
+use crate::domain::{Ask, HookId, ROUNDED_HINT, Secret, Timestamp};
 use crate::error::{Coded as _, Kind};
 pub use crate::hooks::Request;
 use crate::hooks::{self, ALL_SOURCES, Rejected, SameBy, Unreadable, Verified};
@@ -211,6 +211,7 @@ async fn started(
         prepared: launch::prepare(cx, scope, origin, &hook.workflow, &arguments, None).await?,
         requester: start_run::requester(scope),
         origin,
+        ask: Ask::default(),
         parent: None,
         resumes: None,
         cause: json!({"hook": hook.id, "delivery": verified.delivery()}),

@@ -31,8 +31,6 @@ pub(super) struct Prepared {
     pub(super) arguments: Payload,
     /// Digest of the arguments as given.
     pub(super) arguments_digest: String,
-    /// The plan that a run is held to which [`enqueue`] writes.
-    pub(super) held_to: Option<String>,
     /// Since when this is what is called, where the organization has authored it.
     pub(super) since: Option<Timestamp>,
 }
@@ -140,7 +138,6 @@ pub(super) async fn prepare_version(
         plan,
         arguments: cx.runs.keep(scope, Value::Object(arguments)).await?,
         arguments_digest: digest(given),
-        held_to: None,
     })
 }
 
@@ -208,6 +205,8 @@ pub(super) struct Launch<'a> {
     pub(super) requester: Requester,
     /// Where the request came from.
     pub(super) origin: &'a Origin,
+    /// What is asked for it.
+    pub(super) ask: Ask,
     /// The step that starts it, if one does.
     pub(super) parent: Option<Parent>,
     /// What the audit record says beside the workflow: an object.
@@ -226,6 +225,7 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         prepared,
         requester,
         origin,
+        ask,
         parent,
         cause,
         resumes,
@@ -244,10 +244,7 @@ pub(super) async fn enqueue(cx: &Arc<Context>, scope: &Scope, launch: Launch<'_>
         idempotent: true,
         parent,
         resumes,
-        ask: Ask {
-            plan: prepared.held_to,
-            ..Ask::default()
-        },
+        ask,
     };
     let mut detail = json!({"workflow": new.workflow});
     if let Some(revision) = &new.plan.revision {

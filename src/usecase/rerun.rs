@@ -63,7 +63,6 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
                 plan: original.new.plan.as_ref().clone(),
                 arguments: original.new.arguments.clone(),
                 arguments_digest: original.new.arguments_digest.clone(),
-                held_to: None,
                 since: None,
             }
         }

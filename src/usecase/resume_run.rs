@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::launch::{self, Launch, Prepared};
 use super::{Context, Error, Result, query_run, resolve, start_run};
 use crate::authz::{Action, Origin};
-use crate::domain::{RunId, Status};
+use crate::domain::{Ask, RunId, Status};
 use crate::scheduler::{Carried, Plan};
 use crate::store;
 use crate::store::repo::runs::{StoredRun, resumed_run};
@@ -29,7 +29,8 @@ pub enum CodeOf {
     Current,
 }
 
-/// Resumes a run; whether an earlier request has: with the same idempotency key, or without one.
+/// Resumes a run, with its priority and its concurrency key; whether an earlier request has: with the same idempotency key, or
+/// without one.
 ///
 /// # Errors
 /// When the scope may not, there is no such run, it has not failed, or it can't be planned with the current code.
@@ -70,6 +71,7 @@ pub async fn resume(
         }
         return Ok((earlier, true));
     }
+    start_run::refuse_taken_key(cx, scope, &before.new.ask).await?;
     if behind(cx, scope, &before).await? > MOST_RESUMED {
         return Err(Error::conflict(
             "resumed_too_often",
@@ -86,7 +88,6 @@ pub async fn resume(
                 plan: Plan::clone(&before.new.plan),
                 arguments: before.new.arguments.clone(),
                 arguments_digest: before.new.arguments_digest.clone(),
-                held_to: before.new.ask.plan.clone(),
                 since: None,
             }
         }
@@ -129,6 +130,13 @@ pub async fn resume(
         prepared,
         requester: start_run::requester(scope),
         origin,
+        ask: Ask {
+            priority: before.new.ask.priority,
+            concurrency: before.new.ask.concurrency.clone(),
+            // Of the same code it is the same plan.
+            plan: before.new.ask.plan.clone().filter(|_| code == CodeOf::Pinned),
+            ..Ask::default()
+        },
         parent: None,
         cause: detail,
         resumes: Some((id.clone(), carried)),

@@ -8,27 +8,46 @@ use super::{Context, Result};
 use crate::audit::Event as AuditEvent;
 use crate::domain::Timestamp;
 use crate::store;
-use crate::store::repo::retention::Old;
+use crate::store::repo::retention::{Old, Place};
 use crate::tenancy::Scope;
 
 /// Runs that are deleted with one audit record.
 const BATCH: usize = 20;
 /// How long a run that was to be resumed is kept for the one that resumes it, which may not be there yet.
 const COMING: Duration = Duration::from_secs(60 * 60);
-/// Pages of the list that one tick looks at for one organization. More are left to the next ticks.
+/// Pages of the list that one tick looks at for one organization, among the newest of those whose time may be over, and again as
+/// many where an earlier one has ended.
 const PAGES: usize = 10;
 
 /// Deletes an organization's runs that ended more than `keep` ago; how many. A run that is interrupted half-way is gone on with
 /// by the next tick, which records it again.
 ///
+/// Runs that stay though they are old, because they have not ended or because others resume them, may be many. So what stands
+/// behind more than [`PAGES`] is looked at by one tick after the other, to the end of the list and then from there again.
+///
 /// # Errors
 /// When storage fails.
 pub(super) async fn apply(cx: &Context, scope: &Scope, keep: Duration) -> Result<usize> {
     let before = cx.clock.now().minus(keep);
-    let mut deleted = 0;
-    let mut after = None;
+    let (mut deleted, ended) = look(cx, scope, before, None).await?;
+    if let Some(ended) = ended {
+        let earlier = cx.retention.place(scope).await?;
+        let from = earlier.filter(|earlier| *earlier > ended).unwrap_or(ended);
+        let (more, ended) = look(cx, scope, before, Some(&from)).await?;
+        deleted += more;
+        cx.retention.set_place(scope, ended.as_ref()).await?;
+    }
+    Ok(deleted)
+}
+
+/// Deletes what may go on [`PAGES`] of the list; how many, and where it ended, unless that is the end of the list.
+async fn look(cx: &Context, scope: &Scope, before: Timestamp, from: Option<&Place>) -> Result<(usize, Option<Place>)> {
+    let (mut deleted, mut after, mut ended) = (0, None, from.cloned());
     for _ in 0..PAGES {
-        let (listed, next) = cx.retention.listed_before(scope, before, BATCH, after).await?;
+        let (listed, next) = cx.retention.listed_before(scope, before, from, BATCH, after).await?;
+        if let Some(last) = listed.last() {
+            ended = Some(last.place());
+        }
         let mut batch = Vec::new();
         for old in listed {
             batch.extend(expired(cx, scope, old, before).await?);
@@ -41,10 +60,10 @@ pub(super) async fn apply(cx: &Context, scope: &Scope, keep: Duration) -> Result
         }
         after = next;
         if after.is_none() {
-            break;
+            return Ok((deleted, None));
         }
     }
-    Ok(deleted)
+    Ok((deleted, ended))
 }
 
 /// A run that may go: it has ended before that time, and no other takes over values of it; or an earlier tick has deleted a part

@@ -18,7 +18,7 @@ use super::on_record::recorded;
 use super::{Context, Error, Result, start_run, workflow_assignment};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::authz::{Action, Origin, Resource};
-use crate::domain::{RunId, ScheduleId, Shown, Timestamp, Timing};
+use crate::domain::{Ask, RunId, ScheduleId, Shown, Timestamp, Timing};
 use crate::error::{Finding, Kind};
 use crate::store;
 use crate::store::port::Continuation;
@@ -259,6 +259,7 @@ pub async fn trigger(
         prepared,
         requester: start_run::requester(scope),
         origin,
+        ask: Ask::default(),
         parent: None,
         cause: json!({"schedule": schedule.id, "triggered": true}),
         resumes: None,

@@ -281,7 +281,10 @@ fn started(new: &NewRun) -> Value {
 }
 
 /// Whoever doesn't want to wait for a concurrency key is told at once who holds it.
-async fn refuse_taken_key(cx: &Context, scope: &Scope, ask: &Ask) -> Result<()> {
+///
+/// # Errors
+/// When it is held, or storage fails.
+pub(super) async fn refuse_taken_key(cx: &Context, scope: &Scope, ask: &Ask) -> Result<()> {
     let Some(key) = ask
         .concurrency
         .as_ref()

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::launch::{self, Launch};
 use super::{Context, Error, Result};
 use crate::authz::Origin;
-use crate::domain::{RunId, SecurityProfile};
+use crate::domain::{Ask, RunId, SecurityProfile};
 use crate::store::repo::runs::{Parent, Requester, StoredRun, sub_run};
 use crate::tenancy::Scope;
 
@@ -75,6 +75,7 @@ pub(super) async fn start(cx: &Arc<Context>, scope: &Scope, input: SubRun) -> Re
         requester: input.requester,
         origin: &input.origin,
         cause: json!({"parent": input.parent}),
+        ask: Ask::default(),
         parent: Some(input.parent),
         resumes: None,
     };

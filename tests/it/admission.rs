@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft::clock::ManualClock;
+use weft::clock::{Clock as _, ManualClock};
 use weft::domain::Timestamp;
 use weft::runner::scripted::Scene;
 use weft::store::fault::{Call, Fault, Plan, Rule};
+use weft::store::key::Queue;
+use weft::store::port::QueueName;
 use weft::testing::{Answer, Builder, TestApp};
 use weft::usecase::{deliver, seed};
 
@@ -275,6 +277,17 @@ async fn runs_with_the_same_key_go_one_after_the_other() {
     assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{spans:?}");
 }
 
+/// However many ask for a key at once, who is told that nothing was started has started nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_callers_who_come_with_one_key_at_once_are_accepted() {
+    let app = Builder::default().start().await;
+    let calls = (0..64).map(|_| ask(&app, "?concurrencyKey=k"));
+    for answer in futures::future::join_all(calls).await {
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    assert_eq!(runs(&app).await.len(), 64);
+}
+
 #[tokio::test]
 async fn a_run_says_who_holds_its_key_and_what_to_do_about_it_is_the_callers_choice() {
     let app = Builder::default().start().await;
@@ -344,6 +357,85 @@ async fn a_run_that_begins_later_waits_for_its_time() {
             "{query}"
         );
     }
+}
+
+/// A message that isn't done with until its run is takes a place that messages of others need.
+#[tokio::test(start_paused = true)]
+async fn few_runs_are_driven_by_their_own_message_and_the_others_by_one_of_their_organization() {
+    let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-11-28T08:00:00Z").unwrap()));
+    let app = Builder::default()
+        .concurrent_runs(20)
+        .clock(clock.clone())
+        .start()
+        .await;
+    app.scripted.takes("hello", Duration::from_secs(600));
+    for _ in 0..20 {
+        accepted(&app, "?delay=1").await;
+    }
+    clock.advance(Duration::from_secs(1));
+    let queue = Queue::Runs.name();
+    let mut driven = Vec::new();
+    // What is put into the backlog is told of a moment later.
+    for _ in 0..3 {
+        while let Some(message) = receive(&app, &queue).await {
+            let (cx, now) = (app.cx.clone(), clock.now());
+            driven.push(tokio::spawn(async move {
+                deliver::deliver(&cx, deliver::From::Runs, &message, now, None).await
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(
+        driven.len() > 20,
+        "one of each run, and those of all that are in the backlog"
+    );
+    let under_way = driven.iter().filter(|one| !one.is_finished()).count();
+    assert_eq!(under_way, 7, "six, and who serves the backlog");
+    driven.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+async fn receive(app: &TestApp, queue: &QueueName) -> Option<String> {
+    let hidden = Duration::from_secs(600);
+    let message = app.ports.queues.receive(queue, 1, hidden).await.unwrap().pop()?;
+    app.ports.queues.delete(queue, &message.receipt).await.unwrap();
+    Some(message.text)
+}
+
+#[tokio::test]
+async fn a_resumed_run_keeps_its_priority_and_waits_for_its_key() {
+    let app = Builder::default().start().await;
+    app.scripted.push("hello", Scene::raises("ValueError", "not today"));
+    let _host = host(&[&app]);
+    let failed = accepted(&app, "?priority=7&concurrencyKey=deploy").await;
+    assert_eq!(ends(&app, &failed).await["status"], "failed");
+    app.scripted
+        .push("hello", Scene::returns(json!(1)).after(Duration::from_secs(600)));
+    let holder = accepted(&app, "?concurrencyKey=deploy").await;
+    until("the holder begins", async || {
+        run(&app, &holder).await["status"] == "running"
+    })
+    .await;
+    let path = format!("/api/runs/{failed}/resume");
+    let answer = app
+        .request("POST", &path)
+        .key(seed::DEVELOPMENT_KEY)
+        .organization(ORG)
+        .send()
+        .await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let resumed = answer.json()["runId"].as_str().unwrap().to_owned();
+    let shown = run(&app, &resumed).await;
+    assert_eq!(
+        (
+            &shown["waitingFor"]["reason"],
+            &shown["priority"],
+            &shown["concurrencyKey"]
+        ),
+        (&json!("concurrency_key"), &json!(7), &json!("deploy")),
+        "{shown:#}"
+    );
+    cancel(&app, &holder).await;
+    assert_eq!(ends(&app, &resumed).await["status"], "succeeded");
 }
 
 #[tokio::test]
@@ -417,7 +509,7 @@ async fn a_death_between_any_two_calls_leaves_a_run_that_begins() {
 
 async fn runs(app: &TestApp) -> Vec<String> {
     let answer = app
-        .request("GET", "/api/runs")
+        .request("GET", "/api/runs?limit=100")
         .key(seed::DEVELOPMENT_KEY)
         .organization(ORG)
         .send()

@@ -591,6 +591,44 @@ async fn all_keys_of_one_maker_are_one_voice() {
     assert_eq!(ended["error"]["type"], "approval_refused", "{ended:#}");
 }
 
+/// Storage dies for an instance at each write of a decision in turn, before or after it is done. Who got no answer asks another
+/// instance once more, and whatever that says, the decision counts once.
+#[tokio::test(start_paused = true)]
+async fn a_decision_counts_wherever_its_instance_dies() {
+    let step = json!({"id": "ok", "type": "approval", "needed": 1, "withinSeconds": 3600, "question": null});
+    let word = json!({"approved": true});
+    for fault in [Fault::Crash, Fault::CrashAfter] {
+        for at in 1.. {
+            let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-11-28T08:00:00Z").unwrap()));
+            let graph = json!({"name": "asks", "nodes": [step], "edges": []});
+            let app = Builder::default().clock(clock.clone()).graph(graph).start().await;
+            let heir = app.another().await;
+            let run = begin(&app, "asks", "").await;
+            clock.advance(Duration::from_secs(1));
+            assert!(app.deliver_all().await);
+            let path = format!("/api/runs/{run}/steps/ok/decision");
+            app.faults.plan(Plan::Script(vec![Rule::new(fault).writes().only(at)]));
+            let first = ask(&app, "POST", &path, Some(word.clone())).await;
+            let died = app.faults.crashed();
+            if first.status != 202 {
+                let again = ask(&heir, "POST", &path, Some(word.clone())).await;
+                let is_known = again.status == 202 || again.code() == "approval_decided";
+                assert!(is_known, "{fault:?} {at}: {again:?}");
+            }
+            for _ in 0..20 {
+                clock.advance(Duration::from_secs(2));
+                assert!(heir.deliver_all().await);
+            }
+            let ended = get(&heir, &format!("/api/runs/{run}")).await;
+            assert_eq!(ended["status"], "succeeded", "{fault:?} {at}: {ended:#}");
+            if !died {
+                assert!(at > 4, "there are too few writes");
+                break;
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn all_links_of_one_person_are_one_voice() {
     let step = json!({"id": "ok", "type": "approval", "needed": 2, "withinSeconds": 3600, "question": null});

@@ -56,6 +56,20 @@ async fn pairs(ports: &Ports) {
         kv.get(scope, workflow, name).await.unwrap().map(|pair| pair.value)
     };
 
+    // As many writers as an instance has, and more: each of them writes.
+    let many = (0..150).map(|n| {
+        let (kv, scope) = (kv.clone(), ours.clone());
+        tokio::spawn(async move {
+            let value = pair(json!(n));
+            kv.set(&scope, "crowd", &format!("{n}"), Expected::Nothing, &value)
+                .await
+        })
+    });
+    for written in futures::future::join_all(many).await {
+        assert_eq!(written.unwrap().unwrap(), Written::Done);
+    }
+    assert_eq!(kv.list(&ours, "crowd", "", None, 200).await.unwrap().0.len(), 150);
+
     // A pair is of one workflow of one organization.
     let odd = "a/b\\c#d?e%f~g'h ä\u{1f600}";
     for name in ["a", odd] {
@@ -190,6 +204,19 @@ async fn named_outputs(ports: &Ports) {
             created_at: Timestamp::from_millis(NOW + at),
         }
     };
+    let crowd = RunId::generate(clock.now(), Entropy::System.bytes());
+    let many = (0..150).map(|n| {
+        let artifact = make(&format!("{n}"), b"of many", 0);
+        let (artifacts, usage, scope, run) = (artifacts.clone(), usage.clone(), ours.clone(), crowd.clone());
+        tokio::spawn(async move {
+            let room = super::artifact_quota::room_for(&usage, &scope, artifact.size).await;
+            let bytes = Bytes::from_static(b"of many");
+            artifacts.put(&scope, &run, &artifact, (bytes, room)).await
+        })
+    });
+    for written in futures::future::join_all(many).await {
+        assert_eq!(written.unwrap().unwrap(), artifacts::Written::Done);
+    }
     let large: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
     let first = make("out.bin", b"first", 1);
     let second = make("out.bin", &large, 2);

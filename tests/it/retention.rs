@@ -239,6 +239,28 @@ async fn a_run_is_kept_as_long_as_those_that_take_over_what_it_did() {
     }
 }
 
+/// More runs that stay than a tick looks at stand between it and one that may go.
+#[tokio::test]
+async fn runs_that_stay_hide_no_older_one() {
+    let (clock, builder) = start();
+    let app = builder.start().await;
+    let old = run(&app).await;
+    clock.advance(DAY);
+    for _ in 0..410 {
+        let later = "/api/workflows/hello/execute?runAt=2027-10-01T00:00:00Z";
+        let request = app.request("POST", later).key(DEVELOPMENT_KEY).organization("contoso");
+        let answer = request.header("prefer", "respond-async").json(&json!({})).send().await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    clock.advance(92 * DAY);
+    let mut deleted = Vec::new();
+    for _ in 0..4 {
+        deleted.push(tick::tick(&app.cx).await.unwrap().deleted_runs);
+    }
+    assert_eq!(deleted, [0, 1, 0, 0], "twenty pages a tick, and then on from there");
+    assert_eq!(left(&app, &old).await, (0, 0, 0));
+}
+
 #[tokio::test]
 async fn a_run_that_is_resumed_while_it_is_about_to_be_deleted_stays() {
     let (clock, builder) = start();
@@ -248,7 +270,7 @@ async fn a_run_that_is_resumed_while_it_is_about_to_be_deleted_stays() {
     let (scope, now) = (operator_in(&operator(), &contoso()), clock.now());
     let retention = Retention::new(app.ports.clone());
     let seen = app.cx.runs.get(&scope, &run).await.unwrap().unwrap();
-    let (listed, _) = retention.listed_before(&scope, now, 10, None).await.unwrap();
+    let (listed, _) = retention.listed_before(&scope, now, None, 10, None).await.unwrap();
     let old = listed.into_iter().next().unwrap().with(&seen);
     let resumed = resume(&app, &clock, &run).await;
     assert!(

@@ -765,7 +765,8 @@ pub struct ResumeQuery {
     revision: Option<String>,
 }
 
-/// Go on where a run has failed, timed out or was cancelled: a new run, in which what had succeeded is not done again.
+/// Go on where a run has failed, timed out or was cancelled: a new run with its priority and concurrency key, in which what had
+/// succeeded is not done again.
 ///
 /// # Errors
 /// Problems as documented.

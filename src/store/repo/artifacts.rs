@@ -11,6 +11,7 @@ use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{ETag, Entity, Match, Operation, Ports, Properties, Query, Result, Upload};
 use crate::store::repo::usage::{Room, Usage};
+use crate::store::turns::{self, Turns};
 use crate::tenancy::Scope;
 
 /// Most artifacts of a run.
@@ -68,6 +69,7 @@ pub struct Artifacts {
     ports: Ports,
     usage: Arc<Usage>,
     quotas: Quotas,
+    turns: Turns,
 }
 
 /// What came of a write.
@@ -95,8 +97,13 @@ impl Total {
 impl Artifacts {
     /// Over these ports.
     #[must_use]
-    pub const fn new(ports: Ports, usage: Arc<Usage>, quotas: Quotas) -> Self {
-        Self { ports, usage, quotas }
+    pub fn new(ports: Ports, usage: Arc<Usage>, quotas: Quotas) -> Self {
+        Self {
+            ports,
+            usage,
+            quotas,
+            turns: Turns::default(),
+        }
     }
 
     /// How many bytes they may have.
@@ -197,7 +204,9 @@ impl Artifacts {
     async fn enter(&self, scope: &Scope, run: &RunId, artifact: &Artifact) -> Result<Written> {
         let (table, partition) = (key::org_table(scope.org()), key::run(run));
         let row = key::artifact_row(&artifact.id);
-        for _ in 0..TRIES {
+        // A map writes artifacts of one run on as many workers as there are.
+        let _turn = self.turns.take(format!("{table}/{partition}")).await;
+        for lost in 0..TRIES {
             let operations = match self.ports.tables.get(&table, &partition, &row).await? {
                 Some(_) => vec![Operation::Upsert(row.clone(), properties(artifact))],
                 None => {
@@ -221,7 +230,7 @@ impl Artifacts {
             };
             match self.ports.tables.commit(&table, &partition, operations).await {
                 Ok(_) => return Ok(Written::Done),
-                Err(error) if error.is_conflict() => tokio::task::yield_now().await,
+                Err(error) if error.is_conflict() => turns::pause(lost).await,
                 Err(error) => return Err(error),
             }
         }

@@ -13,6 +13,7 @@ use crate::domain::{INLINE_BYTES, Timestamp};
 use crate::store::error::Error;
 use crate::store::key;
 use crate::store::port::{ETag, Entity, Key, MAX_BATCH_OPERATIONS, Match, Operation, Ports, Properties, Query, Result};
+use crate::store::turns::{self, Turns};
 use crate::tenancy::Scope;
 
 /// Most pairs of one workflow.
@@ -33,6 +34,7 @@ const TRIES: u32 = 30;
 pub struct Kv {
     ports: Ports,
     clock: Arc<dyn Clock>,
+    turns: Turns,
 }
 
 /// A pair as it was read.
@@ -83,8 +85,12 @@ struct Row {
 impl Kv {
     /// Over these ports.
     #[must_use]
-    pub const fn new(ports: Ports, clock: Arc<dyn Clock>) -> Self {
-        Self { ports, clock }
+    pub fn new(ports: Ports, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            ports,
+            clock,
+            turns: Turns::default(),
+        }
     }
 
     /// A pair, or nothing.
@@ -111,7 +117,8 @@ impl Kv {
         let row = key::pair_row(name)?;
         let table = key::org_table(scope.org());
         let mut swept = false;
-        for _ in 0..TRIES {
+        let _turn = self.turns.take(format!("{table}/{partition}")).await;
+        for lost in 0..TRIES {
             let found = self.read(scope, workflow, name).await?;
             let there = found.as_ref().and_then(|found| found.pair.as_ref());
             let as_expected = match (&expected, there) {
@@ -142,7 +149,7 @@ impl Kv {
             };
             match self.ports.tables.commit(&table, &partition, operations).await {
                 Ok(_) => return Ok(Written::Done),
-                Err(error) if error.is_conflict() => tokio::task::yield_now().await,
+                Err(error) if error.is_conflict() => turns::pause(lost).await,
                 Err(error) => return Err(error),
             }
         }
@@ -156,7 +163,9 @@ impl Kv {
     pub async fn delete(&self, scope: &Scope, workflow: &str, name: &str) -> Result<bool> {
         let partition = key::pairs(workflow)?;
         let row = key::pair_row(name)?;
-        for _ in 0..TRIES {
+        let table = key::org_table(scope.org());
+        let _turn = self.turns.take(format!("{table}/{partition}")).await;
+        for lost in 0..TRIES {
             let Some(found) = self.read(scope, workflow, name).await? else {
                 return Ok(false);
             };
@@ -165,14 +174,9 @@ impl Kv {
                 Operation::Delete(row.clone(), Match::Exactly(found.etag)),
                 count_operation(count.saturating_sub(1), etag),
             ];
-            let committed = self
-                .ports
-                .tables
-                .commit(&key::org_table(scope.org()), &partition, operations)
-                .await;
-            match committed {
+            match self.ports.tables.commit(&table, &partition, operations).await {
                 Ok(_) => return Ok(found.pair.is_some()),
-                Err(error) if error.is_conflict() => tokio::task::yield_now().await,
+                Err(error) if error.is_conflict() => turns::pause(lost).await,
                 Err(error) => return Err(error),
             }
         }

@@ -25,7 +25,17 @@ pub struct Old {
     listed: Key,
 }
 
+/// A place in the list of runs; a later one is that of older runs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(Key);
+
 impl Old {
+    /// Where it stands in the list.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place(self.listed.clone())
+    }
+
     /// With its header.
     #[must_use]
     pub fn with(mut self, run: &StoredRun) -> Self {
@@ -48,7 +58,7 @@ impl Retention {
         Self { ports }
     }
 
-    /// Rows of the list whose runs were asked for before a time, newest first, at most `limit`. One request.
+    /// Rows of the list whose runs were asked for before a time, newest first, at most `limit`; those from a place on. One request.
     ///
     /// # Errors
     /// Those of the table store.
@@ -56,6 +66,7 @@ impl Retention {
         &self,
         scope: &Scope,
         before: Timestamp,
+        from: Option<&Place>,
         limit: usize,
         after: Option<Continuation>,
     ) -> Result<(Vec<Old>, Option<Continuation>)> {
@@ -63,7 +74,8 @@ impl Retention {
             .prefix(key::INDEX_RUNS)?
             .limit(limit)
             .after(after);
-        query.from = Some(key::index_runs_before(before));
+        let start = key::index_runs_before(before);
+        query.from = Some(from.map_or(start.clone(), |from| from.0.clone().max(start)));
         query.select = vec!["v".to_owned()];
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
         let old = |row: &Entity| {
@@ -77,6 +89,42 @@ impl Retention {
             })
         };
         Ok((page.entities.iter().map(old).collect::<Result<_>>()?, page.next))
+    }
+
+    /// Where an earlier tick has ended among runs that stay; none when it came to the end of the list.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn place(&self, scope: &Scope) -> Result<Option<Place>> {
+        let table = key::org_table(scope.org());
+        let row = self
+            .ports
+            .tables
+            .get(&table, &key::retention(), &key::retention_row())
+            .await?;
+        // What can't be read says nothing: the next tick begins with the newest again.
+        let place = |row: &Entity| {
+            row.properties
+                .require_text("after")
+                .ok()
+                .and_then(|text| Key::new(text).ok())
+        };
+        Ok(row.as_ref().and_then(place).map(Place))
+    }
+
+    /// Says where a tick has ended. Of two at once the last one counts: a place that is lost is only looked at again.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn set_place(&self, scope: &Scope, place: Option<&Place>) -> Result<()> {
+        let mut properties = Properties::new().with("v", SCHEMA);
+        if let Some(place) = place {
+            properties = properties.with("after", place.0.as_str());
+        }
+        let operations = vec![Operation::Upsert(key::retention_row(), properties)];
+        let table = key::org_table(scope.org());
+        self.ports.tables.commit(&table, &key::retention(), operations).await?;
+        Ok(())
     }
 
     /// Says that another run takes over values of a run, before it does. The header changes with it, so that whoever is about to

@@ -77,13 +77,15 @@ impl Line {
         }
     }
 
-    /// Who may have a slot, the organization having `taken` of them already, and for what.
-    fn next(&mut self, share: usize) -> Option<(oneshot::Sender<WorkerSlot>, Purpose)> {
+    /// Who may have a slot, of an organization that has this share of them, and for what. With `is_last` there is only one, which
+    /// is for who has none.
+    fn next(&mut self, share: usize, is_last: bool) -> Option<(oneshot::Sender<WorkerSlot>, Purpose)> {
         let forms = (share / 2).max(1);
+        let may = self.taken < share && (self.taken == 0 || !is_last);
         let purposes = [
             (Purpose::Inner, true),
-            (Purpose::Form, self.taken < share && self.forms < forms),
-            (Purpose::Step, self.taken < share),
+            (Purpose::Form, may && self.forms < forms),
+            (Purpose::Step, may),
         ];
         let may = purposes.into_iter().filter(|(_, may)| *may);
         may.map(|(purpose, _)| purpose)
@@ -217,6 +219,7 @@ impl Gate {
             return None;
         }
         let share = share(self.slots, state.organizations.len());
+        let is_last = self.slots >= ENOUGH && state.taken + 1 == self.slots;
         let mut order: Vec<_> = state
             .organizations
             .iter()
@@ -227,7 +230,7 @@ impl Gate {
             let Some(line) = state.organizations.get_mut(&org) else {
                 continue;
             };
-            if let Some((waiter, purpose)) = line.next(share) {
+            if let Some((waiter, purpose)) = line.next(share, is_last) {
                 let is_first = line.taken == 0;
                 line.taken += 1;
                 line.forms += usize::from(purpose == Purpose::Form);
@@ -267,27 +270,39 @@ mod tests {
 
     #[tokio::test]
     async fn one_slot_is_kept_for_others_and_the_next_goes_to_who_has_fewest() {
-        let gate = Gate::new(4);
+        let gate = Gate::new(5);
         let (busy, quiet) = (org("busy"), org("quiet"));
-        let mut slots = Vec::new();
-        for _ in 0..3 {
-            slots.push(gate.slot(&busy, Purpose::Step).now_or_never().unwrap().unwrap());
-        }
-        let mut fourth = Box::pin(gate.slot(&busy, Purpose::Step));
-        assert!(fourth.as_mut().now_or_never().is_none(), "the last slot is kept");
+        let mut slots: Vec<_> = (0..4).filter_map(|_| gate.slot_at_once(&busy)).collect();
+        assert_eq!(slots.len(), 4);
+        let mut fifth = Box::pin(gate.slot(&busy, Purpose::Step));
+        assert!(fifth.as_mut().now_or_never().is_none(), "the last slot is kept");
         let first = gate.slot(&quiet, Purpose::Step).now_or_never().unwrap().unwrap();
         let mut second = Box::pin(gate.slot(&quiet, Purpose::Step));
         assert!(second.as_mut().now_or_never().is_none());
         drop(slots.pop());
-        assert!(
-            second.as_mut().now_or_never().is_some(),
-            "it has one where the other has two"
-        );
-        drop(first);
-        assert!(fourth.as_mut().now_or_never().is_none(), "two share four slots equally");
+        assert!(second.as_mut().now_or_never().is_none(), "both have one");
         drop(slots.pop());
-        assert!(fourth.as_mut().now_or_never().is_some());
-        assert_eq!(gate.figures(&busy).2, 0);
+        let second = second.as_mut().now_or_never();
+        let _second = second.expect("it has one where the other has two").unwrap();
+        assert!(fifth.as_mut().now_or_never().is_none());
+        drop(first);
+        let fifth = fifth.as_mut().now_or_never();
+        let _fifth = fifth.expect("two are free").unwrap();
+        assert!(gate.slot_at_once(&busy).is_none(), "two share five slots equally");
+        assert_eq!(gate.figures(&busy), (5, 4, 0));
+    }
+
+    #[tokio::test]
+    async fn however_many_organizations_want_slots_the_last_one_is_for_who_has_none() {
+        let gate = Gate::new(8);
+        let (one, other, quiet) = (org("one"), org("other"), org("quiet"));
+        let mut slots: Vec<_> = (0..12)
+            .filter_map(|turn| gate.slot_at_once(if turn % 2 == 0 { &one } else { &other }))
+            .collect();
+        assert_eq!(slots.len(), 7);
+        slots.push(gate.slot_at_once(&quiet).unwrap());
+        assert!(gate.slot_at_once(&quiet).is_none());
+        assert_eq!(gate.figures(&quiet).1, 8);
     }
 
     #[tokio::test]

@@ -11,10 +11,11 @@ use crate::domain::{ConcurrencyKey, OnConflict, RunId};
 use crate::store;
 use crate::store::repo::backlog::{Guard, Holders};
 use crate::store::repo::runs::StoredRun;
+use crate::store::turns::{self, Turn};
 use crate::tenancy::Scope;
 
 /// How often a change is tried against others.
-const TRIES: usize = 16;
+const TRIES: u32 = 16;
 /// Runs that are given a key in one transaction.
 const AT_ONCE: usize = 30;
 
@@ -56,6 +57,12 @@ async fn of_living(cx: &Context, scope: &Scope, runs: Vec<RunId>) -> Result<Vec<
     Ok(living)
 }
 
+/// Callers with one key come at the same moment: here one of them at a time changes who holds it.
+async fn turn(cx: &Context, scope: &Scope, key: &ConcurrencyKey) -> Turn {
+    let name = format!("{}/{}", scope.org(), key.key);
+    cx.admission.keys.take(name).await
+}
+
 /// Asks for a run's key. Repeating it does no harm.
 pub(super) async fn ask(
     cx: &Context,
@@ -65,8 +72,8 @@ pub(super) async fn ask(
     guard: Option<&Guard>,
 ) -> Result<Asked> {
     let limit = usize::try_from(key.limit).unwrap_or(usize::MAX);
-    let mut conflict = None;
-    for _ in 0..TRIES {
+    let _turn = turn(cx, scope, key).await;
+    for lost in 0..TRIES {
         let mut holders = cx.backlog.holders(scope, &key.key).await?;
         if !holders.runs.contains(&run.new.run) && holders.runs.len() >= limit {
             holders.runs = of_living(cx, scope, std::mem::take(&mut holders.runs)).await?;
@@ -83,11 +90,11 @@ pub(super) async fn ask(
             return Ok(Asked::Taken(holders.runs));
         };
         match asked {
-            Err(error) if error.is_conflict() => conflict = Some(error),
+            Err(error) if error.is_conflict() => turns::pause(lost).await,
             asked => return Ok(asked?),
         }
     }
-    Err(conflict.map_or_else(super::moved, super::Error::from))
+    Err(super::moved())
 }
 
 /// Gives back the key of a run that has ended, to those who have waited longest. Repeating it does no harm.
@@ -96,8 +103,8 @@ pub(super) async fn release(cx: &Arc<Context>, scope: &Scope, run: &StoredRun) -
         return Ok(());
     };
     let limit = usize::try_from(key.limit).unwrap_or(usize::MAX);
-    let mut conflict = None;
-    for _ in 0..TRIES {
+    let _turn = turn(cx, scope, key).await;
+    for lost in 0..TRIES {
         let holders: Holders = cx.backlog.holders(scope, &key.key).await?;
         let staying: Vec<RunId> = holders
             .runs
@@ -121,9 +128,9 @@ pub(super) async fn release(cx: &Arc<Context>, scope: &Scope, run: &StoredRun) -
                 }
                 return Ok(());
             }
-            Err(error) if error.is_conflict() => conflict = Some(error),
+            Err(error) if error.is_conflict() => turns::pause(lost).await,
             Err(error) => return Err(error.into()),
         }
     }
-    Err(conflict.map_or_else(super::moved, super::Error::from))
+    Err(super::moved())
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub(super) use self::gate::{Purpose, WorkerSlot};
@@ -34,6 +35,7 @@ use crate::store::envelope::{self, Message};
 use crate::store::key::Queue;
 use crate::store::repo::backlog::{self, Guard};
 use crate::store::repo::runs::StoredRun;
+use crate::store::turns::Turns;
 use crate::tenancy::{RunRef, Scope, rehydrate};
 
 /// Most messages of one organization, of those that say that it has a backlog.
@@ -50,6 +52,10 @@ const HOP: Duration = Duration::from_secs(6 * 86_400);
 const STAY: u8 = u8::MAX;
 /// How much later than at a run's deadline somebody looks at it, should nobody have come before.
 const LATE: Duration = Duration::from_secs(1);
+/// Most runs that are driven at once by the messages that lead to them. A message that is not done with takes one of the host's
+/// places for messages, 12 by `host.json`, until the run ends or pauses; those beyond stand in the backlog, where one message of
+/// each organization is enough.
+const BY_MESSAGE: usize = 6;
 /// How often it is looked whether somebody still serves.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -61,6 +67,10 @@ pub(super) struct Admission {
     pub(super) gate: gate::Gate,
     /// How many runs are driven here at once out of backlogs.
     room: usize,
+    /// For those that are driven by their own message.
+    by_message: Arc<Semaphore>,
+    /// For changes of who holds a concurrency key.
+    keys: Turns,
     /// Between organizations, on the engine's own work and on the processors.
     pub(super) courtesy: courtesy::Courtesy,
 }
@@ -72,6 +82,8 @@ impl Admission {
             gate: gate::Gate::new(slots),
             // While one is in a worker another is in storage.
             room: slots.max(1) * 2,
+            keys: Turns::default(),
+            by_message: Arc::new(Semaphore::new(BY_MESSAGE)),
             courtesy: courtesy::Courtesy::new(slots),
         }
     }
@@ -286,7 +298,10 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
     }
     let desk = cx.admission.desks.of(scope.org());
     let is_first = backlog::rank(&stored) == backlog::FIRST;
-    let seat = if backlog::is_exempt(&stored) {
+    let by_message = cx.admission.by_message.clone().try_acquire_owned().ok();
+    let seat = if by_message.is_none() {
+        None
+    } else if backlog::is_exempt(&stored) {
         Some(None)
     } else if is_first || desk.is_quiet() {
         match desk.seat(cx, &scope, limit(cx, &scope).await?).await? {
@@ -299,9 +314,9 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
     if let Some(seat) = seat {
         let place = Place {
             _seat: seat,
-            _drive: None,
             row: (!is_first).then(|| backlog::waiting(&stored)),
-            _called: None,
+            _message: by_message,
+            ..Place::none()
         };
         return drive_run::go_on(cx, run, stored, place, delivered_at).await;
     }
@@ -410,7 +425,7 @@ impl Serving {
                     _seat: seat,
                     _drive: Some(desk.take(&waiting)),
                     row: Some(waiting),
-                    _called: None,
+                    ..Place::none()
                 };
                 drives.spawn(take(cx.clone(), scope.clone(), place));
                 served += 1;

@@ -1,5 +1,7 @@
 //! What a run that is driven holds, and what happens to it when the run lets go.
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::Context;
 use super::courtesy::Called;
 use super::desk::{Drive, Seat};
@@ -22,6 +24,8 @@ pub(in crate::usecase) struct Place {
     pub(super) row: Option<Waiting>,
     /// That somebody waits for it.
     pub(super) _called: Option<Called>,
+    /// That its message is not done with until its driver is.
+    pub(super) _message: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {

@@ -16,7 +16,7 @@ use super::super::on_record::keep;
 use super::super::{Context, Error, Result};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{ROUNDED_HINT, rounded};
+use crate::domain::{Ask, ROUNDED_HINT, rounded};
 use crate::error::{Coded as _, Finding, Kind};
 use crate::hooks::ArgumentRule;
 use crate::store::port::Message;
@@ -122,6 +122,7 @@ pub(super) async fn start(
             claimed_user: None,
         },
         origin,
+        ask: Ask::default(),
         parent: None,
         resumes: None,
         cause: json!({"queueTrigger": trigger.id, "message": message}),

@@ -19,7 +19,7 @@ use super::super::{Context, Error, Result, control_run};
 use super::{arm, definition, due_at, expect, still_armed};
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
-use crate::domain::{CatchUpPolicy, Overlap, RunId, ScheduleId, Timestamp};
+use crate::domain::{Ask, CatchUpPolicy, Overlap, RunId, ScheduleId, Timestamp};
 use crate::error::{Coded as _, Kind};
 use crate::store;
 use crate::store::repo::due::DueRow;
@@ -383,6 +383,7 @@ async fn one(cx: &Arc<Context>, scope: &Scope, schedule: &StoredSchedule, at: Ti
             claimed_user: None,
         },
         origin: &origin,
+        ask: Ask::default(),
         parent: None,
         cause: json!({"schedule": schedule.id, "fireTime": at}),
         resumes: None,
