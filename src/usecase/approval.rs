@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::on_record::recorded;
 use super::values::{Known, Values};
 use super::{Context, Error, Result, children, drive_run, query_run};
 use crate::audit::Event as AuditEvent;
@@ -411,28 +412,28 @@ async fn say(
     } else {
         AuditEvent::StepRejected
     };
-    let record = cx
-        .audit
-        .by(scope, event)
-        .came_from(origin)
-        .resource("run", id.as_str())
-        .detail(&json!({
+    let record = || {
+        let record = cx.audit.by(scope, event).came_from(origin);
+        record.resource("run", id.as_str()).detail(&json!({
             "step": step, "by": by, "linkMadeBy": link_made_by, "voice": voice, "workflow": run.new.workflow,
-        }));
-    let linked = cx.audit.append(scope, record).await?;
-    // Before it counts: a record that nobody lists is as good as none.
-    cx.audit.index(scope, &[linked]).await?;
+        }))
+    };
     let reference = RunRef {
         org: scope.org().clone(),
         run: id.clone(),
     };
-    // Who decides doesn't ask twice: should this instance die between the letter and the word about it, somebody looks all the same.
-    drive_run::send(cx, &reference, "inbox", LOOKED_AT_AFTER).await?;
     let letter = Letter::Decided { place, decision };
-    if !cx.runs.tell_once(scope, &id, &causes, &letter).await? {
+    let told = async {
+        // Who decides doesn't ask twice: should this instance die between the letter and the word about it, somebody looks all
+        // the same.
+        drive_run::send(cx, &reference, "inbox", LOOKED_AT_AFTER).await?;
+        if cx.runs.tell_once(scope, &id, &causes, &letter).await? {
+            return Ok(());
+        }
         let is_repeated = cx.runs.was_told(scope, &id, &causes[0]).await?;
-        return Err(if is_repeated { decided() } else { counted() });
-    }
+        Err(if is_repeated { decided() } else { counted() })
+    };
+    recorded(cx, scope, record, told).await?;
     if let Err(error) = children::poke(cx, scope, &id).await {
         tracing::warn!(run.id = %id, error = %error, "the run could not be told of a decision at once; it looks a little later");
     }

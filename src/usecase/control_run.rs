@@ -14,8 +14,9 @@ use crate::store;
 use crate::store::repo::runs::{Additions, StoredRun};
 use crate::tenancy::Scope;
 
-/// How often a cancellation is tried against a run that changes at the same moment.
-const TRIES: usize = 8;
+/// How often a cancellation is tried against a run that changes at the same moment, as one with many short steps does all the
+/// time.
+const TRIES: usize = 64;
 
 /// Cancels a run. The run has ended when this returns; its processes are killed at once when they are here, and within a
 /// second by the instance that drives it otherwise.

@@ -5,6 +5,7 @@
 //! from its cursor on, so nothing is ever kept for it.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -32,8 +33,11 @@ const AT_ONCE: usize = 256;
 const ELSEWHERE: Duration = Duration::from_secs(1);
 /// How often a run that is driven here is looked at: what this instance writes is told at once.
 const OWN: Duration = Duration::from_secs(5);
-/// What happens within this time is read together.
+/// What happens within this time is told together, and so much more for each watcher, up to a most: each word to each of many
+/// costs more than the run that says it.
 const TOGETHER: Duration = Duration::from_millis(10);
+const FOR_EACH: Duration = Duration::from_micros(250);
+const TOGETHER_AT_MOST: Duration = Duration::from_millis(100);
 /// After so many failures in a row watchers are told that storage is away.
 const FAILURES: u32 = 3;
 
@@ -303,7 +307,7 @@ type Key = (OrgId, RunId, bool);
 /// The feeds of this process.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    feeds: Arc<Mutex<HashMap<Key, Entry>>>,
+    feeds: Arc<Mutex<HashMap<Key, Arc<Feed>>>>,
     /// Attempts that are made here.
     made: Arc<Mutex<HashSet<AttemptId>>>,
 }
@@ -345,12 +349,6 @@ impl Drop for Making {
             news.silent.insert(self.attempt.clone());
         });
     }
-}
-
-#[derive(Debug)]
-struct Entry {
-    feed: Arc<Feed>,
-    watchers: usize,
 }
 
 impl Watch {
@@ -400,22 +398,21 @@ impl Watch {
 
     /// How many watchers there are.
     pub(super) fn count(&self) -> usize {
-        lock(&self.feeds).values().map(|entry| entry.watchers).sum()
+        lock(&self.feeds).values().map(|feed| feed.watchers()).sum()
     }
 
     fn tell(&self, run: &RunId, what: impl Fn(&mut Look)) {
-        for (_, entry) in lock(&self.feeds).iter().filter(|((_, watched, _), _)| watched == run) {
-            what(&mut lock(&entry.feed.news));
-            entry.feed.wake.notify_one();
+        for (_, feed) in lock(&self.feeds).iter().filter(|((_, watched, _), _)| watched == run) {
+            what(&mut lock(&feed.news));
+            feed.wake.notify_one();
         }
     }
 
     /// A seat at a feed that there is.
     fn sit(&self, key: &Key) -> Option<Seat> {
-        let mut feeds = lock(&self.feeds);
-        let entry = feeds.get_mut(key).filter(|entry| !lock(&entry.feed.ring).failed)?;
-        entry.watchers += 1;
-        Some(self.seat(key, &entry.feed))
+        let feeds = lock(&self.feeds);
+        let feed = feeds.get(key).filter(|feed| !lock(&feed.ring).failed)?;
+        Some(self.seat(key, feed))
     }
 
     /// A seat at a feed, which begins with what this reader reads if there is none.
@@ -424,13 +421,9 @@ impl Watch {
             return seat;
         }
         let feed = Arc::new(Feed::new(reader.cursor().clone()));
-        let entry = Entry {
-            feed: feed.clone(),
-            watchers: 1,
-        };
         let seat = self.seat(&key, &feed);
         // One that has failed stays with those who sit there.
-        lock(&self.feeds).insert(key, entry);
+        lock(&self.feeds).insert(key, feed.clone());
         let reading = Reading {
             cx: Arc::downgrade(cx),
             scope: scope.clone(),
@@ -444,6 +437,7 @@ impl Watch {
 
     fn seat(&self, key: &Key, feed: &Arc<Feed>) -> Seat {
         let next = lock(&feed.ring).first;
+        feed.watchers.fetch_add(1, Ordering::Relaxed);
         Seat {
             key: key.clone(),
             feeds: self.feeds.clone(),
@@ -462,6 +456,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Feed {
     ring: Mutex<Ring>,
+    /// How many have a seat.
+    watchers: AtomicUsize,
     version: watch::Sender<u64>,
     /// What was written here since the last look.
     news: Mutex<Look>,
@@ -494,6 +490,7 @@ impl Feed {
                 ended: None,
                 failed: false,
             }),
+            watchers: AtomicUsize::new(0),
             version: watch::Sender::new(0),
             news: Mutex::new(Look::everywhere()),
             wake: Notify::new(),
@@ -521,6 +518,10 @@ impl Feed {
         self.version.send_modify(|version| *version += 1);
     }
 
+    fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
     fn fail(&self) {
         lock(&self.ring).failed = true;
         self.version.send_modify(|version| *version += 1);
@@ -531,7 +532,7 @@ impl Feed {
 #[derive(Debug)]
 struct Seat {
     key: Key,
-    feeds: Arc<Mutex<HashMap<Key, Entry>>>,
+    feeds: Arc<Mutex<HashMap<Key, Arc<Feed>>>>,
     feed: Arc<Feed>,
     /// The number of the next item to look at.
     next: u64,
@@ -595,17 +596,15 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut feeds = lock(&self.feeds);
-        let Some(entry) = feeds
-            .get_mut(&self.key)
-            .filter(|entry| Arc::ptr_eq(&entry.feed, &self.feed))
-        else {
+        let is_last = self.feed.watchers.fetch_sub(1, Ordering::Relaxed) == 1;
+        if !is_last {
             return;
-        };
-        entry.watchers -= 1;
-        if entry.watchers == 0 {
-            feeds.remove(&self.key);
-            self.feed.deserted.cancel();
         }
+        // One that has failed may have been replaced.
+        if feeds.get(&self.key).is_some_and(|feed| Arc::ptr_eq(feed, &self.feed)) {
+            feeds.remove(&self.key);
+        }
+        self.feed.deserted.cancel();
     }
 }
 
@@ -647,7 +646,8 @@ impl Reading {
                 () = self.feed.wake.notified() => false,
                 () = tokio::time::sleep_until(look_at) => false,
             };
-            tokio::time::sleep(TOGETHER).await;
+            let watchers = u32::try_from(self.feed.watchers()).unwrap_or(u32::MAX);
+            tokio::time::sleep((TOGETHER + FOR_EACH.saturating_mul(watchers)).min(TOGETHER_AT_MOST)).await;
             let Some(cx) = self.cx.upgrade() else { return };
             let now = cx.clock.now();
             drop(cx);

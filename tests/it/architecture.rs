@@ -539,10 +539,6 @@ const NO_CHANGE: &[(&str, &str)] = &[
     ("admit::write", "somebody is let in, or turned away"),
     ("admit::write_platform", "somebody is turned away"),
     ("approval::link", "nothing is stored: the link is what is answered"),
-    (
-        "approval::say",
-        "before the decision is taken, with a second look whether it counts",
-    ),
     ("broker::secrets::recorded", "a use, or a refusal"),
     ("broker::append", "a refusal"),
     ("collect::record", "before anything is deleted"),

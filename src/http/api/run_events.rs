@@ -203,7 +203,11 @@ impl Telling {
         let mut events: Vec<_> = told
             .events
             .iter()
-            .map(|event| sse::Event::default().id(&event.id).data(json!(event).to_string()))
+            .map(|event| {
+                let told = sse::Event::default().id(&event.id).json_data(event);
+                // Its members are texts, numbers and JSON: there is none that can't be written.
+                told.unwrap_or_else(|error| sse::Event::default().comment(error.to_string()))
+            })
             .collect();
         if let Some(event) = told.events.last() {
             self.known.clone_from(&event.id);
