@@ -62,8 +62,8 @@ pub(super) fn read(value: &Value) -> ReadGraph {
         };
     };
     let whole = Object {
-        at: "",
-        what: "a graph",
+        at: String::new(),
+        what: "a graph".to_owned(),
         members,
     };
     reader.known(&whole, &GRAPH);

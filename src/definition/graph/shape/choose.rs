@@ -24,15 +24,9 @@ impl Reader {
         for (index, value) in items.iter().enumerate() {
             let at = format!("{}/branches/{index}", object.at);
             let what = format!("branch {index} of {}", object.what);
-            let Some(members) = value.as_object() else {
-                let hint = "write `{\"name\": \"large\", \"when\": \"inputs.total > 100\"}`";
-                self.add(at, "wrong_type", format!("{what} must be an object"), hint);
+            let hint = "write `{\"name\": \"large\", \"when\": \"inputs.total > 100\"}`";
+            let Some(branch) = self.object(at, what, value, hint) else {
                 continue;
-            };
-            let branch = Object {
-                at: &at,
-                what: &what,
-                members,
             };
             self.known(&branch, &["name", "when"]);
             let name = self.needed_text(&branch, "name", "a name, for edges");

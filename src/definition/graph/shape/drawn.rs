@@ -29,12 +29,7 @@ impl Reader {
             );
             return None;
         };
-        let (at, what) = (object.pointer(name), format!("`{name}` of {}", object.what));
-        let inner = Object {
-            at: &at,
-            what: &what,
-            members,
-        };
+        let inner = object.inner(name, members);
         self.known(&inner, &names);
         let mut numbers = [0.0; 2];
         for (number, name) in numbers.iter_mut().zip(names) {
@@ -50,15 +45,9 @@ impl Reader {
         let mut notes: Vec<Note> = Vec::new();
         for (index, value) in self.list(whole, "notes", MAX_NOTES, "notes").iter().enumerate() {
             let (at, what) = (format!("/notes/{index}"), format!("note {index}"));
-            let Some(members) = value.as_object() else {
-                let hint = "write `{\"id\": \"why\", \"text\": \"…\"}`";
-                self.add(at, "wrong_type", format!("{what} must be an object"), hint);
+            let hint = "write `{\"id\": \"why\", \"text\": \"…\"}`";
+            let Some(note) = self.object(at, what, value, hint) else {
                 continue;
-            };
-            let note = Object {
-                at: &at,
-                what: &what,
-                members,
             };
             self.known(&note, &["id", "text", "position", "size"]);
             let id = self.needed_text(&note, "id", "an id of its own");

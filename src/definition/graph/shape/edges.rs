@@ -10,17 +10,10 @@ impl Reader {
         for (index, value) in self.list(whole, "edges", MAX_EDGES, "edges").iter().enumerate() {
             let at = format!("/edges/{index}");
             let what = format!("edge {index}");
-            let blank = Edge::new("", "");
-            let Some(members) = value.as_object() else {
-                let hint = "write `{\"from\": \"fetch\", \"to\": \"each\"}`";
-                self.add(at, "wrong_type", format!("{what} must be an object"), hint);
-                edges.push(blank);
+            let hint = "write `{\"from\": \"fetch\", \"to\": \"each\"}`";
+            let Some(edge) = self.object(at, what, value, hint) else {
+                edges.push(Edge::new("", ""));
                 continue;
-            };
-            let edge = Object {
-                at: &at,
-                what: &what,
-                members,
             };
             self.known(&edge, &["from", "to", "on", "branch", "output", "input"]);
             edges.push(Edge {

@@ -7,6 +7,22 @@ use crate::definition::graph::{escaped, shown};
 use crate::definition::policy::bad_host;
 use crate::domain::{MESSAGE, NodeWork};
 
+/// What only a node of this type has.
+pub(super) const MEMBERS: &[&str] = &[
+    "server",
+    "security",
+    "credentials",
+    "from",
+    "replyTo",
+    "to",
+    "cc",
+    "bcc",
+    "subject",
+    "text",
+    "html",
+    "attachments",
+];
+
 impl Reader {
     pub(super) fn email(&mut self, object: &Object<'_>) -> NodeWork {
         let security: String = self

@@ -7,6 +7,19 @@ use crate::definition::expression;
 use crate::definition::graph::shown;
 use crate::domain::{FileAction, FileFormat, NodeWork, PortType};
 
+/// What only a node of this type has.
+pub(super) const MEMBERS: &[&str] = &[
+    "action",
+    "format",
+    "content",
+    "name",
+    "mediaType",
+    "store",
+    "file",
+    "header",
+    "delimiter",
+];
+
 impl Reader {
     pub(super) fn file(&mut self, object: &Object<'_>) -> NodeWork {
         if object.get("action").is_none() {

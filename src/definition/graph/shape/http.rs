@@ -7,6 +7,9 @@ use crate::definition::expression::{self, Marked};
 use crate::definition::graph::{escaped, shown};
 use crate::domain::NodeWork;
 
+/// What only a node of this type has.
+pub(super) const MEMBERS: &[&str] = &["method", "url", "query", "headers", "body", "expect", "network"];
+
 impl Reader {
     pub(super) fn http(&mut self, object: &Object<'_>) -> NodeWork {
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];

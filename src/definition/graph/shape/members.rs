@@ -16,9 +16,9 @@ const LONGEST_TEXT: usize = 4_000;
 /// An object of the file, with its pointer and what it is.
 pub(super) struct Object<'a> {
     /// Where it is, as a JSON pointer.
-    pub(super) at: &'a str,
+    pub(super) at: String,
     /// What it is called in messages, as ``node `fetch` ``.
-    pub(super) what: &'a str,
+    pub(super) what: String,
     pub(super) members: &'a Map<String, Value>,
 }
 
@@ -31,6 +31,15 @@ impl<'a> Object<'a> {
     /// Where a member of it is.
     pub(super) fn pointer(&self, name: &str) -> String {
         format!("{}/{}", self.at, escaped(name))
+    }
+
+    /// A member that is an object itself.
+    pub(super) fn inner<'b>(&self, name: &str, members: &'b Map<String, Value>) -> Object<'b> {
+        Object {
+            at: self.pointer(name),
+            what: format!("`{name}` of {}", self.what),
+            members,
+        }
     }
 }
 
@@ -87,6 +96,15 @@ impl Reader {
         let message = format!("`{name}` of {} must be {expected}", object.what);
         let hint = format!("write {expected}");
         self.add(object.pointer(name), "wrong_type", message, hint);
+    }
+
+    /// An item of a list that must be an object, with its pointer and what it is.
+    pub(super) fn object<'a>(&mut self, at: String, what: String, value: &'a Value, hint: &str) -> Option<Object<'a>> {
+        let Some(members) = value.as_object() else {
+            self.add(at, "wrong_type", format!("{what} must be an object"), hint);
+            return None;
+        };
+        Some(Object { at, what, members })
     }
 
     /// A text, where there is one.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::members::{Object, Reader};
-use super::{MAX_TAGS, is_id};
+use super::{MAX_TAGS, email, file, http, is_id, repeated, shell};
 use crate::definition::expression;
 use crate::definition::graph::{listed, shown};
 use crate::definition::parameters::nearest;
@@ -22,62 +22,12 @@ pub(in crate::definition) const TYPES: [(&str, &[&str], bool); 15] = [
     ("python", &["use"], true),
     ("node", &["use", "settings"], true),
     ("workflow", &["workflow"], true),
-    (
-        "map",
-        &["use", "workflow", "settings", "items", "atOnce", "onItemFailure"],
-        true,
-    ),
-    ("loop", &["use", "workflow", "settings", "until", "most"], true),
-    (
-        "shell",
-        &[
-            "command",
-            "environment",
-            "workingDirectory",
-            "captureOutput",
-            "expect",
-            "network",
-        ],
-        true,
-    ),
-    (
-        "http",
-        &["method", "url", "query", "headers", "body", "expect", "network"],
-        true,
-    ),
-    (
-        "email",
-        &[
-            "server",
-            "security",
-            "credentials",
-            "from",
-            "replyTo",
-            "to",
-            "cc",
-            "bcc",
-            "subject",
-            "text",
-            "html",
-            "attachments",
-        ],
-        true,
-    ),
-    (
-        "file",
-        &[
-            "action",
-            "format",
-            "content",
-            "name",
-            "mediaType",
-            "store",
-            "file",
-            "header",
-            "delimiter",
-        ],
-        true,
-    ),
+    ("map", repeated::MAP, true),
+    ("loop", repeated::LOOP, true),
+    ("shell", shell::MEMBERS, true),
+    ("http", http::MEMBERS, true),
+    ("email", email::MEMBERS, true),
+    ("file", file::MEMBERS, true),
     ("assert", &["condition", "message", "onFalse"], false),
     ("template", &["template"], false),
     ("choose", &["branches", "otherwise"], false),
@@ -112,28 +62,23 @@ impl Reader {
             } else {
                 format!("/nodes/{number}")
             };
-            let Some(members) = value.as_object() else {
-                let hint = "write `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`";
-                self.add(by_place, "wrong_type", format!("node {index} must be an object"), hint);
-                continue;
-            };
-            let id = members.get("id").and_then(Value::as_str).filter(|id| is_id(id));
+            let text = value.get("id").and_then(Value::as_str);
+            let id = text.filter(|id| is_id(id));
             let is_new = id.is_some_and(|id| seen.insert(id));
             let at = match id.filter(|_| is_new) {
                 Some(id) => format!("/nodes/{id}"),
                 None => by_place,
             };
-            let what = match members.get("id").and_then(Value::as_str) {
+            let what = match text {
                 Some(id) => format!("node `{}`", shown(id)),
                 None => format!("node {index}"),
             };
-            let object = Object {
-                at: &at,
-                what: &what,
-                members,
+            let hint = "write `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`";
+            let Some(object) = self.object(at, what, value, hint) else {
+                continue;
             };
             let written = self.needed_text(&object, "id", "an id, by which edges and expressions name it");
-            if id.is_none() && members.get("id").is_some_and(Value::is_string) {
+            if id.is_none() && text.is_some() {
                 self.add(
                     object.pointer("id"),
                     "bad_id",
@@ -150,7 +95,7 @@ impl Reader {
                 );
             }
             nodes.push(self.node(written, &object));
-            pointers.push(at);
+            pointers.push(object.at);
         }
         (nodes, pointers)
     }
@@ -283,13 +228,7 @@ impl Reader {
             self.wrong_type(object, "retry", "an object, as `{\"attempts\": 3}`");
             return None;
         };
-        let at = object.pointer("retry");
-        let what = format!("`retry` of {}", object.what);
-        let retry = Object {
-            at: &at,
-            what: &what,
-            members,
-        };
+        let retry = object.inner("retry", members);
         self.known(&retry, &RETRY);
         let default = RetryPolicy::default();
         Some(RetryPolicy {

@@ -35,23 +35,13 @@ impl Reader {
             .enumerate()
         {
             let at = format!("/parameters/{index}");
-            let Some(members) = value.as_object() else {
-                self.add(
-                    at,
-                    "wrong_type",
-                    format!("parameter {index} must be an object"),
-                    "write `{\"name\": \"order_id\", \"type\": \"integer\"}`",
-                );
-                continue;
-            };
-            let what = match members.get("name").and_then(Value::as_str) {
+            let what = match value.get("name").and_then(Value::as_str) {
                 Some(name) => format!("parameter `{}`", shown(name)),
                 None => format!("parameter {index}"),
             };
-            let object = Object {
-                at: &at,
-                what: &what,
-                members,
+            let hint = "write `{\"name\": \"order_id\", \"type\": \"integer\"}`";
+            let Some(object) = self.object(at, what, value, hint) else {
+                continue;
             };
             self.known(&object, &PARAMETER);
             if let Some(parameter) = self.parameter(&object) {
@@ -60,7 +50,7 @@ impl Reader {
                     self.add(
                         object.pointer("name"),
                         "duplicate_parameter",
-                        format!("{what} is there twice"),
+                        format!("{} is there twice", object.what),
                         hint,
                     );
                 }
@@ -86,7 +76,7 @@ impl Reader {
             Err(error) => {
                 let message = format!("{} can't be read: {error}", object.what);
                 let hint = "docs/graphs.md lists the members of a parameter with their types";
-                self.add(object.at, "bad_parameter", message, hint);
+                self.add(object.at.as_str(), "bad_parameter", message, hint);
                 return None;
             }
         };

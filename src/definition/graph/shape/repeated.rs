@@ -6,6 +6,11 @@ use super::members::{Object, Reader};
 use crate::definition::expression;
 use crate::domain::{Calls, DEFAULT_AT_ONCE, ItemFailure, MAX_ACTIVE, MAX_ITEMS, MAX_ITERATIONS, NodeWork};
 
+/// What only maps have.
+pub(super) const MAP: &[&str] = &["use", "workflow", "settings", "items", "atOnce", "onItemFailure"];
+/// What only loops have.
+pub(super) const LOOP: &[&str] = &["use", "workflow", "settings", "until", "most"];
+
 impl Reader {
     pub(super) fn map(&mut self, object: &Object<'_>) -> NodeWork {
         NodeWork::Map {
@@ -116,13 +121,7 @@ impl Reader {
         match object.get("onItemFailure") {
             None => ItemFailure::Fail,
             Some(Value::Object(members)) => {
-                let at = object.pointer("onItemFailure");
-                let what = format!("`onItemFailure` of {}", object.what);
-                let inner = Object {
-                    at: &at,
-                    what: &what,
-                    members,
-                };
+                let inner = object.inner("onItemFailure", members);
                 self.known(&inner, &["at_most"]);
                 if inner.get("at_most").is_none() {
                     self.missing(&inner, "at_most", "how many items may fail");

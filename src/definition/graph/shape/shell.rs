@@ -8,6 +8,16 @@ use crate::definition::graph::{escaped, shown};
 use crate::definition::shell::{decides_what_runs, script};
 use crate::domain::NodeWork;
 
+/// What only a node of this type has.
+pub(super) const MEMBERS: &[&str] = &[
+    "command",
+    "environment",
+    "workingDirectory",
+    "captureOutput",
+    "expect",
+    "network",
+];
+
 impl Reader {
     pub(super) fn shell(&mut self, object: &Object<'_>) -> NodeWork {
         let command = self.needed_value(
