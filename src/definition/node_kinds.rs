@@ -1,5 +1,5 @@
 //! The built-in kinds of nodes as editors show them: ports, and settings as fields of a form. What a graph file may say of a kind
-//! is in `graph/shape.rs`; a test holds the two together.
+//! is in `graph/shape/nodes.rs`; a test holds the two together.
 
 use serde_json::{Value, json};
 

@@ -1,12 +1,21 @@
-//! Workers that are forked ahead: which are kept, who gets one, and what happens when the zygote ends.
+//! Workers that are forked ahead: how many are kept, who gets one, and when the next is started.
 //!
 //! Callers wait for any worker of their kind, not for a certain one, so that whoever has waited longest gets the first that
 //! is ready; those before all others whose organization has nothing running here, and one ready worker is kept for them. The
 //! successor of a worker that was taken is asked for when the attempt has been given away, not before.
+//!
+//! `shelf.rs` keeps workers of one kind, `fork.rs` has them forked, `zygotes.rs` keeps the processes that they are forked from,
+//! `describe.rs` has workers say what is in a bundle.
+
+mod describe;
+mod fork;
+mod settings;
+mod shelf;
+mod zygotes;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -16,9 +25,14 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::describe::DESCRIPTIONS;
+use self::fork::NoFork;
+pub use self::settings::{IsolationSettings, Settings};
+use self::shelf::{Arrival, Key, Kind, Shelf, Waiter};
+use self::zygotes::parts_of_uids;
 use super::cgroup::{self, Bounds, Group};
-use super::debug::{self, Debugger};
-use super::environment::{ROOT_NAME, Scratch, harden_self};
+use super::debug;
+use super::environment::{Scratch, harden_self};
 use super::environments::EnvironmentRef;
 use super::jail::Jail;
 use super::jail::posture::{Isolation, Posture};
@@ -26,118 +40,18 @@ use super::jail::setup::{self, Setup, Uids};
 use super::limits::ForkLimits;
 use super::meter::Meter;
 use super::network::AttemptNetwork;
-use super::protocol::{Resume, Task};
-use super::python::Python;
-use super::worker::{BroughtUp, Description, Finished, Worker};
-use super::zygote::{Order, Phase, WayOut, Zygote};
+use super::protocol::Task;
+use super::worker::{BroughtUp, Finished, Worker};
+use super::zygote::Zygote;
 use super::{
-    AttemptReport, AttemptSpec, BundleDescription, BundleRef, LogLine, NodeRunner, RunnerError, RunnerTimings,
-    WorkerMessage,
+    AttemptReport, AttemptSpec, BundleDescription, BundleRef, NodeRunner, RunnerError, RunnerTimings, WorkerMessage,
 };
-use crate::clock::{Clock, Entropy};
-use crate::domain::{Limits, ModuleRules, Network, Outcome, Rights, StepError, Tier, Trust};
-use crate::egress::{Egress, Gate};
-use crate::error::Finding;
+use crate::clock::Clock;
+use crate::domain::{Outcome, Rights};
 
-/// The time in which [`FAILURES`] ends of a zygote are too many.
-const FAILURE_WINDOW: Duration = Duration::from_secs(30);
-const FAILURES: usize = 5;
-/// The wait before the third start within the window; doubles with each further one.
-const BACK_OFF: Duration = Duration::from_millis(50);
 /// How often one attempt looks for another worker when its own was lost before it began.
 const TRIES: usize = 3;
-const DESCRIBE_PATIENCE: Duration = Duration::from_secs(30);
-const DESCRIPTIONS: usize = 2;
-/// How many files of a bundle may take their worker down before the rest is left undescribed.
-const MAX_CRASHES: u32 = 20;
-/// Modules are imported to be described, which is no reason to reach anything.
-const DESCRIBING: Rights = Rights {
-    trust: Trust::Trusted,
-    network: Network::None,
-    modules: ModuleRules {
-        allow: None,
-        deny: Vec::new(),
-    },
-    minimum: Tier::Process,
-};
-/// The version of Landlock from which it can say which ports may be connected to.
-const LANDLOCK_WITH_PORTS: u32 = 4;
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How a pool is set up.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The interpreter.
-    pub python: Python,
-    /// The folder that holds `weft` and `weft_runtime`.
-    pub engine_dir: PathBuf,
-    /// Where workers get their folders; made when missing.
-    pub scratch_dir: PathBuf,
-    /// How many attempts may run at once.
-    pub slots: usize,
-    /// How many attempts may wait for a slot.
-    pub queue: usize,
-    /// How many idle workers are kept for each module in use.
-    pub ahead: usize,
-    /// How many idle workers are kept in all.
-    pub idle: usize,
-    /// How long a module counts as in use after its last attempt.
-    pub idle_for: Duration,
-    /// How long importing a module may take.
-    pub import_timeout: Duration,
-    /// Modules that the zygote imports once for all workers.
-    pub preload: Vec<String>,
-    /// What workers get that are forked for no attempt yet, and those that describe.
-    pub limits: Limits,
-    /// When all workers together get a control group.
-    pub group: cgroup::When,
-    /// What steps with network may reach, and how much of it.
-    pub egress: Egress,
-    /// How isolation is set up.
-    pub isolation: IsolationSettings,
-    /// Which attempts wait for a debugger; development only.
-    pub debugger: Option<Arc<Debugger>>,
-}
-
-/// How isolation is set up.
-#[derive(Debug, Clone, Default)]
-pub struct IsolationSettings {
-    /// Below this no code of anybody is run.
-    pub minimum: Tier,
-    /// Layers that are not to be entered.
-    pub off: Vec<String>,
-    /// User ids for workers, where the zygote is root.
-    pub uids: Option<Uids>,
-    /// Folders that workers may read.
-    pub read: Vec<PathBuf>,
-    /// Folders that they see nothing of.
-    pub hide: Vec<PathBuf>,
-}
-
-impl Settings {
-    /// The defaults: two slots for each core and four at least, two idle workers for a module, sixteen in all.
-    #[must_use]
-    pub fn new(python: Python, engine_dir: impl Into<PathBuf>, scratch_dir: impl Into<PathBuf>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self {
-            python,
-            engine_dir: engine_dir.into(),
-            scratch_dir: scratch_dir.into(),
-            slots: (2 * cores).max(4),
-            queue: 1_024,
-            ahead: 2,
-            idle: 16,
-            idle_for: Duration::from_secs(600),
-            import_timeout: Duration::from_secs(30),
-            preload: Vec::new(),
-            limits: Limits::default(),
-            group: cgroup::When::default(),
-            egress: Egress::default(),
-            isolation: IsolationSettings::default(),
-            debugger: None,
-        }
-    }
-}
 
 /// Runs attempts in real processes.
 pub struct Pool {
@@ -174,70 +88,6 @@ struct State {
     /// Of zygotes that are gone.
     past: (u64, u64),
     shelves: HashMap<Key, Shelf>,
-}
-
-/// Workers of equal keys are interchangeable.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key(Arc<Kind>);
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Kind {
-    bundle: BundleRef,
-    module: String,
-    limits: ForkLimits,
-    jail: Jail,
-    minimum: Tier,
-}
-
-struct Shelf {
-    ready: VecDeque<Box<Worker>>,
-    starting: usize,
-    waiters: VecDeque<Waiter>,
-    last_used: Instant,
-    /// The last import failed: nothing is forked ahead until one succeeds.
-    broken: bool,
-}
-
-/// Who waits for a worker.
-struct Waiter {
-    sender: oneshot::Sender<Arrival>,
-    /// [`AttemptSpec::is_first`] of its attempt.
-    is_first: bool,
-}
-
-impl Shelf {
-    fn new(now: Instant) -> Self {
-        Self {
-            ready: VecDeque::new(),
-            starting: 0,
-            waiters: VecDeque::new(),
-            last_used: now,
-            broken: false,
-        }
-    }
-
-    /// Workers that nobody has asked for yet.
-    fn spare(&self) -> usize {
-        self.ready.len() + self.starting.saturating_sub(self.waiters.len())
-    }
-
-    /// Whoever is to have the next worker; nobody when it is to be kept for those who are not there yet.
-    fn next(&mut self, kept: usize) -> Option<Waiter> {
-        self.waiters.retain(|waiter| !waiter.sender.is_closed());
-        match self.waiters.iter().position(|waiter| waiter.is_first) {
-            Some(place) => self.waiters.remove(place),
-            None if self.ready.len() < kept => None,
-            None => self.waiters.pop_front(),
-        }
-    }
-}
-
-enum Arrival {
-    Ready(Box<Worker>),
-    /// Its module can't be imported, or there is too little isolation for it; what it had printed, and what was in force.
-    Failed(Outcome, Vec<LogLine>, Arc<Vec<&'static str>>),
-    /// Try again.
-    Lost(RunnerError),
 }
 
 impl Pool {
@@ -399,27 +249,7 @@ impl NodeRunner for Pool {
     }
 
     async fn describe(&self, bundle: &BundleRef) -> Result<BundleDescription, RunnerError> {
-        let _one = self
-            .shared
-            .descriptions
-            .acquire()
-            .await
-            .map_err(|_| RunnerError::Stopping)?;
-        let started = Instant::now();
-        let described = tokio::time::timeout(DESCRIBE_PATIENCE, self.shared.describe(bundle)).await;
-        described.unwrap_or_else(|_| {
-            let message = format!(
-                "the workspace could not be described within {} s: a module of it does not end its import",
-                DESCRIBE_PATIENCE.as_secs()
-            );
-            Ok(BundleDescription {
-                findings: vec![
-                    Finding::new(ROOT_NAME, "import_failed", message).hint("move work out of the top level of modules"),
-                ],
-                ms: millis(started.elapsed()),
-                ..BundleDescription::default()
-            })
-        })
+        self.shared.describe(bundle).await
     }
 
     fn warm(&self, bundle: &BundleRef, module: &str, rights: &Rights) {
@@ -692,251 +522,6 @@ impl Shared {
         }
     }
 
-    /// Has a worker forked, if what is in force here is enough for it.
-    async fn fork(
-        &self,
-        task: Task,
-        bundle: &BundleRef,
-        module: Option<&str>,
-        limits: ForkLimits,
-        (jail, minimum): (&Jail, Tier),
-        debugged: bool,
-    ) -> Result<Worker, NoFork> {
-        let environment = &bundle.environment;
-        let zygote = self.zygote(environment).await?;
-        let mut way = Way::None;
-        // Otherwise nothing depends on it, and the order need not wait for the zygote.
-        if minimum > Tier::Process || jail.network {
-            let Some(posture) = zygote.posture().await else {
-                return Err(self.why_lost(environment, "the zygote is gone".into()).into());
-            };
-            if let Some(error) = posture.refusal(minimum) {
-                return Err(NoFork::Refused(Box::new(error)));
-            }
-            if jail.network && posture.is_said {
-                way = Self::way_out(&posture)?;
-            }
-        }
-        let paths = self.paths(environment);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let order = Order {
-            id,
-            task,
-            bundle,
-            module,
-            scratch: self.scratch.of_worker(id),
-            limits,
-            jail,
-            paths: &paths,
-            way_out: match &way {
-                Way::None => WayOut::None,
-                Way::Asked { local } => WayOut::Asked { local: *local },
-                Way::Proxy(gate) => WayOut::Proxy(gate.proxy().unwrap_or_default()),
-            },
-            debug: self
-                .settings
-                .debugger
-                .as_deref()
-                .filter(|_| debugged)
-                .map(Debugger::workspace),
-        };
-        let forked = Worker::fork(zygote, Arc::clone(&self.clock), &self.meter, &order);
-        let mut worker = forked.map_err(|error| {
-            NoFork::Lost(RunnerError::NoWorker {
-                reason: error.to_string(),
-            })
-        })?;
-        if let Way::Proxy(gate) = way {
-            worker.gate = Some(gate);
-        }
-        Ok(worker)
-    }
-
-    /// How a worker that may use the network reaches it. Where nothing is closed, nothing is opened either.
-    fn way_out(posture: &Posture) -> Result<Way, NoFork> {
-        let has_network = !posture.has("network_namespace");
-        let proxied = posture.has("landlock") && posture.landlock_abi >= LANDLOCK_WITH_PORTS && has_network;
-        if let Some(error) = posture.refusal_of_network(proxied) {
-            return Err(NoFork::Refused(Box::new(error)));
-        }
-        if posture.has("network_notify") {
-            let local = posture.has("mount_namespace") && !has_network;
-            return Ok(Way::Asked { local });
-        }
-        if !proxied {
-            return Ok(Way::None);
-        }
-        let password = u128::from_ne_bytes(Entropy::System.bytes());
-        match Gate::by_proxy(&format!("{password:032x}")) {
-            Ok(gate) => Ok(Way::Proxy(gate)),
-            Err(error) => Err(RunnerError::NoWorker {
-                reason: format!("there is no port for its proxy: {error}"),
-            }
-            .into()),
-        }
-    }
-
-    /// The zygote, a new one when there is none: at once after a first failure, later after longer and longer, and not at
-    /// all after too many within a short time.
-    async fn zygote(&self, environment: &Option<EnvironmentRef>) -> Result<Arc<Zygote>, RunnerError> {
-        loop {
-            let wait = {
-                let mut state = self.state();
-                if self.stopping.load(Ordering::SeqCst) {
-                    return Err(RunnerError::Stopping);
-                }
-                let now = Instant::now();
-                state.note_death(now);
-                state.latest.clone_from(environment);
-                if let Some(zygote) = state.zygotes.get(environment) {
-                    return Ok(Arc::clone(zygote));
-                }
-                while state
-                    .failures
-                    .front()
-                    .is_some_and(|at| now.duration_since(*at) > FAILURE_WINDOW)
-                {
-                    state.failures.pop_front();
-                }
-                if state.failures.len() >= FAILURES {
-                    return Err(state.give_up());
-                }
-                let due = state.failures.back().map(|last| *last + back_off(state.failures.len()));
-                match due.map(|due| due.saturating_duration_since(now)) {
-                    Some(wait) if !wait.is_zero() => wait,
-                    _ => {
-                        let Settings {
-                            python,
-                            engine_dir,
-                            preload,
-                            ..
-                        } = &self.settings;
-                        let paths = self.paths(environment);
-                        let uids = state.free_uids()?;
-                        let setup = Setup {
-                            uids: uids.map_or(self.setup.uids, |(_, uids)| Some(uids)),
-                            ..self.setup.clone()
-                        };
-                        let group = self.group.clone();
-                        let started = Zygote::start(python, engine_dir, preload, &paths, group, &setup, &self.runtime);
-                        let zygote = started.map_err(|error| RunnerError::NoPython {
-                            reason: error.to_string(),
-                        })?;
-                        let zygote = Arc::new(zygote);
-                        if let Some((place, _)) = uids {
-                            state.uids[place].1 = Arc::downgrade(&zygote);
-                        }
-                        state.zygotes.insert(environment.clone(), Arc::clone(&zygote));
-                        return Ok(zygote);
-                    }
-                }
-            };
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// A worker was lost: because of the zygote, or for its own reason.
-    fn why_lost(&self, environment: &Option<EnvironmentRef>, reason: String) -> RunnerError {
-        let mut state = self.state();
-        if self.stopping.load(Ordering::SeqCst) {
-            return RunnerError::Stopping;
-        }
-        let died = state.zygotes.get(environment).is_some_and(|zygote| zygote.is_dead());
-        state.note_death(Instant::now());
-        if died {
-            state.give_up()
-        } else {
-            RunnerError::NoWorker { reason }
-        }
-    }
-
-    async fn describe(&self, bundle: &BundleRef) -> Result<BundleDescription, RunnerError> {
-        let started = Instant::now();
-        let limits = &self.settings.limits;
-        let mut lost = RunnerError::Stopping;
-        let mut modules = Vec::new();
-        let mut resume: Option<Resume> = None;
-        let mut failures = 0;
-        // How many files a worker had described when it was lost, and how often that was doubted.
-        let mut lost_behind = None;
-        let mut doubts = 0;
-        while failures < TRIES {
-            let worker = match self
-                .fork(
-                    Task::Describe,
-                    bundle,
-                    None,
-                    ForkLimits::from(limits),
-                    (&Jail::from(&DESCRIBING), self.settings.isolation.minimum),
-                    false,
-                )
-                .await
-            {
-                Ok(worker) => worker,
-                Err(NoFork::Refused(error)) => return Ok(undescribed(*error)),
-                Err(NoFork::Lost(error)) => {
-                    lost = error;
-                    failures += 1;
-                    continue;
-                }
-            };
-            let (described, outcome) = match worker.bring_up(ROOT_NAME, limits, self.settings.import_timeout).await {
-                BroughtUp::Ready(worker) => match worker.describe(ROOT_NAME, resume.as_ref(), limits).await {
-                    Ok(Description {
-                        modules: rest,
-                        files,
-                        ms,
-                    }) => {
-                        modules.extend(rest);
-                        let ms = if resume.is_none() {
-                            ms
-                        } else {
-                            millis(started.elapsed())
-                        };
-                        return Ok(description(modules, files, ms));
-                    }
-                    Err((described, outcome)) => (described, outcome),
-                },
-                BroughtUp::Failed(outcome, _) => (Vec::new(), outcome),
-                BroughtUp::No(reason) => {
-                    lost = self.why_lost(&bundle.environment, reason);
-                    failures += 1;
-                    continue;
-                }
-            };
-            // The next file may have taken it down, or somebody else: the system for want of memory, or with the process that
-            // it came from. What a file does it does again, so it is blamed when the next worker ends at the same place.
-            if is_crash(&outcome) && lost_behind != Some(described.len()) && doubts < MAX_CRASHES {
-                lost_behind = Some(described.len());
-                doubts += 1;
-                continue;
-            }
-            lost_behind = None;
-            let progress = resume.is_none() || !described.is_empty();
-            modules.extend(described);
-            if let Outcome::Failed { error } | Outcome::TimedOut { error } = &outcome
-                && progress
-                && resume.as_ref().is_none_or(|resume| resume.crashes < MAX_CRASHES)
-            {
-                // Another worker goes on behind the file that took it down.
-                resume = Some(behind(&modules, error, resume.map_or(0, |resume| resume.crashes)));
-                continue;
-            }
-            let files = modules.len() as u64;
-            let mut description = description(modules, files, millis(started.elapsed()));
-            description.findings.push(interrupted(&description.modules, &outcome));
-            return Ok(description);
-        }
-        Err(lost)
-    }
-
-    /// Where packages are that code of an environment may import: its own first, then those that are installed for the
-    /// interpreter.
-    fn paths(&self, environment: &Option<EnvironmentRef>) -> Vec<PathBuf> {
-        let own = environment.iter().map(|environment| environment.lib.clone());
-        own.chain(self.settings.python.packages.iter().cloned()).collect()
-    }
-
     /// Ends the workers of modules that have not been called for long, and the zygotes of environments that none of those
     /// left is of.
     fn forget_unused(&self) {
@@ -991,113 +576,7 @@ async fn beside<T>(run: impl Future<Output = T>, relay: impl Future<Output = ()>
     }
 }
 
-/// Whether a process ended that nobody had told to.
-fn is_crash(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed { error } if error.kind == "crashed")
-}
-
-/// Where to go on after the worker that has described these files was lost.
-fn behind(modules: &[Value], error: &StepError, crashes: u32) -> Resume {
-    let mut taken = Vec::new();
-    for module in modules {
-        let path = module["path"].as_str().unwrap_or_default();
-        for (list, kind) in [
-            ("workflows", "workflow"),
-            ("data_providers", "data_provider"),
-            ("nodes", "node"),
-        ] {
-            for declared in module[list].as_array().into_iter().flatten() {
-                let name = declared["name"].as_str().unwrap_or_default();
-                taken.push((kind.to_owned(), name.to_owned(), format!("{path}:{}", declared["line"])));
-            }
-        }
-    }
-    Resume {
-        described: modules.len(),
-        reason: error.message.clone(),
-        taken,
-        crashes: crashes + 1,
-    }
-}
-
-/// How a worker reaches the network.
-#[derive(Debug)]
-enum Way {
-    /// Not at all, or by nobody's leave.
-    None,
-    /// Its `connect()` is answered.
-    Asked {
-        /// Its `AF_UNIX` connections are made.
-        local: bool,
-    },
-    /// It is told of a proxy of its own.
-    Proxy(Gate),
-}
-
-/// Why there is no worker.
-#[derive(Debug)]
-enum NoFork {
-    /// There is too little isolation for it.
-    Refused(Box<StepError>),
-    /// Try again.
-    Lost(RunnerError),
-}
-
-impl From<RunnerError> for NoFork {
-    fn from(error: RunnerError) -> Self {
-        Self::Lost(error)
-    }
-}
-
 impl State {
-    /// User ids for another zygote, with their place in the list; none where no zygote changes its workers' user.
-    fn free_uids(&self) -> Result<Option<(usize, Uids)>, RunnerError> {
-        if self.uids.is_empty() {
-            return Ok(None);
-        }
-        let mut parts = self.uids.iter().enumerate();
-        match parts.find(|(_, (_, owner))| owner.strong_count() == 0) {
-            Some((place, (uids, _))) => Ok(Some((place, *uids))),
-            None => Err(RunnerError::NoWorker {
-                reason: format!(
-                    "workers of {} environments use all user numbers, and another environment needs some of its own: \
-                     widen `WEFT_STEP_UIDS`",
-                    self.uids.len()
-                ),
-            }),
-        }
-    }
-
-    fn note_death(&mut self, now: Instant) {
-        let dead: Vec<_> = self.zygotes.extract_if(|_, zygote| zygote.is_dead()).collect();
-        for (_, zygote) in dead {
-            let Phase::Dead { reason, was_ready } = zygote.phase() else {
-                continue;
-            };
-            let (forks, kills) = zygote.counts();
-            self.past = (self.past.0 + forks, self.past.1 + kills);
-            self.failures.push_back(now);
-            tracing::error!(reason, "the process that workers are forked from has ended");
-            self.last_failure = Some(if was_ready {
-                RunnerError::NoWorker { reason }
-            } else {
-                RunnerError::NoPython { reason }
-            });
-        }
-    }
-
-    fn give_up(&self) -> RunnerError {
-        match &self.last_failure {
-            Some(RunnerError::NoPython { reason }) => RunnerError::NoPython { reason: reason.clone() },
-            Some(other) => RunnerError::NoWorker {
-                reason: other.to_string(),
-            },
-            None => RunnerError::NoWorker {
-                reason: "the zygote ended".into(),
-            },
-        }
-    }
-
     /// Takes idle workers from the shelves that were not used for longest until `idle` are left; never from `keep`.
     fn evict(&mut self, keep: &Key, idle: usize) -> VecDeque<Box<Worker>> {
         let mut evicted = VecDeque::new();
@@ -1112,27 +591,6 @@ impl State {
         }
         evicted
     }
-}
-
-/// The user ids in parts that each suffice for all workers that there can be at once, those on their way out included.
-fn parts_of_uids(settings: &Settings) -> Vec<(Uids, Weak<Zygote>)> {
-    let Some(all) = settings.isolation.uids.filter(|_| rustix::process::geteuid().is_root()) else {
-        return Vec::new();
-    };
-    let enough = 2 * (settings.slots + settings.idle + DESCRIPTIONS);
-    let parts = parts(all, u32::try_from(enough).unwrap_or(u32::MAX));
-    parts.into_iter().map(|uids| (uids, Weak::new())).collect()
-}
-
-/// As many parts as can have that many, at least one.
-fn parts(all: Uids, enough: u32) -> Vec<Uids> {
-    let parts = (all.count / enough).max(1);
-    let count = all.count / parts;
-    let part = |part| Uids {
-        first: all.first + part * count,
-        count,
-    };
-    (0..parts).map(part).collect()
 }
 
 fn set_up(settings: &IsolationSettings, scratch: &Scratch) -> Setup {
@@ -1165,74 +623,8 @@ fn not_begun(timings: RunnerTimings) -> AttemptReport {
     report(Finished::with(Outcome::Cancelled), timings, Arc::default())
 }
 
-/// The description of a bundle that may not even be imported here.
-fn undescribed(error: StepError) -> BundleDescription {
-    let message = error
-        .message
-        .replace("the step was not run", "the workspace was not looked at");
-    BundleDescription {
-        findings: vec![
-            Finding::new(ROOT_NAME, error.kind, message)
-                .hint("`WEFT_ISOLATION_MINIMUM` says what is needed; docs/operations.md says what gives it"),
-        ],
-        ..BundleDescription::default()
-    }
-}
-
-fn back_off(failures: usize) -> Duration {
-    match failures {
-        0 | 1 => Duration::ZERO,
-        more => BACK_OFF * (1 << (more - 2).min(5)),
-    }
-}
-
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
-}
-
-fn description(mut modules: Vec<Value>, files: u64, ms: f64) -> BundleDescription {
-    modules.sort_by(|a, b| text(a, "path").cmp(text(b, "path")));
-    let findings = modules
-        .iter()
-        .flat_map(|module| module["findings"].as_array().into_iter().flatten())
-        .map(|finding| {
-            let place = |name: &str| finding[name].as_u64().unwrap_or(1);
-            let pointer = format!("{}:{}:{}", text(finding, "path"), place("line"), place("column"));
-            let mapped = Finding::new(pointer, text(finding, "code"), text(finding, "message"));
-            match finding["hint"].as_str() {
-                Some(hint) => mapped.hint(hint),
-                None => mapped,
-            }
-        })
-        .collect();
-    BundleDescription {
-        modules,
-        findings,
-        files,
-        ms,
-    }
-}
-
-/// A description that did not come to its end: a module of the workspace ended the process.
-fn interrupted(modules: &[Value], outcome: &Outcome) -> Finding {
-    let why = match outcome {
-        Outcome::Failed { error } | Outcome::TimedOut { error } => error.message.as_str(),
-        Outcome::Succeeded { .. } | Outcome::Cancelled => "it ended",
-    };
-    let after = modules
-        .last()
-        .map(|module| format!(" after `{}`", text(module, "path")))
-        .unwrap_or_default();
-    Finding::new(
-        ROOT_NAME,
-        "import_failed",
-        format!("describing the workspace ended early{after}: {why}"),
-    )
-    .hint("importing a module must not end the process")
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
 }
 
 /// A count that is taken back when this is dropped.
@@ -1253,45 +645,5 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_has_nothing_running_goes_before_others_and_a_worker_is_kept_for_them() {
-        let mut shelf = Shelf::new(Instant::now());
-        let mut wait = |is_first| {
-            let (sender, arrival) = oneshot::channel();
-            shelf.waiters.push_back(Waiter { sender, is_first });
-            arrival
-        };
-        let (_flood, gone, first, _more) = (wait(false), wait(true), wait(true), wait(false));
-        drop(gone);
-        let next = shelf.next(1).expect("somebody waits");
-        assert!(next.is_first && !next.sender.is_closed());
-        drop(first);
-        assert!(shelf.next(1).is_none(), "the one that is ready next is kept");
-        assert!(shelf.next(0).is_some_and(|next| !next.is_first));
-        assert_eq!(shelf.waiters.len(), 1);
-    }
-
-    #[test]
-    fn no_two_zygotes_lend_the_same_user() {
-        let all = Uids {
-            first: 61_000,
-            count: 1_024,
-        };
-        let split = parts(all, 100);
-        assert_eq!(split.len(), 10);
-        let numbers: std::collections::HashSet<_> = split
-            .iter()
-            .flat_map(|uids| uids.first..uids.first + uids.count)
-            .collect();
-        assert_eq!(numbers.len(), 1_020);
-        assert!(numbers.iter().all(|number| (61_000..62_024).contains(number)));
-        assert_eq!(parts(all, 2_000), [all]);
     }
 }

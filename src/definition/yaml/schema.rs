@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::read::{CONDITIONAL, TYPES};
+use super::step_types::{CONDITIONAL, TYPES};
 use crate::domain::{FARTHEST, MAX_LABEL, MAX_NOTES, SecurityProfile};
 
 /// The schema (draft 2020-12). It knows the members and their types; what names what is checked by `weft check` alone.

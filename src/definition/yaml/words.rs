@@ -1,4 +1,62 @@
-//! What findings say of edges, in the words of a file that has none: `depends_on`.
+//! What findings of a graph say, in the words of a YAML file: it has steps and inputs, and instead of edges `depends_on`.
+
+/// What a finding of a graph says, in the words of YAML.
+pub(super) fn in_yaml(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (graph, yaml) in [
+        ("`timeoutSeconds`", "`timeout`"),
+        ("`cacheSeconds`", "`cache`"),
+        ("`deadlineSeconds`", "`timeout`"),
+        ("`onFailure`", "`on_failure`"),
+        ("`workingDirectory`", "`working_directory`"),
+        ("`captureOutput`", "`capture_output`"),
+        ("`onItemFailure`", "`on_item_failure`"),
+        ("`atOnce`", "`at_once`"),
+        ("`withinSeconds`", "`within`"),
+        ("`onCrash`", "`on_crash`"),
+        ("`onFalse`", "`on_failure`"),
+        ("`securityProfile`", "`security_profile`"),
+        ("`active`", "`concurrency`"),
+        ("`parameters`", "`inputs`"),
+        ("`delay_seconds`", "`delay`"),
+        ("`max_delay_seconds`", "`max_delay`"),
+        ("`retry_on`", "`on`"),
+        ("the graph has no parameter", "the workflow has no input"),
+        ("the graph has no parameters", "the workflow has no inputs"),
+        ("the parameters are", "the inputs are"),
+        ("parameter `", "input `"),
+        ("a graph ", "a workflow "),
+        ("the graph ", "the workflow "),
+        ("this graph", "this workflow"),
+        ("node `", "step `"),
+        ("node of type", "step of type"),
+        ("the id of a node", "the id of a step"),
+        ("two nodes", "two steps"),
+        ("each node", "each step"),
+        ("docs/graphs.md", "docs/yaml.md"),
+        ("has no nodes", "has no steps"),
+        (
+            "write at least one node: `{\"id\": \"fetch\", \"type\": \"python\", \"use\": \"fetch_order\"}`",
+            "write at least one step: `- {id: fetch, type: python, use: fetch_order}`",
+        ),
+        ("nodes wait", "steps wait"),
+        ("node 0", "step 0"),
+        ("take one of these edges out", "take one of these `depends_on` out"),
+        ("take the edge out", "take it out of `depends_on`"),
+        ("add an edge from", "let it lead by `depends_on` from"),
+        ("or to a node before it", "or to a step before it"),
+        ("the members of a parameter", "the members of an input"),
+        ("the name of a parameter", "the name of an input"),
+        ("`\"network\": [\"api.example.com\"]`", "`network: [api.example.com]`"),
+        (
+            "`{\"$\": \"steps.fetch.output.lines\"}`",
+            "`\"{{ steps.fetch.output.lines }}\"`",
+        ),
+    ] {
+        text = text.replace(graph, yaml);
+    }
+    text
+}
 
 /// A finding's message or hint without edges and without numbers of nodes.
 pub(super) fn of_edges(text: &str) -> String {
