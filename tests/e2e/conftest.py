@@ -21,6 +21,9 @@ LEASES = {"crash", "small_campaign", "killed_drivers"}
 
 def pytest_configure() -> None:
     adopt_orphans()
+    # Who runs in the background may have to ignore Ctrl-C, and what it starts would do so too.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
