@@ -8,22 +8,27 @@ from typing import Any
 import pytest
 
 import test_crash
+import test_events
 import test_kill_campaign
 from campaign import Campaign
 from weft import OWN_FILES, OWN_PROCESSES, Weft, adopt_orphans, weft_at
 
 Start = Callable[..., Weft]
 
+LEASES = {"crash", "small_campaign", "killed_drivers"}
+"""Fixtures that wait for the end of a lease: begun before all other tests, which pass meanwhile."""
+
 
 def pytest_configure() -> None:
     adopt_orphans()
+    # Who runs in the background may have to ignore Ctrl-C, and what it starts would do so too.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that wait for the end of a lease come last."""
-    items.sort(
-        key=lambda item: bool({"crash", "small_campaign"}.intersection(getattr(item, "fixturenames", ())))
-    )
+    items.sort(key=lambda item: bool(LEASES.intersection(getattr(item, "fixturenames", ()))))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +65,24 @@ def _campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def small_campaign(_campaign: Campaign) -> Campaign:
     """A campaign of which everything that was killed has been started again."""
     return _campaign
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _killed_drivers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """Killed before all other tests, where there are tests that need it."""
+    if not any("killed_drivers" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    with test_events.drivers_killed(tmp_path_factory.mktemp("drivers")) as scenes:
+        yield scenes
+
+
+@pytest.fixture
+def killed_drivers(_killed_drivers: list[test_events.Scene]) -> list[test_events.Scene]:
+    """Instances that were killed while they drove a run, started again, and who listens to the runs."""
+    return _killed_drivers
 
 
 @pytest.fixture(scope="session")

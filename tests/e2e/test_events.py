@@ -72,11 +72,30 @@ class Scene:
         return before[-1]
 
 
-@pytest.fixture
-def scenes(tmp_path: Path) -> Iterator[list[Scene]]:
-    """One over each kind of storage; at the same time, because both wait for a minute."""
-    with over_one_file(tmp_path) as (one, two), over_an_emulator(tmp_path) as (three, four):
-        yield [Scene("one file", two, one), Scene("an emulator", three, four)]
+@contextmanager
+def drivers_killed(folder: Path) -> Iterator[list[Scene]]:
+    """Over each kind of storage, an instance that was killed while it drove a run, and started again."""
+    with over_one_file(folder) as (one, two), over_an_emulator(folder) as (three, four):
+        scenes = [Scene("one file", two, one), Scene("an emulator", three, four)]
+        for scene in scenes:
+            # A run that somebody waits for is driven where it was asked for.
+            answer = scene.owner.execute("narrates", {"lines": 2000, "seconds": 200}, Prefer="wait=1")
+            assert answer.status == 202, (scene.where, str(answer))
+            scene.run = answer.json["runId"]
+            for who, through in (("moves", scene.owner), ("returns", scene.owner), ("stays", scene.other)):
+                listener = scene.listen(who, through)
+                until(lambda heard=listener: len(heard.events) > 8, f"it is heard over {scene.where}", 30)
+        for scene in scenes:
+            scene.owner.stop(signal.SIGKILL)
+            for who in ("moves", "returns"):
+                [listener] = scene.heard[who]
+                listener.wait()
+                assert listener.end is None, scene.where
+            # One goes on through the other instance at once, and one through the first when it is there again.
+            scene.listen("moves", scene.other)
+            scene.owner.start(60)
+            scene.listen("returns", scene.owner)
+        yield scenes
 
 
 def test_a_run_is_heard_as_it_goes_on(shared: Weft) -> None:
@@ -126,27 +145,9 @@ def test_a_listener_whose_instance_is_killed_goes_on_elsewhere(pair: tuple[Weft,
     assert third.events
 
 
-def test_the_driver_is_killed_and_the_run_goes_on(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        # A run that somebody waits for is driven where it was asked for.
-        answer = scene.owner.execute("narrates", {"lines": 2000, "seconds": 200}, Prefer="wait=1")
-        assert answer.status == 202, (scene.where, str(answer))
-        scene.run = answer.json["runId"]
-        for who, one in (("moves", scene.owner), ("returns", scene.owner), ("stays", scene.other)):
-            listener = scene.listen(who, one)
-            until(lambda heard=listener: len(heard.events) > 8, f"it is heard over {scene.where}", 30)
-    for scene in scenes:
-        scene.owner.stop(signal.SIGKILL)
-        for who in ("moves", "returns"):
-            [listener] = scene.heard[who]
-            listener.wait()
-            assert listener.end is None, scene.where
-        # One goes on through the other instance at once, and one through the first when it is there again.
-        scene.listen("moves", scene.other)
-        scene.owner.start(60)
-        scene.listen("returns", scene.owner)
+def test_the_driver_is_killed_and_the_run_goes_on(killed_drivers: list[Scene]) -> None:
     # The lease of the dead instance runs out after a minute; whoever listens, wherever, hears it all.
-    for scene in scenes:
+    for scene in killed_drivers:
         expected: dict[tuple[Any, ...], list[str]] = {}
         for who, listeners in scene.heard.items():
             listeners[-1].wait(120)
