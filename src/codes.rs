@@ -87,7 +87,7 @@ codes! {
     "hook_not_found" 404 "There is no such hook, or the organization has none of this id." "Check the address; `GET /api/triggers/hooks` lists the organization's."
     "hook_signature_invalid" 401 "The delivery is not signed by a secret of the hook, it is too old, or the hook is switched off. The sender is not told which; the hook's deliveries and the audit records say it." "Check the secret, the scheme and the sender's clock; `GET /api/triggers/hooks/{id}/deliveries` has the reason."
     "hook_throttled" 429 "Deliveries come faster than the hook, or this instance, takes them." "Deliver again later; raise `perMinute` of the hook where that is meant."
-    "idempotency_key_reused" 409 "The idempotency key was used with other arguments within 24 hours." "Use a new key for another request."
+    "idempotency_key_reused" 409 "The idempotency key was used within 24 hours for a request with other arguments, or with another beginning, priority, concurrency key, profile or plan." "Use a new key for another request."
     "identity_taken" 409 "The identity belongs to another user." "Remove it from the other user first."
     "internal" 500 "A defect of Weft." "Report the request id; the log has the cause."
     "key_expired" 401 "The function key has expired." "Use its successor, or make a new one with `weft keys create`."

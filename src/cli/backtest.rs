@@ -17,7 +17,7 @@ use super::{Failure, Outcome, Places, block_on, load, output, quiet};
 use crate::boot;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::domain::{Ask, Declared, Graph, NodeWork, RecordedRun, Status};
+use crate::domain::{Ask, Begins, Declared, Graph, NodeWork, RecordedRun, Status};
 use crate::runner::NodeRunner;
 use crate::runner::replayed::{Comparison, Replayed, first_difference};
 use crate::tenancy::{self, Scope, operator_in};
@@ -178,6 +178,7 @@ impl Backtest {
             received_at: cx.clock.now(),
             origin: super::follow::origin("weft backtest"),
             ask: Ask::default(),
+            begins: Begins::AtOnce,
             draft: false,
             unindexed: Vec::new(),
         };

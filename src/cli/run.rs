@@ -17,7 +17,7 @@ use super::inputs::Inputs;
 use super::{Failure, Outcome, Places, block_on, load, output, quiet};
 use crate::boot;
 use crate::config::Backend;
-use crate::domain::{Ask, DisplayName, OrgId};
+use crate::domain::{Ask, Begins, DisplayName, OrgId};
 use crate::tenancy::{self, operator_in};
 use crate::usecase::organization::{self, NewOrganization};
 use crate::usecase::start_run::{StartRun, start_run};
@@ -119,6 +119,7 @@ impl Run {
             received_at: cx.clock.now(),
             origin: follow::origin("weft run"),
             ask: Ask::default(),
+            begins: Begins::AtOnce,
             unindexed: Vec::new(),
         };
         if self.no_wait {

@@ -21,7 +21,7 @@ use super::{Failure, Outcome, Settings, block_on, load, output, quiet};
 use crate::boot;
 use crate::config::Config;
 use crate::definition::{DryStep, dry_run};
-use crate::domain::{self, Ask, Declared, RunId, StepError};
+use crate::domain::{self, Ask, Begins, Declared, RunId, StepError};
 use crate::runner::NodeRunner;
 use crate::runner::played::Played;
 use crate::tenancy::{self, Scope, operator_in};
@@ -176,6 +176,7 @@ impl Simulate {
                 received_at: cx.clock.now(),
                 origin: origin("weft simulate"),
                 ask: Ask::default(),
+                begins: Begins::AtOnce,
                 unindexed: Vec::new(),
             };
             let started = start_run(cx, &scope, input).await?;

@@ -1,5 +1,7 @@
 //! When a run may begin, and before which others.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{RunId, SecurityProfile, Timestamp};
@@ -115,6 +117,18 @@ pub struct Ask {
     /// The hash of the plan that the run is held to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+}
+
+/// How a caller has said when a run may begin. Two requests that say the same are equal, whatever times follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begins {
+    /// As soon as it may.
+    #[default]
+    AtOnce,
+    /// At this time; at once where that is past.
+    At(Timestamp),
+    /// So long after the request; not zero.
+    After(Duration),
 }
 
 impl Ask {

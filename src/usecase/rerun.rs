@@ -10,7 +10,7 @@ use super::start_run::{self, StartRun, Started};
 use super::{Context, Result, query_run, resolve};
 use crate::audit::LinkedRecord;
 use crate::authz::{Action, Extent, Origin, Resource};
-use crate::domain::{Ask, RunId, Timestamp};
+use crate::domain::{Ask, Begins, RunId, Timestamp};
 use crate::tenancy::Scope;
 
 /// Of which code.
@@ -91,6 +91,7 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
         idempotency_key: input.idempotency_key,
         received_at: input.received_at,
         origin: input.origin,
+        begins: Begins::AtOnce,
         ask: Ask {
             priority: original.new.ask.priority,
             concurrency: original.new.ask.concurrency.clone(),

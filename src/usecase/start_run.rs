@@ -14,7 +14,7 @@ use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, p
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{DEEPEST, is_too_deep, validate};
-use crate::domain::{Ask, Declared, OnConflict, ParameterType, RunId, SecretName, Timestamp};
+use crate::domain::{Ask, Begins, Declared, OnConflict, ParameterType, RunId, SecretName, Timestamp};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{self, Event};
 use crate::store;
@@ -43,6 +43,8 @@ pub struct StartRun {
     pub origin: Origin,
     /// When it may begin, and before which others.
     pub ask: Ask,
+    /// How its beginning was said.
+    pub begins: Begins,
     /// Audit records of the request that are not listed yet; they are listed together with the run.
     pub unindexed: Vec<LinkedRecord>,
 }
@@ -70,8 +72,8 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     } else {
         Version::Called
     };
-    let arguments_digest = launch::digest(&input.arguments);
-    let id = match id_or_answer(cx, scope, &input, &arguments_digest).await? {
+    let asked = launch::digest_of_start(&input.arguments, &input.ask, input.begins);
+    let id = match id_or_answer(cx, scope, &input, &asked).await? {
         Ok(id) => id,
         Err(started) => return Ok(started),
     };
@@ -82,7 +84,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         }
         None => None,
     };
-    let prepared = launch::prepare_version(
+    let mut prepared = launch::prepare_version(
         cx,
         scope,
         &input.origin,
@@ -96,6 +98,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     if planned.is_some_and(|(bundle, revision)| (&bundle, &revision) != seen) {
         return Err(plan::changed(&input.workflow, "another"));
     }
+    prepared.arguments_digest = asked;
     begin(cx, scope, input, id, prepared).await
 }
 

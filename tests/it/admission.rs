@@ -240,6 +240,76 @@ async fn a_caller_over_the_limit_waits_and_then_goes_without() {
     drop(host);
 }
 
+/// An idempotency key belongs to all that was asked for, not to the arguments alone.
+#[tokio::test]
+async fn a_key_that_comes_again_with_another_beginning_is_refused() {
+    let app = TestApp::start().await;
+    let ask = async |key: &str, query: &str| {
+        let path = format!("/api/workflows/hello/execute{query}");
+        let request = app.request("POST", &path).key(seed::DEVELOPMENT_KEY).organization(ORG);
+        let request = request.header("prefer", "respond-async").header("idempotency-key", key);
+        request.json(&json!({"name": "Ada"})).send().await
+    };
+    let plan = format!("?plan={}", "0".repeat(64));
+    for (number, (first, same, other)) in [
+        ("", "?delay=0", "?delay=60"),
+        ("?delay=60", "?delay=6e1", "?delay=61"),
+        ("?delay=60", "?delay=60.0&priority=normal", ""),
+        (
+            "?runAt=2031-01-01T00:00:00Z",
+            "?runAt=2031-01-01T00:00:00.000Z",
+            "?runAt=2031-01-01T00:00:01Z",
+        ),
+        // Past is past, and still what was asked for.
+        (
+            "?runAt=2021-01-01T00:00:00Z",
+            "?runAt=2021-01-01T00:00:00Z",
+            "?runAt=2021-01-01T00:00:01Z",
+        ),
+        ("?priority=high", "?priority=8", "?priority=9"),
+        ("", "?priority=5", "?priority=low"),
+        (
+            "?concurrencyKey=a",
+            "?concurrencyKey=a&concurrencyLimit=1&onConflict=queue",
+            "?concurrencyKey=b",
+        ),
+        (
+            "?concurrencyKey=a",
+            "?concurrencyKey=a",
+            "?concurrencyKey=a&concurrencyLimit=2",
+        ),
+        (
+            "?concurrencyKey=a",
+            "?concurrencyKey=a",
+            "?concurrencyKey=a&onConflict=cancel_running",
+        ),
+        ("", "", "?securityProfile=restricted"),
+        ("", "", plan.as_str()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = format!("key-{number}");
+        let begun = ask(&key, first).await;
+        assert_eq!(begun.status, 202, "{first}: {}", begun.text());
+        for equal in [first, same] {
+            let again = ask(&key, equal).await;
+            assert_eq!(
+                again.json()["runId"],
+                begun.json()["runId"],
+                "{first} {equal}: {}",
+                again.text()
+            );
+        }
+        let refused = ask(&key, other).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (409, "idempotency_key_reused"),
+            "{first} {other}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_waits_can_be_cancelled_and_frees_its_place_at_once() {
     let app = Builder::default().start().await;

@@ -10,7 +10,9 @@ use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
-use weft::domain::{ArtifactId, Ask, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
+use weft::domain::{
+    ArtifactId, Ask, AttemptId, Begins, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex,
+};
 use weft::error::{Coded as _, Kind};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
@@ -908,6 +910,7 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
         origin: Origin::default(),
         unindexed: Vec::new(),
         ask: Ask::default(),
+        begins: Begins::AtOnce,
     }
 }
 

@@ -13,7 +13,7 @@ use super::scenario::{Request, Then};
 use super::simulate::Fleet;
 use super::site::{World, lock};
 use crate::authz::{Origin, Principal, Role, Tier};
-use crate::domain::{Ask, OnConflict, OrgId, Payload, RunId, Status, Timestamp, UserId};
+use crate::domain::{Ask, Begins, OnConflict, OrgId, Payload, RunId, Status, Timestamp, UserId};
 use crate::error::{Coded as _, Kind};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::{Membership, Organization, Scope, resolve};
@@ -174,6 +174,7 @@ pub(super) async fn call(
                 concurrency: request.concurrency.clone(),
                 ..Ask::default()
             },
+            begins: request.begins_after.map_or(Begins::AtOnce, Begins::After),
             workflow: request.workflow.clone(),
             arguments: Map::from_iter([("n".to_owned(), json!(request.n))]),
             wait: request.wait,
