@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::records::{Records, Source};
 use super::replay::show;
@@ -179,6 +180,7 @@ impl Backtest {
             origin: super::follow::origin("weft backtest"),
             ask: Ask::default(),
             begins: Begins::AtOnce,
+            gone: CancellationToken::new(),
             draft: false,
             unindexed: Vec::new(),
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::debugging::{self, Debugging};
 use super::dev::ticks;
@@ -120,6 +121,7 @@ impl Run {
             origin: follow::origin("weft run"),
             ask: Ask::default(),
             begins: Begins::AtOnce,
+            gone: CancellationToken::new(),
             unindexed: Vec::new(),
         };
         if self.no_wait {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::dev::ticks;
 use super::follow::{Manner, follow, origin};
@@ -177,6 +178,7 @@ impl Simulate {
                 origin: origin("weft simulate"),
                 ask: Ask::default(),
                 begins: Begins::AtOnce,
+                gone: CancellationToken::new(),
                 unindexed: Vec::new(),
             };
             let started = start_run(cx, &scope, input).await?;

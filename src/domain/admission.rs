@@ -135,7 +135,13 @@ impl Ask {
     /// The rank in the backlog, 1 to 20, 1 first. What has begun before, or was started by a step, has rank 0.
     #[must_use]
     pub const fn rank(&self) -> u8 {
-        1 + (9 - self.priority.0) * 2 + if self.waited_for { 0 } else { 1 }
+        self.rank_unless_waited_for() - if self.waited_for { 1 } else { 0 }
+    }
+
+    /// The rank of the same where nobody waits for it, 2 to 20.
+    #[must_use]
+    pub const fn rank_unless_waited_for(&self) -> u8 {
+        2 + (9 - self.priority.0) * 2
     }
 
     /// Whether it may begin as soon as there is a place for it.

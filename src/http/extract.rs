@@ -13,8 +13,9 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
-use super::middleware::RequestId;
+use super::middleware::{HungUp, RequestId};
 use super::problem::ApiError;
 use super::query;
 use super::state::App;
@@ -143,6 +144,8 @@ pub struct Admitted {
     pub scope: Scope,
     /// Where the request came from.
     pub origin: Origin,
+    /// Fires when the caller has hung up; the request is handled to its end all the same.
+    pub gone: CancellationToken,
     slot: AdmittedSlot,
 }
 
@@ -218,10 +221,12 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
             .extend(record);
         slot.remember(Some(scope.clone()), caller);
         query::known_only(parts)?;
+        let gone = parts.extensions.get::<HungUp>().map(|hung_up| hung_up.0.clone());
         Ok(Self {
             app,
             scope,
             origin,
+            gone: gone.unwrap_or_default(),
             slot,
         })
     }

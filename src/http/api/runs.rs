@@ -753,6 +753,7 @@ pub async fn again(
         idempotency_key: workflows::idempotency_key(&headers, true)?,
         received_at: app.cx.clock.now(),
         origin: admitted.origin.clone(),
+        gone: admitted.gone.clone(),
         unindexed: admitted.unindexed(),
     };
     let started = rerun::rerun(&app.cx, &admitted.scope, input).await?;

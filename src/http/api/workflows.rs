@@ -264,6 +264,7 @@ pub async fn execute(
     let input = StartRun {
         ask,
         begins,
+        gone: admitted.gone.clone(),
         workflow: name,
         draft,
         arguments: body.object,

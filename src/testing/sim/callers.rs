@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, json};
+use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
 use super::random::Random;
@@ -175,6 +176,7 @@ pub(super) async fn call(
                 ..Ask::default()
             },
             begins: request.begins_after.map_or(Begins::AtOnce, Begins::After),
+            gone: CancellationToken::new(),
             workflow: request.workflow.clone(),
             arguments: Map::from_iter([("n".to_owned(), json!(request.n))]),
             wait: request.wait,
@@ -297,6 +299,7 @@ async fn again(
                     idempotency_key: Some(key.clone()),
                     received_at: cx.clock.now(),
                     origin: origin.clone(),
+                    gone: CancellationToken::new(),
                     unindexed: Vec::new(),
                 };
                 let work = Box::pin(async { rerun(cx, scope, input).await.map(|again| (again.run, again.repeated)) });
