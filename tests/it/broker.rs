@@ -94,6 +94,17 @@ def waits(ctx: Context, seconds: float) -> str:
     return "ended"
 
 @workflow()
+def waits_long(ctx: Context) -> dict:
+    one = ctx.runs.start("child", {"name": "one"})
+    told = {"sdk": ctx.runs.wait(one, timeout=1_000_000).status}
+    for seconds in (86_400, 86_401, -1, 1e300):
+        try:
+            told[str(seconds)] = ctx._link.call("runs.wait", {"id": one, "timeout_seconds": seconds})["status"]
+        except WeftError as error:
+            told[str(seconds)] = f"{type(error).__name__}: {error}"
+    return told
+
+@workflow()
 def child(ctx: Context, name: str) -> dict:
     return {"name": name, "caller": ctx.caller.id}
 
@@ -526,6 +537,13 @@ async fn steps_start_runs_and_wait_for_them() {
             .expect("nine deep and no deeper");
         let run = world.get("contoso", &format!("/api/runs/{deepest}")).await.json();
         assert_eq!(run["result"], "8: Denied");
+
+        // One call waits a day at most; the SDK makes as many as are needed.
+        let refused = "InvalidInput: `timeout_seconds` must be from 0 to 86400";
+        assert_eq!(
+            world.result("waits_long", json!({})).await,
+            json!({"sdk": "succeeded", "86400": "succeeded", "86401": refused, "-1": refused, "1e+300": refused})
+        );
 
         // A foreign run, and one that isn't there, look alike.
         let foreign = world.run("fabrikam", "child", json!({"name": "x"})).await;
