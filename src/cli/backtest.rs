@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::records::{Records, Source};
 use super::replay::show;
@@ -17,7 +18,7 @@ use super::{Failure, Outcome, Places, block_on, load, output, quiet};
 use crate::boot;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::domain::{Ask, Declared, Graph, NodeWork, RecordedRun, Status};
+use crate::domain::{Ask, Begins, Declared, Graph, NodeWork, RecordedRun, Status};
 use crate::runner::NodeRunner;
 use crate::runner::replayed::{Comparison, Replayed, first_difference};
 use crate::tenancy::{self, Scope, operator_in};
@@ -178,6 +179,8 @@ impl Backtest {
             received_at: cx.clock.now(),
             origin: super::follow::origin("weft backtest"),
             ask: Ask::default(),
+            begins: Begins::AtOnce,
+            gone: CancellationToken::new(),
             draft: false,
             unindexed: Vec::new(),
         };

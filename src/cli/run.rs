@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::debugging::{self, Debugging};
 use super::dev::ticks;
@@ -17,7 +18,7 @@ use super::inputs::Inputs;
 use super::{Failure, Outcome, Places, block_on, load, output, quiet};
 use crate::boot;
 use crate::config::Backend;
-use crate::domain::{Ask, DisplayName, OrgId};
+use crate::domain::{Ask, Begins, DisplayName, OrgId};
 use crate::tenancy::{self, operator_in};
 use crate::usecase::organization::{self, NewOrganization};
 use crate::usecase::start_run::{StartRun, start_run};
@@ -119,6 +120,8 @@ impl Run {
             received_at: cx.clock.now(),
             origin: follow::origin("weft run"),
             ask: Ask::default(),
+            begins: Begins::AtOnce,
+            gone: CancellationToken::new(),
             unindexed: Vec::new(),
         };
         if self.no_wait {

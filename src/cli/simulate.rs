@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::dev::ticks;
 use super::follow::{Manner, follow, origin};
@@ -21,7 +22,7 @@ use super::{Failure, Outcome, Settings, block_on, load, output, quiet};
 use crate::boot;
 use crate::config::Config;
 use crate::definition::{DryStep, dry_run};
-use crate::domain::{self, Ask, Declared, RunId, StepError};
+use crate::domain::{self, Ask, Begins, Declared, RunId, StepError};
 use crate::runner::NodeRunner;
 use crate::runner::played::Played;
 use crate::tenancy::{self, Scope, operator_in};
@@ -176,6 +177,8 @@ impl Simulate {
                 received_at: cx.clock.now(),
                 origin: origin("weft simulate"),
                 ask: Ask::default(),
+                begins: Begins::AtOnce,
+                gone: CancellationToken::new(),
                 unindexed: Vec::new(),
             };
             let started = start_run(cx, &scope, input).await?;

@@ -1,5 +1,7 @@
 //! When a run may begin, and before which others.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{RunId, SecurityProfile, Timestamp};
@@ -117,11 +119,29 @@ pub struct Ask {
     pub plan: Option<String>,
 }
 
+/// How a caller has said when a run may begin. Two requests that say the same are equal, whatever times follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begins {
+    /// As soon as it may.
+    #[default]
+    AtOnce,
+    /// At this time; at once where that is past.
+    At(Timestamp),
+    /// So long after the request; not zero.
+    After(Duration),
+}
+
 impl Ask {
     /// The rank in the backlog, 1 to 20, 1 first. What has begun before, or was started by a step, has rank 0.
     #[must_use]
     pub const fn rank(&self) -> u8 {
-        1 + (9 - self.priority.0) * 2 + if self.waited_for { 0 } else { 1 }
+        self.rank_unless_waited_for() - if self.waited_for { 1 } else { 0 }
+    }
+
+    /// The rank of the same where nobody waits for it, 2 to 20.
+    #[must_use]
+    pub const fn rank_unless_waited_for(&self) -> u8 {
+        2 + (9 - self.priority.0) * 2
     }
 
     /// Whether it may begin as soon as there is a place for it.

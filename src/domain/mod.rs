@@ -33,7 +33,7 @@ mod time;
 mod workflow;
 mod zone;
 
-pub use admission::{Ask, ConcurrencyKey, OnConflict, Priority};
+pub use admission::{Ask, Begins, ConcurrencyKey, OnConflict, Priority};
 pub use api_key::{Secret, equal_in_constant_time};
 pub use bundle::{BundleDigest, DigestError};
 pub use cron::{Cron, CronProblem};

@@ -13,9 +13,11 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
-use super::middleware::RequestId;
+use super::middleware::{HungUp, RequestId};
 use super::problem::ApiError;
+use super::query;
 use super::state::App;
 use crate::audit::LinkedRecord;
 use crate::authn::{self, Admission, RequestFacts, requested_organization};
@@ -57,6 +59,8 @@ fn facts(app: &App, parts: &Parts) -> RequestFacts {
     app.authenticator.facts(&request)
 }
 
+/// Most members of a body that are told of where none is taken.
+const MOST_TOLD: usize = 20;
 /// Most bytes that are read of a body which is refused for its size.
 const MOST_LET_GO: usize = 256 << 20;
 /// And how long.
@@ -89,6 +93,7 @@ impl<S: Sync> FromRequestParts<S> for Linked {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let app = app(parts)?;
         let origin = facts(&app, parts).origin;
+        query::known_only(parts)?;
         Ok(Self { app, origin })
     }
 }
@@ -125,6 +130,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         if let Some(slot) = parts.extensions.get::<AdmittedSlot>() {
             slot.remember(None, caller.caller.clone());
         }
+        query::known_only(parts)?;
         Ok(caller)
     }
 }
@@ -138,6 +144,8 @@ pub struct Admitted {
     pub scope: Scope,
     /// Where the request came from.
     pub origin: Origin,
+    /// Fires when the caller has hung up; the request is handled to its end all the same.
+    pub gone: CancellationToken,
     slot: AdmittedSlot,
 }
 
@@ -212,10 +220,13 @@ impl<S: Sync> FromRequestParts<S> for Admitted {
             .unwrap_or_else(PoisonError::into_inner)
             .extend(record);
         slot.remember(Some(scope.clone()), caller);
+        query::known_only(parts)?;
+        let gone = parts.extensions.get::<HungUp>().map(|hung_up| hung_up.0.clone());
         Ok(Self {
             app,
             scope,
             origin,
+            gone: gone.unwrap_or_default(),
             slot,
         })
     }
@@ -331,6 +342,34 @@ impl<S: Sync> FromRequest<S> for JsonObject {
             )
             .hint(reason(&error))),
         }
+    }
+}
+
+/// A request that says nothing in its body: none, or the empty object. Whatever else it says would be passed over in silence.
+#[derive(Debug)]
+pub struct NoBody {
+    /// Whether the request had no body at all.
+    pub empty: bool,
+}
+
+impl<S: Sync> FromRequest<S> for NoBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let instead = query::hint_instead_of_a_body(&request);
+        let JsonObject { object, empty } = JsonObject::from_request(request, state).await?;
+        if object.is_empty() {
+            return Ok(Self { empty });
+        }
+        let findings = object.keys().map(|name| {
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            Finding::new(pointer, "unknown_member", format!("`{name:.80}` says nothing here"))
+        });
+        let findings = findings.take(MOST_TOLD).collect();
+        let detail = "this request takes no body, and what stands in it would be passed over";
+        Err(ApiError::new(Kind::Invalid, "parameter_invalid", detail)
+            .findings(findings)
+            .hint(instead))
     }
 }
 
@@ -510,7 +549,8 @@ fn wrong_path(rejection: &PathRejection) -> String {
     }
 }
 
-/// The query parameters of a route. Parameters that it doesn't know are ignored, `code` among them.
+/// The query parameters of a route, as far as it knows them. Where it changes something, others were refused before
+/// (`query.rs`); where it only reads, they are passed over.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 

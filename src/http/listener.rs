@@ -153,10 +153,13 @@ impl HttpBody for TimedBody {
 
 #[cfg(test)]
 mod tests {
+    use axum::Extension;
     use axum::routing::post;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::http::middleware::{self, HungUp};
 
     const SHORT: Patience = Patience {
         head: Duration::from_millis(200),
@@ -184,6 +187,48 @@ mod tests {
         stop.cancel();
         server.await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Sends this in one piece, and then hangs up; whether the handler that waits for that hears of it so soon.
+    async fn is_heard(request: String, hang_up: impl AsyncFnOnce(TcpStream), soon: Duration) -> bool {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (begun, mut begins) = mpsc::unbounded_channel();
+        let (heard, mut hears) = mpsc::unbounded_channel();
+        let waiting = move |Extension(HungUp(gone)): Extension<HungUp>, body: String| {
+            let (begun, heard) = (begun.clone(), heard.clone());
+            async move {
+                begun.send(body).unwrap();
+                gone.cancelled().await;
+                heard.send(()).ok();
+            }
+        };
+        let router = Router::new()
+            .route("/", post(waiting))
+            .layer(axum::middleware::from_fn(middleware::trace));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, router, Patience::default(), stop.clone()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(begins.recv().await.unwrap(), "hi");
+        hang_up(stream).await;
+        let heard = tokio::time::timeout(soon, hears.recv()).await;
+        server.abort();
+        heard.is_ok()
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_is_heard_of_unless_another_request_was_read() {
+        const LONG: Duration = Duration::from_secs(20);
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+        assert!(is_heard(request.to_owned(), async |stream| drop(stream), LONG).await);
+        let half = async |mut stream: TcpStream| {
+            stream.shutdown().await.unwrap();
+            // Open in this direction for as long as it is looked.
+            tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+        };
+        assert!(is_heard(request.to_owned(), half, LONG).await);
+        assert!(!is_heard(request.repeat(2), async |stream| drop(stream), SHORT.head).await);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::extract::AdmittedSlot;
@@ -19,6 +20,12 @@ use crate::audit::redact;
 use crate::clock::Entropy;
 use crate::error::Kind;
 use crate::usecase::admit;
+
+/// Fires when the caller has hung up before the answer, in the request's extensions. hyper drops what it waits for as soon as it
+/// reads the end of the connection; it reads on once the body was read as a whole, and not while another request stands behind
+/// this one in what was read already. Behind the Functions host it is the host that hangs up, when its own caller does.
+#[derive(Debug, Clone)]
+pub struct HungUp(pub CancellationToken);
 
 /// The request's id, in its extensions.
 #[derive(Debug, Clone)]
@@ -58,8 +65,13 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let begun = Instant::now();
     let span = tracing::info_span!("request", request.id = %id);
+    let hung_up = CancellationToken::new();
+    request.extensions_mut().insert(HungUp(hung_up.clone()));
     // In a task of its own: a caller that hangs up must not leave a change without its audit record in the list.
-    let handled = tokio::spawn(next.run(request).instrument(span)).await;
+    let handled = tokio::spawn(next.run(request).instrument(span));
+    let is_here = hung_up.drop_guard();
+    let handled = handled.await;
+    is_here.disarm();
     let mut response = handled.unwrap_or_else(|error| {
         tracing::error!(request.id = %id, error = %error, "a request's task ended early");
         ApiError::new(Kind::Internal, "internal", "something went wrong inside Weft").into_response()

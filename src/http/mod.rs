@@ -10,6 +10,7 @@ pub mod listener;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
+mod query;
 mod ranges;
 pub mod routes;
 
@@ -30,6 +31,7 @@ pub fn router(gate: Gate) -> Router {
         .method_not_allowed_fallback(problem::no_such_method);
     Router::new()
         .merge(api)
+        .layer(axum::Extension(query::Known::described()))
         .layer(axum::middleware::from_fn(middleware::close_audit))
         .layer(axum::middleware::from_fn_with_state(
             gate.clone(),

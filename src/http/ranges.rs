@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +18,14 @@ pub enum Asked {
 }
 
 /// What a request asks for of something with this strong `ETag` and size. A range that can't be read, of another unit, or more than
-/// one, is passed over, as the RFC has it.
+/// one, is passed over, as the RFC has it; and one of any method but GET, for which alone it defines them.
 #[must_use]
-pub fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
+pub fn asked(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Asked {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|tags| has(tags, etag)) {
         return Asked::Nothing;
     }
-    let counts = text(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
+    let counts = method == Method::GET && text(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
     match text(header::RANGE).filter(|_| counts) {
         Some(range) => read(range, size).unwrap_or(Asked::Whole),
         None => Asked::Whole,
@@ -79,7 +79,7 @@ mod tests {
 
     fn with(pairs: &[(HeaderName, &str)], size: u64) -> Asked {
         let pairs = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
-        asked(&pairs.collect(), ETAG, size)
+        asked(&Method::GET, &pairs.collect(), ETAG, size)
     }
 
     #[test]
@@ -129,5 +129,19 @@ mod tests {
             let headers = [range.clone(), (header::IF_NONE_MATCH, tags)];
             assert_eq!(with(&headers, 10), expected, "{tags}");
         }
+    }
+
+    #[test]
+    fn ranges_are_for_get_only() {
+        let headers = |pairs: &[(HeaderName, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+            pairs.collect::<HeaderMap>()
+        };
+        for range in ["bytes=0-1", "bytes=10-"] {
+            let headers = headers(&[(header::RANGE, range)]);
+            assert_eq!(asked(&Method::HEAD, &headers, ETAG, 10), Asked::Whole, "{range}");
+        }
+        let known = headers(&[(header::IF_NONE_MATCH, ETAG)]);
+        assert_eq!(asked(&Method::HEAD, &known, ETAG, 10), Asked::Nothing);
     }
 }

@@ -560,6 +560,12 @@ impl QueueStore for Faulty {
             .await
     }
 
+    async fn send_once(&self, queue: &QueueName, text: &str) -> Result<MessageReceipt> {
+        self.faults
+            .call(Call::Send, queue.as_str(), self.inner.queues.send_once(queue, text))
+            .await
+    }
+
     async fn receive(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Vec<Message>> {
         self.faults
             .call(

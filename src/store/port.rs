@@ -814,8 +814,11 @@ pub trait QueueStore: Send + Sync + fmt::Debug {
     /// Deletes a queue with every message in it; a missing one is no error.
     async fn delete_queue(&self, queue: &QueueName) -> Result<()>;
     /// Sends a text of at most [`MAX_MESSAGE_BYTES`], visible after `delay` (at most 7 days). Stored as base64, as the
-    /// Functions host expects.
+    /// Functions host expects. Where it isn't known whether it has arrived, it is sent again, so it may be there twice.
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt>;
+    /// As [`QueueStore::send`] without a delay, of what may not be there twice: where it isn't known whether it has arrived, that
+    /// is an error.
+    async fn send_once(&self, queue: &QueueName, text: &str) -> Result<MessageReceipt>;
     /// Receives at most `max` (1 to 32) visible messages and hides them for `visibility` (1 s to 7 days).
     async fn receive(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Vec<Message>>;
     /// Deletes a message; whether the receipt was still good.

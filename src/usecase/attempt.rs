@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Purpose, WorkerSlot};
+use super::admission::{Awaited, Purpose, WorkerSlot};
 use super::broker::{Asker, Bound, Broker};
 use super::policy::{Asked, Ceilings, Reason};
 use super::recording::{self, Record};
@@ -86,8 +86,8 @@ pub(super) struct Attempt {
 /// How an attempt comes to a worker's slot.
 #[derive(Debug)]
 enum Door {
-    /// It stands in line.
-    Line(Arc<Turn>),
+    /// It stands in line; for those who wait for its run here, where somebody does or did.
+    Line(Arc<Turn>, Option<Arc<Awaited>>),
     /// It has one, until it is dropped.
     Open { slot: WorkerSlot },
 }
@@ -241,13 +241,13 @@ impl Attempt {
             profile: run.new.plan.profile,
             plan: run.new.ask.plan.clone(),
             stop: stop.child_token(),
-            door: Door::Line(Turn::own()),
+            door: Door::Line(Turn::own(), None),
         })
     }
 
-    /// Lets it stand in line in this turn.
-    pub(super) fn stands_in_line(&mut self, turn: Arc<Turn>) {
-        self.door = Door::Line(turn);
+    /// Lets it stand in line in this turn, for those who wait for its run.
+    pub(super) fn stands_in_line(&mut self, turn: Arc<Turn>, call: Option<Arc<Awaited>>) {
+        self.door = Door::Line(turn, call);
     }
 
     /// Gives it a slot, and another to stop it.
@@ -387,7 +387,7 @@ impl Attempt {
             };
             spec.is_first = match &self.door {
                 Door::Open { slot } => slot.is_first(),
-                Door::Line(_) => slot.as_ref().is_none_or(WorkerSlot::is_first),
+                Door::Line(..) => slot.as_ref().is_none_or(WorkerSlot::is_first),
             };
             spec.is_nice = !spec.is_first || self.cx.admission.courtesy.holds_back(self.scope.org());
             Ok(Ran::Report(Box::new(
@@ -501,14 +501,14 @@ impl Attempt {
     /// Whether it is made here from now on, and nowhere else.
     fn begins(&self) -> bool {
         match &self.door {
-            Door::Line(turn) => turn.begin(),
+            Door::Line(turn, _) => turn.begin(),
             Door::Open { .. } => true,
         }
     }
 
     /// A slot for a worker, as soon as it is the organization's turn; none when the attempt is stopped meanwhile.
     async fn slot(&self) -> Result<Admitted> {
-        let Door::Line(turn) = &self.door else {
+        let Door::Line(turn, call) = &self.door else {
             return Ok(Admitted::Begins(None));
         };
         turn.enter();
@@ -522,7 +522,7 @@ impl Attempt {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Ok(if turn.begin() { Admitted::Begins(None) } else { Admitted::Gone }),
-            slot = self.cx.admission.gate.slot(self.scope.org(), purpose) => {
+            slot = self.cx.admission.gate.slot(self.scope.org(), purpose, call.clone()) => {
                 let slot = slot?;
                 Ok(if turn.begin() { Admitted::Begins(Some(slot)) } else { Admitted::Offered(slot) })
             }

@@ -680,7 +680,7 @@ impl Driver {
                 if let Some(digest) = digest {
                     work.digests.insert(attempt.clone(), digest);
                 }
-                made.stands_in_line(line.clone());
+                made.stands_in_line(line.clone(), self.place.call());
                 let own = Own {
                     slot,
                     stop: made.stop.clone(),

@@ -13,7 +13,7 @@ use super::{Context, Error, Result, admission, drive_run, node_type, policy, pro
 use crate::audit::Event as AuditEvent;
 use crate::authz::Origin;
 use crate::definition::Offers;
-use crate::domain::{Ask, Payload, RunId, SecurityProfile, Timestamp, sha256_hex};
+use crate::domain::{Ask, Begins, Payload, Priority, RunId, SecurityProfile, Timestamp, sha256_hex};
 use crate::scheduler::{self, Carried, Plan};
 use crate::store;
 use crate::store::repo::backlog::Guard;
@@ -29,7 +29,8 @@ pub(super) struct Prepared {
     pub(super) plan: Plan,
     /// The arguments, defaults included.
     pub(super) arguments: Payload,
-    /// Digest of the arguments as given.
+    /// What tells the request from others with the same idempotency key: the digest of the arguments as given, and of what else
+    /// it asks for.
     pub(super) arguments_digest: String,
     /// Since when this is what is called, where the organization has authored it.
     pub(super) since: Option<Timestamp>,
@@ -187,6 +188,34 @@ async fn plan_of(cx: &Context, scope: &Scope, found: &Found) -> Result<Plan> {
 /// The digest of arguments as they were given.
 pub(super) fn digest(given: &Map<String, Value>) -> String {
     sha256_hex(Value::Object(given.clone()).to_string().as_bytes())
+}
+
+/// The digest of a request to run a workflow: of its arguments as they were given, and of what else was asked for, where
+/// anything was.
+pub(super) fn digest_of_start(given: &Map<String, Value>, ask: &Ask, begins: Begins) -> String {
+    let mut also = Map::new();
+    match begins {
+        Begins::AtOnce => {}
+        Begins::At(at) => drop(also.insert("runAt".to_owned(), json!(at))),
+        Begins::After(delay) => drop(also.insert("delay".to_owned(), json!(delay.as_secs_f64()))),
+    }
+    if ask.priority != Priority::default() {
+        also.insert("priority".to_owned(), json!(ask.priority));
+    }
+    let rest = [
+        ("concurrency", ask.concurrency.as_ref().map(|key| json!(key))),
+        ("securityProfile", ask.profile.map(|profile| json!(profile))),
+        ("plan", ask.plan.as_ref().map(|plan| json!(plan))),
+    ];
+    also.extend(
+        rest.into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?))),
+    );
+    let arguments = digest(given);
+    if also.is_empty() {
+        return arguments;
+    }
+    sha256_hex(format!("{arguments}\n{}", Value::Object(also)).as_bytes())
 }
 
 /// The digest of a request to go on with a run, or to run it again, with this code; `arguments` is that of the run's arguments.

@@ -355,7 +355,7 @@ async fn run(
         }
     };
     let run = async {
-        let slot = cx.admission.gate.slot(scope.org(), purpose);
+        let slot = cx.admission.gate.slot(scope.org(), purpose, None);
         // Also an end for steps that want the same, have slots themselves, and wait for this.
         let _slot = tokio::time::timeout(IN_LINE, slot)
             .await

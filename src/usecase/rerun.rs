@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::launch::{self, Prepared};
 use super::start_run::{self, StartRun, Started};
 use super::{Context, Result, query_run, resolve};
 use crate::audit::LinkedRecord;
 use crate::authz::{Action, Extent, Origin, Resource};
-use crate::domain::{Ask, RunId, Timestamp};
+use crate::domain::{Ask, Begins, RunId, Timestamp};
 use crate::tenancy::Scope;
 
 /// Of which code.
@@ -37,6 +38,8 @@ pub struct Rerun {
     pub received_at: Timestamp,
     /// From where.
     pub origin: Origin,
+    /// Fires when whoever asks has hung up. The run goes on.
+    pub gone: CancellationToken,
     /// Audit records of the request that are not listed yet.
     pub unindexed: Vec<LinkedRecord>,
 }
@@ -91,6 +94,8 @@ pub async fn rerun(cx: &Arc<Context>, scope: &Scope, input: Rerun) -> Result<Sta
         idempotency_key: input.idempotency_key,
         received_at: input.received_at,
         origin: input.origin,
+        begins: Begins::AtOnce,
+        gone: input.gone,
         ask: Ask {
             priority: original.new.ask.priority,
             concurrency: original.new.ask.concurrency.clone(),

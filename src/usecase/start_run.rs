@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::admission::Waits;
 use super::driver::{After, Driver};
 use super::launch::Version;
 use super::values::Known;
@@ -14,7 +16,7 @@ use super::{Context, Error, LEASE, Result, admission, drive_run, launch, plan, p
 use crate::audit::{Event as AuditEvent, LinkedRecord};
 use crate::authz::{Action, Origin, Principal, Resource};
 use crate::definition::{DEEPEST, is_too_deep, validate};
-use crate::domain::{Ask, Declared, OnConflict, ParameterType, RunId, SecretName, Timestamp};
+use crate::domain::{Ask, Begins, Declared, OnConflict, ParameterType, RunId, SecretName, Timestamp};
 use crate::error::{Finding, Kind};
 use crate::scheduler::{self, Event};
 use crate::store;
@@ -43,6 +45,10 @@ pub struct StartRun {
     pub origin: Origin,
     /// When it may begin, and before which others.
     pub ask: Ask,
+    /// How its beginning was said.
+    pub begins: Begins,
+    /// Fires when whoever asks has hung up. The run goes on.
+    pub gone: CancellationToken,
     /// Audit records of the request that are not listed yet; they are listed together with the run.
     pub unindexed: Vec<LinkedRecord>,
 }
@@ -70,8 +76,8 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     } else {
         Version::Called
     };
-    let arguments_digest = launch::digest(&input.arguments);
-    let id = match id_or_answer(cx, scope, &input, &arguments_digest).await? {
+    let asked = launch::digest_of_start(&input.arguments, &input.ask, input.begins);
+    let id = match id_or_answer(cx, scope, &input, &asked).await? {
         Ok(id) => id,
         Err(started) => return Ok(started),
     };
@@ -82,7 +88,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
         }
         None => None,
     };
-    let prepared = launch::prepare_version(
+    let mut prepared = launch::prepare_version(
         cx,
         scope,
         &input.origin,
@@ -96,6 +102,7 @@ pub async fn start_run(cx: &Arc<Context>, scope: &Scope, input: StartRun) -> Res
     if planned.is_some_and(|(bundle, revision)| (&bundle, &revision) != seen) {
         return Err(plan::changed(&input.workflow, "another"));
     }
+    prepared.arguments_digest = asked;
     begin(cx, scope, input, id, prepared).await
 }
 
@@ -118,7 +125,7 @@ pub(super) async fn id_or_answer(
     match first_answer(cx, scope, &workflow, key, arguments_digest, now).await? {
         FirstAnswer::None(id) => Ok(Ok(id)),
         FirstAnswer::Found(run) => Ok(Err(Started {
-            run: wait_for(cx, scope, *run, input.wait).await?,
+            run: wait_for(cx, scope, waiting(cx, &run, input.wait), *run, &input.gone).await?,
             repeated: true,
         })),
     }
@@ -170,12 +177,13 @@ pub(super) async fn begin(
     let longest = policy::longest(cx, scope, &new.plan).await?;
     let begins_at = new.ask.not_before.map_or(now, |at| at.max(now));
     let begun = scheduler::begin(&id, &new.plan, &[], begins_at.plus(longest), now);
+    // Before anybody can begin it.
+    let waits = wait.map(|_| cx.admission.callers.wait(&id));
     // If this instance dies before it ends the run, the message brings another one to it.
     let (guard, place) = tokio::join!(launch::guard(cx, scope, &id, begun.state().deadline), async {
-        if begins_now {
-            admission::place_at_once(cx, scope).await
-        } else {
-            Ok(None)
+        match waits.as_ref().filter(|_| begins_now) {
+            Some(waits) => admission::place_at_once(cx, scope, waits).await,
+            None => Ok(None),
         }
     });
     let (guard, place) = (guard?, place?);
@@ -201,8 +209,9 @@ pub(super) async fn begin(
                 .await?
                 .ok_or_else(|| store::Error::corrupt("a run is there and is not"))?;
             same_request(&run, &arguments_digest)?;
+            drop((place, waits));
             return Ok(Started {
-                run: wait_for(cx, scope, run, input.wait).await?,
+                run: wait_for(cx, scope, waiting(cx, &run, input.wait), run, &input.gone).await?,
                 repeated: true,
             });
         }
@@ -214,7 +223,7 @@ pub(super) async fn begin(
         // Already on its way, a little later, should this fail: the run is then merely slower.
         admission::submit(cx, scope, &run, &unindexed, guard).await?;
         return Ok(Started {
-            run: wait_for(cx, scope, run, wait).await?,
+            run: wait_for(cx, scope, wait.zip(waits), run, &input.gone).await?,
             repeated: false,
         });
     };
@@ -247,22 +256,38 @@ pub(super) async fn begin(
         .instrument(span),
     );
     let until = tokio::time::Instant::now() + patience;
-    match tokio::time::timeout(patience, ended).await {
-        // Its driver has let go of it; who waits, waits for the run.
-        Ok(Ok(outcome)) => Ok(Started {
-            run: sub_run::wait(cx, scope, outcome?, until - tokio::time::Instant::now()).await?,
-            repeated: false,
-        }),
-        Ok(Err(_)) => Err(Error::unavailable(
-            "stopping",
-            "the handler is stopping",
-            "ask for the run again",
-        )),
-        Err(_) => match cx.runs.get(scope, &id).await? {
-            Some(run) => Ok(Started { run, repeated: false }),
-            None => Err(store::Error::corrupt("a run that was written is gone").into()),
-        },
+    let end = async {
+        match tokio::time::timeout_at(until, ended).await {
+            // Its driver has let go of it; who waits, waits for the run.
+            Ok(Ok(outcome)) => {
+                let rest = until - tokio::time::Instant::now();
+                sub_run::wait(cx, scope, outcome?, rest).await.map(Some)
+            }
+            Ok(Err(_)) => Err(Error::unavailable(
+                "stopping",
+                "the handler is stopping",
+                "ask for the run again",
+            )),
+            Err(_) => Ok(None),
+        }
+    };
+    let heard = tokio::select! {
+        biased;
+        heard = end => heard?,
+        () = input.gone.cancelled() => None,
+    };
+    let run = match heard {
+        Some(run) => run,
+        None => cx
+            .runs
+            .get(scope, &id)
+            .await?
+            .ok_or_else(|| store::Error::corrupt("a run that was written is gone"))?,
+    };
+    if let Some(waits) = waits {
+        admission::leave(cx, scope, waits, &run).await;
     }
+    Ok(Started { run, repeated: false })
 }
 
 /// What the record of a start says beside who and when.
@@ -460,10 +485,27 @@ pub(super) fn same_request(run: &StoredRun, arguments_digest: &str) -> Result<()
     })
 }
 
-/// Waits until a run that somebody else drives has ended, at most as long as the caller wants to.
-async fn wait_for(cx: &Context, scope: &Scope, run: StoredRun, wait: Option<Duration>) -> Result<StoredRun> {
-    match wait {
-        Some(wait) => sub_run::wait(cx, scope, run, wait).await,
-        None => Ok(run),
-    }
+/// A caller who waits for a run so long, from now on.
+fn waiting(cx: &Context, run: &StoredRun, wait: Option<Duration>) -> Option<(Duration, Waits)> {
+    wait.map(|wait| (wait, cx.admission.callers.wait(&run.new.run)))
+}
+
+/// Waits until a run that somebody else drives has ended, at most as long as the caller wants to and is there.
+async fn wait_for(
+    cx: &Context,
+    scope: &Scope,
+    waiting: Option<(Duration, Waits)>,
+    run: StoredRun,
+    gone: &CancellationToken,
+) -> Result<StoredRun> {
+    let Some((wait, waits)) = waiting else {
+        return Ok(run);
+    };
+    let run = tokio::select! {
+        biased;
+        newer = sub_run::wait(cx, scope, run.clone(), wait) => newer?,
+        () = gone.cancelled() => run,
+    };
+    admission::leave(cx, scope, waits, &run).await;
+    Ok(run)
 }

@@ -244,3 +244,18 @@ def test_time_limits_above_those_that_count_are_warned_of(tmp_path: Path) -> Non
         0,
         True,
     )
+
+
+def test_a_data_provider_that_declares_a_time_limit_is_left_out(tmp_path: Path) -> None:
+    """It has 30 seconds, so nothing is warned of: there is nothing to declare."""
+    providers = tmp_path / "data_providers"
+    providers.mkdir()
+    (providers / "slow.py").write_text(
+        "from weft import data_provider\n\n\n@data_provider(timeout_seconds=900)\n"
+        "def slow() -> list[str]:\n    return []\n"
+    )
+    checked = weft("check", "--workspace", tmp_path, "--json")
+    assert checked.status == 1
+    (error,) = checked.json["findings"]
+    assert error["pointer"].startswith("workspace/data_providers/slow.py:4"), error
+    assert "timeout_seconds" in error["message"], error

@@ -240,6 +240,148 @@ async fn a_caller_over_the_limit_waits_and_then_goes_without() {
     drop(host);
 }
 
+/// Somebody who asks for a run of this name and waits for it, until the task is aborted.
+fn caller(app: &TestApp, name: &str) -> tokio::task::JoinHandle<Answer> {
+    let request = app
+        .request("POST", "/api/workflows/hello/execute")
+        .key(seed::DEVELOPMENT_KEY)
+        .organization(ORG)
+        .header("prefer", "wait=60")
+        .json(&json!({"name": name}));
+    tokio::spawn(request.send())
+}
+
+/// Calls that were given up go on, but nobody who waits stands behind them.
+#[tokio::test]
+async fn calls_that_were_given_up_go_on_behind_one_that_waits() {
+    let app = Builder::default().concurrent_runs(1).start().await;
+    app.scripted
+        .push("hello", Scene::returns(json!(null)).after(Duration::from_secs(600)));
+    let holder = ask_in(&app, ORG, "?priority=9", "wait=0").await;
+    assert_eq!(holder.status, 202, "{holder:?}");
+    let host = host(&[&app]);
+    let newest = async |count: usize| {
+        until(&format!("{count} runs are there"), async || {
+            runs(&app).await.len() == count
+        })
+        .await;
+        runs(&app).await[0].clone()
+    };
+    let (mut given_up, mut callers) = (Vec::new(), Vec::new());
+    for number in 0..3 {
+        callers.push(caller(&app, &format!("given up {number}")));
+        given_up.push(newest(2 + number).await);
+    }
+    let queued = accepted(&app, "").await;
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    let waits = caller(&app, "waits");
+    let waited_for = newest(6).await;
+    let position = async |id: &str| run(&app, id).await["waitingFor"]["position"].clone();
+    until("it stands before them", async || position(&waited_for).await == 0).await;
+    // Where they would stand if nobody had ever waited: by their age.
+    for (place, id) in given_up.iter().chain([&queued]).enumerate() {
+        assert_eq!(position(id).await, 1 + place, "{id}");
+    }
+    cancel(&app, holder.json()["runId"].as_str().unwrap()).await;
+    let answer = waits.await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for id in given_up.iter().chain([&queued]) {
+        assert_eq!(ends(&app, id).await["status"], "succeeded");
+    }
+    let expected = ["?priority=9", "waits", "given up 0", "given up 1", "given up 2", ""];
+    assert_eq!(order(&app), expected);
+    // And can be cancelled from there.
+    app.scripted.takes("hello", Duration::from_secs(600));
+    let holder = ask_in(&app, ORG, "", "wait=0").await;
+    let older = accepted(&app, "").await;
+    let given_up = caller(&app, "given up");
+    let id = newest(9).await;
+    assert_eq!(position(&id).await, 0, "somebody waits for it");
+    given_up.abort();
+    until("it has stepped back", async || position(&id).await == 1).await;
+    cancel(&app, &id).await;
+    assert_eq!(run(&app, &id).await["status"], "cancelled");
+    let last = accepted(&app, "").await;
+    assert_eq!(position(&last).await, 1, "nothing of it is left");
+    for id in [&last, &older, holder.json()["runId"].as_str().unwrap()] {
+        cancel(&app, id).await;
+    }
+    drop(host);
+}
+
+/// An idempotency key belongs to all that was asked for, not to the arguments alone.
+#[tokio::test]
+async fn a_key_that_comes_again_with_another_beginning_is_refused() {
+    let app = TestApp::start().await;
+    let ask = async |key: &str, query: &str| {
+        let path = format!("/api/workflows/hello/execute{query}");
+        let request = app.request("POST", &path).key(seed::DEVELOPMENT_KEY).organization(ORG);
+        let request = request.header("prefer", "respond-async").header("idempotency-key", key);
+        request.json(&json!({"name": "Ada"})).send().await
+    };
+    let plan = format!("?plan={}", "0".repeat(64));
+    for (number, (first, same, other)) in [
+        ("", "?delay=0", "?delay=60"),
+        ("?delay=60", "?delay=6e1", "?delay=61"),
+        ("?delay=60", "?delay=60.0&priority=normal", ""),
+        (
+            "?runAt=2031-01-01T00:00:00Z",
+            "?runAt=2031-01-01T00:00:00.000Z",
+            "?runAt=2031-01-01T00:00:01Z",
+        ),
+        // Past is past, and still what was asked for.
+        (
+            "?runAt=2021-01-01T00:00:00Z",
+            "?runAt=2021-01-01T00:00:00Z",
+            "?runAt=2021-01-01T00:00:01Z",
+        ),
+        ("?priority=high", "?priority=8", "?priority=9"),
+        ("", "?priority=5", "?priority=low"),
+        (
+            "?concurrencyKey=a",
+            "?concurrencyKey=a&concurrencyLimit=1&onConflict=queue",
+            "?concurrencyKey=b",
+        ),
+        (
+            "?concurrencyKey=a",
+            "?concurrencyKey=a",
+            "?concurrencyKey=a&concurrencyLimit=2",
+        ),
+        (
+            "?concurrencyKey=a",
+            "?concurrencyKey=a",
+            "?concurrencyKey=a&onConflict=cancel_running",
+        ),
+        ("", "", "?securityProfile=restricted"),
+        ("", "", plan.as_str()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = format!("key-{number}");
+        let begun = ask(&key, first).await;
+        assert_eq!(begun.status, 202, "{first}: {}", begun.text());
+        for equal in [first, same] {
+            let again = ask(&key, equal).await;
+            assert_eq!(
+                again.json()["runId"],
+                begun.json()["runId"],
+                "{first} {equal}: {}",
+                again.text()
+            );
+        }
+        let refused = ask(&key, other).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (409, "idempotency_key_reused"),
+            "{first} {other}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_waits_can_be_cancelled_and_frees_its_place_at_once() {
     let app = Builder::default().start().await;

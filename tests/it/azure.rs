@@ -1068,7 +1068,11 @@ async fn what_may_have_arrived_is_not_sent_again() {
         }
         let error = ports.queues.send(&queue, "x", Duration::ZERO).await.unwrap_err();
         assert!(is_expected(&error), "{answer}: {error:?}");
-        assert_eq!(count.swap(0, Ordering::SeqCst), write_tries, "send: {answer}");
+        let tries = count.swap(0, Ordering::SeqCst);
+        assert_eq!(tries, read_tries, "a message may be there twice: {answer}");
+        let error = ports.queues.send_once(&queue, "x").await.unwrap_err();
+        assert!(is_expected(&error), "{answer}: {error:?}");
+        assert_eq!(count.swap(0, Ordering::SeqCst), write_tries, "send once: {answer}");
         let error = ports
             .queues
             .receive(&queue, 1, Duration::from_secs(1))
@@ -1080,6 +1084,53 @@ async fn what_may_have_arrived_is_not_sent_again() {
         assert!(is_expected(&error), "{answer}: {error:?}");
         assert_eq!(count.swap(0, Ordering::SeqCst), read_tries, "get: {answer}");
     }
+}
+
+/// A server that resets the first connection when a request has come, and says on the next that a message was put.
+async fn resets_once() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?><QueueMessagesList><QueueMessage><MessageId>0f</MessageId>\
+                <InsertionTime>Sun, 29 Nov 2026 08:00:00 GMT</InsertionTime><ExpirationTime>Fri, 31 Dec 9999 23:59:59 GMT\
+                </ExpirationTime><PopReceipt>cg==</PopReceipt><TimeNextVisible>Sun, 29 Nov 2026 08:00:00 GMT\
+                </TimeNextVisible></QueueMessage></QueueMessagesList>";
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.readable().await.unwrap();
+            if counter.fetch_add(1, Ordering::SeqCst) == 0 {
+                // Closed with something unread: the other side sees a reset.
+                drop(stream);
+                continue;
+            }
+            let mut buffer = vec![0; 64 * 1024];
+            let _ = stream.read(&mut buffer).await;
+            let length = body.len();
+            let head = "HTTP/1.1 201 Created\r\ncontent-type: application/xml\r\nconnection: close\r\n";
+            let answer = format!("{head}content-length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (port, count)
+}
+
+#[tokio::test]
+async fn a_message_is_sent_again_when_its_connection_is_reset() {
+    let queue = QueueName::new("queue").unwrap();
+    let sas = "SharedAccessSignature=sv=2018-11-09&sig=c2VjcmV0c2lnbmF0dXJl";
+    let (port, count) = resets_once().await;
+    let ports = connect(&format!("{sas};{}", at([port; 3])));
+    let receipt = ports.queues.send(&queue, "x", Duration::ZERO).await.unwrap();
+    assert_eq!((receipt.id.as_str(), receipt.pop_receipt.as_str()), ("0f", "cg=="));
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    // What would be two runs is not sent again.
+    let (port, count) = resets_once().await;
+    let ports = connect(&format!("{sas};{}", at([port; 3])));
+    let error = ports.queues.send_once(&queue, "x").await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

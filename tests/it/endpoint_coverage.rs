@@ -566,7 +566,7 @@ impl World {
             "POST" if target.template.ends_with("/publish") || target.template.ends_with("/restore") => {
                 request.header("if-match", "*")
             }
-            "POST" if target.template.ends_with("/rollback") => request.json(&json!({"revision": 1})),
+            "POST" if target.template.ends_with("{name}/rollback") => request.json(&json!({"revision": 1})),
             "PUT" if target.template.ends_with("/trust") => request.json(&json!({"trust": "restricted"})),
             "POST" if target.template.ends_with("/links") => request.json(&json!({"for": "ann"})),
             "POST" if target.template.ends_with("/decision") || target.template.contains("/approvals/") => {
@@ -1270,6 +1270,67 @@ async fn every_route_says_that_storage_is_away() {
             is_problem(&answer, target.template);
         }
     }
+}
+
+/// What would be passed over in silence is refused where something changes: query parameters that there aren't, and a body where
+/// none is taken.
+#[tokio::test]
+async fn what_nobody_reads_is_refused_where_something_changes() {
+    let world = World::new().await;
+    let description = serde_json::to_value(openapi::description()).unwrap();
+    let pointers = |answer: &Answer| -> BTreeSet<String> {
+        let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
+        let pointers = errors.iter().filter_map(|one| one["pointer"].as_str());
+        pointers.map(str::to_owned).collect()
+    };
+    let changes = world.targets.iter().filter(|target| target.method != "GET");
+    // Other systems deliver to hooks, and say what they like.
+    for target in changes.filter(|target| target.access != Access::Hook) {
+        let of = format!("{} {}", target.method, target.template);
+        let operation = &description["paths"][target.template][target.method.to_lowercase()];
+        let asked = Target {
+            path: format!("{}?nosuch=1&&nosuch=2&Nosuch", target.path),
+            ..target.clone()
+        };
+        let request = world.to(&asked).key(DEVELOPMENT_KEY).organization("contoso");
+        let answer = request.send().await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "parameter_invalid"),
+            "{of}"
+        );
+        assert_eq!(
+            pointers(&answer),
+            ["query:Nosuch", "query:nosuch"].map(str::to_owned).into(),
+            "{of}"
+        );
+        let hint = answer.json()["hint"].as_str().unwrap().to_owned();
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let name = format!("`{}`", parameter["name"].as_str().unwrap());
+            assert_eq!(hint.contains(&name), parameter["in"] == "query", "{of}: {hint}");
+        }
+        let body = &operation["requestBody"];
+        if target.method != "DELETE" && (body.is_null() || body["description"] == "An empty object") {
+            let request = world.to(target).key(DEVELOPMENT_KEY).organization("contoso");
+            let answer = request.json(&json!({"nosuch": 1, "a/b": {}})).send().await;
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (400, "parameter_invalid"),
+                "{of}"
+            );
+            assert_eq!(
+                pointers(&answer),
+                ["/a~1b", "/nosuch"].map(str::to_owned).into(),
+                "{of}: {}",
+                answer.text()
+            );
+        }
+    }
+    // The function key may stand in every query, and what is empty says nothing.
+    let path = format!("/api/workflows/{WORKFLOW}/execute?&code={DEVELOPMENT_KEY}&priority=high&");
+    let request = world.app.request("POST", &path).organization("contoso");
+    let answer = request.header("prefer", "respond-async").send().await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
 #[test]

@@ -9,8 +9,11 @@ use std::time::Duration;
 use regex::Regex;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 use weft::authz::{Caller, KeyScope, Origin, Principal, Role, Tier};
-use weft::domain::{ArtifactId, Ask, AttemptId, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex};
+use weft::domain::{
+    ArtifactId, Ask, AttemptId, Begins, KeyId, LogLine, OrgId, RunId, Secret, Timestamp, UserId, sha256_hex,
+};
 use weft::error::{Coded as _, Kind};
 use weft::runner::WorkerMessage;
 use weft::runner::scripted::Scene;
@@ -668,6 +671,7 @@ async fn try_it(app: &TestApp, name: &str, of: &str, scope: &Scope, reference: &
                     idempotency_key: None,
                     received_at: cx.clock.now(),
                     origin: origin.clone(),
+                    gone: CancellationToken::new(),
                     unindexed: Vec::new(),
                 };
                 not_found(of, rerun::rerun(cx, scope, input).await);
@@ -908,6 +912,8 @@ fn start(received_at: Timestamp, idempotency_key: Option<&str>) -> StartRun {
         origin: Origin::default(),
         unindexed: Vec::new(),
         ask: Ask::default(),
+        begins: Begins::AtOnce,
+        gone: CancellationToken::new(),
     }
 }
 

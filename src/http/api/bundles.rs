@@ -13,7 +13,7 @@ use super::{PageOf, flag, if_match};
 use crate::authz::Action;
 use crate::domain::{BundleDigest, Timestamp};
 use crate::error::{Coded as _, Finding, Kind};
-use crate::http::extract::{Caller, JsonObject, Path, Query, read_up_to};
+use crate::http::extract::{Caller, JsonObject, NoBody, Path, Query, read_up_to};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase;
 use crate::usecase::bundle::{self, Activation, Active, Diff, FileOf, Side, StoredBundle};
@@ -451,6 +451,7 @@ pub async fn activate(
     Path(text): Path<String>,
     Query(query): Query<ActivateQuery>,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let platform = bundle::publisher(&caller.caller, Action::Modify)?;
     sent_as(&headers, JSON)?;
@@ -472,7 +473,7 @@ pub async fn activate(
     params(("If-Match" = Option<String>, Header, description = "The `ETag` of what is active")),
     request_body(content = Option<Object>, description = "An empty object", content_type = "application/json"),
     responses((status = 200, body = ActiveAnswer), (status = "default", body = Problem)))]
-pub async fn rollback(caller: Caller, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn rollback(caller: Caller, headers: HeaderMap, _: NoBody) -> Result<Response, ApiError> {
     let platform = bundle::publisher(&caller.caller, Action::Modify)?;
     sent_as(&headers, JSON)?;
     let (cx, origin, tag) = (&caller.app.cx, &caller.caller.origin, if_match(&headers)?);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{PageOf, cursor_in, cursor_out, if_match, limit};
 use crate::domain::{BuiltInKind, Declared, NodeState, Outcome, Timestamp, Trust};
 use crate::error::{Finding, Kind};
-use crate::http::extract::{Admitted, Caller, JsonObject, Path, Query};
+use crate::http::extract::{Admitted, Caller, JsonObject, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::node_type::{self, Change, Draft, Head, Listed, Origin, Trial, Tried, Version, Wanted};
 
@@ -506,6 +506,7 @@ pub async fn publish(
     caller: Caller,
     Path(name): Path<String>,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<Json<VersionView>, ApiError> {
     // It can't be undone; and no page of another site can send this header unasked.
     if !headers.contains_key(header::IF_MATCH) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::domain::{RunId, Timestamp};
-use crate::http::extract::{Admitted, Path, Query};
+use crate::http::extract::{Admitted, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::quarantine::{self, Listed, Quarantined};
 use crate::usecase::query_run::Continuation;
@@ -107,7 +107,7 @@ pub async fn list(
 #[utoipa::path(post, path = "/api/runs/{id}/requeue", tag = "runs",
     params(("id" = String, Path, description = "The run"), super::OrganizationHeader),
     responses((status = 202, body = super::runs::Accepted), (status = "default", body = Problem)))]
-pub async fn requeue(admitted: Admitted, Path(id): Path<RunId>) -> Result<Response, ApiError> {
+pub async fn requeue(admitted: Admitted, Path(id): Path<RunId>, _: NoBody) -> Result<Response, ApiError> {
     let run = quarantine::requeue(&admitted.app.cx, &admitted.scope, &admitted.origin, &id).await?;
     Ok(super::runs::accepted(&run))
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{PageOf, cursor_in, cursor_out, if_match, limit};
 use crate::domain::{QueueTriggerId, RunId, Timestamp};
 use crate::error::Finding;
-use crate::http::extract::{Admitted, JsonObject, Path, Query};
+use crate::http::extract::{Admitted, JsonObject, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::hook::ArgumentRule;
 use crate::usecase::queue_trigger::{self, SetAside, StoredTrigger};
@@ -378,6 +378,7 @@ pub async fn get_set_aside(
 pub async fn put_back(
     admitted: Admitted,
     Path((id, message)): Path<(QueueTriggerId, String)>,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let (cx, scope) = (&admitted.app.cx, &admitted.scope);
     let run = queue_trigger::put_back(cx, scope, &admitted.origin, &id, &message).await?;

@@ -13,7 +13,7 @@ use super::policy::RightsView;
 use super::quarantine::QuarantineView;
 use super::{PageOf, cursor_in, cursor_out, limit, time, workflows};
 use crate::domain::{RunId, Status, StepError, Timestamp, WorkflowRevision};
-use crate::http::extract::{Admitted, Path, Query};
+use crate::http::extract::{Admitted, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::admission::WaitingFor;
 use crate::usecase::query_run::{
@@ -703,7 +703,7 @@ pub async fn logs(
 #[utoipa::path(post, path = "/api/runs/{id}/cancel", tag = "runs",
     params(("id" = String, Path, description = "The run"), super::OrganizationHeader),
     responses((status = 200, body = RunAnswer), (status = "default", body = Problem)))]
-pub async fn cancel(admitted: Admitted, Path(id): Path<String>) -> Result<Json<RunAnswer>, ApiError> {
+pub async fn cancel(admitted: Admitted, Path(id): Path<String>, _: NoBody) -> Result<Json<RunAnswer>, ApiError> {
     let run = control_run::cancel(&admitted.app.cx, &admitted.scope, &admitted.origin, &run_id(&id)?).await?;
     let details = query_run::details(&admitted.app.cx, &admitted.scope, run).await?;
     Ok(Json(RunAnswer::new(details)))
@@ -717,7 +717,8 @@ pub struct RerunQuery {
     revision: Option<String>,
 }
 
-/// Start a new run with the arguments, the priority and the concurrency key of this one. Answered as `execute` is.
+/// Start a new run with the arguments, the priority and the concurrency key of this one. Answered as `execute` is. There is no
+/// body: what is to be different is a new run by `execute`.
 ///
 /// # Errors
 /// Problems as documented.
@@ -732,6 +733,7 @@ pub async fn again(
     Path(id): Path<String>,
     Query(query): Query<RerunQuery>,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let code = match query.revision.as_deref() {
         None | Some("" | "pinned") => Code::Pinned,
@@ -751,6 +753,7 @@ pub async fn again(
         idempotency_key: workflows::idempotency_key(&headers, true)?,
         received_at: app.cx.clock.now(),
         origin: admitted.origin.clone(),
+        gone: admitted.gone.clone(),
         unindexed: admitted.unindexed(),
     };
     let started = rerun::rerun(&app.cx, &admitted.scope, input).await?;
@@ -779,6 +782,7 @@ pub async fn resume(
     Path(id): Path<String>,
     Query(query): Query<ResumeQuery>,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let code = match query.revision.as_deref() {
         None | Some("" | "pinned") => CodeOf::Pinned,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{PageOf, cursor_in, cursor_out, if_match, limit, workflows};
 use crate::domain::{CatchUp, Dst, Overlap, RunId, ScheduleId, Shown, Timestamp};
 use crate::error::Finding;
-use crate::http::extract::{Admitted, JsonObject, Path, Query};
+use crate::http::extract::{Admitted, JsonObject, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::schedule::{self, Change, Fire, MAX_PREVIEWED, Previewed, StoredSchedule};
 
@@ -306,7 +306,7 @@ pub async fn trigger(
     admitted: Admitted,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: JsonObject,
+    body: NoBody,
 ) -> Result<Response, ApiError> {
     let key = workflows::idempotency_key(&headers, body.empty)?;
     let (scope, origin) = (&admitted.scope, &admitted.origin);

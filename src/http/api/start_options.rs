@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use crate::domain::{Ask, ConcurrencyKey, OnConflict, Priority, SecurityProfile, Timestamp};
+use crate::domain::{Ask, Begins, ConcurrencyKey, OnConflict, Priority, SecurityProfile, Timestamp};
 use crate::error::{Finding, Kind};
 use crate::http::problem::ApiError;
 
@@ -83,27 +83,27 @@ impl StartOptions {
         super::flag("draft", self.draft.as_deref())
     }
 
-    /// Reads all of them.
+    /// Reads all of them: what is asked for at this time, and how its beginning was said.
     ///
     /// # Errors
     /// A problem with every mistake.
-    pub fn read(self, headers: &HeaderMap, now: Timestamp) -> Result<Ask, ApiError> {
+    pub fn read(self, headers: &HeaderMap, now: Timestamp) -> Result<(Ask, Begins), ApiError> {
         let mut findings = Vec::new();
         let mut wrong = |name: &str, code: &'static str, message: String| {
             findings.push(Finding::new(format!("query:{name}"), code, message));
         };
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let (run_at, delay) = (some(self.run_at), some(self.delay));
-        let not_before = match (&run_at, &delay) {
+        let begins = match (&run_at, &delay) {
             (Some(_), Some(_)) => {
                 wrong("delay", "ambiguous", "give `runAt` or `delay`, not both".to_owned());
-                None
+                Begins::AtOnce
             }
             (Some(text), None) => match Timestamp::parse(text) {
-                Ok(at) if at.since(now) <= FURTHEST => Some(at),
+                Ok(at) if at.since(now) <= FURTHEST => Begins::At(at),
                 Ok(_) => {
                     wrong("runAt", "too_far", "`runAt` is more than ten years away".to_owned());
-                    None
+                    Begins::AtOnce
                 }
                 Err(_) => {
                     wrong(
@@ -111,20 +111,26 @@ impl StartOptions {
                         "invalid",
                         "`runAt` must be a time like `2026-12-24T18:00:00Z`".to_owned(),
                     );
-                    None
+                    Begins::AtOnce
                 }
             },
             (None, Some(text)) => match text.parse::<f64>() {
-                Ok(seconds) if seconds >= 0.0 && seconds <= FURTHEST.as_secs_f64() => {
-                    Some(now.plus(Duration::from_secs_f64(seconds)))
+                Ok(0.0) => Begins::AtOnce,
+                Ok(seconds) if seconds > 0.0 && seconds <= FURTHEST.as_secs_f64() => {
+                    Begins::After(Duration::from_secs_f64(seconds))
                 }
                 _ => {
                     let message = format!("`delay` must be a number of seconds from 0 to {}", FURTHEST.as_secs());
                     wrong("delay", "invalid", message);
-                    None
+                    Begins::AtOnce
                 }
             },
-            (None, None) => None,
+            (None, None) => Begins::AtOnce,
+        };
+        let not_before = match begins {
+            Begins::AtOnce => None,
+            Begins::At(at) => Some(at),
+            Begins::After(delay) => Some(now.plus(delay)),
         };
         let priority = match some(self.priority) {
             None => Priority::default(),
@@ -201,7 +207,7 @@ impl StartOptions {
             let detail = format!("the request has {} finding(s)", findings.len());
             return Err(ApiError::new(Kind::Invalid, "parameter_invalid", detail).findings(findings));
         }
-        Ok(Ask {
+        let ask = Ask {
             priority,
             waited_for: false,
             not_before: not_before.filter(|at| *at > now),
@@ -213,7 +219,8 @@ impl StartOptions {
             rerun_of: None,
             profile,
             plan,
-        })
+        };
+        Ok((ask, begins))
     }
 }
 
@@ -264,7 +271,8 @@ mod tests {
             concurrency_key: Some("customer-42".into()),
             ..StartOptions::default()
         };
-        let ask = options().read(&headers, now()).unwrap();
+        let (ask, begins) = options().read(&headers, now()).unwrap();
+        assert_eq!(begins, Begins::After(Duration::from_millis(1500)));
         assert_eq!(ask.not_before, Some(now().plus(Duration::from_millis(1500))));
         assert_eq!((ask.priority.number(), ask.rank()), (9, 2));
         let concurrency = ask.concurrency.unwrap();
@@ -275,6 +283,7 @@ mod tests {
             run_at: Some("2020-01-01T00:00:00Z".into()),
             ..StartOptions::default()
         };
-        assert_eq!(past.read(&headers, now()).unwrap(), Ask::default());
+        let at = Timestamp::parse("2020-01-01T00:00:00Z").unwrap();
+        assert_eq!(past.read(&headers, now()).unwrap(), (Ask::default(), Begins::At(at)));
     }
 }

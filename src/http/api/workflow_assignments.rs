@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PageOf, cursor_in, cursor_out, limit};
 use crate::domain::{IdError, Timestamp, UserId};
-use crate::http::extract::{Admitted, Path, Query};
+use crate::http::extract::{Admitted, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::workflow::By;
 use crate::usecase::workflow_assignment::{self, Assignment};
@@ -100,7 +100,11 @@ pub async fn get(
         super::OrganizationHeader),
     responses((status = 200, body = AssignmentView), (status = 201, description = "It was not assigned", body = AssignmentView),
         (status = "default", body = Problem)))]
-pub async fn put(admitted: Admitted, Path((name, user)): Path<(String, String)>) -> Result<Response, ApiError> {
+pub async fn put(
+    admitted: Admitted,
+    Path((name, user)): Path<(String, String)>,
+    _: NoBody,
+) -> Result<Response, ApiError> {
     let (scope, origin) = (&admitted.scope, &admitted.origin);
     let whom = (name.as_str(), &user_id(&user)?);
     let (is_new, assignment) = workflow_assignment::put(&admitted.app.cx, scope, origin, whom).await?;

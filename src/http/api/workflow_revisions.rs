@@ -12,7 +12,7 @@ use super::{PageOf, cursor_in, cursor_out, expected, expected_or_any, limit};
 use crate::definition::Change;
 use crate::domain::{Timestamp, Trust};
 use crate::error::Finding;
-use crate::http::extract::{Admitted, JsonObject, Path, Query};
+use crate::http::extract::{Admitted, JsonObject, NoBody, Path, Query};
 use crate::http::problem::{ApiError, Problem};
 use crate::usecase::workflow::{self, By, Head, RevisionHead};
 
@@ -251,6 +251,7 @@ pub async fn restore(
     admitted: Admitted,
     Path((name, number)): Path<(String, u32)>,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let expected = expected(&headers)?;
     let (scope, origin) = (&admitted.scope, &admitted.origin);
@@ -287,7 +288,12 @@ pub async fn rollback(
     params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader,
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the workflow that was read")),
     responses((status = 200, body = CalledView), (status = "default", body = Problem)))]
-pub async fn archive(admitted: Admitted, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn archive(
+    admitted: Admitted,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Result<Response, ApiError> {
     archived(&admitted, (&name, true), &headers).await
 }
 
@@ -299,7 +305,12 @@ pub async fn archive(admitted: Admitted, Path(name): Path<String>, headers: Head
     params(("name" = String, Path, description = "The workflow"), super::OrganizationHeader,
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the workflow that was read")),
     responses((status = 200, body = CalledView), (status = "default", body = Problem)))]
-pub async fn unarchive(admitted: Admitted, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn unarchive(
+    admitted: Admitted,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Result<Response, ApiError> {
     archived(&admitted, (&name, false), &headers).await
 }
 

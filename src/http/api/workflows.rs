@@ -260,8 +260,11 @@ pub async fn execute(
     let wait = preferred_wait(&headers, app.settings.wait, app.settings.max_wait)?;
     let received_at = app.cx.clock.now();
     let draft = options.draft()?;
+    let (ask, begins) = options.read(&headers, received_at)?;
     let input = StartRun {
-        ask: options.read(&headers, received_at)?,
+        ask,
+        begins,
+        gone: admitted.gone.clone(),
         workflow: name,
         draft,
         arguments: body.object,

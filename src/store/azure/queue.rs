@@ -112,6 +112,49 @@ impl Queues {
         Ok((AccountKey::new(STANDARD.encode(value)), delegation))
     }
 
+    /// Puts a message into a queue, which may be repeated or not.
+    async fn put(&self, queue: &QueueName, text: &str, delay: Duration, repeat: Repeat) -> Result<MessageReceipt> {
+        let (size, limit) = (text.len(), MAX_MESSAGE_BYTES);
+        if size > limit {
+            return Err(Error::TooLarge {
+                what: format!("a message to `{queue}`"),
+                size,
+                limit,
+                unit: "bytes",
+            });
+        }
+        let message = QueueMessage {
+            message_text: Some(STANDARD.encode(text)),
+        };
+        let options = QueueClientSendMessageOptions {
+            message_time_to_live: Some(NEVER_EXPIRES),
+            visibility_timeout: Some(seconds(delay)),
+            method_options: repeat.options(),
+            ..QueueClientSendMessageOptions::default()
+        };
+        let client = self.queue(queue)?;
+        let sent = bounded(0, async {
+            let message = message.try_into().map_err(Failure::from_sdk)?;
+            let answer = client
+                .send_message(message, Some(options))
+                .await
+                .map_err(Failure::from_sdk)?;
+            answer
+                .into_model()
+                .and_then(|list| list.into_message())
+                .map_err(Failure::from_sdk)
+        })
+        .await
+        .map_err(|failure| failure.into_error(&Target::container("sending a message", queue.as_str())))?;
+        if delay.is_zero() {
+            self.bell(queue).notify_one();
+        }
+        Ok(MessageReceipt {
+            id: sent.message_id.unwrap_or_default(),
+            pop_receipt: sent.pop_receipt.unwrap_or_default(),
+        })
+    }
+
     fn bell(&self, queue: &QueueName) -> Arc<Notify> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(sent.entry(queue.clone()).or_default())
@@ -156,45 +199,14 @@ impl QueueStore for Queues {
     }
 
     async fn send(&self, queue: &QueueName, text: &str, delay: Duration) -> Result<MessageReceipt> {
-        let (size, limit) = (text.len(), MAX_MESSAGE_BYTES);
-        if size > limit {
-            return Err(Error::TooLarge {
-                what: format!("a message to `{queue}`"),
-                size,
-                limit,
-                unit: "bytes",
-            });
-        }
-        let message = QueueMessage {
-            message_text: Some(STANDARD.encode(text)),
-        };
-        let options = QueueClientSendMessageOptions {
-            message_time_to_live: Some(NEVER_EXPIRES),
-            visibility_timeout: Some(seconds(delay)),
-            method_options: Repeat::Never.options(),
-            ..QueueClientSendMessageOptions::default()
-        };
-        let client = self.queue(queue)?;
-        let sent = bounded(0, async {
-            let message = message.try_into().map_err(Failure::from_sdk)?;
-            let answer = client
-                .send_message(message, Some(options))
-                .await
-                .map_err(Failure::from_sdk)?;
-            answer
-                .into_model()
-                .and_then(|list| list.into_message())
-                .map_err(Failure::from_sdk)
-        })
-        .await
-        .map_err(|failure| failure.into_error(&Target::container("sending a message", queue.as_str())))?;
-        if delay.is_zero() {
-            self.bell(queue).notify_one();
-        }
-        Ok(MessageReceipt {
-            id: sent.message_id.unwrap_or_default(),
-            pop_receipt: sent.pop_receipt.unwrap_or_default(),
-        })
+        // A message may be delivered more than once in any case, and whoever receives one bears that. So one that may have arrived
+        // is sent again, as a reset connection would else fail a request whose run is as good as accepted. The first one, whose
+        // receipt nobody knows then, finds that there is nothing to do.
+        self.put(queue, text, delay, Repeat::Harmless).await
+    }
+
+    async fn send_once(&self, queue: &QueueName, text: &str) -> Result<MessageReceipt> {
+        self.put(queue, text, Duration::ZERO, Repeat::Never).await
     }
 
     async fn receive(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Vec<Message>> {

@@ -75,10 +75,13 @@ pub async fn queues_exist_or_not(ports: &Ports, unique: &str) {
     assert_eq!(messages[0].receipt.id, receipt.id, "a message keeps its id");
     assert!(ok(queues.delete(&name, &messages[0].receipt).await));
     assert_eq!(ok(queues.receive(&name, 1, MINUTE).await), []);
-    ok(queues.send(&name, "y", Duration::ZERO).await);
+    ok(queues.send_once(&name, "y").await);
+    let messages = ok(queues.receive(&name, 32, MINUTE).await);
+    assert_eq!((messages.len(), messages[0].text.as_str()), (1, "y"));
     ok(queues.delete_queue(&name).await);
     not_found(queues.receive(&name, 1, MINUTE).await);
     not_found(queues.send(&name, "z", Duration::ZERO).await);
+    not_found(queues.send_once(&name, "z").await);
     ok(queues.delete_queue(&name).await);
 }
 

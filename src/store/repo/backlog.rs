@@ -125,12 +125,45 @@ impl Backlog {
         self.commit(scope, vec![entry(run, guard)]).await
     }
 
-    /// Whether a run is in the backlog, in the place where it belongs now.
+    /// Whether a run is in the backlog, in a place where it belongs now.
     ///
     /// # Errors
     /// Those of the table store.
     pub async fn has(&self, scope: &Scope, run: &StoredRun) -> Result<bool> {
-        Ok(self.get(scope, &row_of(run)).await?.is_some())
+        for row in places(run) {
+            if self.get(scope, &row).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts a run that somebody has waited for, and nobody does any more, where it would stand in the backlog if nobody ever had;
+    /// whether it was still there. Where it waits for its concurrency key it stays: those with one key go in the order in which
+    /// they were asked for.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn step_back(&self, scope: &Scope, run: &StoredRun) -> Result<bool> {
+        let ask = &run.new.ask;
+        if !ask.waited_for {
+            return Ok(false);
+        }
+        let (asked, id, rank) = (run.new.created_at, &run.new.run, ask.rank_unless_waited_for());
+        let Some(mut row) = self.get(scope, &key::backlog_row(ask.rank(), asked, id)).await? else {
+            return Ok(false);
+        };
+        row.properties.set("rank", i64::from(rank));
+        let operations = vec![
+            Operation::Delete(row.row, Match::Exactly(row.etag)),
+            Operation::Upsert(key::backlog_row(rank, asked, id), row.properties),
+        ];
+        match self.commit(scope, operations).await {
+            Ok(()) => Ok(true),
+            // Somebody has just taken it, or ended it.
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The first runs of the backlog, at most `limit` (1 to 1,000), and whether there are more.
@@ -155,7 +188,7 @@ impl Backlog {
     /// Those of the table store.
     pub async fn before(&self, scope: &Scope, run: &StoredRun, limit: usize) -> Result<usize> {
         let mut query = Query::partition(key::index()).prefix(key::BACKLOG)?.limit(limit);
-        query.until = Some(row_of(run));
+        query.until = Some(self.place_of(scope, run).await?);
         query.select = vec!["v".to_owned()];
         Ok(self
             .ports
@@ -164,6 +197,19 @@ impl Backlog {
             .await?
             .entities
             .len())
+    }
+
+    /// Where a run stands in the backlog, or would.
+    async fn place_of(&self, scope: &Scope, run: &StoredRun) -> Result<Key> {
+        let mut places = places(run);
+        while places.len() > 1 {
+            if let Some(last) = places.pop()
+                && self.get(scope, &last).await?.is_some()
+            {
+                return Ok(last);
+            }
+        }
+        Ok(row_of(run))
     }
 
     /// Lists a run as it is now and takes it out of the backlog, in one transaction.
@@ -191,16 +237,16 @@ impl Backlog {
     /// Those of the table store.
     pub async fn withdraw(&self, scope: &Scope, run: &StoredRun) -> Result<()> {
         let (asked, id) = (run.new.created_at, &run.new.run);
-        self.delete(scope, &row_of(run), Match::Any).await?;
-        if run.state.epoch > 0 && !is_exempt(run) {
-            // Where it stood when it was new: taken, and not taken out yet.
-            let row = key::backlog_row(run.new.ask.rank(), asked, id);
-            self.delete(scope, &row, Match::Any).await?;
+        let mut rows = vec![row_of(run)];
+        if !is_exempt(run) {
+            // Where it stood when it was new, too: taken, and not taken out yet.
+            rows.extend(ranks(run).map(|rank| key::backlog_row(rank, asked, id)));
+            rows.dedup();
         }
-        let rank = run.new.ask.rank();
-        if let Some(concurrency) = &run.new.ask.concurrency {
-            self.delete(scope, &key::parked_row(&concurrency.key, rank, asked, id), Match::Any)
-                .await?;
+        let concurrency = run.new.ask.concurrency.iter();
+        rows.extend(concurrency.map(|one| key::parked_row(&one.key, run.new.ask.rank(), asked, id)));
+        for row in rows {
+            self.delete(scope, &row, Match::Any).await?;
         }
         Ok(())
     }
@@ -212,12 +258,12 @@ impl Backlog {
     /// Those of the table store.
     pub async fn withdraw_everywhere(&self, scope: &Scope, run: &StoredRun, has_rank: bool) -> Result<()> {
         let (asked, id) = (run.new.created_at, &run.new.run);
-        let ranks = if has_rank {
-            vec![FIRST, run.new.ask.rank()]
+        let all = if has_rank {
+            [FIRST].into_iter().chain(ranks(run)).collect()
         } else {
-            (FIRST..=LAST).collect()
+            (FIRST..=LAST).collect::<Vec<_>>()
         };
-        for rank in ranks {
+        for rank in all {
             self.delete(scope, &key::backlog_row(rank, asked, id), Match::Any)
                 .await?;
         }
@@ -427,6 +473,22 @@ pub fn waiting(run: &StoredRun) -> Waiting {
 
 fn row_of(run: &StoredRun) -> Key {
     key::backlog_row(rank(run), run.new.created_at, &run.new.run)
+}
+
+/// Where a run may stand in the backlog as it is now: in its place, and where [`Backlog::step_back`] puts it.
+fn places(run: &StoredRun) -> Vec<Key> {
+    if rank(run) == FIRST {
+        return vec![row_of(run)];
+    }
+    let (asked, id) = (run.new.created_at, &run.new.run);
+    ranks(run).map(|rank| key::backlog_row(rank, asked, id)).collect()
+}
+
+/// The ranks that a run may have before it begins: its own, and that of one that nobody waits for.
+fn ranks(run: &StoredRun) -> impl Iterator<Item = u8> + use<> {
+    let ask = &run.new.ask;
+    let behind = ask.waited_for.then(|| ask.rank_unless_waited_for());
+    [ask.rank()].into_iter().chain(behind)
 }
 
 fn properties(run: &RunId, rank: u8, exempt: bool) -> Properties {

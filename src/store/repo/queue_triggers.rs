@@ -377,7 +377,8 @@ impl QueueTriggers {
     /// Those of the queue store; [`Error::TooLarge`].
     pub async fn send(&self, _: &Scope, id: &QueueTriggerId, text: &str) -> Result<String> {
         let queue = key::trigger_queue(id);
-        Ok(self.ports.queues.send(&queue, text, Duration::ZERO).await?.id)
+        // Two messages would be two runs: each run's id is that of its message.
+        Ok(self.ports.queues.send_once(&queue, text).await?.id)
     }
 
     /// Receives at most `max` (1 to 32) messages of a trigger of the organization, and hides them from others meanwhile.

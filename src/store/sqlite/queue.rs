@@ -147,6 +147,10 @@ impl QueueStore for Queues {
         Ok(receipt)
     }
 
+    async fn send_once(&self, queue: &QueueName, text: &str) -> Result<MessageReceipt> {
+        self.send(queue, text, Duration::ZERO).await
+    }
+
     async fn receive(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Vec<Message>> {
         check_delay(visibility, Duration::from_secs(1))?;
         if !(1..=MAX_RECEIVE).contains(&max) {

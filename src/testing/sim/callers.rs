@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, json};
+use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
 use super::random::Random;
@@ -13,7 +14,7 @@ use super::scenario::{Request, Then};
 use super::simulate::Fleet;
 use super::site::{World, lock};
 use crate::authz::{Origin, Principal, Role, Tier};
-use crate::domain::{Ask, OnConflict, OrgId, Payload, RunId, Status, Timestamp, UserId};
+use crate::domain::{Ask, Begins, OnConflict, OrgId, Payload, RunId, Status, Timestamp, UserId};
 use crate::error::{Coded as _, Kind};
 use crate::store::repo::runs::StoredRun;
 use crate::tenancy::{Membership, Organization, Scope, resolve};
@@ -174,6 +175,8 @@ pub(super) async fn call(
                 concurrency: request.concurrency.clone(),
                 ..Ask::default()
             },
+            begins: request.begins_after.map_or(Begins::AtOnce, Begins::After),
+            gone: CancellationToken::new(),
             workflow: request.workflow.clone(),
             arguments: Map::from_iter([("n".to_owned(), json!(request.n))]),
             wait: request.wait,
@@ -296,6 +299,7 @@ async fn again(
                     idempotency_key: Some(key.clone()),
                     received_at: cx.clock.now(),
                     origin: origin.clone(),
+                    gone: CancellationToken::new(),
                     unindexed: Vec::new(),
                 };
                 let work = Box::pin(async { rerun(cx, scope, input).await.map(|again| (again.run, again.repeated)) });

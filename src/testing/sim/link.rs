@@ -291,6 +291,11 @@ impl QueueStore for Link {
         self.call(Call::Send, what, work).await
     }
 
+    /// The same: nothing is sent again here.
+    async fn send_once(&self, queue: &QueueName, text: &str) -> Result<MessageReceipt> {
+        self.send(queue, text, Duration::ZERO).await
+    }
+
     async fn receive(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Vec<Message>> {
         let work = self.storage.queues.receive(queue, max, visibility);
         self.call(Call::Receive, || format!("{queue} {visibility:?}"), work)

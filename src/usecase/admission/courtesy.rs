@@ -199,6 +199,12 @@ impl Courtesy {
             .filter(move |line| line.under_way <= few && line.is_remembered(now))
     }
 
+    /// Whether a run of an organization is under way that somebody waits for.
+    #[cfg(test)]
+    pub(super) fn is_called_for(&self, org: &OrgId) -> bool {
+        self.lines().get(org).is_some_and(|line| line.under_way > 0)
+    }
+
     fn lines(&self) -> MutexGuard<'_, BTreeMap<OrgId, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -205,6 +205,14 @@ impl Desk {
         Call::Nothing
     }
 
+    /// A run stands elsewhere in the backlog than it was read.
+    pub(super) fn moved(&self) {
+        let mut state = self.state();
+        (state.read_at, state.dirty) = (None, true);
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// The time of a later call has come; whether a message is still needed.
     pub(super) fn call_now(&self) -> bool {
         let mut state = self.state();

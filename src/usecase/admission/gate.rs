@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::callers::Awaited;
 use crate::domain::OrgId;
 use crate::runner::RunnerError;
 
@@ -54,22 +55,41 @@ struct Line {
     last_turn: u64,
     last_used: Option<Instant>,
     /// Those first whose slot lets somebody else go on who has one.
-    inner: VecDeque<oneshot::Sender<WorkerSlot>>,
-    at_forms: VecDeque<oneshot::Sender<WorkerSlot>>,
-    steps: VecDeque<oneshot::Sender<WorkerSlot>>,
+    inner: VecDeque<Waiter>,
+    at_forms: VecDeque<Waiter>,
+    steps: VecDeque<Waiter>,
+}
+
+/// An attempt, or a call, that waits for a slot.
+#[derive(Debug)]
+struct Waiter {
+    slot: oneshot::Sender<WorkerSlot>,
+    /// Of a step of a run that somebody waits for here, or did.
+    call: Option<Arc<Awaited>>,
+}
+
+impl Waiter {
+    fn is_waited_for(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_waited_for())
+    }
+
+    /// Whether whoever waited has gone.
+    fn is_left(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| !call.is_waited_for())
+    }
 }
 
 impl Line {
     fn waiting(&mut self) -> usize {
         let mut waiting = 0;
         for line in [&mut self.inner, &mut self.at_forms, &mut self.steps] {
-            line.retain(|waiter| !waiter.is_closed());
+            line.retain(|waiter| !waiter.slot.is_closed());
             waiting += line.len();
         }
         waiting
     }
 
-    fn of(&mut self, purpose: Purpose) -> &mut VecDeque<oneshot::Sender<WorkerSlot>> {
+    fn of(&mut self, purpose: Purpose) -> &mut VecDeque<Waiter> {
         match purpose {
             Purpose::Inner => &mut self.inner,
             Purpose::Form => &mut self.at_forms,
@@ -77,9 +97,21 @@ impl Line {
         }
     }
 
+    /// The next in a line. A step of a run whose caller has gone changes places with the first whose caller waits: so nobody
+    /// stands behind calls that were given up, and whoever is in between loses nothing by it.
+    fn take(&mut self, purpose: Purpose) -> Option<Waiter> {
+        let line = self.of(purpose);
+        if line.front().is_some_and(Waiter::is_left)
+            && let Some(place) = line.iter().position(Waiter::is_waited_for)
+        {
+            line.swap(0, place);
+        }
+        line.pop_front()
+    }
+
     /// Who may have a slot, of an organization that has this share of them, and for what. With `is_last` there is only one, which
     /// is for who has none.
-    fn next(&mut self, share: usize, is_last: bool) -> Option<(oneshot::Sender<WorkerSlot>, Purpose)> {
+    fn next(&mut self, share: usize, is_last: bool) -> Option<(Waiter, Purpose)> {
         let forms = (share / 2).max(1);
         let may = self.taken < share && (self.taken == 0 || !is_last);
         let purposes = [
@@ -89,7 +121,7 @@ impl Line {
         ];
         let may = purposes.into_iter().filter(|(_, may)| *may);
         may.map(|(purpose, _)| purpose)
-            .find_map(|purpose| Some((self.of(purpose).pop_front()?, purpose)))
+            .find_map(|purpose| Some((self.take(purpose)?, purpose)))
     }
 }
 
@@ -143,11 +175,16 @@ impl Gate {
         }
     }
 
-    /// Waits for a slot.
+    /// Waits for a slot; with the call of the run whose step it is for, where there is one.
     ///
     /// # Errors
     /// [`RunnerError::Busy`] when too many of the organization wait already.
-    pub(in crate::usecase) async fn slot(&self, org: &OrgId, purpose: Purpose) -> Result<WorkerSlot, RunnerError> {
+    pub(in crate::usecase) async fn slot(
+        &self,
+        org: &OrgId,
+        purpose: Purpose,
+        call: Option<Arc<Awaited>>,
+    ) -> Result<WorkerSlot, RunnerError> {
         let waiting = {
             let mut state = self.state();
             let line = state.organizations.entry(org.clone()).or_default();
@@ -155,7 +192,7 @@ impl Gate {
                 return Err(RunnerError::Busy { slots: self.slots });
             }
             let (sender, receiver) = oneshot::channel();
-            line.of(purpose).push_back(sender);
+            line.of(purpose).push_back(Waiter { slot: sender, call });
             receiver
         };
         self.hand_out();
@@ -171,7 +208,8 @@ impl Gate {
                 return None;
             }
             let (sender, receiver) = oneshot::channel();
-            line.steps.push_back(sender);
+            let (slot, call) = (sender, None);
+            line.steps.push_back(Waiter { slot, call });
             receiver
         };
         self.hand_out();
@@ -208,11 +246,11 @@ impl Gate {
     fn hand_out(&self) {
         while let Some((waiter, slot)) = self.next() {
             // One that has gone away gives its slot back by this.
-            drop(waiter.send(slot));
+            drop(waiter.slot.send(slot));
         }
     }
 
-    fn next(&self) -> Option<(oneshot::Sender<WorkerSlot>, WorkerSlot)> {
+    fn next(&self) -> Option<(Waiter, WorkerSlot)> {
         let mut state = self.state();
         state.forget();
         if state.taken >= self.slots {
@@ -261,7 +299,9 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use super::super::callers::Callers;
     use super::*;
+    use crate::domain::RunId;
     use futures::FutureExt as _;
 
     fn org(name: &str) -> OrgId {
@@ -274,10 +314,10 @@ mod tests {
         let (busy, quiet) = (org("busy"), org("quiet"));
         let mut slots: Vec<_> = (0..4).filter_map(|_| gate.slot_at_once(&busy)).collect();
         assert_eq!(slots.len(), 4);
-        let mut fifth = Box::pin(gate.slot(&busy, Purpose::Step));
+        let mut fifth = Box::pin(gate.slot(&busy, Purpose::Step, None));
         assert!(fifth.as_mut().now_or_never().is_none(), "the last slot is kept");
-        let first = gate.slot(&quiet, Purpose::Step).now_or_never().unwrap().unwrap();
-        let mut second = Box::pin(gate.slot(&quiet, Purpose::Step));
+        let first = gate.slot(&quiet, Purpose::Step, None).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(gate.slot(&quiet, Purpose::Step, None));
         assert!(second.as_mut().now_or_never().is_none());
         drop(slots.pop());
         assert!(second.as_mut().now_or_never().is_none(), "both have one");
@@ -311,11 +351,11 @@ mod tests {
         let busy = org("busy");
         let mut slots = Vec::new();
         for _ in 0..2 {
-            slots.push(gate.slot(&busy, Purpose::Step).await.unwrap());
+            slots.push(gate.slot(&busy, Purpose::Step, None).await.unwrap());
         }
-        let mut waits = Box::pin(gate.slot(&busy, Purpose::Step));
+        let mut waits = Box::pin(gate.slot(&busy, Purpose::Step, None));
         assert!(waits.as_mut().now_or_never().is_none());
-        let urgent = gate.slot(&busy, Purpose::Inner).now_or_never().unwrap().unwrap();
+        let urgent = gate.slot(&busy, Purpose::Inner, None).now_or_never().unwrap().unwrap();
         drop(waits);
         drop((urgent, slots));
         assert_eq!(gate.figures(&busy), (3, 0, 0));
@@ -326,20 +366,20 @@ mod tests {
         let gate = Gate::new(6);
         let org = org("busy");
         let forms: Vec<_> = (0..9)
-            .filter_map(|_| gate.slot(&org, Purpose::Form).now_or_never())
+            .filter_map(|_| gate.slot(&org, Purpose::Form, None).now_or_never())
             .collect();
         assert_eq!(forms.len(), 2, "five of six are its share");
         let mut steps = Vec::new();
         for _ in 0..3 {
-            steps.push(gate.slot(&org, Purpose::Step).now_or_never().unwrap().unwrap());
+            steps.push(gate.slot(&org, Purpose::Step, None).now_or_never().unwrap().unwrap());
         }
-        let mut step = Box::pin(gate.slot(&org, Purpose::Step));
-        let mut form = Box::pin(gate.slot(&org, Purpose::Form));
+        let mut step = Box::pin(gate.slot(&org, Purpose::Step, None));
+        let mut form = Box::pin(gate.slot(&org, Purpose::Form, None));
         assert!(step.as_mut().now_or_never().is_none() && form.as_mut().now_or_never().is_none());
         drop(steps.pop());
         assert!(form.as_mut().now_or_never().is_none(), "there are two");
         let _step = step.as_mut().now_or_never().unwrap().unwrap();
-        let mut step = Box::pin(gate.slot(&org, Purpose::Step));
+        let mut step = Box::pin(gate.slot(&org, Purpose::Step, None));
         assert!(step.as_mut().now_or_never().is_none());
         drop(forms);
         assert!(form.as_mut().now_or_never().is_some() && step.as_mut().now_or_never().is_some());
@@ -349,16 +389,46 @@ mod tests {
     async fn a_line_has_an_end() {
         let gate = Gate::new(1);
         let busy = org("busy");
-        let taken = gate.slot(&busy, Purpose::Step).await.unwrap();
+        let taken = gate.slot(&busy, Purpose::Step, None).await.unwrap();
         let mut waiting = Vec::new();
         for _ in 0..MOST_WAITING {
-            let mut one = Box::pin(gate.slot(&busy, Purpose::Step));
+            let mut one = Box::pin(gate.slot(&busy, Purpose::Step, None));
             assert!(one.as_mut().now_or_never().is_none());
             waiting.push(one);
         }
-        let refused = gate.slot(&busy, Purpose::Step).now_or_never().unwrap();
+        let refused = gate.slot(&busy, Purpose::Step, None).now_or_never().unwrap();
         assert!(matches!(refused, Err(RunnerError::Busy { slots: 1 })));
         drop(taken);
         assert!(waiting.remove(0).now_or_never().is_some());
+    }
+    #[tokio::test]
+    async fn whose_caller_has_gone_changes_places_with_one_whose_caller_waits() {
+        let (gate, callers, org) = (Gate::new(1), Callers::default(), org("busy"));
+        let run = |number: usize| -> RunId { format!("run_{number:026}").parse().unwrap() };
+        let taken = gate.slot(&org, Purpose::Step, None).await.unwrap();
+        let mut waits: Vec<_> = (0..4).map(|number| Some(callers.wait(&run(number)))).collect();
+        let mut line = Vec::new();
+        // Two calls that will be given up, an attempt that nobody ever waited for, and two whose callers stay.
+        for of in [Some(0), Some(1), None, Some(2), Some(3)] {
+            let call = of.map(|number| callers.drive(&run(number)).unwrap().call());
+            let mut waiting = Box::pin(gate.slot(&org, Purpose::Step, call));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            line.push(Some(waiting));
+        }
+        waits[0] = None;
+        waits[1] = None;
+        let (mut slot, mut order) = (Some(taken), Vec::new());
+        while order.len() < line.len() {
+            drop(slot.take());
+            let came = line.iter_mut().enumerate().find_map(|(place, waiting)| {
+                let got = waiting.as_mut()?.as_mut().now_or_never()?;
+                Some((place, got.unwrap()))
+            });
+            let (place, got) = came.unwrap();
+            line[place] = None;
+            order.push(place);
+            slot = Some(got);
+        }
+        assert_eq!(order, [3, 4, 2, 0, 1]);
     }
 }

@@ -6,6 +6,7 @@
 //! one message to everybody else. Each run keeps a message of its own, sent before it was written, that puts it back into the
 //! backlog or drives it, should anything in between be lost.
 
+mod callers;
 mod courtesy;
 mod desk;
 mod gate;
@@ -20,6 +21,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub(super) use self::callers::{Awaited, Waits};
 pub(super) use self::gate::{Purpose, WorkerSlot};
 pub(super) use self::key::living;
 pub(super) use self::place::Place;
@@ -73,6 +75,8 @@ pub(super) struct Admission {
     keys: Turns,
     /// Between organizations, on the engine's own work and on the processors.
     pub(super) courtesy: courtesy::Courtesy,
+    /// Who waits here for which run.
+    pub(super) callers: callers::Callers,
 }
 
 impl Admission {
@@ -85,6 +89,7 @@ impl Admission {
             keys: Turns::default(),
             by_message: Arc::new(Semaphore::new(BY_MESSAGE)),
             courtesy: courtesy::Courtesy::new(slots),
+            callers: callers::Callers::default(),
         }
     }
 
@@ -115,13 +120,13 @@ pub(super) fn until(cx: &Context, deadline: Timestamp, at_most: Duration) -> Dur
     at_most.min(deadline.since(now) + LATE)
 }
 
-/// A place for a run that begins with its caller; none when the organization has as many runs as it may.
-pub(super) async fn place_at_once(cx: &Arc<Context>, scope: &Scope) -> Result<Option<Place>> {
+/// A place for a run that begins with its caller, who waits; none when the organization has as many runs as it may.
+pub(super) async fn place_at_once(cx: &Arc<Context>, scope: &Scope, waits: &Waits) -> Result<Option<Place>> {
     let desk = cx.admission.desks.of(scope.org());
     match desk.seat(cx, scope, limit(cx, scope).await?).await? {
         Asked::Granted(seat) => Ok(Some(Place {
             _seat: Some(seat),
-            _called: Some(cx.admission.courtesy.call(scope.org())),
+            driven: Some(waits.begins(cx.admission.courtesy.call(scope.org()))),
             ..Place::none()
         })),
         Asked::Full => Ok(None),
@@ -315,6 +320,7 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
         let place = Place {
             _seat: seat,
             row: (!is_first).then(|| backlog::waiting(&stored)),
+            driven: cx.admission.callers.drive(&run.run),
             _message: by_message,
             ..Place::none()
         };
@@ -424,6 +430,7 @@ impl Serving {
                 let place = Place {
                     _seat: seat,
                     _drive: Some(desk.take(&waiting)),
+                    driven: cx.admission.callers.drive(&waiting.run),
                     row: Some(waiting),
                     ..Place::none()
                 };
@@ -525,6 +532,22 @@ async fn try_take(cx: &Arc<Context>, scope: &Scope, id: &RunId, place: &mut Plac
     let span = tracing::info_span!("run", run.id = %id, org.id = %scope.org());
     let work = drive_run::go_on(cx, &run, stored, std::mem::take(place), now);
     tracing::Instrument::instrument(Box::pin(work), span).await.map(drop)
+}
+
+/// Somebody waits for a run no longer: they have hung up, or are answered before its end. Where nobody else waits here and it has
+/// not begun, it stands from now on where it would if nobody ever had. `run` is as it is, or was.
+pub(super) async fn leave(cx: &Context, scope: &Scope, waits: Waits, run: &StoredRun) {
+    if !waits.leave() || run.state.status.is_terminal() || run.state.epoch > 0 {
+        return;
+    }
+    match cx.backlog.step_back(scope, run).await {
+        Ok(true) => cx.admission.desks.of(scope.org()).moved(),
+        Ok(false) => {}
+        // It is merely further ahead than it should be.
+        Err(error) => {
+            tracing::warn!(run.id = %run.new.run, error = %error, "a run that nobody waits for any more keeps its place in line");
+        }
+    }
 }
 
 /// Takes a run that is ended by a request out of wherever it waits. `run` is as it was before that.

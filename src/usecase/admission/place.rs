@@ -1,9 +1,11 @@
 //! What a run that is driven holds, and what happens to it when the run lets go.
 
+use std::sync::Arc;
+
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Context;
-use super::courtesy::Called;
+use super::callers::{Awaited, Driven};
 use super::desk::{Drive, Seat};
 use crate::audit::LinkedRecord;
 use crate::domain::Timestamp;
@@ -22,8 +24,8 @@ pub(in crate::usecase) struct Place {
     pub(super) _drive: Option<Drive>,
     /// Its row in the backlog, which goes when the run is next listed.
     pub(super) row: Option<Waiting>,
-    /// That somebody waits for it.
-    pub(super) _called: Option<Called>,
+    /// Where somebody waits for it here.
+    pub(super) driven: Option<Driven>,
     /// That its message is not done with until its driver is.
     pub(super) _message: Option<OwnedSemaphorePermit>,
 }
@@ -32,6 +34,11 @@ impl Place {
     /// Of a run that has one elsewhere, or needs none.
     pub(in crate::usecase) fn none() -> Self {
         Self::default()
+    }
+
+    /// Who waits for it here, for what its attempts wait for.
+    pub(in crate::usecase) fn call(&self) -> Option<Arc<Awaited>> {
+        self.driven.as_ref().map(Driven::call)
     }
 
     /// Whether a message that is delivered again after a failure leads to the run, not its row in the backlog.
@@ -56,8 +63,9 @@ impl Place {
         if let Some(row) = self.row.take() {
             match cx.backlog.leave(scope, run, audit, &row).await {
                 Ok(()) => return Ok(()),
-                // It was not there, or somebody has taken it out: a cancellation, which lists the run as well.
-                Err(error) if error.is_conflict() => {}
+                // It was not there, or stands elsewhere since nobody waits for it any more; or somebody has taken it out: a
+                // cancellation, which lists the run as well.
+                Err(error) if error.is_conflict() => cx.backlog.withdraw(scope, run).await?,
                 Err(error) => {
                     self.row = Some(row);
                     return Err(error);
