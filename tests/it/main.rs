@@ -49,6 +49,7 @@ mod seccomp;
 mod secrets;
 mod shell_attacks;
 mod sqlite;
+mod tapped;
 mod tenancy_matrix;
 mod workflows;
 mod yaml_golden;
