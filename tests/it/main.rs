@@ -40,6 +40,7 @@ mod quarantine;
 mod queue_triggers;
 mod recordings;
 mod retention;
+mod rows;
 mod runner_isolation;
 mod runner_limits;
 mod runner_outcomes;
