@@ -164,6 +164,7 @@ codes! {
     "slug_taken" 409 "Another organization has this slug." "Choose another."
     "starting" 503 "The handler has just started and is not ready." "Repeat the request."
     "step_not_found" 404 "The run has no such step." "`GET /api/runs/{id}/steps` lists those that there are."
+    "step_unreadable" 409 "What the step, or one of its items, has left can't be read: its row or a value of it is damaged or gone. Nothing else of the run is." "`GET /api/runs/{id}/steps` says which step, with what of it can be read. A run that needs it to go on is set aside: [operations.md](../operations.md#runs-that-cant-be-read)."
     "stopping" 503 "The handler is stopping." "Repeat the request."
     "storage_forbidden" 503 "Storage refuses the handler's credential." "The operator checks the account's key, SAS or role assignments with `weft doctor`."
     "storage_not_prepared" 500 "A table, queue or container is missing." "Run `weft seed` in development; create the organization otherwise."

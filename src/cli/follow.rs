@@ -274,6 +274,7 @@ fn line(what: &Happening) -> Option<String> {
             let failure = failure.as_ref().map(|failure| format!(": {failure}"));
             format!("a message of {queue} was set aside{}", failure.unwrap_or_default())
         }
+        Happening::Unreadable { sequence, .. } => format!("what happened at {sequence} can't be read"),
         Happening::TakenOver { .. } => "taken over by another instance".to_owned(),
         Happening::Log {
             step,

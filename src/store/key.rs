@@ -442,17 +442,20 @@ pub fn step_row(step: &str) -> super::port::Result<Key> {
     Key::new(format!("step:{step}"))
 }
 
+/// The prefix of a run's events.
+pub const EVENTS: &str = "event:";
+
 /// The n-th event.
 #[must_use]
 pub fn event_row(sequence: u64) -> Key {
-    key(format!("event:{sequence:010}"))
+    key(format!("{EVENTS}{sequence:010}"))
 }
 
 /// What is told of messages about a run that were set aside: behind all transitions, so that whoever reads on in these reads it
 /// with them.
 #[must_use]
 pub fn run_set_aside_row() -> Key {
-    key("event:~set-aside".into())
+    key(format!("{EVENTS}~set-aside"))
 }
 
 /// Where a run's events end.
@@ -903,16 +906,22 @@ pub fn backlog_row(rank: u8, asked: Timestamp, run: &RunId) -> Key {
     key(format!("{BACKLOG}{:02}:{:015}:{run}", rank.min(99), asked.millis()))
 }
 
-/// Who holds a concurrency key. Hashed: it comes from outside.
+/// A concurrency key in names and in the list of runs. Hashed: it comes from outside.
+#[must_use]
+pub fn concurrency(name: &str) -> String {
+    sha256_hex(name.as_bytes())
+}
+
+/// Who holds a concurrency key.
 #[must_use]
 pub fn concurrency_row(name: &str) -> Key {
-    key(format!("concurrency:{}", sha256_hex(name.as_bytes())))
+    key(format!("concurrency:{}", concurrency(name)))
 }
 
 /// The prefix of the runs that wait for a concurrency key.
 #[must_use]
 pub fn parked(name: &str) -> String {
-    format!("parked:{}:", sha256_hex(name.as_bytes()))
+    format!("parked:{}:", concurrency(name))
 }
 
 /// A run that waits for a concurrency key; sorts as in the backlog.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::launch::{self, Launch};
 use super::sub_run::MAX_DEPTH;
-use super::{Context, Error, Result, control_run, drive_run, unreadable};
+use super::{Context, Error, Result, control_run, drive_run};
 use crate::authz::Origin;
 use crate::domain::{Ask, Outcome, Payload, RunId, Status, StepError, Timestamp};
 use crate::scheduler::{Action, Slot};
@@ -238,13 +238,8 @@ pub(super) async fn poke(cx: &Context, scope: &Scope, run: &RunId) -> Result<()>
 /// # Errors
 /// When storage fails.
 pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, child: &RunId) -> Result<()> {
-    let ended = match cx.runs.get(scope, child).await {
-        Ok(Some(run)) => Box::pin(control_run::end(cx, scope, origin, run)).await,
-        Ok(None) => return Ok(()),
-        Err(store::Error::Unreadable { .. }) => Box::pin(unreadable::end(cx, scope, origin, child)).await,
-        Err(error) => return Err(error.into()),
-    };
-    match ended {
+    let by = scope.principal().id();
+    match Box::pin(control_run::end_known(cx, scope, origin, child, &by)).await {
         Ok(_) => Ok(()),
         Err(Error::Request { code: "run_ended", .. }) => Ok(()),
         Err(error) => Err(error),

@@ -24,15 +24,23 @@ const TRIES: usize = 64;
 /// # Errors
 /// When the scope may not, there is no such run, or it has ended already.
 pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunId) -> Result<StoredRun> {
-    let run = match query_run::visible(cx, scope, id, Action::Modify).await {
-        Err(error) if unreadable::run_of(&error) == Some(id) => return unreadable::end(cx, scope, origin, id).await,
-        run => run?,
-    };
-    match end(cx, scope, origin, run).await {
-        // Its steps may be what can't be read.
+    match query_run::visible(cx, scope, id, Action::Modify).await {
         Err(error) if unreadable::run_of(&error) == Some(id) => unreadable::end(cx, scope, origin, id).await,
-        ended => ended,
+        run => end(cx, scope, origin, run?).await,
     }
+}
+
+/// What somebody is told who would end a run that has ended.
+pub(super) fn has_ended(run: &StoredRun) -> Error {
+    Error::conflict(
+        "run_ended",
+        format!(
+            "run `{}` has ended already as `{}`",
+            run.new.run,
+            run.state.status.as_str()
+        ),
+        "nothing is left to cancel",
+    )
 }
 
 /// Ends a run, and the child runs that it waits for.
@@ -46,18 +54,41 @@ pub(super) async fn end_by(
     cx: &Arc<Context>,
     scope: &Scope,
     origin: &Origin,
-    mut run: StoredRun,
+    run: StoredRun,
     by: &str,
 ) -> Result<StoredRun> {
     let id = run.new.run.clone();
+    match try_end(cx, scope, origin, run, by).await {
+        // Its steps may be what can't be read.
+        Err(error) if unreadable::run_of(&error) == Some(&id) => {
+            Box::pin(unreadable::end(cx, scope, origin, &id)).await
+        }
+        ended => ended,
+    }
+}
+
+/// As [`end_by`], of a run of which no more than its id is known; nothing when there is none.
+pub(super) async fn end_known(
+    cx: &Arc<Context>,
+    scope: &Scope,
+    origin: &Origin,
+    id: &RunId,
+    by: &str,
+) -> Result<Option<StoredRun>> {
+    let ended = match cx.runs.get(scope, id).await {
+        Ok(Some(run)) => Box::pin(end_by(cx, scope, origin, run, by)).await,
+        Ok(None) => return Ok(None),
+        Err(store::Error::Unreadable { .. }) => Box::pin(unreadable::end(cx, scope, origin, id)).await,
+        Err(error) => return Err(error.into()),
+    };
+    ended.map(Some)
+}
+
+async fn try_end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, mut run: StoredRun, by: &str) -> Result<StoredRun> {
+    let id = run.new.run.clone();
     for _ in 0..TRIES {
         if run.state.status.is_terminal() {
-            let status = run.state.status.as_str();
-            return Err(Error::conflict(
-                "run_ended",
-                format!("run `{id}` has ended already as `{status}`"),
-                "nothing is left to cancel",
-            ));
+            return Err(has_ended(&run));
         }
         let owner = run.state.owner.clone();
         let now = cx.clock.now();

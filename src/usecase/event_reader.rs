@@ -74,6 +74,10 @@ pub(super) struct Reader {
     /// What this instance has written, as far as it has not been told.
     written: Written,
     ended: Option<(Timestamp, Status)>,
+    /// When what was told last happened.
+    at: Timestamp,
+    /// Whether the last row could not be read, which may be the one that ended the run.
+    is_in_doubt: bool,
     /// Messages that were set aside and have not been told, in order.
     set_aside: VecDeque<Quarantined>,
     /// Whether it was looked for those since the end of the run was read.
@@ -91,6 +95,8 @@ impl Reader {
             with_logs,
             resolved: cursor.open.is_empty(),
             ended: has_told_end.then(|| (state.finished_at.unwrap_or(run.new.created_at), state.status)),
+            at: run.new.created_at,
+            is_in_doubt: false,
             through: cursor.row,
             cursor,
             known: HashMap::new(),
@@ -147,6 +153,10 @@ impl Reader {
         if more_rows {
             return Ok(true);
         }
+        if self.is_in_doubt && self.ended.is_none() {
+            let ended = history.ended(scope, &self.run, self.cursor.row).await?;
+            self.ended = ended.map(|status| (self.at, status));
+        }
         // What this instance has written was told without a look at anything else.
         if self.ended.is_some() && !self.is_complete {
             let set_aside = history.set_aside(scope, &self.run).await?;
@@ -191,7 +201,7 @@ impl Reader {
         if !self.rows.is_empty() || !(look || gap) {
             return Ok(look);
         }
-        let Rows { rows, set_aside, more } = history.rows(scope, &self.run, self.cursor.row, ROWS).await?;
+        let Rows { rows, set_aside, more } = history.rows(scope, &self.run, self.cursor.row, self.at, ROWS).await?;
         self.rows.extend(rows);
         self.found(set_aside);
         let last = self.rows.back().map_or(self.cursor.row, |row| row.sequence);
@@ -216,7 +226,7 @@ impl Reader {
             .unwrap_or(self.cursor.row);
         let mut after = first.saturating_sub(1);
         while after < self.cursor.row {
-            let Rows { rows, more, .. } = history.rows(scope, &self.run, after, ROWS).await?;
+            let Rows { rows, more, .. } = history.rows(scope, &self.run, after, self.at, ROWS).await?;
             let told = self.cursor.row;
             for row in rows.iter().filter(|row| row.sequence <= told) {
                 self.learn(row);
@@ -287,7 +297,15 @@ impl Reader {
             begun: u32::try_from(row.begun.len()).unwrap_or(u32::MAX),
             closed,
         });
-        let facts = u32::try_from(row.facts.len()).unwrap_or(u32::MAX);
+        let mut told: Vec<_> = row
+            .facts
+            .iter()
+            .map(|fact| (256 + fact.to_string().len(), Happening::of_fact(fact)))
+            .collect();
+        if let Some(reason) = &row.unreadable {
+            told.push((256 + reason.len(), Happening::unreadable(row.sequence, reason)));
+        }
+        let facts = u32::try_from(told.len()).unwrap_or(u32::MAX);
         if facts <= self.cursor.facts {
             let step = Advance::Fact {
                 previous,
@@ -296,8 +314,7 @@ impl Reader {
             };
             self.push(silent(step), into);
         }
-        for (index, fact) in (0..).zip(&row.facts).skip(self.cursor.facts as usize) {
-            let told = Happening::of_fact(fact);
+        for (index, (bytes, told)) in (0..).zip(told).skip(self.cursor.facts as usize) {
             if let Happening::RunStatus { status } = told
                 && status.is_terminal()
             {
@@ -308,10 +325,10 @@ impl Reader {
                 index,
                 last: (index + 1 == facts).then(|| end.clone()),
             };
-            let bytes = 256 + fact.to_string().len();
             let told = Some((row.at, told));
             self.push(Item { step, told, bytes }, into);
         }
+        (self.at, self.is_in_doubt) = (row.at, row.unreadable.is_some());
         self.known.retain(|place, _| !end.closed.contains(place));
         self.learn(row);
         Ok(true)

@@ -56,18 +56,17 @@ pub struct Details {
 async fn remains(cx: &Context, scope: &Scope, id: &RunId, error: &Error) -> Result<Details> {
     let extent = scope.authorize(Action::Read, Resource::Run)?;
     let remains = unreadable::remains(cx, scope, id, extent).await?;
-    let mut run = remains.ok_or_else(|| not_found(id))?.run;
-    let waiting_for = (!run.state.status.is_terminal()).then(|| WaitingFor {
-        reason: Reason::Unreadable,
-        detail: format!("{error}; somebody has to end it, or mend what is stored and put it back"),
-        since: run.new.created_at,
-        until: None,
-        position: None,
-    });
+    without_values(cx, scope, remains.ok_or_else(|| not_found(id))?.run, error).await
+}
+
+/// A run without its values, and why.
+async fn without_values(cx: &Context, scope: &Scope, mut run: StoredRun, error: &Error) -> Result<Details> {
+    let why = unreadable::why(error);
+    let waiting_for = (!run.state.status.is_terminal()).then(|| waits_to_be_read(&run, &why));
     run.state
         .error
-        .get_or_insert_with(|| StepError::new(unreadable::CODE, error.to_string()));
-    let quarantined = cx.quarantines.of_run(scope, id).await?;
+        .get_or_insert_with(|| StepError::new(unreadable::CODE, why));
+    let quarantined = cx.quarantines.of_run(scope, &run.new.run).await?;
     Ok(Details {
         run,
         arguments: Value::Null,
@@ -76,6 +75,16 @@ async fn remains(cx: &Context, scope: &Scope, id: &RunId, error: &Error) -> Resu
         quarantined,
         waiting_for,
     })
+}
+
+fn waits_to_be_read(run: &StoredRun, why: &str) -> WaitingFor {
+    WaitingFor {
+        reason: Reason::Unreadable,
+        detail: format!("{why}; somebody has to end it, or mend what is stored and put it back"),
+        since: run.new.created_at,
+        until: None,
+        position: None,
+    }
 }
 
 /// One run. Of one that can't be read, what can be told of it.
@@ -87,23 +96,39 @@ pub async fn get(cx: &Context, scope: &Scope, id: &RunId) -> Result<Details> {
         Err(error) if unreadable::run_of(&error) == Some(id) => return remains(cx, scope, id, &error).await,
         run => run?,
     };
+    let [arguments, result, variables] = match values(cx, scope, &run).await {
+        Err(error) if unreadable::run_of(&error) == Some(id) => {
+            return without_values(cx, scope, run, &error).await;
+        }
+        values => values?,
+    };
     let quarantined = cx.quarantines.of_run(scope, id).await?;
-    let waiting_for = admission::why(cx, scope, &run).await?;
+    // What can't be read may be a step, which nobody looks at here.
+    let aside = if !run.state.status.is_terminal() && quarantined.iter().any(Quarantined::is_about_reading) {
+        cx.runs.set_aside(scope, &run).await?
+    } else {
+        None
+    };
+    let waiting_for = match aside {
+        Some(why) => Some(waits_to_be_read(&run, &why)),
+        None => admission::why(cx, scope, &run).await?,
+    };
     Ok(Details {
+        run,
+        arguments,
+        result,
+        variables,
         quarantined,
         waiting_for,
-        ..details(cx, scope, run).await?
     })
 }
 
 /// A run with its values, for an answer that holds it.
 ///
 /// # Errors
-/// When storage fails.
+/// When one of them can't be read, or storage fails.
 pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Details> {
-    let arguments = cx.runs.resolve(scope, &run.new.arguments).await?;
-    let result = cx.runs.resolve(scope, &run.result).await?;
-    let variables = cx.runs.resolve(scope, &run.variables).await?;
+    let [arguments, result, variables] = values(cx, scope, &run).await?;
     Ok(Details {
         run,
         arguments,
@@ -112,6 +137,22 @@ pub async fn details(cx: &Context, scope: &Scope, run: StoredRun) -> Result<Deta
         quarantined: Vec::new(),
         waiting_for: None,
     })
+}
+
+/// The arguments, the result and the variables of a run.
+///
+/// # Errors
+/// When one of them can't be read, or storage fails.
+pub(in crate::usecase) async fn values(cx: &Context, scope: &Scope, run: &StoredRun) -> Result<[Value; 3]> {
+    let value = async |payload| {
+        let value = cx.runs.resolve(scope, payload).await;
+        value.map_err(|error| error.of_run(&run.new.run))
+    };
+    Ok([
+        value(&run.new.arguments).await?,
+        value(&run.result).await?,
+        value(&run.variables).await?,
+    ])
 }
 
 /// A run's steps.
@@ -210,8 +251,8 @@ impl std::fmt::Debug for Output {
 /// one item.
 ///
 /// # Errors
-/// When the scope may not, there is no such run that it may know of, it has no such step or item, or the items of a map have left
-/// more than is looked at as one list.
+/// When the scope may not, there is no such run that it may know of, it has no such step or item, that can't be read, or the items
+/// of a map have left more than is looked at as one list.
 pub async fn output(cx: &Context, scope: &Scope, (id, step): (&RunId, &str), item: Option<u32>) -> Result<StepOutput> {
     let run = visible(cx, scope, id, Action::Read).await?;
     let place = place_of(&run, step)?;
@@ -230,14 +271,25 @@ pub async fn output(cx: &Context, scope: &Scope, (id, step): (&RunId, &str), ite
         known: &known,
     };
     let is_one = item.is_some() || run.new.plan.steps[place].work.is_once();
-    let left = values.left((place, item)).await?;
-    Ok(StepOutput {
-        status: state.status,
-        output: match &left.output {
+    let read = async {
+        let left = values.left((place, item)).await?;
+        let output = match &left.output {
             Payload::Claim(check) if is_one => Output::Text(check.size, cx.runs.coming(scope, check).await?),
             _ => Output::Value(values.output((place, item)).await?),
-        },
-        error: left.error,
+        };
+        Ok(StepOutput {
+            status: state.status,
+            output,
+            error: left.error,
+        })
+    };
+    read.await.map_err(|error: Error| match error {
+        Error::Store(store::Error::Unreadable { what, .. } | store::Error::Corrupt { what }) => Error::conflict(
+            "step_unreadable",
+            format!("what step `{step}` of run `{id}` has left can't be read: {what}"),
+            "the other steps can be read; an operator may mend what is stored",
+        ),
+        error => error,
     })
 }
 

@@ -77,11 +77,10 @@ pub async fn of_run(cx: &Context, scope: &Scope, id: &RunId, step: Option<&str>)
         }
         .into());
     }
-    let details = super::query_run::details(cx, scope, run).await?;
+    let [arguments, result, _] = super::query_run::values(cx, scope, &run).await?;
     let (mut attempts, left_out) = cx.recordings.of_run(scope, id, ANSWER_BYTES).await?;
     if let Some(step) = step {
-        let new = &details.run.new;
-        if new.plan.position(step).is_none() {
+        if run.new.plan.position(step).is_none() {
             return Err(super::Error::not_found(
                 "step_not_found",
                 format!("run `{id}` has no step `{step:.80}`"),
@@ -90,15 +89,14 @@ pub async fn of_run(cx: &Context, scope: &Scope, id: &RunId, step: Option<&str>)
         }
         attempts.retain(|attempt| attempt.step == step);
     }
-    let run = details.run;
     Ok(RecordedRun {
         schema: RECORDING_SCHEMA,
         run: run.new.run.clone(),
         workflow: run.new.workflow.clone(),
         organization: scope.org().clone(),
         status: run.state.status,
-        arguments: details.arguments,
-        result: details.result,
+        arguments,
+        result,
         error: run.state.error.clone(),
         bundle: run.new.plan.bundle.clone(),
         environment: run.new.plan.environment.clone(),

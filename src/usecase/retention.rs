@@ -91,7 +91,7 @@ async fn is_needed(cx: &Context, scope: &Scope, old: &Old) -> Result<bool> {
             Err(store::Error::Unreadable { .. }) => true,
             run => run?.is_some(),
         };
-        if is_there || at.plus(COMING) > cx.clock.now() {
+        if is_there || at.is_none_or(|at| at.plus(COMING) > cx.clock.now()) {
             return Ok(true);
         }
     }

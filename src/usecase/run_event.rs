@@ -183,6 +183,14 @@ pub enum Happening {
         #[schema(value_type = Object, nullable)]
         data: Value,
     },
+    /// What one transition changed can't be read, or not all of it.
+    #[serde(rename = "event.unreadable")]
+    Unreadable {
+        /// The transition's number in the run's history.
+        sequence: u64,
+        /// What can't be read of it.
+        reason: String,
+    },
     /// Something that this build doesn't know: written by a newer one.
     #[serde(rename = "other")]
     Other {
@@ -199,6 +207,14 @@ impl Happening {
             queue: fact.queue.clone(),
             deliveries: fact.deliveries,
             failure: fact.failure.clone(),
+        }
+    }
+
+    /// That a row of the history can't be read.
+    pub(super) fn unreadable(sequence: u64, reason: &str) -> Self {
+        Self::Unreadable {
+            sequence,
+            reason: reason.to_owned(),
         }
     }
 
@@ -255,7 +271,8 @@ impl Happening {
             | Self::StepsEnded { .. }
             | Self::PhaseBegun { .. }
             | Self::TakenOver { .. }
-            | Self::MessageSetAside { .. } => None,
+            | Self::MessageSetAside { .. }
+            | Self::Unreadable { .. } => None,
         }
     }
 }

@@ -36,6 +36,14 @@ pub(super) const fn run_of(error: &Error) -> Option<&RunId> {
     }
 }
 
+/// What an error says can't be read, in one sentence.
+pub(super) fn why(error: &Error) -> String {
+    match error {
+        Error::Store(store::Error::Unreadable { what, .. }) => what.clone(),
+        error => error.to_string(),
+    }
+}
+
 /// Sets a run aside that nobody can go on with, `error` says why. False when it is left to another version of Weft, which has
 /// written it, and `is_last` does not say that it has had its time.
 ///
@@ -145,6 +153,10 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &
         let Some(remains) = cx.runs.remains(scope, id).await? else {
             return Err(store::Error::corrupt("a run that was written is gone").into());
         };
+        // Somebody else was first: what it was is a run that has ended and can be read.
+        if remains.why.is_none() && remains.run.state.status.is_terminal() {
+            return Err(control_run::has_ended(&remains.run));
+        }
         let why = remains
             .why
             .clone()
@@ -173,13 +185,7 @@ pub(super) async fn end(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &
             }
             // Somebody has mended it, or ended it.
             Err(store::Error::PreconditionFailed { .. }) => match cx.runs.get(scope, id).await {
-                Ok(Some(run)) if run.state.status.is_terminal() => {
-                    return Err(Error::conflict(
-                        "run_ended",
-                        format!("run `{id}` has ended already as `{}`", run.state.status.as_str()),
-                        "nothing is left to cancel",
-                    ));
-                }
+                Ok(Some(run)) if run.state.status.is_terminal() => return Err(control_run::has_ended(&run)),
                 Ok(_) | Err(store::Error::Unreadable { .. }) => {}
                 Err(error) => return Err(error.into()),
             },

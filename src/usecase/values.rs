@@ -296,12 +296,18 @@ impl Values<'_> {
         Ok(Ok(list))
     }
 
+    /// A value of the run: without it nobody can go on.
+    async fn resolve(&self, payload: &Payload) -> Result<Value> {
+        let value = self.cx.runs.resolve(self.scope, payload).await;
+        Ok(value.map_err(|error| error.of_run(&self.run.new.run))?)
+    }
+
     async fn run_arguments(&self) -> Result<Arc<Value>> {
         let kept = || self.known.arguments.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(arguments) = kept().as_ref() {
             return Ok(arguments.clone());
         }
-        let arguments = Arc::new(self.cx.runs.resolve(self.scope, &self.run.new.arguments).await?);
+        let arguments = Arc::new(self.resolve(&self.run.new.arguments).await?);
         *kept() = Some(arguments.clone());
         Ok(arguments)
     }
@@ -439,7 +445,7 @@ impl Values<'_> {
                 let mut values = Vec::with_capacity(outputs.len());
                 for output in outputs {
                     values.push(match output {
-                        Some(output) => self.cx.runs.resolve(self.scope, &output).await?,
+                        Some(output) => self.resolve(&output).await?,
                         None => Value::Null,
                     });
                 }
@@ -452,11 +458,11 @@ impl Values<'_> {
                     step.attempts
                 };
                 let left = self.left((place, Some(rounds.saturating_sub(1)))).await?;
-                Ok(self.cx.runs.resolve(self.scope, &left.output).await?)
+                self.resolve(&left.output).await
             }
             _ => {
                 let left = self.left((place, item)).await?;
-                Ok(self.cx.runs.resolve(self.scope, &left.output).await?)
+                self.resolve(&left.output).await
             }
         }
     }
@@ -490,11 +496,11 @@ impl Values<'_> {
             before = run.new.resumes.clone();
         }
         // Nothing deletes such a run, and to go on with null would be worse than to stand still.
-        Err(store::Error::corrupt(format!(
+        let gone = format!(
             "the run is gone from which step `{}` was taken over",
             self.run.new.plan.steps[place].id
-        ))
-        .into())
+        );
+        Err(store::Error::corrupt(gone).of_run(&self.run.new.run).into())
     }
 }
 

@@ -15,13 +15,15 @@ use weft::store::Error;
 use weft::store::fault::{Call, Fault, Faults, Faulty, Plan, Rule};
 use weft::store::key::{self, PlatformTable};
 use weft::store::port::{
-    ETag, Entity, Key, Match, Operation, Page, Ports, Properties, Query, Result, TableName, TableStore, Value,
+    ETag, Entity, Key, Match, Operation, Ports, Properties, Query, Result, TableName, TableStore, Value,
 };
 use weft::store::repo::audit_log::{
     AuditLog, AuditQuery, MAX_GROUP, Verdict, from_properties, index_operations, rows_for_run, to_properties,
 };
 use weft::store::sqlite;
 use weft::tenancy::{Organization, PlatformScope, Scope, operator, operator_in, resolve_key, system};
+
+use crate::tapped::{Tap, tapped};
 
 const NOW: i64 = 1_795_219_200_000;
 const TODAY: &str = "20261121";
@@ -826,39 +828,28 @@ async fn a_chain_never_forks_and_no_record_stands_twice() {
 }
 
 /// Answers that a transaction is lost, and carries it out later.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Late {
-    inner: Arc<dyn TableStore>,
     hold: Mutex<bool>,
     held: Mutex<Option<(TableName, Key, Vec<Operation>)>>,
 }
 
 impl Late {
-    async fn arrive(&self) -> Result<Vec<ETag>> {
+    async fn arrive(&self, store: &dyn TableStore) -> Result<Vec<ETag>> {
         let (table, partition, operations) = self.held.lock().unwrap().take().expect("one is held");
-        self.inner.commit(&table, &partition, operations).await
+        store.commit(&table, &partition, operations).await
     }
 }
 
 #[async_trait]
-impl TableStore for Late {
-    async fn create_table(&self, table: &TableName) -> Result<()> {
-        self.inner.create_table(table).await
-    }
-
-    async fn delete_table(&self, table: &TableName) -> Result<()> {
-        self.inner.delete_table(table).await
-    }
-
-    async fn get(&self, table: &TableName, partition: &Key, row: &Key) -> Result<Option<Entity>> {
-        self.inner.get(table, partition, row).await
-    }
-
-    async fn query(&self, table: &TableName, query: Query) -> Result<Page> {
-        self.inner.query(table, query).await
-    }
-
-    async fn commit(&self, table: &TableName, partition: &Key, operations: Vec<Operation>) -> Result<Vec<ETag>> {
+impl Tap for Late {
+    async fn commit(
+        &self,
+        store: &dyn TableStore,
+        table: &TableName,
+        partition: &Key,
+        operations: Vec<Operation>,
+    ) -> Result<Vec<ETag>> {
         // Chains only: entries and keys have partitions of their own.
         if partition.as_str().starts_with("audit:") && std::mem::take(&mut *self.hold.lock().unwrap()) {
             *self.held.lock().unwrap() = Some((table.clone(), partition.clone(), operations));
@@ -867,22 +858,13 @@ impl TableStore for Late {
                 source: "lost".into(),
             });
         }
-        self.inner.commit(table, partition, operations).await
+        store.commit(table, partition, operations).await
     }
 }
 
 fn late(world: &World) -> (AuditLog, Arc<Late>) {
-    let inner = Arc::clone(&world.ports.tables);
-    let late = Arc::new(Late {
-        inner,
-        hold: Mutex::new(false),
-        held: Mutex::new(None),
-    });
-    let log = world.log_on(Ports {
-        tables: Arc::clone(&late) as Arc<dyn TableStore>,
-        ..world.ports.clone()
-    });
-    (log, late)
+    let late = Arc::new(Late::default());
+    (world.log_on(tapped(&world.ports, &late)), late)
 }
 
 #[tokio::test]
@@ -895,7 +877,7 @@ async fn a_transaction_that_arrives_late_forks_nothing() {
     // It arrives before the next: that one steps behind it, and the repeat is recognised.
     *late.hold.lock().unwrap() = true;
     assert!(log.write(&world.scope, sealed.clone()).await.is_err());
-    late.arrive().await.unwrap();
+    late.arrive(world.ports.tables.as_ref()).await.unwrap();
     assert_eq!(log.append(&world.scope, bypass(&log, "ada")).await.unwrap().sequence, 3);
     assert_eq!(log.write(&world.scope, sealed).await.unwrap().sequence, 2);
 
@@ -904,7 +886,12 @@ async fn a_transaction_that_arrives_late_forks_nothing() {
     *late.hold.lock().unwrap() = true;
     assert!(log.write(&world.scope, sealed.clone()).await.is_err());
     assert_eq!(log.write(&world.scope, sealed).await.unwrap().sequence, 4);
-    assert!(late.arrive().await.unwrap_err().is_conflict());
+    assert!(
+        late.arrive(world.ports.tables.as_ref())
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
     assert_eq!(world.day(&log).await.map(|head| head.sequence), Ok(4));
 }
 
@@ -924,7 +911,12 @@ async fn a_transaction_that_arrives_on_the_next_day_is_too_late() {
         let linked = log.write(&world.scope, sealed).await.unwrap();
         assert_eq!(linked.chain, day_chain(&log, &world.clock.now().day()));
         assert_eq!(linked.sequence, if before == 0 { 1 } else { 2 });
-        assert!(late.arrive().await.unwrap_err().is_conflict());
+        assert!(
+            late.arrive(world.ports.tables.as_ref())
+                .await
+                .unwrap_err()
+                .is_conflict()
+        );
         for day in [today, world.clock.now().day()] {
             let verdicts = log.verify_day(&world.scope, &day).await.unwrap();
             assert!(verdicts.iter().all(|verdict| verdict.result.is_ok()), "{verdicts:?}");

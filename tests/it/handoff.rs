@@ -12,7 +12,7 @@ use weft::domain::{AttemptId, Outcome, RunId, StepError, Timestamp};
 use weft::runner::scripted::Scene;
 use weft::scheduler::Slot;
 use weft::store::key::Queue;
-use weft::store::port::{ETag, Entity, Key, Operation, Page, Ports, Query, Result, TableName, TableStore};
+use weft::store::port::{ETag, Key, Operation, Result, TableName, TableStore};
 use weft::store::repo::runs::{Letter, Reported, Timings};
 use weft::store::sqlite;
 use weft::tenancy::{self, Scope};
@@ -21,6 +21,8 @@ use weft::testing::{Answer, TestApp};
 use weft::usecase::deliver::{Delivered, From, consume, deliver};
 use weft::usecase::drive_run::Continued;
 use weft::usecase::seed::DEVELOPMENT_KEY;
+
+use crate::tapped::{Tap, tapped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any test.
@@ -442,33 +444,22 @@ async fn who_has_lost_a_claim_can_not_report() {
 }
 
 /// Storage that counts how often a claim was taken away before its run was changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Watched {
-    inner: Arc<dyn TableStore>,
     /// From when on it is counted.
     looks: AtomicBool,
     before: AtomicUsize,
 }
 
 #[async_trait]
-impl TableStore for Watched {
-    async fn create_table(&self, table: &TableName) -> Result<()> {
-        self.inner.create_table(table).await
-    }
-
-    async fn delete_table(&self, table: &TableName) -> Result<()> {
-        self.inner.delete_table(table).await
-    }
-
-    async fn get(&self, table: &TableName, partition: &Key, row: &Key) -> Result<Option<Entity>> {
-        self.inner.get(table, partition, row).await
-    }
-
-    async fn query(&self, table: &TableName, query: Query) -> Result<Page> {
-        self.inner.query(table, query).await
-    }
-
-    async fn commit(&self, table: &TableName, partition: &Key, operations: Vec<Operation>) -> Result<Vec<ETag>> {
+impl Tap for Watched {
+    async fn commit(
+        &self,
+        store: &dyn TableStore,
+        table: &TableName,
+        partition: &Key,
+        operations: Vec<Operation>,
+    ) -> Result<Vec<ETag>> {
         let is_claim =
             |one: &Operation| matches!(one, Operation::Delete(row, _) if row.as_str().starts_with("attempt:"));
         let moves = operations.iter().any(|one| matches!(one, Operation::Merge(..)));
@@ -477,20 +468,15 @@ impl TableStore for Watched {
         } else if self.looks.load(Ordering::SeqCst) && operations.iter().any(is_claim) {
             self.before.fetch_add(1, Ordering::SeqCst);
         }
-        self.inner.commit(table, partition, operations).await
+        store.commit(table, partition, operations).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_stays_until_it_is_committed_that_nobody_wants_its_attempt() {
     let storage = sqlite::open(None, clock()).unwrap();
-    let watched = Arc::new(Watched {
-        inner: Arc::clone(&storage.tables),
-        looks: AtomicBool::new(false),
-        before: AtomicUsize::new(0),
-    });
-    let tables = Arc::clone(&watched) as Arc<dyn TableStore>;
-    let app = map(12, json!({})).storage(Ports { tables, ..storage }).start().await;
+    let watched = Arc::new(Watched::default());
+    let app = map(12, json!({})).storage(tapped(&storage, &watched)).start().await;
     let (scope, run, handed, _) = handed_over(&app, 2).await;
     let (runs, now) = (&app.cx.runs, app.cx.clock.now());
     let failed = || Outcome::Failed {

@@ -277,7 +277,7 @@ async fn a_run_that_is_resumed_while_it_is_about_to_be_deleted_stays() {
         !retention.delete(&scope, &old).await.unwrap(),
         "it was looked at too early"
     );
-    assert_eq!(retention.kept_for(&scope, &run).await.unwrap(), [(resumed, now)]);
+    assert_eq!(retention.kept_for(&scope, &run).await.unwrap(), [(resumed, Some(now))]);
     assert_ne!(left(&app, &run).await, (0, 0, 0));
     // Who comes too late is told so.
     let seen = app.cx.runs.get(&scope, &run).await.unwrap().unwrap();

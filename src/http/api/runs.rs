@@ -454,6 +454,9 @@ pub struct StepView {
     pub duration_ms: Option<u64>,
     /// Attempts that have ended, the newest hundred.
     pub attempts: Vec<AttemptRecord>,
+    /// Why what is stored of it can't be read, where it can't: attempts, times and counts may be missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
 }
 
 impl From<StoredStep> for StepView {
@@ -474,6 +477,7 @@ impl From<StoredStep> for StepView {
             started_at: step.started_at,
             finished_at: step.finished_at,
             attempts: step.attempts,
+            unreadable: step.unreadable,
         }
     }
 }
@@ -515,6 +519,9 @@ pub struct ItemView {
     pub children: Vec<RunId>,
     /// Attempts that have ended, the newest hundred.
     pub attempts: Vec<AttemptRecord>,
+    /// Why what is stored of it can't be read, where it can't: attempts and times may be missing, and `status` may be the step's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
 }
 
 impl From<StoredItem> for ItemView {
@@ -527,6 +534,7 @@ impl From<StoredItem> for ItemView {
             finished_at: item.finished_at,
             children: item.children,
             attempts: item.attempts,
+            unreadable: item.unreadable,
         }
     }
 }
@@ -705,7 +713,8 @@ pub async fn logs(
     responses((status = 200, body = RunAnswer), (status = "default", body = Problem)))]
 pub async fn cancel(admitted: Admitted, Path(id): Path<String>, _: NoBody) -> Result<Json<RunAnswer>, ApiError> {
     let run = control_run::cancel(&admitted.app.cx, &admitted.scope, &admitted.origin, &run_id(&id)?).await?;
-    let details = query_run::details(&admitted.app.cx, &admitted.scope, run).await?;
+    // Its values may be what can't be read: it has ended all the same.
+    let details = query_run::get(&admitted.app.cx, &admitted.scope, &run.new.run).await?;
     Ok(Json(RunAnswer::new(details)))
 }
 

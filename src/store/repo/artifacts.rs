@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::damage::{known, noted};
 use crate::domain::{ArtifactId, AttemptId, RunId, Timestamp, sha256_hex};
 use crate::store::claim_check::{self, Coming, Named};
 use crate::store::error::Error;
@@ -253,7 +254,7 @@ impl Artifacts {
         row.as_ref().map(read_row).transpose()
     }
 
-    /// All of a run, by name, and of one name the newest first.
+    /// All of a run, by name, and of one name the newest first; but for rows that can't be read.
     ///
     /// # Errors
     /// Those of the table store.
@@ -266,7 +267,9 @@ impl Artifacts {
                 .after(continuation);
             let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
             for row in &page.entities {
-                artifacts.push(read_row(row)?);
+                let mut why = Vec::new();
+                artifacts.extend(known(read_row(row), &mut why));
+                noted(row, &why);
             }
             continuation = page.next;
             if continuation.is_none() {

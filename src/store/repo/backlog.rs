@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::damage::{known, noted};
 use super::runs::{Runs, StoredRun};
 use crate::audit::LinkedRecord;
-use crate::domain::{ConcurrencyKey, RunId, Timestamp};
+use crate::domain::{ConcurrencyKey, RunId, Status, Timestamp};
 use crate::store::error::Error;
 use crate::store::key;
-use crate::store::port::{ETag, Entity, Key, Match, MessageReceipt, Operation, Ports, Properties, Query, Result};
+use crate::store::port::{
+    ETag, Entity, Filter, Key, Match, MessageReceipt, Operation, Ports, Properties, Query, Result,
+};
 use crate::tenancy::Scope;
 
 const SCHEMA: i64 = 1;
@@ -51,8 +54,19 @@ pub struct Waiting {
 pub struct Holders {
     /// The runs, the one that has held it longest first.
     pub runs: Vec<RunId>,
+    /// Whether the row that says so can't be read: who holds the key is not known.
+    pub is_lost: bool,
     changes: i64,
     etag: Option<ETag>,
+}
+
+/// A run that has not ended, as far as the list of runs knows, and asks for a concurrency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carrier {
+    /// The run.
+    pub run: RunId,
+    /// Whether it was set aside, and nobody has gone on with it since: it has given the key back.
+    pub is_aside: bool,
 }
 
 /// What instances have taken of the organization's limit.
@@ -171,15 +185,27 @@ impl Backlog {
     /// # Errors
     /// Those of the table store.
     pub async fn first(&self, scope: &Scope, limit: usize) -> Result<(Vec<Waiting>, bool)> {
-        let query = Query::partition(key::index()).prefix(key::BACKLOG)?.limit(limit);
-        let page = match self.ports.tables.query(&key::org_table(scope.org()), query).await {
-            Ok(page) => page,
+        match self.first_of(scope, key::BACKLOG, limit).await {
             // A message about an organization that has been deleted since.
-            Err(Error::NotFound { .. }) => return Ok((Vec::new(), false)),
-            Err(error) => return Err(error),
-        };
-        let more = page.next.is_some();
-        Ok((page.entities.iter().filter_map(known).collect(), more))
+            Err(Error::NotFound { .. }) => Ok((Vec::new(), false)),
+            read => read,
+        }
+    }
+
+    /// The first runs among rows with a prefix, at most `limit`, and whether there are more. Rows that name no run don't count, or
+    /// they would stand before the others for ever.
+    async fn first_of(&self, scope: &Scope, prefix: &str, limit: usize) -> Result<(Vec<Waiting>, bool)> {
+        let (mut waiting, mut next) = (Vec::new(), None);
+        loop {
+            let query = Query::partition(key::index()).prefix(prefix)?;
+            let query = query.limit(limit - waiting.len()).after(next);
+            let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+            waiting.extend(page.entities.iter().filter_map(of_row));
+            next = page.next;
+            if next.is_none() || waiting.len() >= limit {
+                return Ok((waiting, next.is_some()));
+            }
+        }
     }
 
     /// How many runs stand before one, at most `limit` (1 to 1,000).
@@ -282,12 +308,58 @@ impl Backlog {
         let Some(row) = self.get(scope, &key::concurrency_row(key)).await? else {
             return Ok(Holders::default());
         };
-        let text = row.properties.require_text("runs")?;
+        let mut why = Vec::new();
+        let runs = row.properties.require_text("runs").and_then(|text| {
+            serde_json::from_str(text).map_err(|_| Error::corrupt("the holders of a key can't be read"))
+        });
+        let runs: Option<Vec<RunId>> = known(runs, &mut why);
+        // A number that changes with every write: it may begin anew.
+        let changes = known(row.properties.require_int("changes"), &mut why);
+        noted(&row, &why);
         Ok(Holders {
-            runs: serde_json::from_str(text).map_err(|_| Error::corrupt("the holders of a key can't be read"))?,
-            changes: row.properties.require_int("changes")?,
+            is_lost: runs.is_none(),
+            runs: runs.unwrap_or_default(),
+            changes: changes.unwrap_or_default(),
             etag: Some(row.etag),
         })
+    }
+
+    /// Runs that ask for a concurrency key and have not ended, as far as the list of runs knows, those first that were asked for
+    /// first. Reads all of the list, on the service's side, a page after the other.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn carriers(&self, scope: &Scope, key: &str) -> Result<Vec<Carrier>> {
+        let open = Status::ALL.iter().filter(|status| !status.is_terminal());
+        let open = open.map(|status| Filter::equal("status", status.as_str()));
+        let asks = Filter::equal("concurrency", key::concurrency(key));
+        let filter = open.reduce(Filter::or).map_or(asks.clone(), |open| asks.and(open));
+        let (mut carriers, mut next) = (Vec::new(), None);
+        loop {
+            let query = Query::partition(key::index()).prefix(key::INDEX_RUNS)?.after(next);
+            let query = query.filter(filter.clone());
+            let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+            carriers.extend(page.entities.iter().filter_map(|row| {
+                Some(Carrier {
+                    run: row.row.as_str().rsplit(':').next()?.parse().ok()?,
+                    is_aside: row.properties.get("setAside").is_some(),
+                })
+            }));
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        carriers.reverse();
+        Ok(carriers)
+    }
+
+    /// Says anew who holds a concurrency key, where that could not be read.
+    ///
+    /// # Errors
+    /// As [`Backlog::grant`].
+    pub async fn hold_anew(&self, scope: &Scope, key: &str, lost: &Holders, runs: &[RunId]) -> Result<()> {
+        self.commit(scope, vec![held(key, lost, runs)?]).await
     }
 
     /// Gives a run the key that it asks for: it stands in the backlog then.
@@ -306,7 +378,7 @@ impl Backlog {
         if !runs.contains(&run.new.run) {
             runs.push(run.new.run.clone());
         }
-        let operations = vec![hold(concurrency, holders, &runs)?, entry(run, guard)];
+        let operations = vec![hold(&concurrency.key, holders, &runs)?, entry(run, guard)];
         self.commit(scope, operations).await
     }
 
@@ -324,7 +396,7 @@ impl Backlog {
         let row = key::parked_row(&concurrency.key, run.new.ask.rank(), run.new.created_at, &run.new.run);
         // The holders' row changes too, so that who gives the key back meanwhile meets this run.
         let operations = vec![
-            hold(concurrency, holders, &holders.runs)?,
+            hold(&concurrency.key, holders, &holders.runs)?,
             Operation::Upsert(row, parked(run)),
         ];
         self.commit(scope, operations).await
@@ -335,9 +407,7 @@ impl Backlog {
     /// # Errors
     /// Those of the table store.
     pub async fn first_parked(&self, scope: &Scope, key: &str, limit: usize) -> Result<Vec<Waiting>> {
-        let query = Query::partition(key::index()).prefix(&key::parked(key))?.limit(limit);
-        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
-        Ok(page.entities.iter().filter_map(known).collect())
+        Ok(self.first_of(scope, &key::parked(key), limit).await?.0)
     }
 
     /// Sets who holds a key, and puts those who have waited for it and hold it now into the backlog.
@@ -354,12 +424,7 @@ impl Backlog {
     ) -> Result<()> {
         let mut runs = staying.to_vec();
         runs.extend(next.iter().map(|waiting| waiting.run.clone()));
-        let mut operations = vec![match &holders.etag {
-            Some(etag) if runs.is_empty() => {
-                Operation::Delete(key::concurrency_row(&concurrency.key), Match::Exactly(etag.clone()))
-            }
-            _ => hold(concurrency, holders, &runs)?,
-        }];
+        let mut operations = vec![held(&concurrency.key, holders, &runs)?];
         for waiting in next {
             let Some(tail) = waiting.row.as_str().strip_prefix(&key::parked(&concurrency.key)) else {
                 return Err(Error::corrupt("a run waits for another key"));
@@ -374,7 +439,7 @@ impl Backlog {
         self.commit(scope, operations).await
     }
 
-    /// What instances have taken of the organization's limit.
+    /// What instances have taken of the organization's limit; nothing where that can't be read, until they renew it.
     ///
     /// # Errors
     /// Those of the table store.
@@ -383,9 +448,16 @@ impl Backlog {
         let Some(row) = self.ports.tables.get(&table, &key::seats(), &key::only_row()).await? else {
             return Ok(Seats::default());
         };
-        let text = row.properties.require_text("taken")?;
+        let mut why = Vec::new();
+        let taken = row
+            .properties
+            .require_text("taken")
+            .and_then(|text| serde_json::from_str(text).map_err(|_| Error::corrupt("the seats can't be read")));
+        // Whoever has taken some says so again before they run out.
+        let taken = known(taken, &mut why).unwrap_or_default();
+        noted(&row, &why);
         Ok(Seats {
-            taken: serde_json::from_str(text).map_err(|_| Error::corrupt("the seats can't be read"))?,
+            taken,
             etag: Some(row.etag),
         })
     }
@@ -513,12 +585,23 @@ fn entry(run: &StoredRun, guard: Option<&Guard>) -> Operation {
     Operation::Upsert(row_of(run), row)
 }
 
-fn hold(concurrency: &ConcurrencyKey, holders: &Holders, runs: &[RunId]) -> Result<Operation> {
-    let row = key::concurrency_row(&concurrency.key);
+/// As [`hold`]; a key that nobody holds has no row.
+fn held(key: &str, holders: &Holders, runs: &[RunId]) -> Result<Operation> {
+    match &holders.etag {
+        Some(etag) if runs.is_empty() => Ok(Operation::Delete(
+            key::concurrency_row(key),
+            Match::Exactly(etag.clone()),
+        )),
+        _ => hold(key, holders, runs),
+    }
+}
+
+fn hold(key: &str, holders: &Holders, runs: &[RunId]) -> Result<Operation> {
+    let row = key::concurrency_row(key);
     let text = serde_json::to_string(runs).map_err(|error| Error::corrupt(error.to_string()))?;
     let properties = Properties::new()
         .with("v", SCHEMA)
-        .with("key", concurrency.key.clone())
+        .with("key", key)
         .with("runs", text)
         .with("changes", holders.changes + 1);
     Ok(match &holders.etag {
@@ -529,7 +612,7 @@ fn hold(concurrency: &ConcurrencyKey, holders: &Holders, runs: &[RunId]) -> Resu
 
 /// What a row says. Of one that can't be read its name says enough to go on: which run, and where it stands. One whose name says
 /// nothing either is passed over, or nobody behind it would ever begin.
-fn known(row: &Entity) -> Option<Waiting> {
+fn of_row(row: &Entity) -> Option<Waiting> {
     let error = match read(row) {
         Ok(waiting) => return Some(waiting),
         Err(error) => error,

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::damage::{known, noted};
 use super::quarantines::Quarantined;
 use super::runs::StoredRun;
-use crate::domain::{AttemptId, LogLine, RunId, Timestamp};
+use crate::domain::{AttemptId, LogLine, RunId, Status, Timestamp};
 use crate::scheduler::{Effect, Transition};
 use crate::store::error::Error;
 use crate::store::key;
@@ -49,6 +50,8 @@ pub struct Row {
     pub ended: Vec<AttemptId>,
     /// Attempts that it ended from outside: their last words may come after it.
     pub killed: Vec<AttemptId>,
+    /// Why its row can't be read; the rest is what can be, and its time may be that of what stands before it.
+    pub unreadable: Option<String>,
 }
 
 /// What a transition has to tell, if it has; `running` are the attempts before it.
@@ -87,6 +90,7 @@ pub(crate) fn row(running: &[AttemptId], run: &StoredRun, transition: &Transitio
         begun,
         ended,
         killed,
+        unreadable: None,
     }))
 }
 
@@ -148,22 +152,66 @@ impl History {
         Self { ports }
     }
 
-    /// Rows behind `after`, at most `limit` (1 to 1000), in order. One request.
+    /// Rows behind `after`, at most `limit` (1 to 1000), in order. `since` is the time of what stands before them, for rows that can't
+    /// say theirs. One request, and another for each whole page of rows that have no number.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn rows(&self, scope: &Scope, run: &RunId, after: u64, limit: usize) -> Result<Rows> {
+    pub async fn rows(
+        &self,
+        scope: &Scope,
+        run: &RunId,
+        after: u64,
+        mut since: Timestamp,
+        limit: usize,
+    ) -> Result<Rows> {
         let mut query = Query::partition(key::run(run)).limit(limit);
         query.from = Some(key::event_row(after + 1));
         query.until = Some(key::events_end());
-        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
-        let mut entities = page.entities;
-        let set_aside = entities.pop_if(|row| row.row == key::run_set_aside_row());
-        Ok(Rows {
-            rows: entities.iter().map(read).collect::<Result<_>>()?,
-            set_aside: set_aside.as_ref().map(facts).transpose()?.unwrap_or_default(),
-            more: page.next.is_some(),
-        })
+        loop {
+            let page = self
+                .ports
+                .tables
+                .query(&key::org_table(scope.org()), query.clone())
+                .await?;
+            let mut entities = page.entities;
+            let set_aside = entities.pop_if(|row| row.row == key::run_set_aside_row());
+            let mut rows = Vec::with_capacity(entities.len());
+            for row in &entities {
+                if let Some(row) = read(row, since) {
+                    since = row.at;
+                    rows.push(row);
+                }
+            }
+            if !rows.is_empty() || page.next.is_none() {
+                return Ok(Rows {
+                    rows,
+                    set_aside: set_aside.as_ref().map(facts).unwrap_or_default(),
+                    more: page.next.is_some(),
+                });
+            }
+            query.continuation = page.next;
+        }
+    }
+
+    /// How a run has ended, where its header says so and no row stands behind `after`; none while it hasn't. Two requests.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn ended(&self, scope: &Scope, run: &RunId, after: u64) -> Result<Option<Status>> {
+        let table = key::org_table(scope.org());
+        let header = self
+            .ports
+            .tables
+            .get(&table, &key::run(run), &key::run_header_row())
+            .await?;
+        let status = header.and_then(|header| Status::parse(header.properties.text("status").ok()??));
+        let Some(status) = status.filter(|status| status.is_terminal()) else {
+            return Ok(None);
+        };
+        // It changes no more: what there is to read is there.
+        let Rows { rows, .. } = self.rows(scope, run, after, run.at(), 1).await?;
+        Ok(rows.is_empty().then_some(status))
     }
 
     /// Messages about a run that were set aside, the first of those that are kept first. One request.
@@ -177,7 +225,7 @@ impl History {
             .tables
             .get(&table, &key::run(run), &key::run_set_aside_row())
             .await?;
-        row.as_ref().map_or_else(|| Ok(Vec::new()), facts)
+        Ok(row.as_ref().map(facts).unwrap_or_default())
     }
 
     /// Whole lines of an attempt's log from an offset on, out of at most `most` bytes. One request.
@@ -234,22 +282,39 @@ impl History {
     }
 }
 
-fn facts(row: &Entity) -> Result<Vec<Quarantined>> {
-    let mut facts: Vec<Quarantined> = list(&row.properties, "facts")?;
+/// What is told of messages; nothing where that can't be read.
+fn facts(row: &Entity) -> Vec<Quarantined> {
+    let mut why = Vec::new();
+    let facts: Option<Vec<Quarantined>> = known(list(&row.properties, "facts"), &mut why);
+    noted(row, &why);
+    let mut facts = facts.unwrap_or_default();
     facts.sort_by_key(|fact| fact.number);
-    Ok(facts)
+    facts
 }
 
-fn read(row: &Entity) -> Result<Row> {
-    let properties = &row.properties;
-    let sequence = row.row.as_str().rsplit(':').next().and_then(|text| text.parse().ok());
-    Ok(Row {
-        sequence: sequence.ok_or_else(|| Error::corrupt("a row of a history has no number"))?,
-        at: properties.require_time("at")?,
-        facts: list(properties, "facts")?,
-        begun: list(properties, "begun")?,
-        ended: list(properties, "ended")?,
-        killed: list(properties, "killed")?,
+/// What a row says. One that can't be read hides nothing but itself: its number stays, and what of it can be read. A row without a
+/// number is none.
+fn read(row: &Entity, since: Timestamp) -> Option<Row> {
+    let (properties, mut why) = (&row.properties, Vec::new());
+    let Some(sequence) = row.row.as_str().rsplit(':').next().and_then(|text| text.parse().ok()) else {
+        noted(row, &["it has no number".to_owned()]);
+        return None;
+    };
+    let at = known(properties.require_time("at"), &mut why);
+    // Every row has them, if only an empty list.
+    let facts = properties.require_text("facts").and_then(|_| list(properties, "facts"));
+    let facts = known(facts, &mut why);
+    let begun = known(list(properties, "begun"), &mut why);
+    let ended = known(list(properties, "ended"), &mut why);
+    let killed = known(list(properties, "killed"), &mut why);
+    Some(Row {
+        sequence,
+        at: at.unwrap_or(since),
+        facts: facts.unwrap_or_default(),
+        begun: begun.unwrap_or_default(),
+        ended: ended.unwrap_or_default(),
+        killed: killed.unwrap_or_default(),
+        unreadable: noted(row, &why),
     })
 }
 

@@ -31,3 +31,4 @@ pub mod usage;
 pub mod workflows;
 
 mod cache;
+mod damage;

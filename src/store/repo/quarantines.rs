@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::damage::{known, noted};
 use crate::domain::{RunId, Timestamp};
 use crate::store::error::Error;
 use crate::store::key;
@@ -112,8 +113,18 @@ impl Quarantines {
             .get(&table, &key::run(run), &key::run_quarantine_row())
             .await?;
         let Some(row) = row else { return Ok((Vec::new(), None)) };
-        let facts = serde_json::from_str(row.properties.require_text("facts")?)
-            .map_err(|_| Error::corrupt("what was quarantined of a run can't be read"))?;
+        let mut why = Vec::new();
+        let facts = match known(facts(&row), &mut why) {
+            Some(facts) => facts,
+            // The same was written for those who read events. The next change writes both.
+            None => {
+                let row = key::run_set_aside_row();
+                let copy = self.ports.tables.get(&table, &key::run(run), &row).await?;
+                let facts = copy.and_then(|copy| known(facts(&copy), &mut why));
+                facts.unwrap_or_default()
+            }
+        };
+        noted(&row, &why);
         Ok((facts, Some(row.etag)))
     }
 
@@ -222,7 +233,7 @@ impl Quarantines {
         Ok(())
     }
 
-    /// Facts of the organization, newest first; with `requester` of the runs that this principal asked for.
+    /// Facts of the organization, newest first, but for rows that can't be read, whose facts stand with their runs; with `requester` of the runs that this principal asked for.
     ///
     /// # Errors
     /// Those of the table store; [`Error::Malformed`] for a cursor that is none.
@@ -244,9 +255,19 @@ impl Quarantines {
             .tables
             .query(&key::org_table(scope.org()), query.after(cursor))
             .await?;
-        let items = page.entities.iter().map(listed).collect::<Result<_>>()?;
-        Ok((items, page.next))
+        let items = page.entities.iter().filter_map(|row| {
+            let mut why = Vec::new();
+            let fact = known(listed(row), &mut why);
+            noted(row, &why);
+            fact
+        });
+        Ok((items.collect(), page.next))
     }
+}
+
+fn facts(row: &Entity) -> Result<Vec<Quarantined>> {
+    serde_json::from_str(row.properties.require_text("facts")?)
+        .map_err(|_| Error::corrupt("what was quarantined of a run can't be read"))
 }
 
 fn listed(row: &Entity) -> Result<Listed> {

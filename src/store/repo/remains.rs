@@ -7,8 +7,9 @@
 use serde_json::json;
 
 use super::audit_log::rows_for_run;
+use super::damage::{known, readable};
 use super::runs::{
-    Committed, NewRun, Requester, Runs, SCHEMA, StoredRun, TEXT_UNITS, Timings, index_row, parse, payload,
+    Committed, NewRun, Requester, Runs, SCHEMA, StoredRun, TEXT_UNITS, Timings, index_row, parse, payload, run_in,
 };
 use crate::audit::{Head, SealedRecord};
 use crate::domain::{Ask, Payload, RunId, Status, StepError, Timestamp};
@@ -29,26 +30,9 @@ pub struct Remains {
     pub is_newer: bool,
     /// Whether it is known what was asked for beside the arguments: its rank, its concurrency key.
     pub has_ask: bool,
-    /// Whether it is known when it was asked for.
+    /// Whether it is known to the millisecond when it was asked for, which names its rows in lists.
     pub has_time: bool,
     row: Entity,
-}
-
-/// What can be read; nothing where it is damaged.
-fn readable<T>(read: Result<T>, why: &mut Vec<String>) -> Result<Option<T>> {
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(Error::Corrupt { what }) => {
-            why.push(what);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// As [`readable`], of what fails for no other reason.
-fn known<T>(read: Result<T>, why: &mut Vec<String>) -> Option<T> {
-    readable(read, why).ok().flatten()
 }
 
 impl Runs {
@@ -75,7 +59,14 @@ impl Runs {
             why.push(format!("it has schema {version}, this build knows {SCHEMA}"));
         }
         let workflow = known(properties.require_text("workflow").map(str::to_owned), &mut why);
-        let created_at = known(properties.require_time("createdAt"), &mut why);
+        let created_at = match known(properties.require_time("createdAt"), &mut why) {
+            Some(at) => Some(at),
+            // It was asked for when its first transition was decided on.
+            None => match self.first_event(scope, run).await? {
+                Some(event) => known(event.properties.require_time("at"), &mut why),
+                None => None,
+            },
+        };
         let ask = match known(properties.text("ask"), &mut why) {
             Some(Some(_)) => known(parse::<Ask>(properties, "ask"), &mut why),
             Some(None) => Some(Ask::default()),
@@ -96,12 +87,13 @@ impl Runs {
         let state = readable(self.text::<RunState>(scope, properties, "checkpoint").await, &mut why)?;
         let has_time = created_at.is_some();
         let has_ask = ask.is_some();
-        let created_at = created_at.unwrap_or_else(|| Timestamp::from_millis(0));
+        // About then; ids that follow from a cause have no time.
+        let created_at = created_at.unwrap_or_else(|| run.at());
         let workflow = workflow.unwrap_or_else(|| "unknown".to_owned());
         let plan = plan.unwrap_or_else(|| std::sync::Arc::new(no_plan(&workflow)));
         let is_one = |state: &RunState| state.run == *run && state.steps.len() == plan.steps.len();
-        let sequence = self.last(scope, run, "event:").await?;
-        let sequence: Option<u64> = sequence.and_then(|row| row.row.as_str().rsplit(':').next()?.parse().ok());
+        let sequence = self.last(scope, run, key::EVENTS).await?;
+        let sequence = sequence.as_ref().and_then(number);
         let state = match state {
             Some(mut state) if is_one(&state) => {
                 if sequence.is_some_and(|last| last > state.sequence) {
@@ -129,10 +121,7 @@ impl Runs {
             (Ok(sequence), Ok(Some(hash))) => u64::try_from(sequence).ok().zip(hash.try_into().ok()),
             _ => None,
         };
-        let last = match self.last_record(scope, run).await {
-            Err(Error::Corrupt { .. }) if audit.is_some() => Head::EMPTY,
-            last => last?,
-        };
+        let last = self.last_record(scope, run).await?;
         let audit = match audit {
             Some((sequence, hash)) if sequence >= last.sequence => Head { sequence, hash },
             Some(_) => {
@@ -159,9 +148,7 @@ impl Runs {
                 .to_owned(),
             idempotent: known(properties.flag("idempotent"), &mut why).unwrap_or_default(),
             parent,
-            resumes: known(properties.text("resumes"), &mut why)
-                .flatten()
-                .and_then(|text| text.parse().ok()),
+            resumes: known(run_in(properties, "resumes"), &mut why).flatten(),
             ask: ask.unwrap_or_default(),
         };
         let stand_in = StoredRun {
@@ -270,6 +257,12 @@ impl Runs {
         }
     }
 
+    async fn first_event(&self, scope: &Scope, run: &RunId) -> Result<Option<Entity>> {
+        let query = Query::partition(key::run(run)).prefix(key::EVENTS)?.limit(1);
+        let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
+        Ok(page.entities.into_iter().next())
+    }
+
     /// The last row of a run's partition with a prefix.
     async fn last(&self, scope: &Scope, run: &RunId, prefix: &str) -> Result<Option<Entity>> {
         let (mut last, mut after) = (None, None);
@@ -290,15 +283,23 @@ impl Runs {
         }
     }
 
+    /// Where the chain of a run's records ends. A record that can't be read keeps its place: what follows it is linked to nothing, as
+    /// whoever verifies the chain is told.
     async fn last_record(&self, scope: &Scope, run: &RunId) -> Result<Head> {
         let Some(row) = self.last(scope, run, "audit:").await? else {
             return Ok(Head::EMPTY);
         };
-        let sequence = u64::try_from(row.properties.require_int("seq")?).unwrap_or_default();
-        let hash = row.properties.bytes("hash")?.and_then(|hash| hash.try_into().ok());
-        let hash = hash.ok_or_else(|| Error::corrupt("the last audit record of a run can't be read"))?;
-        Ok(Head { sequence, hash })
+        let hash = row.properties.bytes("hash").ok().flatten();
+        Ok(Head {
+            sequence: number(&row).unwrap_or_default(),
+            hash: hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default(),
+        })
     }
+}
+
+/// The number that ends a row's name.
+fn number(row: &Entity) -> Option<u64> {
+    row.row.as_str().rsplit(':').next()?.parse().ok()
 }
 
 const fn nothing() -> Payload {

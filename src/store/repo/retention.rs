@@ -1,5 +1,6 @@
 //! Deletes runs that are no longer kept. What is deleted last leads to the rest, so whatever interrupts it, the next one goes on.
 
+use super::damage::{known, noted};
 use super::runs::StoredRun;
 use crate::audit::Head;
 use crate::domain::{RunId, Timestamp};
@@ -79,16 +80,18 @@ impl Retention {
         query.select = vec!["v".to_owned()];
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
         let old = |row: &Entity| {
-            let run = row.row.as_str().rsplit(':').next().unwrap_or_default().parse();
-            let run = run.map_err(|_| Error::corrupt("an index row names no run"))?;
-            Ok(Old {
+            let Ok(run) = row.row.as_str().rsplit(':').next().unwrap_or_default().parse() else {
+                noted(row, &["it names no run".to_owned()]);
+                return None;
+            };
+            Some(Old {
                 run,
                 chain: None,
                 header: None,
                 listed: row.row.clone(),
             })
         };
-        Ok((page.entities.iter().map(old).collect::<Result<_>>()?, page.next))
+        Ok((page.entities.iter().filter_map(old).collect(), page.next))
     }
 
     /// Where an earlier tick has ended among runs that stay; none when it came to the end of the list.
@@ -149,20 +152,25 @@ impl Retention {
         Ok(())
     }
 
-    /// The runs that take over values of a run, or have deleted that since, and when they said so. One request for each
-    /// thousand.
+    /// The runs that take over values of a run, or have deleted that since, and when they said so, where that can be read. One
+    /// request for each thousand.
     ///
     /// # Errors
     /// Those of the table store.
-    pub async fn kept_for(&self, scope: &Scope, run: &RunId) -> Result<Vec<(RunId, Timestamp)>> {
+    pub async fn kept_for(&self, scope: &Scope, run: &RunId) -> Result<Vec<(RunId, Option<Timestamp>)>> {
         let (table, mut found, mut after) = (key::org_table(scope.org()), Vec::new(), None);
         loop {
             let query = Query::partition(key::run(run)).prefix(key::RESUMED)?.after(after);
             let page = self.ports.tables.query(&table, query).await?;
             for row in &page.entities {
                 let by = row.row.as_str().strip_prefix(key::RESUMED).unwrap_or_default();
-                let by = by.parse().map_err(|_| Error::corrupt("a row names no run"))?;
-                found.push((by, row.properties.require_time("at")?));
+                let Ok(by) = by.parse() else {
+                    noted(row, &["it names no run".to_owned()]);
+                    continue;
+                };
+                let mut why = Vec::new();
+                found.push((by, known(row.properties.require_time("at"), &mut why)));
+                noted(row, &why);
             }
             after = page.next;
             if after.is_none() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::audit_log::{index_operations, rows_for_run};
+use super::damage::{known, noted};
 use super::history;
 use crate::audit::{Head, LinkedRecord, SealedRecord};
 use crate::domain::{
@@ -219,6 +220,8 @@ pub struct StoredStep {
     pub finished_at: Option<Timestamp>,
     /// Ended attempts, in order; the newest hundred.
     pub attempts: Vec<AttemptRecord>,
+    /// Why its row can't be read; its attempts and times are not all there then.
+    pub unreadable: Option<String>,
 }
 
 /// An item of a map, or an iteration of a loop, that has been tried.
@@ -236,6 +239,8 @@ pub struct StoredItem {
     pub children: Vec<RunId>,
     /// Ended attempts, in order; the newest hundred.
     pub attempts: Vec<AttemptRecord>,
+    /// Why its row can't be read; what it says is not all there then, and where it is may be where its step is.
+    pub unreadable: Option<String>,
 }
 
 /// What a step, or one of its items, has left.
@@ -657,14 +662,6 @@ impl Runs {
                 "run `{id}` has schema {version}, this build knows {SCHEMA}"
             )));
         }
-        let run_in = |name: &str| -> Result<Option<RunId>> {
-            let text = properties.text(name)?;
-            text.map(|text| {
-                text.parse()
-                    .map_err(|_| Error::corrupt(format!("property `{name}` is no run")))
-            })
-            .transpose()
-        };
         let plan = self.plan(scope, properties).await?;
         let state: RunState = self.text(scope, properties, "checkpoint").await?;
         // What follows takes one for the other's steps.
@@ -686,7 +683,7 @@ impl Runs {
                     Some(_) => Some(parse(properties, "parent")?),
                     None => None,
                 },
-                resumes: run_in("resumes")?,
+                resumes: run_in(properties, "resumes")?,
                 ask: match properties.text("ask")? {
                     Some(_) => parse(properties, "ask")?,
                     None => Ask::default(),
@@ -707,7 +704,7 @@ impl Runs {
         })
     }
 
-    /// The steps of a run that have begun.
+    /// The steps of a run. Of one whose row can't be read, what its run says.
     ///
     /// # Errors
     /// Those of the table store.
@@ -726,30 +723,26 @@ impl Runs {
                 break;
             }
         }
-        run.new
-            .plan
-            .steps
-            .iter()
-            .zip(&run.state.steps)
+        let steps = run.new.plan.steps.iter().zip(&run.state.steps);
+        Ok(steps
             .map(|(planned, state)| {
-                let row = rows.get(&format!("step:{}", planned.id)).map(|row| &row.properties);
-                let attempts = match row {
-                    Some(row) => parse(row, "attempts")?,
-                    None => Vec::new(),
+                let row = rows.get(&format!("step:{}", planned.id));
+                let mut why = Vec::new();
+                let attempts = row.and_then(|row| known(parse(&row.properties, "attempts"), &mut why));
+                let mut at = |name: &str| known(row?.properties.time(name), &mut why).flatten();
+                let (started_at, finished_at) = (at("startedAt"), at("finishedAt"));
+                let mut number = |name: &str| {
+                    let number = known(row?.properties.int(name), &mut why).flatten();
+                    number.map(|number| u32::try_from(number).unwrap_or_default())
                 };
-                let at = |name: &str| row.map_or(Ok(None), |row| row.time(name));
+                let kept = number("itemsEnded").map(|ended| Counts {
+                    total: number("itemsTotal"),
+                    ended,
+                    failed: number("itemsFailed").unwrap_or_default(),
+                });
+                row.and_then(|row| known(has_left(&row.properties), &mut why));
                 let since = state.activity.as_ref().map(|activity| activity.since);
-                let number = |name: &str| row.map_or(Ok(None), |row| row.int(name));
-                let count = |number: i64| u32::try_from(number).unwrap_or_default();
-                let kept = match number("itemsEnded")? {
-                    Some(ended) => Some(Counts {
-                        total: number("itemsTotal")?.map(count),
-                        ended: count(ended),
-                        failed: number("itemsFailed")?.map_or(0, count),
-                    }),
-                    None => None,
-                };
-                Ok(StoredStep {
+                StoredStep {
                     id: planned.id.clone(),
                     kind: planned.work.kind(),
                     status: state.status,
@@ -759,18 +752,19 @@ impl Runs {
                     children: children(run, (planned, None), state.attempts),
                     due: state.due(),
                     attempts_begun: state.attempts,
-                    started_at: at("startedAt")?.or(since),
-                    finished_at: at("finishedAt")?,
-                    attempts,
-                })
+                    started_at: started_at.or(since),
+                    finished_at,
+                    attempts: attempts.unwrap_or_default(),
+                    unreadable: row.and_then(|row| noted(row, &why)),
+                }
             })
-            .collect()
+            .collect())
     }
 
     /// What came out of a step, or of one of its items; none when it has left nothing.
     ///
     /// # Errors
-    /// Those of the table store.
+    /// Those of the table store; [`Error::Unreadable`] when its row can't be read.
     pub async fn left(&self, scope: &Scope, run: &StoredRun, slot: Slot) -> Result<Left> {
         let row = self
             .ports
@@ -783,10 +777,15 @@ impl Runs {
             .await?;
         let mut left = Left::default();
         if let Some(row) = &row {
-            left.output = payload(&row.properties, "output")?;
-            if row.properties.text("error")?.is_some() {
-                left.error = parse(&row.properties, "error")?;
-            }
+            let read = || {
+                let output = payload(&row.properties, "output")?;
+                let error = match row.properties.text("error")? {
+                    Some(_) => parse(&row.properties, "error")?,
+                    None => Json::Null,
+                };
+                Ok(Left { output, error })
+            };
+            left = read().map_err(|error| of_row(error, run, row))?;
         }
         if slot.1.is_none() && run.new.plan.output == Output::Step(slot.0) {
             left.output = run.result.clone();
@@ -797,7 +796,7 @@ impl Runs {
     /// What came out of the items of a map, in their order; none for one that left nothing.
     ///
     /// # Errors
-    /// Those of the table store.
+    /// Those of the table store; [`Error::Unreadable`] when the row of an item can't be read.
     pub async fn item_outputs(&self, scope: &Scope, run: &StoredRun, place: usize) -> Result<Vec<Option<Payload>>> {
         let count = run.state.steps[place].attempts as usize;
         let mut outputs = vec![None; count];
@@ -810,12 +809,14 @@ impl Runs {
             let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
             for row in &page.entities {
                 let item: Option<usize> = row.row.as_str()[prefix.len()..].parse().ok();
-                let status = row.properties.text("status")?;
-                if let Some(output) = item.and_then(|item| outputs.get_mut(item))
-                    && status == Some(Status::Succeeded.as_str())
-                {
-                    *output = Some(payload(&row.properties, "output")?);
-                }
+                let Some(output) = item.and_then(|item| outputs.get_mut(item)) else {
+                    continue;
+                };
+                let read = || {
+                    let has_succeeded = status_of(&row.properties)? == Status::Succeeded;
+                    has_succeeded.then(|| payload(&row.properties, "output")).transpose()
+                };
+                *output = read().map_err(|error| of_row(error, run, row))?;
             }
             continuation = page.next;
             if continuation.is_none() {
@@ -843,22 +844,29 @@ impl Runs {
             .after(cursor);
         let page = self.ports.tables.query(&key::org_table(scope.org()), query).await?;
         let planned = &run.new.plan.steps[place];
-        let items = page.entities.iter().map(|row| {
-            let properties = &row.properties;
-            let item = row.row.as_str()[prefix.len()..].parse();
-            let item = item.map_err(|_| Error::corrupt("a row names no item"))?;
-            let begun = u32::try_from(properties.require_int("attemptsBegun")?).unwrap_or_default();
-            Ok(StoredItem {
+        let items = page.entities.iter().filter_map(|row| {
+            let (properties, mut why) = (&row.properties, Vec::new());
+            let Ok(item) = row.row.as_str()[prefix.len()..].parse() else {
+                noted(row, &["its name is no item's".to_owned()]);
+                return None;
+            };
+            let begun = known(properties.require_int("attemptsBegun"), &mut why).unwrap_or_default();
+            let status = known(status_of(properties), &mut why).unwrap_or(run.state.steps[place].status);
+            let mut at = |name: &str| known(properties.time(name), &mut why).flatten();
+            let (started_at, finished_at) = (at("startedAt"), at("finishedAt"));
+            let attempts = known(parse(properties, "attempts"), &mut why);
+            known(has_left(properties), &mut why);
+            Some(StoredItem {
                 item,
-                children: children(run, (planned, Some(item)), begun),
-                status: Status::parse(properties.require_text("status")?)
-                    .ok_or_else(|| Error::corrupt("unknown status"))?,
-                started_at: properties.time("startedAt")?,
-                finished_at: properties.time("finishedAt")?,
-                attempts: parse(properties, "attempts")?,
+                children: children(run, (planned, Some(item)), u32::try_from(begun).unwrap_or_default()),
+                status,
+                started_at,
+                finished_at,
+                attempts: attempts.unwrap_or_default(),
+                unreadable: noted(row, &why),
             })
         });
-        Ok((items.collect::<Result<_>>()?, page.next))
+        Ok((items.collect(), page.next))
     }
 
     /// Puts something into a run's inbox, for whoever drives it; whether it was not there. It is named by its cause, so that a
@@ -1134,8 +1142,19 @@ impl Runs {
         }
     }
 
-    /// What a row of the list says. One that can't be read is made again from its run; none when that can't be read either, or is
-    /// gone: one row must not hide all others.
+    /// Why a run was set aside as one that can't be read, if nobody has gone on with it since.
+    ///
+    /// # Errors
+    /// Those of the table store.
+    pub async fn set_aside(&self, scope: &Scope, run: &StoredRun) -> Result<Option<String>> {
+        let row = key::index_run_row(run.new.created_at, &run.new.run);
+        let table = key::org_table(scope.org());
+        let row = self.ports.tables.get(&table, &key::index(), &row).await?;
+        Ok(row.and_then(|row| row.properties.text("setAside").ok()?.map(str::to_owned)))
+    }
+
+    /// What a row of the list says. One that can't be read is made again from its run, or said to be so far as the run can be read;
+    /// none when that is gone: one row must not hide all others.
     async fn listed(&self, scope: &Scope, row: &Entity) -> Result<Option<ListedRun>> {
         let error = match read_index(row) {
             Ok(run) => return Ok(Some(run)),
@@ -1145,12 +1164,19 @@ impl Runs {
         let Ok(id) = row.row.as_str().rsplit(':').next().unwrap_or_default().parse() else {
             return Ok(None);
         };
+        let mut mended = row.clone();
         let run = match self.get(scope, &id).await {
             Ok(Some(run)) => run,
-            Ok(None) | Err(Error::Unreadable { .. }) => return Ok(None),
+            Ok(None) => return Ok(None),
+            Err(Error::Unreadable { what, .. }) => {
+                let Some(remains) = self.remains(scope, &id).await? else {
+                    return Ok(None);
+                };
+                mended.properties = index_row(&remains.run).with("setAside", what);
+                return read_index(&mended).map(Some);
+            }
             Err(error) => return Err(error),
         };
-        let mut mended = row.clone();
         mended.properties = index_row(&run);
         let change = Operation::Replace(row.row.clone(), index_row(&run), Match::Exactly(row.etag.clone()));
         match self.list_with(scope, change, Vec::new()).await {
@@ -1310,6 +1336,14 @@ fn children(run: &StoredRun, (step, item): (&StepPlan, Option<u32>), tries: u32)
         .collect()
 }
 
+/// What can't be read is a row of the run.
+fn of_row(error: Error, run: &StoredRun, row: &Entity) -> Error {
+    match error {
+        Error::Corrupt { what } => Error::corrupt(format!("row `{}`: {what}", row.row)).of_run(&run.new.run),
+        error => error,
+    }
+}
+
 fn slot_row(run: &StoredRun, (place, item): Slot) -> Result<Key> {
     let id = &run.new.plan.steps[place].id;
     match item {
@@ -1408,6 +1442,14 @@ pub(super) fn index_row(run: &StoredRun) -> Properties {
         .with_some("startedAt", run.state.started_at)
         .with_some("finishedAt", run.state.finished_at)
         .with_some("notBefore", run.new.ask.not_before)
+        .with_some(
+            "concurrency",
+            run.new
+                .ask
+                .concurrency
+                .as_ref()
+                .map(|asked| key::concurrency(&asked.key)),
+        )
         .with_some("errorType", run.state.error.as_ref().map(|error| error.kind.clone()))
 }
 
@@ -1429,7 +1471,7 @@ fn read_index(row: &Entity) -> Result<ListedRun> {
             Some(_) => Some(parse(properties, "workflowRevision")?),
             None => None,
         },
-        status: Status::parse(properties.require_text("status")?).ok_or_else(|| Error::corrupt("unknown status"))?,
+        status: status_of(properties)?,
         requester: parse(properties, "requester")?,
         created_at: properties.require_time("createdAt")?,
         started_at: properties.time("startedAt")?,
@@ -1465,6 +1507,31 @@ pub(super) fn payload(properties: &Properties, name: &str) -> Result<Payload> {
         return Ok(Payload::Claim(parse::<ClaimCheck>(properties, &claim)?));
     }
     Ok(Payload::Inline(Json::Null))
+}
+
+/// The run that a property names, if it is there.
+pub(super) fn run_in(properties: &Properties, name: &str) -> Result<Option<RunId>> {
+    let text = properties.text(name)?;
+    text.map(|text| {
+        text.parse()
+            .map_err(|_| Error::corrupt(format!("property `{name}` is no run")))
+    })
+    .transpose()
+}
+
+fn status_of(properties: &Properties) -> Result<Status> {
+    let status = Status::parse(properties.require_text("status")?);
+    status.ok_or_else(|| Error::corrupt("property `status` is none that is known"))
+}
+
+/// Whether what a step or an item has left can be read.
+fn has_left(properties: &Properties) -> Result<()> {
+    for name in ["output", "error"] {
+        if properties.text(name)?.is_some_and(|text| !text.is_empty()) {
+            parse::<serde::de::IgnoredAny>(properties, name)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(properties: &Properties, name: &str) -> Result<T> {

@@ -1,7 +1,8 @@
 //! Concurrency keys: at most so many runs of an organization with the same key are under way at once.
 //!
 //! Who holds a key is one row. A holder that has ended is taken out by whoever looks, so a key is never held for ever; a run
-//! that waits is given the key by the one that ends, or takes it itself when its own message comes.
+//! that waits is given the key by the one that ends, or takes it itself when its own message comes. A row that can't be read is
+//! made again from the runs that ask for the key: no key is lost with its row, and none is held twice.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use super::super::unreadable;
 use super::{Context, Result, call};
 use crate::domain::{ConcurrencyKey, OnConflict, RunId};
 use crate::store;
-use crate::store::repo::backlog::{Guard, Holders};
+use crate::store::port::MAX_PAGE;
+use crate::store::repo::backlog::{Carrier, Guard, Holders};
 use crate::store::repo::runs::StoredRun;
 use crate::store::turns::{self, Turn};
 use crate::tenancy::Scope;
@@ -32,12 +34,64 @@ pub(super) enum Asked {
 
 /// Whether a run holds the key that it asks for.
 pub(super) async fn holds(cx: &Context, scope: &Scope, run: &StoredRun, key: &ConcurrencyKey) -> Result<bool> {
-    Ok(cx.backlog.holders(scope, &key.key).await?.runs.contains(&run.new.run))
+    Ok(holders(cx, scope, key).await?.runs.contains(&run.new.run))
+}
+
+/// Who holds a key. Where that can't be read it is found out, and written again before anybody goes by it.
+async fn holders(cx: &Context, scope: &Scope, key: &ConcurrencyKey) -> Result<Holders> {
+    for lost in 0..TRIES {
+        let holders = cx.backlog.holders(scope, &key.key).await?;
+        if !holders.is_lost {
+            return Ok(holders);
+        }
+        let found = found(cx, scope, key).await?;
+        tracing::warn!(org.id = %scope.org(), holders = found.len(), "who holds a concurrency key is written again");
+        match cx.backlog.hold_anew(scope, &key.key, &holders, &found).await {
+            Err(error) if error.is_conflict() => turns::pause(lost).await,
+            written => written?,
+        }
+    }
+    Err(super::moved())
+}
+
+/// Who holds a key, by the runs that ask for it: those that have begun, and those that stand in the backlog, where nobody stands
+/// without their key.
+async fn found(cx: &Context, scope: &Scope, key: &ConcurrencyKey) -> Result<Vec<RunId>> {
+    let mut holders = Vec::new();
+    for Carrier { run: id, is_aside } in cx.backlog.carriers(scope, &key.key).await? {
+        let holds = match cx.runs.get(scope, &id).await {
+            Ok(Some(run)) if !run.state.status.is_terminal() => {
+                let is_in_line = cx.backlog.has(scope, &run).await?;
+                // It leaves the backlog after it has begun.
+                is_in_line || (!is_aside && has_begun(cx, scope, &id).await?)
+            }
+            Ok(_) => false,
+            Err(store::Error::Unreadable { .. }) if is_aside => false,
+            // It may have begun. Where it waits for the key it has a row that says so.
+            Err(store::Error::Unreadable { .. }) => {
+                let waiting = cx.backlog.first_parked(scope, &key.key, MAX_PAGE).await?;
+                !waiting.iter().any(|waiting| waiting.run == id)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if holds {
+            holders.push(id);
+        }
+    }
+    Ok(holders)
+}
+
+async fn has_begun(cx: &Context, scope: &Scope, id: &RunId) -> Result<bool> {
+    match cx.runs.get(scope, id).await {
+        Ok(run) => Ok(run.is_some_and(|run| run.state.epoch > 0 && !run.state.status.is_terminal())),
+        Err(store::Error::Unreadable { .. }) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Those who hold a key and have not ended.
 pub(in crate::usecase) async fn living(cx: &Context, scope: &Scope, key: &ConcurrencyKey) -> Result<Vec<RunId>> {
-    let holders = cx.backlog.holders(scope, &key.key).await?;
+    let holders = holders(cx, scope, key).await?;
     of_living(cx, scope, holders.runs).await
 }
 
@@ -74,7 +128,7 @@ pub(super) async fn ask(
     let limit = usize::try_from(key.limit).unwrap_or(usize::MAX);
     let _turn = turn(cx, scope, key).await;
     for lost in 0..TRIES {
-        let mut holders = cx.backlog.holders(scope, &key.key).await?;
+        let mut holders = holders(cx, scope, key).await?;
         if !holders.runs.contains(&run.new.run) && holders.runs.len() >= limit {
             holders.runs = of_living(cx, scope, std::mem::take(&mut holders.runs)).await?;
         }
@@ -105,7 +159,7 @@ pub(super) async fn release(cx: &Arc<Context>, scope: &Scope, run: &StoredRun) -
     let limit = usize::try_from(key.limit).unwrap_or(usize::MAX);
     let _turn = turn(cx, scope, key).await;
     for lost in 0..TRIES {
-        let holders: Holders = cx.backlog.holders(scope, &key.key).await?;
+        let holders = holders(cx, scope, key).await?;
         let staying: Vec<RunId> = holders
             .runs
             .iter()

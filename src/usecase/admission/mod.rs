@@ -216,10 +216,7 @@ fn end<'a>(
     by: &'a str,
 ) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
-        let Some(run) = cx.runs.get(scope, victim).await? else {
-            return Ok(());
-        };
-        match control_run::end_by(cx, scope, origin, run, by).await {
+        match control_run::end_known(cx, scope, origin, victim, by).await {
             Ok(_) => Ok(()),
             Err(Error::Request { code: "run_ended", .. }) => {
                 let ended = cx.runs.get(scope, victim).await?;
@@ -295,7 +292,12 @@ pub(super) async fn arrive(cx: &Arc<Context>, run: &RunRef, delivered_at: Timest
     {
         let after = until(cx, deadline, LEASE + WAKE_UP_AFTER_LEASE);
         let receipt = drive_run::send(cx, run, "wake_up", after).await?;
-        if let Err(error) = admit_by_key(cx, &scope, &stored, None).await {
+        let admit = async {
+            // Whoever has written it may have died before. Nobody holds a key who is not listed as one who asks for it.
+            cx.runs.index(&scope, &stored, &[]).await?;
+            admit_by_key(cx, &scope, &stored, None).await
+        };
+        if let Err(error) = admit.await {
             drive_run::forget_wake_up(cx, &receipt).await;
             return Err(error);
         }

@@ -180,16 +180,16 @@ async fn visible(broker: &Broker, call: &str, own: &RunId, id: &str) -> Result<S
 }
 
 async fn shown(broker: &Broker, run: StoredRun) -> Answer {
-    let details = query_run::details(&broker.bound.cx, &broker.bound.scope, run).await;
-    let details = details.map_err(|error: Error| refusal_of(&error))?;
-    let state = &details.run.state;
+    let values = query_run::values(&broker.bound.cx, &broker.bound.scope, &run).await;
+    let [_, result, _] = values.map_err(|error: Error| refusal_of(&error))?;
+    let state = &run.state;
     Ok(json!({
-        "id": details.run.new.run,
-        "workflow": details.run.new.workflow,
+        "id": run.new.run,
+        "workflow": run.new.workflow,
         "status": state.status,
-        "result": details.result,
+        "result": result,
         "error": state.error.as_ref().map(|error| json!({"type": error.kind, "message": error.message})),
-        "created_at": details.run.new.created_at,
+        "created_at": run.new.created_at,
         "started_at": state.started_at,
         "finished_at": state.finished_at,
     }))
