@@ -54,6 +54,10 @@ async fn a_large_output_is_answered_as_it_is_read() {
             .await
             .unwrap();
         let short = ask().send().await;
-        assert_eq!((short.status, short.code().as_str()), (409, "step_unreadable"), "{short:?}");
+        assert_eq!(
+            (short.status, short.code().as_str()),
+            (409, "step_unreadable"),
+            "{short:?}"
+        );
     }
 }

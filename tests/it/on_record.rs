@@ -33,6 +33,7 @@ pub const CHANGES: &[(&str, &str, &[&str])] = &[
     ("api_key::create", "key.created", &[]),
     ("api_key::revoke", "key.revoked", &[]),
     ("api_key::rotate", "key.rotated", &[]),
+    ("approval::say", "step.approved", &["weft-runs/"]),
     ("bundle::publish", "bundle.published", &[]),
     ("bundle::remove", "bundle.deleted", &[]),
     ("bundle::switch", "bundle.activated", &[]),
@@ -245,6 +246,13 @@ async fn prepare(app: &TestApp, name: &str, n: u64) -> Value {
         "api_key::revoke" | "api_key::rotate" => {
             let made = api_key::create(cx, &platform, new_key(&unique)).await.unwrap();
             json!(made.record.id)
+        }
+        "approval::say" => {
+            let begun = good(app, "POST", "/api/workflows/asks/execute", None, json!({})).await;
+            assert!(app.deliver_all().await);
+            let run = begun.json()["runId"].as_str().unwrap().to_owned();
+            let path = format!("/api/runs/{run}/steps/ok/decision");
+            request("POST", &path, "", json!({"approved": true}))
         }
         "bundle::publish" => json!(unique),
         "bundle::remove" | "bundle::switch" => {
@@ -518,7 +526,9 @@ fn writes() -> Vec<Call> {
 }
 
 async fn loses_no_record(name: &str, event: &str, prepares: &[&str]) {
-    let mut app = Builder::default().on_disk().start().await;
+    let ask = json!({"id": "ok", "type": "approval", "needed": 1, "withinSeconds": 3600, "question": null});
+    let asks = json!({"name": "asks", "nodes": [ask], "edges": []});
+    let mut app = Builder::default().on_disk().graph(asks).start().await;
     let mut n = 0;
     for fault in [Fault::Crash, Fault::CrashAfter] {
         for write in 1.. {
