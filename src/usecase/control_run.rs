@@ -25,8 +25,8 @@ const TRIES: usize = 64;
 /// When the scope may not, there is no such run, or it has ended already.
 pub async fn cancel(cx: &Arc<Context>, scope: &Scope, origin: &Origin, id: &RunId) -> Result<StoredRun> {
     match query_run::visible(cx, scope, id, Action::Modify).await {
-        Err(error) if unreadable::run_of(&error) == Some(id) => unreadable::end(cx, scope, origin, id).await,
-        run => end(cx, scope, origin, run?).await,
+        Err(error) if unreadable::run_of(&error) == Some(id) => Box::pin(unreadable::end(cx, scope, origin, id)).await,
+        run => Box::pin(end(cx, scope, origin, run?)).await,
     }
 }
 

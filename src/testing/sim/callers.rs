@@ -233,7 +233,7 @@ pub(super) async fn call(
         tokio::time::sleep(after).await;
         cancel(&world, &fleet, &callers, &mut random, (&who, &scope, &id)).await;
     }
-    look(&world, &fleet, &callers, &mut random, (&who, &scope, &id)).await;
+    Box::pin(look(&world, &fleet, &callers, &mut random, (&who, &scope, &id))).await;
     if let Some(then) = request.then {
         again(&world, &fleet, &callers, &mut random, (&who, &scope, &id), then).await;
     }
