@@ -29,6 +29,8 @@ use crate::usecase::{Bounds, CodeSource, Context, Parts, tick};
 const HIDDEN: Duration = Duration::from_secs(600);
 /// How long an invocation waits for its work, as in `host/`.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// How long after a host has received a message it hands it out at the latest.
+pub(super) const HANDED_OUT_WITHIN: Duration = Duration::from_secs(300);
 /// `batchSize` of `host.json`.
 const BATCH: usize = 8;
 /// `maxPollingInterval` of `host.json`.
@@ -323,7 +325,7 @@ impl Listener {
             let foul = self.site.world.is_foul();
             // A host that is busy, or was, hands a message out long after it has received it.
             let late = if foul && random.per_mille(20) {
-                random.between(Duration::from_secs(1), Duration::from_secs(300))
+                random.between(Duration::from_secs(1), HANDED_OUT_WITHIN)
             } else {
                 Duration::ZERO
             };

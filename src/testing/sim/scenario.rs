@@ -247,7 +247,8 @@ impl Scenario {
     /// How long what may go on waits at most: where nothing goes wrong and there is room, for a message.
     pub(super) fn begins_within(&self) -> Duration {
         if self.is_calm() && self.settings.concurrent_runs >= 4 {
-            Duration::from_secs(100)
+            // Hosts are late at times in any weather.
+            Duration::from_secs(100) + super::process::HANDED_OUT_WITHIN
         } else {
             super::rest::HEARD_AT_LAST + self.foul_for
         }
